@@ -1,0 +1,18 @@
+"""How docstrings become pages: cross-reference roles turn into plain code, since the site reads Markdown."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from griffe import Extension, Object
+
+ROLE = re.compile(r":(?:class|func|meth|mod|attr|data|exc):`~?([^`]+)`")
+
+
+class PlainRoles(Extension):
+    """Writes ``:class:`~package.Name``` as the code ``package.Name``."""
+
+    def on_object(self, *, obj: Object, **_: Any) -> None:
+        if obj.docstring is not None:
+            obj.docstring.value = ROLE.sub(r"`\1`", obj.docstring.value)

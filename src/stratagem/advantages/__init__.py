@@ -1,0 +1,18 @@
+"""Credit per token: group comparison, plain returns, critics, and normalisation of another advantage."""
+
+from stratagem.advantages.critic import GAE
+from stratagem.advantages.group import GroupCentered, GroupStandardized, LeaveOneOut
+from stratagem.advantages.normalization import BatchWhitened
+from stratagem.advantages.returns import Constant, MovingAverageBaseline, RewardToGo, TotalReturn
+
+__all__ = [
+    "GAE",
+    "BatchWhitened",
+    "Constant",
+    "GroupCentered",
+    "GroupStandardized",
+    "LeaveOneOut",
+    "MovingAverageBaseline",
+    "RewardToGo",
+    "TotalReturn",
+]

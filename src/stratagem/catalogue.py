@@ -1,0 +1,113 @@
+"""The catalogue: which technique is which paper, what it changes, and where its recipe is."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from importlib import import_module
+from importlib.metadata import entry_points
+from typing import Any, TypeVar
+
+from stratagem.errors import InputError, unknown
+from stratagem.recipe import Recipe
+
+FAMILIES = (
+    "baselines",
+    "objectives",
+    "reasoning",
+    "rewards",
+    "agents",
+    "preferences",
+    "games",
+    "bandits",
+    "planning",
+    "benchmarks",
+    "control",
+    "robust",
+)
+
+_Built = TypeVar("_Built", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True)
+class Card:
+    """What a technique is. ``build`` makes its recipe (or solver) from keyword arguments with published defaults.
+
+    name: catalogue name.  title: the paper's full title.  family: one of ``FAMILIES``.  roles: the parts it changes.
+    arxiv: identifier or None.  year: of publication.  base: recipe it is shown as a difference from.
+    """
+
+    name: str
+    title: str
+    family: str
+    roles: tuple[str, ...]
+    arxiv: str | None
+    year: int
+    base: str | None
+    build: Callable[..., Any]
+
+    @property
+    def summary(self) -> str:
+        """First paragraph of the technique's docstring."""
+        return (inspect.getdoc(self.build) or "").split("\n\n")[0].replace("\n", " ")
+
+    def recipe(self, **arguments: Any) -> Recipe:
+        """Its recipe. Raises :class:`InputError` for a wrong argument, or when the technique is not a recipe."""
+        built = self.build(**arguments)
+        if not isinstance(built, Recipe):
+            raise InputError(f"{self.name} is a {type(built).__name__}, not a recipe")
+        return built
+
+
+_CARDS: dict[str, Card] = {}
+
+
+def paper(
+    arxiv: str | None, *, title: str, family: str, roles: tuple[str, ...], year: int, base: str | None = None
+) -> Callable[[_Built], _Built]:
+    """Enter a recipe function or a class into the catalogue under its own name."""
+    if family not in FAMILIES:
+        raise unknown("family", family, FAMILIES)
+
+    def enter(build: _Built) -> _Built:
+        name = build.__name__
+        if name in _CARDS and _CARDS[name].build.__module__ != build.__module__:
+            raise InputError(f"technique {name!r} is already in the catalogue, from {_CARDS[name].build.__module__}")
+        _CARDS[name] = Card(name, title, family, roles, arxiv, year, base, build)
+        return build
+
+    return enter
+
+
+def cards(family: str | None = None, role: str | None = None) -> list[Card]:
+    """All techniques, baselines first, then by family and name. Raises :class:`InputError` for an unknown filter."""
+    _load()
+    roles = {r for card in _CARDS.values() for r in card.roles}
+    if family is not None and family not in FAMILIES:
+        raise unknown("family", family, FAMILIES)
+    if role is not None and role not in roles:
+        raise unknown("role", role, roles)
+    found = [
+        card
+        for card in _CARDS.values()
+        if (family is None or card.family == family) and (role is None or role in card.roles)
+    ]
+    return sorted(found, key=lambda card: (FAMILIES.index(card.family), card.name))
+
+
+def card(name: str) -> Card:
+    """The card of a technique. Raises :class:`InputError` naming the nearest one."""
+    _load()
+    if name not in _CARDS:
+        raise unknown("recipe", name, _CARDS)
+    return _CARDS[name]
+
+
+@cache
+def _load() -> None:
+    """Import our recipes and everything installed under the entry-point group ``stratagem.recipes``."""
+    import_module("stratagem.recipes")
+    for entry in entry_points(group="stratagem.recipes"):
+        entry.load()

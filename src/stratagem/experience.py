@@ -1,0 +1,417 @@
+"""The one data structure: a packed batch of tokens, turns, trajectories, groups and domains, and what is known of each."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol, Self
+
+import torch
+from jaxtyping import Bool, Float, Int, Shaped
+from torch import Tensor
+
+from stratagem.partition import Partition
+
+LEVELS = ("token", "turn", "trajectory", "group")
+
+
+class Inputs(Protocol):
+    """What a policy reads to act again on the same batch. Opaque to parts; the policy that wrote it reads it."""
+
+    def select(self, trajectories: Int[Tensor, " kept"]) -> Self: ...
+    def concatenate(self, others: Sequence[Self]) -> Self: ...
+    def to(self, device: torch.device | str) -> Self: ...
+
+
+@dataclass(frozen=True)
+class PolicyOutput:
+    """What the policy being trained says about the actions of an :class:`Experience`, with gradients.
+
+    logp: log-probability of every action.  entropy: of the distribution each action was drawn from.
+    value: the critic's estimate of the return from before each action.
+    """
+
+    logp: Float[Tensor, " tokens"]
+    entropy: Float[Tensor, " tokens"] | None = None
+    value: Float[Tensor, " tokens"] | None = None
+
+
+@dataclass(frozen=True)
+class Loss:
+    """A scalar to minimise and named figures that, like it, add up over micro-batches of one batch."""
+
+    loss: Float[Tensor, ""]
+    metrics: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+def _at(level: str) -> Any:
+    return field(default=None, metadata={"level": level})
+
+
+@dataclass(frozen=True, eq=False)
+class Experience:
+    """A batch of episodes, packed: one row per action token in flat tensors, no padding.
+
+    Tokens belong to turns, turns to trajectories, trajectories to groups (same prompt or start state), groups to
+    domains. Only what the policy did has rows; what it read is in ``inputs``. A control action is one token in one
+    turn, a bandit pull a trajectory of one turn. Fields are None until somebody asks for them.
+
+    Per token: ``action`` (index [tokens] or vector [tokens, dims]); ``behavior_logp``, ``old_logp``, ``ref_logp``
+    (log-probability under the policy that sampled it, the policy the update starts from, the frozen reference);
+    ``entropy`` and ``value`` at sampling time; ``token_reward``; ``mask`` (False: excluded from learning);
+    ``version`` (of the weights that sampled it); ``advantage``; ``value_target``.
+    Per turn: ``turn_reward``; ``turn_state`` (key of the state acted in); ``turn_role``; ``turn_done``;
+    ``turn_observation_length`` (tokens read before acting).
+    Per trajectory: ``reward`` [trajectories, names] with ``reward_names`` and ``reward_weights``; ``success``;
+    ``finished`` (ended in a terminal state); ``truncated`` (cut by a limit); ``final_value`` (critic's value of the
+    state in which a truncated trajectory was left); ``episode`` (its number in the run).
+    Per group: ``task_id`` (which prompt or start state); ``domain``.
+
+    ``old_logp`` may stay None while the policy has not moved since sampling; parts then use the current one, detached.
+
+    A micro-batch is a piece of a ``whole``: normalisers look at the whole, so that a loss does not depend on how the
+    batch was cut.
+    """
+
+    turn_of_token: Partition
+    trajectory_of_turn: Partition
+    group_of_trajectory: Partition
+    domain_of_group: Partition
+
+    action: Shaped[Tensor, "tokens ..."] | None = _at("token")
+    behavior_logp: Float[Tensor, " tokens"] | None = _at("token")
+    old_logp: Float[Tensor, " tokens"] | None = _at("token")
+    ref_logp: Float[Tensor, " tokens"] | None = _at("token")
+    entropy: Float[Tensor, " tokens"] | None = _at("token")
+    value: Float[Tensor, " tokens"] | None = _at("token")
+    token_reward: Float[Tensor, " tokens"] | None = _at("token")
+    mask: Bool[Tensor, " tokens"] | None = _at("token")
+    version: Int[Tensor, " tokens"] | None = _at("token")
+    advantage: Float[Tensor, " tokens"] | None = _at("token")
+    value_target: Float[Tensor, " tokens"] | None = _at("token")
+
+    turn_reward: Float[Tensor, " turns"] | None = _at("turn")
+    turn_state: Int[Tensor, " turns"] | None = _at("turn")
+    turn_role: Int[Tensor, " turns"] | None = _at("turn")
+    turn_done: Bool[Tensor, " turns"] | None = _at("turn")
+    turn_observation_length: Int[Tensor, " turns"] | None = _at("turn")
+
+    reward: Float[Tensor, "trajectories names"] | None = _at("trajectory")
+    success: Bool[Tensor, " trajectories"] | None = _at("trajectory")
+    finished: Bool[Tensor, " trajectories"] | None = _at("trajectory")
+    truncated: Bool[Tensor, " trajectories"] | None = _at("trajectory")
+    final_value: Float[Tensor, " trajectories"] | None = _at("trajectory")
+    episode: Int[Tensor, " trajectories"] | None = _at("trajectory")
+
+    task_id: Int[Tensor, " groups"] | None = _at("group")
+    domain: Int[Tensor, " groups"] | None = _at("group")
+
+    reward_names: tuple[str, ...] = ("reward",)
+    reward_weights: tuple[float, ...] = (1.0,)
+    inputs: Inputs | None = None
+    parent: tuple[Experience, Int[Tensor, " tokens"]] | None = None
+
+    def __post_init__(self) -> None:
+        if len(self.trajectory_of_turn) != self.turn_of_token.count:
+            raise ValueError(f"{self.turn_of_token.count} turns of tokens, {len(self.trajectory_of_turn)} in trajectories")
+        if len(self.group_of_trajectory) != self.trajectory_of_turn.count:
+            raise ValueError(
+                f"{self.trajectory_of_turn.count} trajectories of turns, {len(self.group_of_trajectory)} in groups"
+            )
+        if len(self.domain_of_group) != self.group_of_trajectory.count:
+            raise ValueError(f"{self.group_of_trajectory.count} groups of trajectories, {len(self.domain_of_group)} in domains")
+        if self.reward is not None and self.reward.ndim == 1:
+            object.__setattr__(self, "reward", self.reward.unsqueeze(1))
+        for name, level in _FIELD_LEVELS.items():
+            value = getattr(self, name)
+            if value is not None and len(value) != self._rows(level):
+                raise ValueError(f"{name} needs one row per {level}: {self._rows(level)}, got {len(value)}")
+        if self.reward is not None:
+            columns = self.reward.shape[1]
+            if len(self.reward_names) != columns or len(self.reward_weights) != columns:
+                raise ValueError(
+                    f"reward has {columns} columns, reward_names {self.reward_names}, reward_weights {self.reward_weights}"
+                )
+
+    # ---- building -------------------------------------------------------------------------------------------------
+
+    @classmethod
+    def from_lengths(
+        cls,
+        tokens_per_turn: Sequence[int],
+        turns_per_trajectory: Sequence[int],
+        trajectories_per_group: Sequence[int],
+        groups_per_domain: Sequence[int] | None = None,
+        **fields: Any,
+    ) -> Experience:
+        """A batch from the sizes of its levels; ``fields`` are tensors or lists (floats become float32).
+
+        ``groups_per_domain`` defaults to one domain. ``reward`` may be [trajectories]; several reward columns get the
+        names ``reward_0, reward_1, ...`` and weight 1 unless ``reward_names`` and ``reward_weights`` are given.
+        """
+        groups = Partition.from_sizes(trajectories_per_group)
+        for name, value in fields.items():
+            if name in _FIELD_LEVELS and not isinstance(value, Tensor) and value is not None:
+                fields[name] = torch.as_tensor(value)
+        reward = fields.get("reward")
+        if reward is not None and reward.ndim == 2 and reward.shape[1] != 1:
+            columns = reward.shape[1]
+            fields.setdefault("reward_names", tuple(f"reward_{column}" for column in range(columns)))
+            fields.setdefault("reward_weights", (1.0,) * columns)
+        return cls(
+            turn_of_token=Partition.from_sizes(tokens_per_turn),
+            trajectory_of_turn=Partition.from_sizes(turns_per_trajectory),
+            group_of_trajectory=groups,
+            domain_of_group=Partition.from_sizes([groups.count] if groups_per_domain is None else groups_per_domain),
+            **fields,
+        )
+
+    def replace(self, **changes: Any) -> Experience:
+        """The same batch with some fields changed."""
+        return dataclasses.replace(self, **changes)
+
+    # ---- levels ---------------------------------------------------------------------------------------------------
+
+    @property
+    def tokens(self) -> int:
+        """Number of action tokens."""
+        return len(self.turn_of_token)
+
+    @property
+    def turns(self) -> int:
+        """Number of turns."""
+        return self.turn_of_token.count
+
+    @property
+    def trajectories(self) -> int:
+        """Number of trajectories."""
+        return self.trajectory_of_turn.count
+
+    @property
+    def groups(self) -> int:
+        """Number of groups."""
+        return self.group_of_trajectory.count
+
+    @property
+    def trajectory_of_token(self) -> Partition:
+        """Tokens by trajectory."""
+        return self._composed("trajectory_of_token", self.turn_of_token, self.trajectory_of_turn)
+
+    @property
+    def group_of_turn(self) -> Partition:
+        """Turns by group."""
+        return self._composed("group_of_turn", self.trajectory_of_turn, self.group_of_trajectory)
+
+    @property
+    def group_of_token(self) -> Partition:
+        """Tokens by group."""
+        return self._composed("group_of_token", self.trajectory_of_token, self.group_of_trajectory)
+
+    @property
+    def domain_of_trajectory(self) -> Partition:
+        """Trajectories by domain."""
+        return self._composed("domain_of_trajectory", self.group_of_trajectory, self.domain_of_group)
+
+    def level_of_token(self, level: str) -> Partition:
+        """Tokens by ``level``: ``token`` (each for itself), ``turn``, ``trajectory``, ``group`` or ``batch``."""
+        if level == "token":
+            return Partition.from_sizes(torch.ones(self.tokens, dtype=torch.int64, device=self.device))
+        if level == "batch":
+            return Partition.whole(self.tokens, self.device)
+        partition: Partition = getattr(self, f"{level}_of_token")
+        return partition
+
+    @property
+    def device(self) -> torch.device:
+        """Where the batch lives."""
+        return self.turn_of_token.labels.device
+
+    # ---- rewards --------------------------------------------------------------------------------------------------
+
+    @property
+    def returns(self) -> Float[Tensor, " trajectories"]:
+        """Weighted sum of the reward columns; without ``reward``, the sum of the turn rewards."""
+        if self.reward is not None:
+            return self.reward @ torch.tensor(self.reward_weights, dtype=self.reward.dtype, device=self.device)
+        if self.turn_reward is not None:
+            return self.trajectory_of_turn.sum(self.turn_reward)
+        raise ValueError("this experience has neither reward nor turn_reward")
+
+    def turn_rewards(self) -> Float[Tensor, " turns"]:
+        """Rewards by turn that add up to ``returns``: ``turn_reward``, and what it lacks on each last turn."""
+        earned = torch.zeros(self.turns, device=self.device) if self.turn_reward is None else self.turn_reward
+        if self.reward is None:
+            return earned
+        return self._topped_up(earned, self.trajectory_of_turn, self.returns)
+
+    def token_rewards(self) -> Float[Tensor, " tokens"]:
+        """Rewards by token: each turn's on its last token, plus ``token_reward``.
+
+        Without ``token_reward`` they add up to ``returns``: what a turn without tokens earned goes to the last token
+        of its trajectory.
+        """
+        turn_rewards = self.turn_rewards()
+        rewards = turn_rewards.new_zeros(self.tokens)
+        filled = self.turn_of_token.size() > 0
+        rewards[self.turn_of_token.last()] = turn_rewards[filled]
+        rewards = self._topped_up(rewards, self.trajectory_of_token, self.trajectory_of_turn.sum(turn_rewards))
+        return rewards if self.token_reward is None else rewards + self.token_reward
+
+    def discounted_returns(self, discount: float = 1.0) -> Float[Tensor, " turns"]:
+        """Discounted reward from each turn to the end of its trajectory, ``G_u = r_u + discount * G_{u+1}``."""
+        return self.trajectory_of_turn.discounted_scan(self.turn_rewards(), discount)
+
+    # ---- between levels -------------------------------------------------------------------------------------------
+
+    def to_tokens(
+        self,
+        token: Float[Tensor, " tokens"] | None = None,
+        turn: Float[Tensor, " turns"] | None = None,
+        trajectory: Float[Tensor, " trajectories"] | None = None,
+        group: Float[Tensor, " groups"] | None = None,
+    ) -> Float[Tensor, " tokens"]:
+        """Sum of the given values, each handed down to the tokens of its level."""
+        parts = []
+        if token is not None:
+            parts.append(token)
+        if turn is not None:
+            parts.append(self.turn_of_token.spread(turn))
+        if trajectory is not None:
+            parts.append(self.trajectory_of_token.spread(trajectory))
+        if group is not None:
+            parts.append(self.group_of_token.spread(group))
+        if not parts:
+            raise ValueError("to_tokens needs at least one of token=, turn=, trajectory=, group=")
+        total = parts[0]
+        for part in parts[1:]:
+            total = total + part
+        return total
+
+    def learnable(self) -> Bool[Tensor, " tokens"]:
+        """Tokens that may train: ``mask``, or all of them."""
+        return torch.ones(self.tokens, dtype=torch.bool, device=self.device) if self.mask is None else self.mask
+
+    # ---- pieces ---------------------------------------------------------------------------------------------------
+
+    def select(self, trajectories: Int[Tensor, " kept"] | Bool[Tensor, " trajectories"]) -> Experience:
+        """The batch of these trajectories, in this order; groups that lose all of theirs are gone."""
+        kept, turns, tokens = self._indices(trajectories)
+        groups, kept_groups = self.group_of_trajectory.select(kept).compact()
+        rows = {"token": tokens, "turn": turns, "trajectory": kept, "group": kept_groups}
+        fields = {
+            name: getattr(self, name)[rows[level]]
+            for name, level in _FIELD_LEVELS.items()
+            if getattr(self, name) is not None
+        }
+        return dataclasses.replace(
+            self,
+            turn_of_token=Partition.from_sizes(self.turn_of_token.size()[turns]),
+            trajectory_of_turn=Partition.from_sizes(self.trajectory_of_turn.size()[kept]),
+            group_of_trajectory=groups,
+            domain_of_group=self.domain_of_group.select(kept_groups),
+            inputs=None if self.inputs is None else self.inputs.select(kept),
+            parent=None,
+            **fields,
+        )
+
+    def microbatch(self, trajectories: Int[Tensor, " kept"] | Bool[Tensor, " trajectories"]) -> Experience:
+        """Like :meth:`select`, remembering the ``whole`` it is a piece of."""
+        whole, rows = self.parent if self.parent is not None else (self, None)
+        tokens = self._indices(trajectories)[2]
+        return self.select(trajectories).replace(parent=(whole, tokens if rows is None else rows[tokens]))
+
+    @property
+    def whole(self) -> Experience:
+        """The batch this is a micro-batch of; itself otherwise."""
+        return self if self.parent is None else self.parent[0]
+
+    def piece_of(self, values: Tensor) -> Tensor:
+        """The rows of this micro-batch out of a tensor over the tokens of the whole."""
+        return values if self.parent is None else values[self.parent[1]]
+
+    @classmethod
+    def concatenate(cls, pieces: Sequence[Experience]) -> Experience:
+        """Several batches as one. Fields must be set in all pieces or in none; domains are matched by number."""
+        first = pieces[0]
+        names = {piece.reward_names for piece in pieces} | {piece.reward_weights for piece in pieces}
+        if len(names) != 2:
+            raise ValueError(f"cannot concatenate batches with different rewards: {sorted(map(str, names))}")
+        fields: dict[str, Tensor | None] = {}
+        for name in _FIELD_LEVELS:
+            values = [getattr(piece, name) for piece in pieces]
+            present = [value for value in values if value is not None]
+            if present and len(present) != len(values):
+                raise ValueError(f"cannot concatenate: {name} is set in {len(present)} of {len(values)} batches")
+            fields[name] = torch.cat(present) if present else None
+        inputs = [piece.inputs for piece in pieces if piece.inputs is not None]
+        domains = Partition(
+            torch.cat([piece.domain_of_group.labels for piece in pieces]),
+            max(piece.domain_of_group.count for piece in pieces),
+        )
+        return cls(
+            turn_of_token=Partition.concatenate([piece.turn_of_token for piece in pieces]),
+            trajectory_of_turn=Partition.concatenate([piece.trajectory_of_turn for piece in pieces]),
+            group_of_trajectory=Partition.concatenate([piece.group_of_trajectory for piece in pieces]),
+            domain_of_group=domains,
+            reward_names=first.reward_names,
+            reward_weights=first.reward_weights,
+            inputs=inputs[0].concatenate(inputs[1:]) if inputs else None,
+            **fields,  # type: ignore[arg-type]
+        )
+
+    def to(self, device: torch.device | str) -> Experience:
+        """The same batch on another device."""
+        moved: dict[str, Any] = {
+            name: getattr(self, name).to(device) for name in _FIELD_LEVELS if getattr(self, name) is not None
+        }
+        for name in ("turn_of_token", "trajectory_of_turn", "group_of_trajectory", "domain_of_group"):
+            moved[name] = getattr(self, name).to(device)
+        if self.inputs is not None:
+            moved["inputs"] = self.inputs.to(device)
+        if self.parent is not None:
+            moved["parent"] = (self.parent[0].to(device), self.parent[1].to(device))
+        return dataclasses.replace(self, **moved)
+
+    def missing(self, names: Iterable[str]) -> list[str]:
+        """Which of these fields are not set."""
+        return sorted(name for name in names if getattr(self, name) is None)
+
+    # ---- helpers --------------------------------------------------------------------------------------------------
+
+    def _rows(self, level: str) -> int:
+        return {"token": self.tokens, "turn": self.turns, "trajectory": self.trajectories, "group": self.groups}[level]
+
+    def _composed(self, name: str, fine: Partition, coarse: Partition) -> Partition:
+        cache = self.__dict__
+        if name not in cache:
+            cache[name] = fine.then(coarse)
+        composed: Partition = cache[name]
+        return composed
+
+    def _topped_up(self, values: Tensor, partition: Partition, totals: Tensor) -> Tensor:
+        """``values`` with what each segment lacks to its total added to the segment's last row."""
+        lacking = totals - partition.sum(values)
+        topped = values.clone()
+        topped[partition.last()] += lacking[partition.size() > 0].to(values.dtype)
+        return topped
+
+    def _indices(self, trajectories: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Kept trajectories, their turns and their tokens, as row numbers."""
+        kept = torch.nonzero(trajectories).squeeze(1) if trajectories.dtype == torch.bool else trajectories
+        turns = rows_of(self.trajectory_of_turn.size(), kept)
+        return kept, turns, rows_of(self.turn_of_token.size(), turns)
+
+
+def rows_of(sizes: Int[Tensor, " segments"], segments: Int[Tensor, " kept"]) -> Int[Tensor, " rows"]:
+    """Row numbers of the given consecutive segments, segment after segment in the given order."""
+    kept = sizes[segments]
+    starts = (sizes.cumsum(0) - sizes)[segments]
+    shift = starts - (kept.cumsum(0) - kept)
+    return torch.repeat_interleave(shift, kept) + torch.arange(int(kept.sum()), device=sizes.device)
+
+
+_FIELD_LEVELS: dict[str, str] = {
+    entry.name: entry.metadata["level"] for entry in dataclasses.fields(Experience) if "level" in entry.metadata
+}
+

@@ -1,0 +1,327 @@
+"""A language model as a policy: log-probabilities, entropies and values of the actions in a batch, with gradients."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Self, cast
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from stratagem.errors import InputError, unknown
+from stratagem.experience import Experience, PolicyOutput
+from stratagem.language.attention import PackedSequences, enable_packing, run_trunk
+from stratagem.language.inputs import TokenInputs
+
+ComputeType = Literal["auto", "float32", "bfloat16"]
+
+
+@dataclass(frozen=True)
+class LoRA:
+    """Low-rank adapters: W + (alpha / rank) * B A on the target modules, with W frozen (arXiv:2106.09685).
+
+    rank: rows of A, at least 1.  alpha: scale, above 0.  target_modules: names of linear layers, or "all-linear".
+    """
+
+    rank: int = 8
+    alpha: float = 16.0
+    target_modules: str | tuple[str, ...] = "all-linear"
+
+    def __post_init__(self) -> None:
+        if self.rank < 1:
+            raise InputError(f"lora.rank must be at least 1, got {self.rank}")
+        if not self.alpha > 0:
+            raise InputError(f"lora.alpha must be above 0, got {self.alpha}")
+
+
+class LanguagePolicy(nn.Module):
+    """A Hugging Face causal language model that says how likely the actions of an :class:`Experience` are.
+
+    model: any causal model that packed attention works for; it is switched to packed attention, its weights become
+        float32 and its dropout is turned off, since a policy must be the distribution its actions were sampled from.
+    tokenizer: kept for engines, chat formats and saving.
+    value_head: add a linear critic on the hidden state before each action, starting at value 0.
+    value_gradient: whether the critic's loss also trains the trunk; otherwise it reads a detached hidden state.
+    dtype: compute type. "bfloat16" computes under autocast with float32 master weights; "auto" does so where the
+        processor has native bfloat16 (:func:`native_bfloat16`). The log-softmax is float32 always.
+    lora: train low-rank adapters instead of all weights (needs peft).
+    gradient_checkpointing: recompute each layer's activations in the backward pass instead of keeping them.
+    logits_budget: most logits (tokens * vocabulary) held at once; with more, chunks are recomputed in the backward
+        pass.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        value_head: bool = False,
+        value_gradient: bool = True,
+        dtype: ComputeType = "auto",
+        lora: LoRA | Mapping[str, Any] | None = None,
+        gradient_checkpointing: bool = False,
+        logits_budget: int = 2**25,
+    ) -> None:
+        super().__init__()
+        if dtype not in ("auto", "float32", "bfloat16"):
+            raise unknown("dtype", dtype, ("auto", "float32", "bfloat16"))
+        if logits_budget < 1:
+            raise InputError(f"logits_budget must be at least 1, got {logits_budget}")
+        model.float()
+        _disable_dropout(model)
+        enable_packing(model)
+        if lora is not None:
+            _add_adapters(model, lora if isinstance(lora, LoRA) else _lora_from(lora))
+        if gradient_checkpointing:
+            model.gradient_checkpointing_enable()
+            model.enable_input_require_grads()
+        self.model = model
+        self.tokenizer = tokenizer
+        self.value_gradient = value_gradient
+        self.logits_budget = logits_budget
+        self.dtype: ComputeType = dtype
+        hidden = int(model.get_input_embeddings().weight.shape[1])  # type: ignore[union-attr, arg-type]
+        self.value_head = _value_head(hidden) if value_head else None
+        self.has_adapters = lora is not None
+
+    @classmethod
+    def from_path(cls, path: str | Path, **options: Any) -> Self:
+        """The model and tokenizer in a local folder or of a hub name; ``options`` are those of the constructor.
+
+        Raises :class:`InputError` if there is no such model, no tokenizer, or the weights are damaged or incomplete.
+        """
+        where = str(path)
+        if where.startswith((".", "/", "~")) and not Path(where).expanduser().is_dir():
+            raise InputError(f"model {where}: no such folder")
+        where = str(Path(where).expanduser()) if where.startswith("~") else where
+        model = _load_model(where)
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(where)
+        except Exception as error:
+            raise InputError(f"model {where}: no readable tokenizer ({_first_line(error)})") from error
+        return cls(model, tokenizer, **options)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights live."""
+        return self.model.device
+
+    @property
+    def compute_dtype(self) -> torch.dtype:
+        """The type matrix products run in."""
+        low = self.dtype == "bfloat16" or (self.dtype == "auto" and native_bfloat16(self.device))
+        return torch.bfloat16 if low else torch.float32
+
+    def forward(
+        self, x: Experience, temperature: float = 1.0, entropy: bool = False, value: bool = False
+    ) -> PolicyOutput:
+        """What the policy says about the action tokens of ``x``, in their order.
+
+        logp [tokens] and entropy [tokens] in nats, of softmax(logits / temperature); value [tokens], the critic's
+        estimate from before each action. ``entropy`` and ``value`` are computed only when asked for. Raises
+        :class:`InputError` for a temperature not above 0, a batch without token inputs, a value without value head.
+        """
+        if not temperature > 0:
+            raise InputError(f"temperature must be above 0, got {temperature}")
+        if value and self.value_head is None:
+            raise InputError("this policy has no critic; build it with value_head=True")
+        if not isinstance(x.inputs, TokenInputs):
+            raise InputError(f"a language policy reads TokenInputs, this experience has {type(x.inputs).__name__}")
+        inputs = x.inputs
+        if len(inputs.action_positions) == 0:
+            empty = torch.zeros(0, device=self.device)
+            return PolicyOutput(empty, empty if entropy else None, empty if value else None)
+        with self._precision():
+            hidden = self._hidden_before_actions(inputs)
+            logp, entropies = self._in_chunks(hidden, inputs.actions, temperature, entropy)
+            values = self._values(hidden) if value else None
+        return PolicyOutput(logp, entropies, values)
+
+    def clone_reference(self) -> ReferencePolicy:
+        """The policy as it is now, frozen. With adapters no copy is made: it is the model without them."""
+        if self.has_adapters:
+            return ReferencePolicy(self, without_adapters=True)
+        frozen = LanguagePolicy.__new__(LanguagePolicy)
+        nn.Module.__init__(frozen)
+        frozen.model = copy.deepcopy(self.model).requires_grad_(False).eval()
+        frozen.tokenizer, frozen.dtype, frozen.logits_budget = self.tokenizer, self.dtype, self.logits_budget
+        frozen.value_head, frozen.value_gradient, frozen.has_adapters = None, False, False
+        return ReferencePolicy(frozen, without_adapters=False)
+
+    @torch.no_grad()
+    def weights(self) -> Iterator[tuple[str, Tensor]]:
+        """The model's tensors under their plain Hugging Face names, adapters merged; the critic is not among them."""
+        merged = {f"{name}.weight": module for name, module in self.model.named_modules() if _is_adapted(module)}
+        for name, tensor in self.model.state_dict().items():
+            plain = name.replace(".base_layer.", ".")
+            if ".lora_" in name:
+                continue
+            if plain in merged:
+                module: Any = merged[plain]
+                delta = sum(module.get_delta_weight(adapter) for adapter in module.active_adapters)
+                yield plain, tensor + delta
+            else:
+                yield plain, tensor
+
+    def save(self, path: str | Path) -> None:
+        """Write the model (safetensors, adapters merged) and its tokenizer in Hugging Face format; no critic."""
+        self.model.save_pretrained(path, state_dict=dict(self.weights()))
+        self.tokenizer.save_pretrained(path)
+
+    @contextlib.contextmanager
+    def adapters_disabled(self) -> Iterator[None]:
+        """Compute without the adapters inside this block."""
+        layers = [module for module in self.model.modules() if _is_adapted(module)]
+        for layer in layers:
+            cast(Any, layer).enable_adapters(False)
+        try:
+            yield
+        finally:
+            for layer in layers:
+                cast(Any, layer).enable_adapters(True)
+
+    def _precision(self) -> torch.autocast:
+        enabled = self.compute_dtype == torch.bfloat16
+        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=enabled)
+
+    def _hidden_before_actions(self, inputs: TokenInputs) -> Float[Tensor, "tokens hidden"]:
+        layout = PackedSequences(inputs.lengths.tolist(), self.device)
+        hidden = run_trunk(self.model, inputs.token_ids, layout.positions, layout)
+        return hidden[inputs.action_positions - 1]
+
+    def _values(self, hidden: Float[Tensor, "tokens hidden"]) -> Float[Tensor, " tokens"]:
+        assert self.value_head is not None
+        with torch.autocast(self.device.type, enabled=False):
+            read = (hidden if self.value_gradient else hidden.detach()).float()
+            values: Tensor = self.value_head(read).squeeze(-1)
+        return values
+
+    def _in_chunks(
+        self,
+        hidden: Float[Tensor, "tokens hidden"],
+        actions: Int[Tensor, " tokens"],
+        temperature: float,
+        entropy: bool,
+    ) -> tuple[Float[Tensor, " tokens"], Float[Tensor, " tokens"] | None]:
+        head = cast(nn.Module, self.model.get_output_embeddings())
+        vocabulary = int(cast(Tensor, head.weight).shape[0])
+        rows = max(1, self.logits_budget // vocabulary)
+        score: Callable[..., tuple[Tensor, Tensor | None]] = _score_actions
+        if len(actions) > rows and torch.is_grad_enabled():
+            score = _recomputed_score_actions
+        pieces = [
+            score(head, states, chosen, temperature, entropy)
+            for states, chosen in zip(hidden.split(rows), actions.split(rows), strict=True)
+        ]
+        logp = torch.cat([piece[0] for piece in pieces])
+        return logp, torch.cat([cast(Tensor, piece[1]) for piece in pieces]) if entropy else None
+
+
+class ReferencePolicy:
+    """A frozen policy for reference log-probabilities; its outputs carry no gradient."""
+
+    def __init__(self, policy: LanguagePolicy, *, without_adapters: bool) -> None:
+        self._policy = policy
+        self._without_adapters = without_adapters
+
+    @torch.no_grad()
+    def __call__(self, x: Experience, temperature: float = 1.0, entropy: bool = False) -> PolicyOutput:
+        """As :meth:`LanguagePolicy.forward`, without gradient and without values."""
+        scope = self._policy.adapters_disabled() if self._without_adapters else contextlib.nullcontext()
+        with scope:
+            return self._policy.forward(x, temperature, entropy)
+
+    def to(self, device: torch.device | str) -> Self:
+        """Move the frozen copy; with adapters it lives where the policy does."""
+        if not self._without_adapters:
+            self._policy.to(device)
+        return self
+
+
+def native_bfloat16(device: torch.device | str) -> bool:
+    """Whether this device multiplies bfloat16 matrices in hardware (AVX512-BF16 or AMX on CPU, Ampere or later)."""
+    kind = torch.device(device).type
+    if kind == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if kind == "cpu":
+        return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+    return False
+
+
+def _score_actions(
+    head: nn.Module,
+    hidden: Float[Tensor, "chunk hidden"],
+    actions: Int[Tensor, " chunk"],
+    temperature: float,
+    entropy: bool,
+) -> tuple[Float[Tensor, " chunk"], Float[Tensor, " chunk"] | None]:
+    logits = head(hidden).float()
+    logp = torch.log_softmax(logits if temperature == 1.0 else logits / temperature, dim=-1)
+    chosen = logp.gather(1, actions.unsqueeze(1)).squeeze(1)
+    return chosen, -(logp.exp() * logp).sum(-1) if entropy else None
+
+
+def _recomputed_score_actions(*arguments: Any) -> tuple[Tensor, Tensor | None]:
+    scores: tuple[Tensor, Tensor | None] = checkpoint(_score_actions, *arguments, use_reentrant=False)
+    return scores
+
+
+def _load_model(where: str) -> PreTrainedModel:
+    try:
+        model, report = AutoModelForCausalLM.from_pretrained(where, dtype=torch.float32, output_loading_info=True)
+    except Exception as error:
+        raise InputError(f"model {where}: cannot be loaded ({_first_line(error)})") from error
+    lacking = sorted(report["missing_keys"]) + sorted(str(key) for key in report["mismatched_keys"])
+    if lacking:
+        raise InputError(f"model {where}: weights lack {len(lacking)} tensors that the config asks for, first {lacking[0]}")
+    return cast(PreTrainedModel, model)
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
+def _disable_dropout(model: nn.Module) -> None:
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+
+
+def _value_head(hidden: int) -> nn.Linear:
+    head = nn.Linear(hidden, 1)
+    nn.init.zeros_(head.weight)
+    nn.init.zeros_(head.bias)
+    return head
+
+
+def _lora_from(options: Mapping[str, Any]) -> LoRA:
+    known = [entry.name for entry in dataclasses.fields(LoRA)]
+    for name in options:
+        if name not in known:
+            raise unknown("lora option", name, known)
+    return LoRA(**options)
+
+
+def _add_adapters(model: PreTrainedModel, lora: LoRA) -> None:
+    try:
+        from peft import LoraConfig, inject_adapter_in_model
+    except ImportError as error:
+        raise InputError("lora needs peft; install stratagem[lora]") from error
+    targets = lora.target_modules if isinstance(lora.target_modules, str) else list(lora.target_modules)
+    config = LoraConfig(r=lora.rank, lora_alpha=lora.alpha, target_modules=targets, task_type="CAUSAL_LM")  # type: ignore[arg-type]
+    try:
+        inject_adapter_in_model(config, model)
+    except ValueError as error:
+        raise InputError(f"lora.target_modules {lora.target_modules!r}: {_first_line(error)}") from error
+
+
+def _is_adapted(module: nn.Module) -> bool:
+    return hasattr(module, "base_layer") and hasattr(module, "get_delta_weight")

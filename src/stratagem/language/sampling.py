@@ -1,0 +1,147 @@
+"""How a next token is drawn: temperature, top-k, top-p, and random numbers that depend on nothing but their request."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from stratagem.errors import InputError
+
+# Constants of splitmix64 (Steele, Lea, Flood 2014), as signed 64-bit integers.
+_GOLDEN = 0x9E3779B97F4A7C15 - 2**64
+_MIX_1 = 0xBF58476D1CE4E5B9 - 2**64
+_MIX_2 = 0x94D049BB133111EB - 2**64
+# Uniform numbers are made for this many steps at a time.
+_BLOCK = 64
+
+
+@dataclass(frozen=True)
+class SamplingParams:
+    """How one turn is sampled.
+
+    max_new_tokens: at least 1.
+    temperature: divides the logits, above 0.
+    top_k: keep the k likeliest tokens, 0 keeps all.
+    top_p: then keep the smallest set of likeliest tokens that holds this much probability, in (0, 1].
+    stop: strings that end the turn; the tokens that spell them stay part of what was sampled.
+    stop_token_ids: tokens that end the turn, besides the tokenizer's end-of-sequence token.
+    greedy: take the likeliest token; its log-probability is then 0, that of the distribution sampled from.
+    """
+
+    max_new_tokens: int
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+    stop: tuple[str, ...] = ()
+    stop_token_ids: tuple[int, ...] = ()
+    greedy: bool = False
+
+    def __post_init__(self) -> None:
+        if self.max_new_tokens < 1:
+            raise InputError(f"max_new_tokens must be at least 1, got {self.max_new_tokens}")
+        if not (0 < self.temperature < math.inf):
+            raise InputError(f"temperature must be above 0 and finite, got {self.temperature} (greedy=True for the mode)")
+        if not (0 < self.top_p <= 1):
+            raise InputError(f"top_p must lie in (0, 1], got {self.top_p}")
+        if self.top_k < 0:
+            raise InputError(f"top_k must be at least 0, got {self.top_k}")
+        if isinstance(self.stop, str) or not all(self.stop):
+            raise InputError(f"stop must be a tuple of non-empty strings, got {self.stop!r}")
+
+
+class Sampler:
+    """Draws the next token of each of several requests, each with its own seed and parameters."""
+
+    def __init__(self, params: Sequence[SamplingParams], seeds: Sequence[int], device: torch.device | str) -> None:
+        self._seeds = torch.tensor([_signed(seed) for seed in seeds], dtype=torch.int64, device=device)
+        self._temperature = torch.tensor([[1.0 if p.greedy else p.temperature] for p in params], device=device)
+        self._top_k = torch.tensor([[p.top_k] for p in params], device=device)
+        self._top_p = torch.tensor([[p.top_p] for p in params], device=device)
+        self._greedy = torch.tensor([p.greedy for p in params], device=device)
+        self._tempered = any(p.temperature != 1.0 and not p.greedy for p in params)
+        self._filtered = any((p.top_k > 0 or p.top_p < 1) and not p.greedy for p in params)
+        self._some_greedy = any(p.greedy for p in params)
+        self._uniforms = torch.empty(0)
+
+    def sample(
+        self, logits: Float[Tensor, "requests vocabulary"], index: int
+    ) -> tuple[Int[Tensor, " requests"], Float[Tensor, " requests"]]:
+        """Token number ``index`` of every request, and its log-probability under the distribution it was drawn from."""
+        if self._tempered:
+            logits = logits / self._temperature
+        if self._filtered:
+            logits = keep_likeliest(logits, self._top_k, self._top_p)
+        logp = torch.log_softmax(logits, dim=-1)
+        tokens = inverse_cdf(logp, self._uniform(index))
+        chosen = logp.gather(1, tokens.unsqueeze(1)).squeeze(1)
+        if self._some_greedy:
+            tokens = torch.where(self._greedy, logits.argmax(-1), tokens)
+            chosen = chosen.masked_fill(self._greedy, 0.0)
+        return tokens, chosen
+
+    def keep(self, rows: Int[Tensor, " kept"]) -> None:
+        """Go on with these requests only, in this order."""
+        for name in ("_seeds", "_temperature", "_top_k", "_top_p", "_greedy", "_uniforms"):
+            setattr(self, name, getattr(self, name)[rows])
+
+    def _uniform(self, index: int) -> Float[Tensor, " requests"]:
+        if index % _BLOCK == 0 or len(self._uniforms) == 0:
+            first = index - index % _BLOCK
+            steps = torch.arange(first, first + _BLOCK, device=self._seeds.device)
+            self._uniforms = uniform(self._seeds.unsqueeze(1), steps)
+        return self._uniforms[:, index % _BLOCK]
+
+
+def uniform(seeds: Int[Tensor, "*#batch"], counters: Int[Tensor, "*#batch"]) -> Float[Tensor, "*batch"]:
+    """A number in [0, 1) for every (seed, counter), in float64: the same in every process, batch and order.
+
+    Counter-based: splitmix64's finaliser on the seed, then on the result plus (counter + 1) golden-ratio steps.
+    """
+    bits = _mix(_mix(seeds + _GOLDEN) + (counters + 1) * _GOLDEN)
+    return _shift(bits, 11).to(torch.float64) * 2.0**-53
+
+
+def keep_likeliest(
+    logits: Float[Tensor, "requests vocabulary"], top_k: Int[Tensor, "requests 1"], top_p: Float[Tensor, "requests 1"]
+) -> Float[Tensor, "requests vocabulary"]:
+    """The logits with -inf for every token outside top-k (0: all), then outside the nucleus of mass ``top_p``.
+
+    Equal logits are kept in vocabulary order; at least one token always remains.
+    """
+    ranked, order = logits.sort(dim=-1, descending=True, stable=True)
+    rank = torch.arange(logits.shape[-1], device=logits.device)
+    ranked = ranked.masked_fill((rank >= top_k) & (top_k > 0), float("-inf"))
+    probability = torch.softmax(ranked, dim=-1)
+    before = probability.cumsum(-1) - probability
+    dropped: Bool[Tensor, "requests vocabulary"] = (before >= top_p) & (top_p < 1) & (rank > 0)
+    return torch.empty_like(logits).scatter_(-1, order, ranked.masked_fill(dropped, float("-inf")))
+
+
+def inverse_cdf(
+    logp: Float[Tensor, "requests vocabulary"], uniforms: Float[Tensor, " requests"]
+) -> Int[Tensor, " requests"]:
+    """The first token whose cumulative probability, in vocabulary order, exceeds each uniform number."""
+    cumulative = logp.exp().cumsum(-1, dtype=torch.float64)
+    targets = uniforms.unsqueeze(1) * cumulative[:, -1:]
+    return torch.searchsorted(cumulative, targets, right=True).squeeze(1)
+
+
+def _mix(bits: Int[Tensor, "*batch"]) -> Int[Tensor, "*batch"]:
+    bits = (bits ^ _shift(bits, 30)) * _MIX_1
+    bits = (bits ^ _shift(bits, 27)) * _MIX_2
+    return bits ^ _shift(bits, 31)
+
+
+def _shift(bits: Int[Tensor, "*batch"], places: int) -> Int[Tensor, "*batch"]:
+    """Logical right shift, which torch's shift of signed integers is not."""
+    return (bits >> places) & ((1 << (64 - places)) - 1)
+
+
+def _signed(seed: int) -> int:
+    """Any Python integer as the signed 64-bit integer with the same low bits."""
+    return (seed + 2**63) % 2**64 - 2**63

@@ -1,0 +1,28 @@
+"""Losses and what they are made of: ratios, gates, corrections, aggregations, regularizers."""
+
+from stratagem.objectives.aggregations import FixedLength, SequenceMean, SequenceSum, TokenMean
+from stratagem.objectives.corrections import MaskedImportance, TruncatedImportance
+from stratagem.objectives.gates import Clip, ClippedWeight, LogLikelihood, Unclipped
+from stratagem.objectives.policy_gradient import PolicyGradient, ValueLoss
+from stratagem.objectives.ratios import GeometricMeanRatio, TokenRatio
+from stratagem.objectives.regularizers import KL, EntropyBonus, kl_estimate
+
+__all__ = [
+    "KL",
+    "Clip",
+    "ClippedWeight",
+    "EntropyBonus",
+    "FixedLength",
+    "GeometricMeanRatio",
+    "LogLikelihood",
+    "MaskedImportance",
+    "PolicyGradient",
+    "SequenceMean",
+    "SequenceSum",
+    "TokenMean",
+    "TokenRatio",
+    "TruncatedImportance",
+    "Unclipped",
+    "ValueLoss",
+    "kl_estimate",
+]

@@ -1,0 +1,82 @@
+"""Corrections of the mismatch between the policy that sampled and the one the update starts from."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Annotated, ClassVar, Literal
+
+import torch
+from annotated_types import Ge, Gt
+from jaxtyping import Float
+from torch import Tensor
+
+from stratagem.errors import InputError
+from stratagem.experience import Experience, PolicyOutput
+from stratagem.objectives.ratios import bounded_exp
+from stratagem.parts import Correction
+
+Unit = Literal["token", "turn", "trajectory"]
+
+
+def behavior_ratio(out: PolicyOutput, x: Experience, unit: Unit) -> Float[Tensor, " tokens"]:
+    """``pi_old / mu`` of every token, detached; for a longer unit, the product over its tokens that may train."""
+    if x.behavior_logp is None:
+        raise ValueError("a correction needs behavior_logp")
+    old = out.logp.detach() if x.old_logp is None else x.old_logp
+    log_weight = old - x.behavior_logp
+    if unit != "token":
+        level = x.level_of_token(unit)
+        log_weight = level.spread(level.sum(torch.where(x.learnable(), log_weight, 0.0)))
+    return bounded_exp(log_weight).detach()
+
+
+@dataclass(frozen=True)
+class TruncatedImportance(Correction):
+    """``w = clip(pi_old / mu, low, high)``: truncated importance sampling (TIS).
+
+    With ``high = inf`` this is the behaviour weight of decoupled PPO (arXiv 2110.00641): the behaviour policy corrects,
+    the old (proximal) policy clips.
+
+    unit: granularity of the ratio; longer units multiply their tokens.  low, high: bounds of the weight (0 and 2).
+    """
+
+    requires: ClassVar[frozenset[str]] = frozenset({"old_logp", "behavior_logp"})
+
+    unit: Unit = "token"
+    low: Annotated[float, Ge(0)] = 0.0
+    high: Annotated[float, Gt(0)] = 2.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_bounds(self.part_name(), self.low, self.high)
+
+    def __call__(self, out: PolicyOutput, x: Experience) -> Float[Tensor, " tokens"]:
+        return behavior_ratio(out, x, self.unit).clamp(self.low, None if math.isinf(self.high) else self.high)
+
+
+@dataclass(frozen=True)
+class MaskedImportance(Correction):
+    """``w = (pi_old / mu) 1[low <= pi_old / mu <= high]``: masked importance sampling, IcePop (arXiv 2510.18855).
+
+    What lies outside is removed from the surrogate; normalisers still count it.
+    """
+
+    requires: ClassVar[frozenset[str]] = frozenset({"old_logp", "behavior_logp"})
+
+    unit: Unit = "token"
+    low: Annotated[float, Ge(0)] = 0.5
+    high: Annotated[float, Gt(0)] = 2.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_bounds(self.part_name(), self.low, self.high)
+
+    def __call__(self, out: PolicyOutput, x: Experience) -> Float[Tensor, " tokens"]:
+        weight = behavior_ratio(out, x, self.unit)
+        return torch.where((weight >= self.low) & (weight <= self.high), weight, 0.0)
+
+
+def _check_bounds(name: str, low: float, high: float) -> None:
+    if low > high:
+        raise InputError(f"{name}.low = {low}: must be at most {name}.high = {high}")

@@ -1,0 +1,106 @@
+"""The policy-gradient loss on its four interchangeable parts, and the loss of a critic."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, ClassVar
+
+import torch
+from annotated_types import Ge, Gt
+from torch import Tensor
+
+from stratagem.experience import Experience, Loss, PolicyOutput
+from stratagem.objectives.aggregations import SequenceMean, TokenMean
+from stratagem.objectives.gates import Clip
+from stratagem.objectives.ratios import TokenRatio, log_ratio
+from stratagem.objectives.regularizers import kl_estimate
+from stratagem.parts import Aggregation, Correction, Gate, Objective, Ratio, Regularizer
+
+
+@dataclass(frozen=True)
+class ValueLoss(Objective):
+    """``weight / 2 mean max((V - G)^2, (clip(V, V_old - clip, V_old + clip) - G)^2)`` with ``G`` the advantage's value target.
+
+    weight: of this loss beside the policy's.  clip: bound on the move of a value in one update (arXiv 1707.06347's released code); None: no clipping.
+
+    Metrics: ``value_loss`` (unweighted) and ``value_clip_fraction``.
+    """
+
+    requires: ClassVar[frozenset[str]] = frozenset({"value", "output.value"})
+
+    weight: Annotated[float, Ge(0)] = 0.5
+    clip: Annotated[float, Gt(0)] | None = None
+    aggregation: Aggregation = TokenMean()
+
+    def __call__(self, out: PolicyOutput, x: Experience) -> Loss:
+        if out.value is None or x.value is None or x.value_target is None:
+            raise ValueError("the value loss needs the policy's value, x.value and x.value_target")
+        error = (out.value - x.value_target).square()
+        metrics = {}
+        if self.clip is not None:
+            near = x.value + (out.value - x.value).clamp(-self.clip, self.clip)
+            clipped = (near - x.value_target).square()
+            metrics["value_clip_fraction"] = self.aggregation((clipped > error).float(), x)
+            error = torch.maximum(error, clipped)
+        loss = 0.5 * self.aggregation(error, x)
+        return Loss(self.weight * loss, {"value_loss": loss.detach(), **metrics})
+
+
+@dataclass(frozen=True)
+class PolicyGradient(Objective):
+    """``L = sum_t w_t (penalty_t - c_t gate(rho_t, A_t))`` (the decomposition of arXiv 2509.04419).
+
+    ratio: ``rho``.  gate: surrogate and trust region.  aggregation: ``w``.  correction: ``c``, 1 when None.
+    regularizer: the penalty, 0 when None.  critic: a further loss for the value head, with its own aggregation.
+
+    Metrics, aggregated by ``w`` and additive over micro-batches: ``policy_loss``, ``clip_fraction``,
+    ``kl_old`` (k3 of the policy to the one the update started from), ``ratio``, ``entropy`` (when computed),
+    ``regularizer`` and ``correction`` (when there is one).
+    """
+
+    ratio: Ratio = TokenRatio()
+    gate: Gate = Clip()
+    aggregation: Aggregation = SequenceMean()
+    correction: Correction | None = None
+    regularizer: Regularizer | None = None
+    critic: ValueLoss | None = None
+
+    def __call__(self, out: PolicyOutput, x: Experience) -> Loss:
+        if x.advantage is None:
+            raise ValueError("the policy gradient needs x.advantage; recipe.prepare(x) sets it")
+        weights = x.piece_of(self.aggregation.weights(x.whole))
+
+        def total(values: Tensor) -> Tensor:
+            return torch.where(weights != 0, weights * values, 0.0).sum()
+
+        ratio = self.ratio(out, x)
+        surrogate = self.gate(ratio, x.advantage, out, x)
+        metrics = {}
+        if self.correction is not None:
+            correction = self.correction(out, x)
+            surrogate = correction * surrogate
+            metrics["correction"] = total(correction)
+        loss = policy_loss = -total(surrogate)
+        if self.regularizer is not None:
+            penalty = total(self.regularizer(out, x))
+            loss = loss + penalty
+            metrics["regularizer"] = penalty.detach()
+        with torch.no_grad():
+            # The share of tokens is wanted whatever the weights add up to.
+            share = torch.where(weights != 0, 1.0, 0.0) / x.whole.learnable().sum().clamp(min=1)
+            metrics["policy_loss"] = policy_loss.detach()
+            metrics["clip_fraction"] = (share * self.gate.binds(ratio, x.advantage)).sum()
+            metrics["ratio"] = (share * ratio).sum()
+            kl = kl_estimate(log_ratio(out, x), "k3")
+            metrics["kl_old"] = torch.where(share > 0, share * kl, 0.0).sum()
+            if out.entropy is not None:
+                metrics["entropy"] = torch.where(share > 0, share * out.entropy, 0.0).sum()
+        if self.critic is not None:
+            critic = self.critic(out, x)
+            loss, metrics = loss + critic.loss, metrics | dict(critic.metrics)
+        return Loss(loss, metrics)
+
+    def has_signal(self, x: Experience) -> bool:
+        if self.regularizer is not None or self.critic is not None:
+            return True
+        return x.advantage is not None and bool((x.learnable() & (x.advantage != 0)).any())

@@ -1,0 +1,58 @@
+"""Regularizers: penalties on what the policy says, per token."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from stratagem.experience import Experience, PolicyOutput
+from stratagem.parts import Regularizer
+
+KLEstimator = Literal["k1", "k2", "k3"]
+
+
+def kl_estimate(log_ratio: Float[Tensor, " tokens"], estimator: KLEstimator) -> Float[Tensor, " tokens"]:
+    """Estimate of ``KL(pi || ref)`` from a sample of ``pi``, with ``d = log pi - log ref``.
+
+    ``k1 = d`` (unbiased, may be negative); ``k2 = d^2 / 2`` (biased, low variance);
+    ``k3 = exp(-d) - 1 + d`` (unbiased, never negative). ``d`` is clamped to [-20, 20] in the exponential.
+    """
+    if estimator == "k1":
+        return log_ratio
+    if estimator == "k2":
+        return log_ratio.square() / 2
+    return torch.expm1(-log_ratio.clamp(-20, 20)) + log_ratio
+
+
+@dataclass(frozen=True)
+class KL(Regularizer):
+    """KL to the reference as a term of the loss, differentiated through ``logp``.
+
+    What its gradient does on policy depends on the estimator: that of ``k2`` is the gradient of ``KL(pi || ref)``;
+    that of ``k1`` is zero in expectation; that of ``k3`` is the gradient of ``KL(ref || pi)``.
+    """
+
+    requires: ClassVar[frozenset[str]] = frozenset({"ref_logp"})
+
+    estimator: KLEstimator = "k3"
+
+    def __call__(self, out: PolicyOutput, x: Experience) -> Float[Tensor, " tokens"]:
+        if x.ref_logp is None:
+            raise ValueError("the KL regularizer needs ref_logp")
+        return kl_estimate(out.logp - x.ref_logp, self.estimator)
+
+
+@dataclass(frozen=True)
+class EntropyBonus(Regularizer):
+    """``-H(pi)`` at every token: with a positive factor, a reward for staying random."""
+
+    requires: ClassVar[frozenset[str]] = frozenset({"output.entropy"})
+
+    def __call__(self, out: PolicyOutput, x: Experience) -> Float[Tensor, " tokens"]:
+        if out.entropy is None:
+            raise ValueError("the entropy bonus needs the policy's entropy")
+        return -out.entropy

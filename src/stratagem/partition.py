@@ -1,0 +1,430 @@
+"""A labelling of rows and its segment algebra: the one primitive from which every level of a batch is built."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Partition:
+    """Rows divided into ``count`` segments; row ``i`` belongs to segment ``labels[i]``.
+
+    Rows of one segment need not be neighbours, and a segment may be empty. All operations are free of Python loops
+    over rows, work along the first dimension of ``values`` (further dimensions are columns), and run on the device
+    of ``labels``. Sums are accumulated in float64 and returned in float32 (float64 for float64 input, int64 sums,
+    minima and maxima for integer input), and means are taken about a row of the segment, so that a large common
+    offset costs no digits and equal values have a spread of exactly zero.
+
+    labels: segment of each row, int64, each in ``[0, count)``.
+    count:  number of segments, empty ones included.
+
+    Raises ``ValueError`` when labels are not a one-dimensional integer tensor within range.
+    """
+
+    labels: Int[Tensor, " rows"]
+    count: int
+
+    def __post_init__(self) -> None:
+        labels = self.labels
+        if labels.ndim != 1 or labels.is_floating_point() or labels.dtype == torch.bool:
+            raise ValueError(
+                f"labels must be a 1-d integer tensor, got {labels.dtype} of shape {tuple(labels.shape)}"
+            )
+        if labels.dtype != torch.int64:
+            object.__setattr__(self, "labels", labels.long())
+        if self.count < 0:
+            raise ValueError(f"count must be >= 0, got {self.count}")
+        if len(labels):
+            low, high = torch.aminmax(self.labels)
+            if low < 0 or high >= self.count:
+                raise ValueError(f"labels must lie in [0, {self.count}), got [{int(low)}, {int(high)}]")
+
+    # ---- building -------------------------------------------------------------------------------------------------
+
+    @classmethod
+    def from_sizes(cls, sizes: Int[Tensor, " segments"] | Sequence[int]) -> Partition:
+        """Consecutive segments of the given sizes (zeros allowed)."""
+        sizes = torch.as_tensor(sizes, dtype=torch.int64)
+        if sizes.ndim != 1 or bool((sizes < 0).any()):
+            raise ValueError(f"sizes must be a 1-d list of integers >= 0, got {sizes.tolist()}")
+        labels = torch.repeat_interleave(torch.arange(len(sizes), device=sizes.device), sizes)
+        built = cls._trusted(labels, len(sizes))
+        built.__dict__["_sizes"], built.__dict__["_order"] = sizes, None
+        return built
+
+    @classmethod
+    def by(cls, *keys: Tensor | Sequence[Any], within: Partition | None = None) -> Partition:
+        """Rows that agree in every key (and lie in one segment of ``within``) form a segment.
+
+        Keys are integer or boolean tensors, or sequences of strings or integers, of one length. Segments are numbered
+        in ascending order of ``(within, *keys)``; none is empty.
+        """
+        if not keys and within is None:
+            raise ValueError("Partition.by needs at least one key or within=")
+        device = within.labels.device if within is not None else None
+        columns = [] if within is None else [within.labels]
+        columns += [_key_column(key, device) for key in keys]
+        if len({len(column) for column in columns}) > 1:
+            raise ValueError(f"keys must have one length, got {[len(column) for column in columns]}")
+        labels, count = torch.zeros_like(columns[0]), min(1, len(columns[0]))
+        for column in columns:
+            values, codes = torch.unique(column, return_inverse=True)
+            merged, labels = torch.unique(labels * max(len(values), 1) + codes, return_inverse=True)
+            count = len(merged)
+        return cls._trusted(labels, count)
+
+    @classmethod
+    def whole(cls, rows: int, device: torch.device | str | None = None) -> Partition:
+        """All rows in one segment."""
+        return cls.from_sizes(torch.tensor([rows], device=device))
+
+    @classmethod
+    def _trusted(cls, labels: Tensor, count: int) -> Partition:
+        """A partition whose labels are right by construction; skips the range check and its pass over the rows."""
+        built = object.__new__(cls)
+        object.__setattr__(built, "labels", labels)
+        object.__setattr__(built, "count", count)
+        return built
+
+    def then(self, coarser: Partition) -> Partition:
+        """The composed partition: rows by the segment in which ``coarser`` puts their segment of this partition."""
+        if len(coarser) != self.count:
+            raise ValueError(f"cannot compose: {self.count} segments here, {len(coarser)} rows there")
+        composed = self._trusted(self.spread(coarser.labels), coarser.count)
+        if self._order is None and coarser._order is None:
+            composed.__dict__["_order"] = None
+            composed.__dict__["_sizes"] = coarser.sum(self._sizes)
+        return composed
+
+    def to(self, device: torch.device | str) -> Partition:
+        """The same partition on another device."""
+        moved = self._trusted(self.labels.to(device), self.count)
+        for name in ("_sizes", "_order"):
+            if name in self.__dict__:
+                cached = self.__dict__[name]
+                moved.__dict__[name] = None if cached is None else cached.to(device)
+        return moved
+
+    def select(self, rows: Int[Tensor, " kept"] | Bool[Tensor, " rows"]) -> Partition:
+        """The partition of the kept rows, in the given order; segments keep their numbers and may become empty."""
+        return self._trusted(self.labels[rows], self.count)
+
+    def compact(self) -> tuple[Partition, Int[Tensor, " kept"]]:
+        """The partition without empty segments, and the old number of each segment that is left."""
+        kept = torch.nonzero(self._sizes).squeeze(1)
+        renumbered = torch.zeros(self.count, dtype=torch.int64, device=self.labels.device)
+        renumbered[kept] = torch.arange(len(kept), device=kept.device)
+        return self._trusted(renumbered[self.labels], len(kept)), kept
+
+    @classmethod
+    def concatenate(cls, partitions: Sequence[Partition]) -> Partition:
+        """Rows and segments of several partitions, one after the other."""
+        offset, labels = 0, []
+        for partition in partitions:
+            labels.append(partition.labels + offset)
+            offset += partition.count
+        built = cls._trusted(torch.cat(labels), offset)
+        if all(partition._order is None for partition in partitions):
+            built.__dict__["_order"] = None
+        return built
+
+    # ---- reading --------------------------------------------------------------------------------------------------
+
+    def __len__(self) -> int:
+        """Number of rows."""
+        return len(self.labels)
+
+    def size(self) -> Int[Tensor, " segments"]:
+        """Number of rows in each segment."""
+        return self._sizes
+
+    def first(self) -> Int[Tensor, " filled"]:
+        """Index of the first row of every non-empty segment, in segment order."""
+        starts = (self._sizes.cumsum(0) - self._sizes)[self._sizes > 0]
+        return starts if self._order is None else self._order[starts]
+
+    def last(self) -> Int[Tensor, " filled"]:
+        """Index of the last row of every non-empty segment, in segment order."""
+        ends = (self._sizes.cumsum(0) - 1)[self._sizes > 0]
+        return ends if self._order is None else self._order[ends]
+
+    def is_last(self) -> Bool[Tensor, " rows"]:
+        """Whether a row is the last of its segment."""
+        mask = torch.zeros(len(self), dtype=torch.bool, device=self.labels.device)
+        mask[self.last()] = True
+        return mask
+
+    def position(self) -> Int[Tensor, " rows"]:
+        """Place of each row in its segment, from 0, in row order."""
+        starts = self._sizes.cumsum(0) - self._sizes
+        sorted_position = torch.arange(len(self), device=self.labels.device) - torch.repeat_interleave(
+            starts, self._sizes, output_size=len(self)
+        )
+        return self._unsorted(sorted_position)
+
+    # ---- reductions: rows -> segments -----------------------------------------------------------------------------
+
+    def sum(self, values: Tensor) -> Tensor:
+        """Sum of each segment; 0 for an empty one."""
+        wide = self._reduce(values.double(), "sum", 0.0)
+        return wide.to(_statistic_dtype(values)) if values.is_floating_point() else wide.round().long()
+
+    def mean(self, values: Tensor) -> Tensor:
+        """Mean of each segment; 0 for an empty one."""
+        return self._wide_mean(values).to(_statistic_dtype(values))
+
+    def var(self, values: Tensor, correction: int = 1) -> Tensor:
+        """Variance of each segment, divided by ``size - correction`` (1: unbiased, as in torch; 0: population).
+
+        Segments of at most ``correction`` rows, which show no spread, have variance 0.
+        """
+        return self._wide_var(self._wide_center(values), correction).to(_statistic_dtype(values))
+
+    def std(self, values: Tensor, correction: int = 1) -> Tensor:
+        """Square root of :meth:`var`, with derivative 0 where the variance is 0."""
+        return _safe_sqrt(self._wide_var(self._wide_center(values), correction)).to(_statistic_dtype(values))
+
+    def min(self, values: Tensor) -> Tensor:
+        """Least value of each segment; +inf for an empty one (the largest integer for integer input)."""
+        return self._extreme(values, "min")
+
+    def max(self, values: Tensor) -> Tensor:
+        """Greatest value of each segment; -inf for an empty one (the least integer for integer input)."""
+        return self._extreme(values, "max")
+
+    def logsumexp(self, values: Tensor) -> Tensor:
+        """``log(sum(exp(values)))`` of each segment without overflow; -inf for an empty one."""
+        peak = self.max(values.detach())
+        peak = torch.where(peak.isfinite(), peak, 0.0).double()
+        total = self._reduce((values.double() - self.spread(peak)).exp(), "sum", 0.0)
+        return (total.log() + peak).to(_statistic_dtype(values))
+
+    # ---- rows -> rows ---------------------------------------------------------------------------------------------
+
+    def spread(self, values: Tensor) -> Tensor:
+        """Give each row the value of its segment: ``values[labels]``, the way back from a reduction."""
+        if len(values) != self.count:
+            raise ValueError(f"spread needs one value for each of {self.count} segments, got {len(values)}")
+        if "_order" in self.__dict__ and self._order is None:
+            return torch.repeat_interleave(values, self._sizes, dim=0, output_size=len(self))
+        return values[self.labels]
+
+    def center(self, values: Tensor) -> Tensor:
+        """``values - mean``. Exactly 0 where all values of the segment are equal."""
+        return self._wide_center(values).to(_statistic_dtype(values))
+
+    def standardize(self, values: Tensor, correction: int = 1, eps: float = 1e-6) -> Tensor:
+        """``(values - mean) / (std + eps)``. Exactly 0 where all values of the segment are equal."""
+        deviation = self._wide_center(values)
+        scale = _safe_sqrt(self._wide_var(deviation, correction)) + eps
+        return (deviation / self.spread(scale)).to(_statistic_dtype(values))
+
+    def leave_one_out(self, values: Tensor, alone: float | None = None) -> Tensor:
+        """Mean of the *other* rows of the segment, ``(sum - values) / (size - 1)``.
+
+        A row that is alone in its segment has no others: it gets ``alone``, or ``ValueError`` is raised when that is
+        None.
+        """
+        others = self._sizes - 1
+        if alone is None and bool((others == 0).any()):
+            single = int(torch.nonzero(others == 0)[0])
+            raise ValueError(f"leave-one-out needs at least 2 rows per segment; segment {single} has 1")
+        # values - size/(size-1) * (values - mean) keeps the digits that (sum - values) would lose to a large offset.
+        factor = _column(self._sizes.double() / others.clamp(min=1), values)
+        baseline = values.double() - self.spread(factor) * self._wide_center(values)
+        if alone is not None:
+            baseline = torch.where(_column(self.spread(others) == 0, values), alone, baseline)
+        return baseline.to(_statistic_dtype(values))
+
+    def rank(self, values: Tensor, descending: bool = False) -> Int[Tensor, " rows"]:
+        """Place of each row in its segment when ordered by value, from 0; equal values in row order."""
+        by_value = torch.argsort(values, stable=True, descending=descending)
+        by_segment = by_value[torch.argsort(self.labels[by_value], stable=True)]
+        starts = self._sizes.cumsum(0) - self._sizes
+        place = torch.arange(len(self), device=values.device) - torch.repeat_interleave(starts, self._sizes)
+        return torch.empty_like(place).scatter_(0, by_segment, place)
+
+    def discounted_scan(self, values: Tensor, discount: float | Tensor = 1.0) -> Tensor:
+        """Reverse discounted sum within each segment, in row order: ``y_t = values_t + discount_t * y_{t+1}``.
+
+        ``discount`` is one number or one for each row (applied between row ``t`` and the next of its segment).
+        ``values`` [rows], finite. Differentiable in ``values`` and in a tensor ``discount``.
+        """
+        ordered = self._sorted(_as_statistic(values))
+        if isinstance(discount, Tensor):
+            decay = self._sorted(discount.to(ordered.dtype))
+        else:
+            decay = torch.full_like(ordered, discount, requires_grad=False)
+        ends = (self._sizes.cumsum(0) - 1)[self._sizes > 0]
+        decay = decay.index_fill(0, ends, 0.0)
+        return self._unsorted(_ReverseLinearRecurrence.apply(ordered, decay))
+
+    def gae(
+        self,
+        rewards: Float[Tensor, " rows"],
+        values: Float[Tensor, " rows"],
+        discount: float | Tensor = 1.0,
+        trace: float | Tensor = 0.95,
+        final_value: Float[Tensor, " segments"] | None = None,
+    ) -> Float[Tensor, " rows"]:
+        """Generalized advantage estimation within each segment, in row order (arXiv 1506.02438).
+
+        ``delta_t = r_t + discount * V_{t+1} - V_t`` and ``A_t = delta_t + discount * trace * A_{t+1}``.
+        After the last row ``V`` is ``final_value`` of the segment (default 0: a true end).
+        """
+        rewards, values = self._sorted(_as_statistic(rewards)), self._sorted(_as_statistic(values))
+        if isinstance(discount, Tensor):
+            discount = self._sorted(discount)
+        if isinstance(trace, Tensor):
+            trace = self._sorted(trace)
+        following = torch.roll(values, -1)
+        filled = self._sizes > 0
+        ends = (self._sizes.cumsum(0) - 1)[filled]
+        after = torch.zeros(self.count).to(values) if final_value is None else final_value.to(values)
+        following = following.index_copy(0, ends, after[filled])
+        delta = torch.addcmul(rewards - values, following, torch.as_tensor(discount).to(values))
+        decay = torch.as_tensor(discount * trace).to(values)
+        decay = (decay if decay.ndim else decay.expand(len(values))).index_fill(0, ends, 0.0)
+        return self._unsorted(_ReverseLinearRecurrence.apply(delta, decay))
+
+    # ---- helpers --------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def _sizes(self) -> Int[Tensor, " segments"]:
+        return torch.bincount(self.labels, minlength=self.count)
+
+    @cached_property
+    def _order(self) -> Int[Tensor, " rows"] | None:
+        """Rows in segment order, or None when they already are."""
+        if len(self) < 2 or bool((self.labels[1:] >= self.labels[:-1]).all()):
+            return None
+        return torch.argsort(self.labels, stable=True)
+
+    def _sorted(self, values: Tensor) -> Tensor:
+        if len(values) != len(self):
+            raise ValueError(f"needs one value for each of {len(self)} rows, got {len(values)}")
+        return values if self._order is None else values[self._order]
+
+    def _unsorted(self, ordered: Tensor) -> Tensor:
+        if self._order is None:
+            return ordered
+        inverse = torch.empty_like(self._order)
+        inverse[self._order] = torch.arange(len(self), device=inverse.device)
+        return ordered[inverse]
+
+    def _reduce(self, values: Tensor, reduction: str, initial: float) -> Tensor:
+        reduced: Tensor = torch.segment_reduce(
+            self._sorted(values), reduction, lengths=self._sizes, initial=initial, unsafe=True
+        )
+        return reduced
+
+    def _extreme(self, values: Tensor, reduction: str) -> Tensor:
+        if values.is_floating_point():
+            initial = float("inf") if reduction == "min" else float("-inf")
+            return self._reduce(_as_statistic(values), reduction, initial)
+        limits = torch.iinfo(torch.int64)
+        initial_int = limits.max if reduction == "min" else limits.min
+        index = _column(self.labels, values).expand_as(values)
+        start = torch.full((self.count, *values.shape[1:]), initial_int, device=values.device)
+        return start.scatter_reduce(0, index, values.long(), "a" + reduction)
+
+    def _wide_mean(self, values: Tensor) -> Tensor:
+        anchor = self._anchor(values)
+        total = self._reduce(values.double() - self.spread(anchor), "sum", 0.0)
+        return anchor + total / _column(self._sizes.clamp(min=1), total)
+
+    def _wide_center(self, values: Tensor) -> Tensor:
+        shifted = values.double() - self.spread(self._anchor(values))
+        total = self._reduce(shifted, "sum", 0.0)
+        return shifted - self.spread(total / _column(self._sizes.clamp(min=1), total))
+
+    def _wide_var(self, deviation: Tensor, correction: int) -> Tensor:
+        total = self._reduce(deviation * deviation, "sum", 0.0)
+        freedom = _column(self._sizes - correction, total)
+        return torch.where(freedom > 0, total / freedom.clamp(min=1), 0.0)
+
+    def _anchor(self, values: Tensor) -> Tensor:
+        """The first value of each segment (0 for an empty one): deviations are taken from it to keep their digits."""
+        anchor = torch.zeros((self.count, *values.shape[1:]), dtype=torch.float64, device=values.device)
+        anchor[self._sizes > 0] = values.detach()[self.first()].double()
+        return anchor
+
+
+class _ReverseLinearRecurrence(torch.autograd.Function):
+    """``y_t = x_t + a_t * y_{t+1}`` over flat tensors, with the forward recurrence as its derivative."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, a: Tensor) -> Tensor:
+        y = _reverse_recurrence(x, a)
+        ctx.save_for_backward(a, y)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor | None]:
+        a, y = ctx.saved_tensors
+        # dL/dx obeys g_t = dL/dy_t + a_{t-1} g_{t-1}: the same recurrence run the other way.
+        previous = torch.roll(a, 1)
+        previous[:1] = 0
+        g = _reverse_recurrence(gradients[0].flip(0), previous.flip(0)).flip(0)
+        if not ctx.needs_input_grad[1]:
+            return g, None
+        following = torch.roll(y, -1)
+        following[-1:] = 0
+        return g, g * following
+
+
+_BLOCK = 64
+"""Rows per block of the recurrence: columns of a [block, rows / block] view are scanned at once, then their carries."""
+
+
+def _reverse_recurrence(x: Tensor, a: Tensor) -> Tensor:
+    rows = len(x)
+    if rows == 0:
+        return x.clone()
+    blocks = -(-rows // _BLOCK)
+    fill = (0, blocks * _BLOCK - rows)
+    y = torch.nn.functional.pad(x.detach(), fill).view(blocks, _BLOCK).t().contiguous()
+    decay = torch.nn.functional.pad(a.detach(), fill).view(blocks, _BLOCK).t().contiguous()
+    for row in range(_BLOCK - 2, -1, -1):
+        y[row].addcmul_(decay[row], y[row + 1])
+        decay[row].mul_(decay[row + 1])
+    if blocks > 1:
+        start = _reverse_recurrence(y[0], decay[0])
+        carry = torch.cat([start[1:], start.new_zeros(1)])
+        y.addcmul_(decay, carry)
+    return y.t().reshape(-1)[:rows]
+
+
+def _statistic_dtype(values: Tensor) -> torch.dtype:
+    return torch.float64 if values.dtype == torch.float64 else torch.float32
+
+
+def _as_statistic(values: Tensor) -> Tensor:
+    return values.to(_statistic_dtype(values))
+
+
+def _safe_sqrt(variance: Tensor) -> Tensor:
+    """Square root whose derivative at 0 is 0 instead of infinite."""
+    positive = variance > 0
+    return torch.where(positive, variance.where(positive, 1.0).sqrt(), 0.0)
+
+
+def _column(segment: Tensor, like: Tensor) -> Tensor:
+    """``segment`` with trailing dimensions of one, to broadcast against the columns of ``like``."""
+    return segment.reshape(-1, *([1] * (like.ndim - 1)))
+
+
+def _key_column(key: Tensor | Sequence[Any], device: torch.device | None) -> Tensor:
+    if not isinstance(key, Tensor):
+        codes = {value: code for code, value in enumerate(sorted(set(key)))}
+        key = torch.tensor([codes[value] for value in key], dtype=torch.int64)
+    if key.is_floating_point() or key.ndim != 1:
+        raise ValueError(f"a key must be a 1-d integer or boolean tensor, got {key.dtype} of shape {tuple(key.shape)}")
+    return key.to(device=device, dtype=torch.int64) if device is not None else key.long()

@@ -1,0 +1,407 @@
+"""The contracts of the parts a recipe is made of: validated when built, written and read by name, able to remember."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import types
+import typing
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import entry_points
+from typing import Annotated, Any, ClassVar, Literal, Self
+
+import torch
+from annotated_types import Ge, Gt, Le
+from jaxtyping import Bool, Float
+from pydantic import InstanceOf, TypeAdapter, ValidationError
+from torch import Tensor
+
+from stratagem.errors import InputError, unknown
+from stratagem.experience import Experience, Loss, PolicyOutput
+
+REGISTRY: dict[str, dict[str, type[Part]]] = {}
+"""Part classes by kind (``advantage``, ``gate``, ...) and name (``leave_one_out``, ``clip``, ...)."""
+
+
+class Part:
+    """One interchangeable piece of a recipe: a frozen dataclass of numbers, choices and other parts.
+
+    A subclass states ``requires``: the experience fields it reads that somebody has to compute, and with the prefix
+    ``output.`` what it reads of the policy's output beyond ``logp``. Field types carry
+    their range (``Annotated[float, Ge(0)]``); a value outside raises :class:`InputError` that names the part, the
+    field, the value and what is allowed. A concrete part is registered under its kind by its class name in
+    snake_case and is written to YAML by that name.
+
+    Parts are pure tensor code. One that remembers something between batches keeps tensors in ``memory()``; they are
+    checkpointed and survive a change of the part's fields.
+    """
+
+    kind: ClassVar[str] = ""
+    requires: ClassVar[frozenset[str]] = frozenset()
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        contract = Part in cls.__bases__
+        if not contract and not cls.__name__.startswith("_"):
+            REGISTRY.setdefault(cls.kind, {})[cls.part_name()] = cls
+
+    @classmethod
+    def part_name(cls) -> str:
+        """The name by which recipes and the command line call this part."""
+        return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", cls.__name__).lower()
+
+    def __post_init__(self) -> None:
+        for name, adapter in _adapters(type(self)).items():
+            value = getattr(self, name)
+            try:
+                object.__setattr__(self, name, adapter.validate_python(value))
+            except ValidationError as error:
+                problem = error.errors()[0]["msg"]
+                problem = problem[:1].lower() + problem[1:]
+                raise InputError(f"{self.part_name()}.{name} = {value!r}: {problem}") from None
+
+    def children(self) -> Iterator[tuple[str, Part]]:
+        """Parts this one is made of, by the name under which a dotted path finds them."""
+        for entry in dataclasses.fields(self):  # type: ignore[arg-type]
+            yield from _children(entry.name, getattr(self, entry.name))
+
+    def needs(self) -> frozenset[str]:
+        """Experience fields this part and its children read."""
+        return self.requires.union(*(child.needs() for _, child in self.children()))
+
+    def memory(self) -> dict[str, Tensor]:
+        """Tensors remembered between batches. Change them in place."""
+        return {}
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Memory of this part and its children, by dotted path."""
+        state = dict(self.memory())
+        for name, child in self.children():
+            state |= {f"{name}.{key}": value for key, value in child.state_dict().items()}
+        return state
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Restore what :meth:`state_dict` returned. Raises ``KeyError`` when something is missing."""
+        for name, tensor in self.state_dict().items():
+            tensor.copy_(state[name])
+
+    def replace(self, **changes: Any) -> Self:
+        """The same part with some fields changed and its memory kept."""
+        changed = dataclasses.replace(self, **changes)  # type: ignore[type-var]
+        mine = self.state_dict()
+        for name, tensor in changed.state_dict().items():
+            if name in mine and mine[name].shape == tensor.shape:
+                tensor.copy_(mine[name])
+        return changed
+
+
+def _children(name: str, value: object) -> Iterator[tuple[str, Part]]:
+    if isinstance(value, Part):
+        yield name, value
+    elif isinstance(value, tuple):
+        parts = [part for part in value if isinstance(part, Part)]
+        names = [part.part_name() for part in parts]
+        for index, part in enumerate(parts):
+            unique = names.count(names[index]) == 1
+            yield (f"{name}.{names[index]}" if unique else f"{name}.{index}"), part
+
+
+# ---- the contracts ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Sampler(Part):
+    """What to roll out next: how many prompts (or start states), how many trajectories of each, and how to sample.
+
+    prompts_per_step: groups in a batch.  group_size: trajectories of each group.
+    """
+
+    kind: ClassVar[str] = "sampler"
+
+    prompts_per_step: Annotated[int, Ge(1)] = 8
+    group_size: Annotated[int, Ge(1)] = 8
+
+    def keep(self, x: Experience) -> Bool[Tensor, " groups"]:
+        """Groups worth learning from. Rejected ones are replaced by fresh ones, up to ``refill_rounds`` times."""
+        return torch.ones(x.groups, dtype=torch.bool, device=x.device)
+
+
+@dataclass(frozen=True)
+class Reward(Part):
+    """Changes what an experience was worth before anybody is credited for it."""
+
+    kind: ClassVar[str] = "reward"
+
+    def __call__(self, x: Experience) -> Experience:
+        """The experience with its rewards (per token, turn or trajectory) changed."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class Selection(Part):
+    """Chooses what reaches the learner."""
+
+    kind: ClassVar[str] = "selection"
+
+    def __call__(self, x: Experience) -> Bool[Tensor, " trajectories"]:
+        """True for the trajectories to learn from."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class Advantage(Part):
+    """Credit per token. Advantages add up and scale: ``GroupCentered() + 0.5 * GAE()``.
+
+    ``minimum_group`` is the least group size for which the estimate is defined.
+    """
+
+    kind: ClassVar[str] = "advantage"
+    minimum_group: ClassVar[int] = 1
+
+    def __call__(self, x: Experience) -> Float[Tensor, " tokens"]:
+        """Credit of every token, detached."""
+        raise NotImplementedError
+
+    def value_target(self, x: Experience) -> Float[Tensor, " tokens"] | None:
+        """What a critic should have said before each token; None when the estimate uses no critic."""
+        return next((t for _, c in self.children() if isinstance(c, Advantage) and (t := c.value_target(x)) is not None), None)
+
+    def least_group(self) -> int:
+        """Least group size for this advantage and all it is made of."""
+        return max([self.minimum_group, *(c.least_group() for _, c in self.children() if isinstance(c, Advantage))])
+
+    def __add__(self, other: Advantage) -> Advantage:
+        return AdvantageSum(_terms(self, AdvantageSum) + _terms(other, AdvantageSum))
+
+    def __rmul__(self, factor: float) -> Advantage:
+        return ScaledAdvantage(factor, self)
+
+
+@dataclass(frozen=True)
+class Ratio(Part):
+    """Importance ratio of the policy being trained to a reference denominator."""
+
+    kind: ClassVar[str] = "ratio"
+
+    def __call__(self, out: PolicyOutput, x: Experience) -> Float[Tensor, " tokens"]:
+        """Ratio of every token, with gradient."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class Gate(Part):
+    """Turns ratio and advantage into the surrogate to maximise, and decides whose gradient passes."""
+
+    kind: ClassVar[str] = "gate"
+
+    def __call__(
+        self, ratio: Float[Tensor, " tokens"], advantage: Float[Tensor, " tokens"], out: PolicyOutput, x: Experience
+    ) -> Float[Tensor, " tokens"]:
+        """Surrogate of every token."""
+        raise NotImplementedError
+
+    def binds(self, ratio: Float[Tensor, " tokens"], advantage: Float[Tensor, " tokens"]) -> Bool[Tensor, " tokens"]:
+        """Tokens at which the gate changes the plain surrogate; their share is logged as ``clip_fraction``."""
+        return torch.zeros_like(ratio, dtype=torch.bool)
+
+
+@dataclass(frozen=True)
+class Correction(Part):
+    """Detached weight of every token that repairs the mismatch between the sampling and the learning engine."""
+
+    kind: ClassVar[str] = "correction"
+
+    def __call__(self, out: PolicyOutput, x: Experience) -> Float[Tensor, " tokens"]:
+        """Weight of every token, detached."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class Aggregation(Part):
+    """How a surrogate per token becomes one number: a fixed weight for every token of the whole batch."""
+
+    kind: ClassVar[str] = "aggregation"
+
+    def weights(self, x: Experience) -> Float[Tensor, " tokens"]:
+        """Weight of every token of a whole batch; 0 for tokens that may not train."""
+        raise NotImplementedError
+
+    def __call__(self, values: Float[Tensor, " tokens"], x: Experience) -> Float[Tensor, ""]:
+        """``sum(weights * values)``; over the micro-batches of a batch these add up to its own value.
+
+        Tokens of weight 0 cannot poison the sum, whatever their value.
+        """
+        weights = x.piece_of(self.weights(x.whole))
+        return torch.where(weights != 0, weights * values, 0.0).sum()
+
+
+@dataclass(frozen=True)
+class Regularizer(Part):
+    """A penalty per token, aggregated like the objective it belongs to. Penalties add up and scale."""
+
+    kind: ClassVar[str] = "regularizer"
+
+    def __call__(self, out: PolicyOutput, x: Experience) -> Float[Tensor, " tokens"]:
+        """Penalty of every token, with gradient."""
+        raise NotImplementedError
+
+    def __add__(self, other: Regularizer) -> Regularizer:
+        return RegularizerSum(_terms(self, RegularizerSum) + _terms(other, RegularizerSum))
+
+    def __rmul__(self, factor: float) -> Regularizer:
+        return ScaledRegularizer(factor, self)
+
+
+@dataclass(frozen=True)
+class Objective(Part):
+    """A loss to minimise."""
+
+    kind: ClassVar[str] = "objective"
+
+    def __call__(self, out: PolicyOutput, x: Experience) -> Loss:
+        """Loss and metrics of a batch, or a micro-batch's share of them."""
+        raise NotImplementedError
+
+    def has_signal(self, x: Experience) -> bool:
+        """Whether minimising it on this batch can move the policy at all."""
+        return True
+
+
+@dataclass(frozen=True)
+class Schedule(Part):
+    """Changes knobs of the recipe while it runs."""
+
+    kind: ClassVar[str] = "schedule"
+
+    def __call__(self, step: int, metrics: Mapping[str, float]) -> dict[str, float]:
+        """New values by dotted path, given the step about to run and the last step's metrics."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class Optimization(Part):
+    """How the policy's weights move.
+
+    learning_rate: of the policy.  critic_learning_rate: of the value head (None: the same).
+    max_grad_norm: gradients longer than this are scaled down to it.
+    epochs: passes over each batch.  minibatches: pieces each pass is cut into, one optimizer step each; so a batch
+    gets ``epochs * minibatches`` optimizer steps.  shuffle: what a mini-batch is drawn from, whole trajectories or
+    (when the policy has no memory) single turns.
+    microbatch_tokens: most positions in one forward pass; bounds memory and changes no number. None: no bound.
+    """
+
+    kind: ClassVar[str] = "optimization"
+
+    learning_rate: Annotated[float, Gt(0)] = 5e-4
+    critic_learning_rate: Annotated[float, Gt(0)] | None = None
+    max_grad_norm: Annotated[float, Gt(0)] = 1.0
+    epochs: Annotated[int, Ge(1)] = 1
+    minibatches: Annotated[int, Ge(1)] = 1
+    shuffle: Literal["trajectories", "turns"] = "trajectories"
+    microbatch_tokens: Annotated[int, Ge(1)] | None = None
+
+    def optimizer(self, policy: Iterable[Tensor], critic: Iterable[Tensor]) -> torch.optim.Optimizer:
+        """A fresh optimizer with the policy's parameters in its first group and the critic's in its second."""
+        raise NotImplementedError
+
+    def learning_rates(self) -> tuple[float, float]:
+        """Of the two parameter groups."""
+        critic = self.critic_learning_rate
+        return self.learning_rate, self.learning_rate if critic is None else critic
+
+
+# ---- sums and multiples -----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class AdvantageSum(Advantage):
+    """``sum(terms)``."""
+
+    terms: tuple[Advantage, ...] = ()
+
+    def __call__(self, x: Experience) -> Float[Tensor, " tokens"]:
+        return torch.stack([term(x) for term in self.terms]).sum(0)
+
+
+@dataclass(frozen=True)
+class ScaledAdvantage(Advantage):
+    """``factor * term``."""
+
+    factor: float
+    term: Advantage
+
+    def __call__(self, x: Experience) -> Float[Tensor, " tokens"]:
+        return self.factor * self.term(x)
+
+
+@dataclass(frozen=True)
+class RegularizerSum(Regularizer):
+    """``sum(terms)``."""
+
+    terms: tuple[Regularizer, ...] = ()
+
+    def __call__(self, out: PolicyOutput, x: Experience) -> Float[Tensor, " tokens"]:
+        return torch.stack([term(out, x) for term in self.terms]).sum(0)
+
+
+@dataclass(frozen=True)
+class ScaledRegularizer(Regularizer):
+    """``factor * term``."""
+
+    factor: float
+    term: Regularizer
+
+    def __call__(self, out: PolicyOutput, x: Experience) -> Float[Tensor, " tokens"]:
+        return self.factor * self.term(out, x)
+
+
+def _terms(value: Any, sum_class: Any) -> tuple[Any, ...]:
+    return value.terms if isinstance(value, sum_class) else (value,)
+
+
+# ---- by name ----------------------------------------------------------------------------------------------------------
+
+
+def find_part(kind: str, name: str) -> type[Part]:
+    """The part class of this kind and name, loading third-party parts on first need. Raises :class:`InputError`."""
+    if name not in REGISTRY.get(kind, {}):
+        load_third_party_parts()
+    if name not in REGISTRY.get(kind, {}):
+        raise unknown(kind, name, REGISTRY.get(kind, {}))
+    return REGISTRY[kind][name]
+
+
+@cache
+def load_third_party_parts() -> None:
+    """Import everything installed under the entry-point group ``stratagem.parts``; importing a part registers it."""
+    for entry in entry_points(group="stratagem.parts"):
+        entry.load()
+
+
+# ---- validation -------------------------------------------------------------------------------------------------------
+
+
+@cache
+def field_types(cls: type) -> dict[str, Any]:
+    """Annotations of the fields a part is built from, by name."""
+    hints = typing.get_type_hints(cls, include_extras=True)
+    return {entry.name: hints[entry.name] for entry in dataclasses.fields(cls) if entry.init}
+
+
+@cache
+def _adapters(cls: type) -> dict[str, TypeAdapter[Any]]:
+    return {name: TypeAdapter(_parts_by_instance(annotation)) for name, annotation in field_types(cls).items()}
+
+
+def _parts_by_instance(annotation: Any) -> Any:
+    """The annotation with every part class as a plain isinstance check: parts validated themselves when built."""
+    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if isinstance(annotation, type) and issubclass(annotation, Part):
+        return InstanceOf[annotation]
+    if origin in (typing.Union, types.UnionType):
+        return typing.Union[tuple(_parts_by_instance(argument) for argument in arguments)]
+    if origin is tuple:
+        return tuple[tuple(a if a is Ellipsis else _parts_by_instance(a) for a in arguments)]  # type: ignore[misc]
+    return annotation

@@ -1,0 +1,248 @@
+"""A recipe: the composition of parts that one paper is, written to YAML, read back equal, compared with its base."""
+
+from __future__ import annotations
+
+import dataclasses
+import typing
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+import yaml
+
+from stratagem.errors import InputError, unknown
+from stratagem.experience import Experience
+from stratagem.optimizers import AdamW
+from stratagem.parts import (
+    Advantage,
+    Objective,
+    Optimization,
+    Part,
+    Reward,
+    Sampler,
+    Schedule,
+    Selection,
+    field_types,
+    find_part,
+)
+
+
+@dataclass(frozen=True)
+class Change:
+    """One field in which two recipes differ; None where one of them has no such field."""
+
+    path: str
+    before: Any
+    after: Any
+
+
+@dataclass(frozen=True)
+class Recipe(Part):
+    """What to roll out, what it was worth, what to learn from, whom to credit, what to minimise and how to step.
+
+    ``recipe.advantage(x)`` is the credit per token; ``recipe.objective(output, x)`` the loss, with ``x.advantage`` set
+    (:meth:`prepare` sets it). ``name`` and ``base`` are catalogue names; a recipe is shown as its difference from its base.
+
+    Raises :class:`InputError` when parts contradict each other, such as a group size of 1 for a group-relative
+    advantage.
+    """
+
+    kind: ClassVar[str] = "recipe"
+
+    name: str
+    sampler: Sampler
+    advantage: Advantage
+    objective: Objective
+    rewards: tuple[Reward, ...] = ()
+    selections: tuple[Selection, ...] = ()
+    optimization: Optimization = AdamW()
+    schedules: tuple[Schedule, ...] = ()
+    base: str | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        least = self.advantage.least_group()
+        if self.sampler.group_size < least:
+            raise InputError(
+                f"recipe {self.name}: sampler.group_size = {self.sampler.group_size}: "
+                f"advantage {self.advantage.part_name()} compares within a group and needs at least {least}"
+            )
+
+    def experience_needs(self) -> frozenset[str]:
+        """Experience fields that must be there before :meth:`prepare`."""
+        return frozenset(name for name in self.needs() if not name.startswith("output.")) - {"old_logp"}
+
+    def output_needs(self) -> frozenset[str]:
+        """What the objective reads of the policy's output beyond ``logp``: ``entropy``, ``value``."""
+        return frozenset(name.removeprefix("output.") for name in self.needs() if name.startswith("output."))
+
+    def prepare(self, x: Experience) -> Experience:
+        """The experience ready for the objective: rewards shaped, trajectories selected, advantage and targets set.
+
+        Groups left with fewer trajectories than the advantage can compare are gone, too. Raises ``ValueError`` naming
+        a field that is missing, or the trajectory whose return is not finite.
+        """
+        missing = x.missing(self.experience_needs())
+        if missing:
+            raise ValueError(f"recipe {self.name} reads {', '.join(missing)}, which this experience does not have")
+        for reward in self.rewards:
+            x = reward(x)
+        if not bool(x.returns.isfinite().all()):
+            bad = int(torch.nonzero(~x.returns.isfinite())[0])
+            raise ValueError(f"recipe {self.name}: trajectory {bad} has return {float(x.returns[bad])}")
+        for selection in self.selections:
+            x = x.select(selection(x))
+        small = x.group_of_trajectory.size() < self.advantage.least_group()
+        if bool(small.any()):
+            x = x.select(~x.group_of_trajectory.spread(small))
+        target = self.advantage.value_target(x)
+        return x.replace(advantage=self.advantage(x).detach(), value_target=None if target is None else target.detach())
+
+    # ---- paths: one flat view of all fields ------------------------------------------------------------------------
+
+    def flat(self) -> dict[str, Any]:
+        """Every number and choice by dotted path, as ``--set`` names them; a part's own path gives its name."""
+        return {path: value for path, value in _flatten("", self) if path not in ("name", "base")}
+
+    def diff(self, base: Recipe) -> list[Change]:
+        """Fields in which this recipe differs from ``base``, in the order of the recipe."""
+        mine, theirs = self.flat(), base.flat()
+        paths = [*mine, *(path for path in theirs if path not in mine)]
+        return [Change(p, theirs.get(p), mine.get(p)) for p in paths if theirs.get(p) != mine.get(p)]
+
+    def with_values(self, values: Mapping[str, Any]) -> Recipe:
+        """The recipe with fields changed by dotted path, such as ``{"sampler.group_size": 4}``; memory is kept.
+
+        A part is changed by name (``{"advantage": "leave_one_out"}``, with its default fields). Raises
+        :class:`InputError` naming the nearest path when there is no such field.
+        """
+        recipe = self
+        for path, value in values.items():
+            recipe = _with_value(recipe, path, path.split("."), value)
+        return recipe
+
+    # ---- YAML ------------------------------------------------------------------------------------------------------
+
+    def to_yaml(self) -> str:
+        """The recipe as YAML: every field, each part with its name under ``part``."""
+        return yaml.safe_dump(_plain(self), sort_keys=False, allow_unicode=True)
+
+    @classmethod
+    def from_yaml(cls, text: str, source: str = "recipe") -> Recipe:
+        """Read what :meth:`to_yaml` wrote. Raises :class:`InputError` naming ``source``, the field and what is allowed."""
+        try:
+            plain = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            mark = getattr(error, "problem_mark", None)
+            where = f"{source}, line {mark.line + 1}" if mark else source
+            raise InputError(f"{where}: not valid YAML") from None
+        if not isinstance(plain, dict):
+            raise InputError(f"{source}: a recipe is a mapping with name, sampler, advantage and objective")
+        try:
+            return _built(cls, {key: value for key, value in plain.items() if key != "part"}, "")
+        except InputError as error:
+            raise InputError(f"{source}: {error}") from None
+
+    @classmethod
+    def load(cls, path: str | Path) -> Recipe:
+        """Read a YAML file. Raises :class:`InputError` when it is missing or wrong."""
+        try:
+            text = Path(path).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(f"recipe file {path}: cannot be read ({error.__class__.__name__})") from None
+        return cls.from_yaml(text, str(path))
+
+
+def _flatten(path: str, part: Part) -> Iterator[tuple[str, Any]]:
+    if path:
+        yield path, part.part_name()
+    children = dict(part.children())
+    nested = {name.split(".")[0] for name in children}
+    for entry in dataclasses.fields(part):
+        if entry.init and entry.name not in nested and getattr(part, entry.name) != ():
+            yield f"{path}.{entry.name}" if path else entry.name, getattr(part, entry.name)
+    for name, child in children.items():
+        yield from _flatten(f"{path}.{name}" if path else name, child)
+
+
+def _with_value(part: Any, full: str, path: list[str], value: Any) -> Any:
+    name, rest = path[0], path[1:]
+    fields = field_types(type(part))
+    if name not in fields:
+        raise unknown(f"field of {part.part_name()} in {full!r}:", name, fields)
+    current = getattr(part, name)
+    if not rest:
+        return part.replace(**{name: _built(fields[name], value, full)})
+    if isinstance(current, tuple):
+        keys = {key.split(".")[1]: child for key, child in part.children() if key.startswith(f"{name}.")}
+        if rest[0] not in keys:
+            raise unknown(f"part in {full!r}:", rest[0], keys)
+        chosen = keys[rest[0]]
+        if len(rest) == 1:
+            raise InputError(f"{full}: name a field of {chosen.part_name()}: {', '.join(field_types(type(chosen)))}")
+        changed = tuple(_with_value(c, full, rest[1:], value) if c is chosen else c for c in current)
+        return part.replace(**{name: changed})
+    if not isinstance(current, Part):
+        raise InputError(f"{full}: {name} of {part.part_name()} has no field {rest[0]!r}")
+    return part.replace(**{name: _with_value(current, full, rest, value)})
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Part):
+        fields = {name: _plain(getattr(value, name)) for name in field_types(type(value))}
+        return fields if isinstance(value, Recipe) else {"part": value.part_name(), **fields}
+    if isinstance(value, tuple | list):
+        return [_plain(item) for item in value]
+    return value
+
+
+def _built(annotation: Any, plain: Any, where: str) -> Any:
+    """A value of the annotated type from plain YAML data; anything that is no part is left to the part's validation."""
+    expected = _part_type(annotation)
+    if expected is None or plain is None or isinstance(plain, Part):
+        return plain
+    if typing.get_origin(annotation) is tuple:
+        if not isinstance(plain, list | tuple):
+            raise InputError(f"{where} = {plain!r}: must be a list of parts")
+        return tuple(_built(expected, item, f"{where}.{index}") for index, item in enumerate(plain))
+    if expected is Recipe:
+        return _constructed(Recipe, plain, where)
+    if isinstance(plain, str):
+        plain = {"part": plain}
+    if not isinstance(plain, dict) or not isinstance(plain.get("part"), str):
+        raise InputError(f"{where} = {plain!r}: must be a {expected.kind} part: a mapping with its name under 'part'")
+    found = find_part(expected.kind, plain["part"])
+    return _constructed(found, {key: value for key, value in plain.items() if key != "part"}, where)
+
+
+def _constructed(cls: Any, fields: Mapping[str, Any], where: str) -> Any:
+    types = field_types(cls)
+    built = {}
+    for name, value in fields.items():
+        if name not in types:
+            raise unknown(f"field of {cls.part_name()}{f' at {where}' if where else ''}:", name, types)
+        built[name] = _built(types[name], value, f"{where}.{name}" if where else name)
+    required = [
+        entry.name
+        for entry in dataclasses.fields(cls)
+        if entry.init and entry.default is dataclasses.MISSING and entry.default_factory is dataclasses.MISSING
+    ]
+    missing = [name for name in required if name not in built]
+    if missing:
+        raise InputError(f"{cls.part_name()}{f' at {where}' if where else ''}: {missing[0]} is missing")
+    return cls(**built)
+
+
+def _part_type(annotation: Any) -> type[Part] | None:
+    """The part class an annotation asks for, looking through unions and tuples; None when it asks for no part."""
+    if isinstance(annotation, type) and issubclass(annotation, Part):
+        return annotation
+    for argument in typing.get_args(annotation):
+        found = _part_type(argument)
+        if found is not None:
+            return found
+    return None
+
+

@@ -1,0 +1,60 @@
+"""Changes of the reward that depend on the experience alone: penalties for length, for distance from the reference."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, ClassVar
+
+from annotated_types import Ge, Gt
+
+from stratagem.errors import InputError
+from stratagem.experience import Experience
+from stratagem.objectives.regularizers import KLEstimator, kl_estimate
+from stratagem.parts import Reward
+
+
+@dataclass(frozen=True)
+class OverlongPenalty(Reward):
+    """Soft punishment of long trajectories (DAPO, arXiv 2503.14476, eq. 13), added to the first reward column.
+
+    With length ``L`` in tokens: 0 up to ``limit - buffer``, then falling linearly, ``(limit - buffer - L) / buffer``,
+    to -1 at ``limit`` and beyond.
+
+    limit: longest length, in tokens.  buffer: width of the slope, in tokens, at most ``limit``.  scale: of the penalty.
+    """
+
+    limit: Annotated[int, Gt(0)] = 1024
+    buffer: Annotated[int, Gt(0)] = 256
+    scale: Annotated[float, Ge(0)] = 1.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.buffer > self.limit:
+            raise InputError(f"{self.part_name()}.buffer = {self.buffer}: must be at most limit = {self.limit}")
+
+    def __call__(self, x: Experience) -> Experience:
+        length = x.trajectory_of_token.size()
+        penalty = ((self.limit - self.buffer - length) / self.buffer).clamp(-1, 0) * self.scale
+        reward = x.returns.unsqueeze(1).clone() if x.reward is None else x.reward.clone()
+        reward[:, 0] += penalty
+        return x.replace(reward=reward)
+
+
+@dataclass(frozen=True)
+class KLPenalty(Reward):
+    """``r_t <- r_t - coefficient * k(log pi - log ref)`` at every token: KL in the reward, not in the loss.
+
+    ``pi`` is the policy the update starts from (``old_logp``; ``behavior_logp`` where that was not computed).
+    """
+
+    requires: ClassVar[frozenset[str]] = frozenset({"ref_logp", "behavior_logp"})
+
+    coefficient: Annotated[float, Ge(0)] = 0.01
+    estimator: KLEstimator = "k1"
+
+    def __call__(self, x: Experience) -> Experience:
+        sampled = x.behavior_logp if x.old_logp is None else x.old_logp
+        if sampled is None or x.ref_logp is None:
+            raise ValueError("the KL penalty needs ref_logp, and old_logp or behavior_logp")
+        penalty = -self.coefficient * kl_estimate(sampled - x.ref_logp, self.estimator)
+        return x.replace(token_reward=penalty if x.token_reward is None else x.token_reward + penalty)

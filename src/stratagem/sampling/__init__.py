@@ -1,0 +1,6 @@
+"""What to roll out and what to keep of it."""
+
+from stratagem.sampling.samplers import Demonstrations, DynamicSampling, Rollouts, Segments
+from stratagem.sampling.selections import AboveReturn
+
+__all__ = ["AboveReturn", "Demonstrations", "DynamicSampling", "Rollouts", "Segments"]

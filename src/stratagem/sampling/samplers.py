@@ -1,0 +1,62 @@
+"""What to roll out: groups of episodes by the policy, groups that must disagree, segments of a fixed length, demonstrations."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from annotated_types import Ge, Gt, Le
+from jaxtyping import Bool
+from torch import Tensor
+
+from stratagem.experience import Experience
+from stratagem.parts import Sampler
+
+
+@dataclass(frozen=True)
+class Rollouts(Sampler):
+    """Whole episodes by the current policy: ``prompts_per_step`` start states, ``group_size`` episodes from each.
+
+    temperature, top_p, top_k: of token sampling (top_k 0: no limit). Log-probabilities are those of the distribution
+    sampled from.  refill_rounds: how often groups that were lost or rejected are replaced by fresh ones in one step.
+    """
+
+    temperature: Annotated[float, Gt(0)] = 1.0
+    top_p: Annotated[float, Gt(0), Le(1)] = 1.0
+    top_k: Annotated[int, Ge(0)] = 0
+    refill_rounds: Annotated[int, Ge(0)] = 1
+
+
+@dataclass(frozen=True)
+class DynamicSampling(Rollouts):
+    """Rollouts that drop groups whose trajectories all earned the same, and sample on (DAPO, arXiv 2503.14476).
+
+    After ``refill_rounds`` further rounds the step learns from the groups it has.
+    """
+
+    refill_rounds: Annotated[int, Ge(0)] = 3
+
+    def keep(self, x: Experience) -> Bool[Tensor, " groups"]:
+        returns = x.returns
+        return x.group_of_trajectory.max(returns) > x.group_of_trajectory.min(returns)
+
+
+@dataclass(frozen=True)
+class Segments(Sampler):
+    """A fixed number of turns from environments that run on across steps; what a control policy usually learns from.
+
+    prompts_per_step: environments side by side, each one a group.  turns: per environment and step. An episode cut by
+    the end of the segment is marked truncated and carries the critic's ``final_value``.
+    """
+
+    prompts_per_step: Annotated[int, Ge(1)] = 8
+    group_size: Annotated[int, Ge(1), Le(1)] = 1
+    turns: Annotated[int, Ge(1)] = 128
+
+
+@dataclass(frozen=True)
+class Demonstrations(Sampler):
+    """Episodes played by the task's own solver: ``prompts_per_step`` of them."""
+
+    prompts_per_step: Annotated[int, Ge(1)] = 64
+    group_size: Annotated[int, Ge(1), Le(1)] = 1

@@ -1,0 +1,29 @@
+"""Knobs that move with the step."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated
+
+from annotated_types import Ge
+
+from stratagem.parts import Schedule
+
+
+@dataclass(frozen=True)
+class LinearRamp(Schedule):
+    """``knob = start + (end - start) * clip((step - begin) / steps, 0, 1)``.
+
+    knob: dotted path into the recipe, such as ``optimization.learning_rate``.  begin, steps: in batches, counted from 0.
+    """
+
+    knob: str
+    start: float
+    end: float
+    steps: Annotated[int, Ge(1)]
+    begin: Annotated[int, Ge(0)] = 0
+
+    def __call__(self, step: int, metrics: Mapping[str, float]) -> dict[str, float]:
+        share = min(max((step - self.begin) / self.steps, 0.0), 1.0)
+        return {self.knob: self.start + (self.end - self.start) * share}

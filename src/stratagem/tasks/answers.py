@@ -1,0 +1,93 @@
+"""How a written answer is compared with the reference: as normalised text, by containment, as an exact number."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from fractions import Fraction
+from typing import Any, Protocol
+
+Record = Mapping[str, Any]
+"""One prompt of a file: ``prompt``, ``answer`` (a string) and whatever else its line holds."""
+
+_NUMBER = re.compile(
+    r"(?:(?<![0-9A-Za-z)])-)?[0-9][0-9,]*(?:\.[0-9]+)?(?:[eE][+-]?[0-9]{1,3}(?![0-9])|/[0-9]+(?:\.[0-9]+)?)?"
+)
+_ANSWER_MARK = re.compile(r"answer\s*:", re.IGNORECASE)
+_BOXED = re.compile(r"\\boxed\{([^{}]*)\}")
+_LONGEST_NUMBER = 1_000
+
+
+class Verifier(Protocol):
+    """Scores a response and knows one that must pass and one that must not, so that it can itself be checked."""
+
+    def score(self, response: str, record: Record) -> float:
+        """The reward of a response; 1 or more counts as success."""
+
+    def solution(self, record: Record) -> str:
+        """A response that must succeed."""
+
+    def corrupted(self, record: Record) -> str:
+        """A response that looks like a solution and must not succeed."""
+
+
+class ExactText:
+    """1 when the response's final answer equals the reference after :func:`normalised`, else 0."""
+
+    def score(self, response: str, record: Record) -> float:
+        return float(normalised(final_answer(response)) == normalised(record["answer"]))
+
+    def solution(self, record: Record) -> str:
+        return str(record["answer"])
+
+    def corrupted(self, record: Record) -> str:
+        """The reference without its last character, or another character when it has only one."""
+        answer = normalised(record["answer"])
+        return answer[:-1].rstrip() or ("a" if answer != "a" else "b")
+
+
+class ContainsText(ExactText):
+    """1 when the reference occurs in the response as whole words (both :func:`normalised`), else 0."""
+
+    def score(self, response: str, record: Record) -> float:
+        answer = re.escape(normalised(record["answer"]))
+        return float(re.search(rf"(?<!\w){answer}(?!\w)", normalised(response)) is not None)
+
+
+class ExactNumber(ExactText):
+    """1 when the last number of the response's final answer equals the reference exactly, else 0.
+
+    ``1,000``, ``1000.0``, ``1e3`` and ``2000/2`` are the same number; ``0.333`` and ``1/3`` are not.
+    """
+
+    def score(self, response: str, record: Record) -> float:
+        return float(last_number(final_answer(response)) == last_number(record["answer"]))
+
+    def corrupted(self, record: Record) -> str:
+        """The reference plus one."""
+        number = last_number(record["answer"])
+        return str((number or 0) + 1)
+
+
+def normalised(text: str) -> str:
+    """``text`` in lower case, with single spaces, without surrounding quotes and the full stop at its end."""
+    return " ".join(text.casefold().split()).strip("\"'`").removesuffix(".").strip()
+
+
+def final_answer(response: str) -> str:
+    """What follows the last ``answer:``, else what the last ``\\boxed{...}`` holds, else the whole response."""
+    *_, after = _ANSWER_MARK.split(response)
+    if after != response:
+        return after.strip()
+    boxed = _BOXED.findall(response)
+    return str(boxed[-1]) if boxed else response.strip()
+
+
+def last_number(text: str) -> Fraction | None:
+    """The last number written in ``text``, exactly; ``None`` when there is none or it is a division by zero."""
+    numbers = _NUMBER.findall(text)
+    if not numbers or len(numbers[-1]) > _LONGEST_NUMBER:
+        return None
+    numerator, _, denominator = numbers[-1].replace(",", "").partition("/")
+    divisor = Fraction(denominator or 1)
+    return Fraction(numerator) / divisor if divisor else None

@@ -1,0 +1,127 @@
+"""What a task is: episodes by seed, text in and text out, with its own proof that its verifier can be trusted."""
+
+from __future__ import annotations
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal
+
+Split = Literal["train", "test"]
+
+
+def state_key(*parts: object) -> int:
+    """A stable signed 64-bit key of ``parts`` (by their ``repr``): equal states have equal keys in every process."""
+    digest = hashlib.blake2b(repr(parts).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big", signed=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """What the policy reads before it acts.
+
+    ``state_key`` identifies the true state when the environment knows it and the observation text otherwise;
+    step-level methods compare turns by it. ``role`` numbers who acts next (0 unless several roles share a policy).
+    """
+
+    text: str
+    state_key: int
+    role: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What one action led to.
+
+    ``reward`` is this turn's reward. ``done`` ends the episode; ``truncated`` says it ended by a limit of the
+    environment rather than in a terminal state. ``success`` is what evaluation counts and is read on the last step.
+    ``components`` are further named rewards of the whole trajectory (added up over turns), one for each name in
+    the task's ``reward_names`` after the first.
+    """
+
+    observation: Observation
+    reward: float = 0.0
+    done: bool = False
+    truncated: bool = False
+    success: bool = False
+    components: Mapping[str, float] = field(default_factory=dict)
+
+
+class Environment(ABC):
+    """One episode. Everything random in it follows from the seed it was built with."""
+
+    @abstractmethod
+    def reset(self) -> Observation:
+        """Start the episode and return its first observation."""
+
+    @abstractmethod
+    def step(self, action: str) -> Step:
+        """Take the policy's text as an action. Unintelligible text is a legal action with a defined outcome."""
+
+    def close(self) -> None:
+        """Release what the episode holds. Called once, also after an error."""
+
+
+@dataclass(frozen=True, slots=True)
+class CheckReport:
+    """What :meth:`Task.check` did: how many solutions were accepted and how many corrupted ones rejected."""
+
+    episodes: int
+    solutions_accepted: int
+    corruptions_rejected: int
+
+
+class Task(ABC):
+    """Episodes a policy is trained and evaluated on.
+
+    ``name``: how the command line calls it. ``description``: one line. ``max_turns``: turn limit per episode.
+    ``max_new_tokens``: token limit per turn. ``stop``: strings that end a turn (the chat format's own end token
+    always does). ``system``: optional system message. ``reward_names``: the columns of the trajectory reward; the
+    first is the sum of turn rewards.
+    """
+
+    name: str
+    description: str
+    max_turns: int = 1
+    max_new_tokens: int = 64
+    stop: tuple[str, ...] = ()
+    system: str | None = None
+    reward_names: tuple[str, ...] = ("reward",)
+    family: ClassVar[str] = "text"
+
+    @abstractmethod
+    def environment(self, split: Split, index: int) -> Environment:
+        """The episode with this number. Equal arguments give equal episodes; no test episode is a train episode."""
+
+    @abstractmethod
+    def solution(self, split: Split, index: int) -> Iterator[str]:
+        """Actions that solve the episode, in order. Raises ``NotImplementedError`` where no solver exists."""
+
+    @abstractmethod
+    def corrupted(self, split: Split, index: int) -> Iterator[str]:
+        """Actions that look like a solution of the episode and are not."""
+
+    def check(self, episodes: int = 20, split: Split = "train") -> CheckReport:
+        """Prove that the verifier accepts the task's own solutions and rejects corrupted ones.
+
+        Raises ``AssertionError`` naming the episode when it does not.
+        """
+        for index in range(episodes):
+            if not self._replay(split, index, self.solution(split, index)):
+                raise AssertionError(f"{self.name}: {split} episode {index}: the task's own solution was rejected")
+            if self._replay(split, index, self.corrupted(split, index)):
+                raise AssertionError(f"{self.name}: {split} episode {index}: a corrupted solution was accepted")
+        return CheckReport(episodes, episodes, episodes)
+
+    def _replay(self, split: Split, index: int, actions: Iterator[str]) -> bool:
+        environment = self.environment(split, index)
+        try:
+            environment.reset()
+            for _, action in zip(range(self.max_turns), actions, strict=False):
+                step = environment.step(action)
+                if step.done:
+                    return step.success
+            return False
+        finally:
+            environment.close()

@@ -1,0 +1,116 @@
+"""What the loop asks of a policy and of the place it acts in; language and control each have one of both."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from torch import Tensor
+
+from stratagem.experience import Experience, PolicyOutput
+from stratagem.parts import Sampler
+from stratagem.recipe import Recipe
+
+
+class Policy(Protocol):
+    """A policy that can be asked again about what it did."""
+
+    def __call__(
+        self, x: Experience, *, temperature: float = 1.0, entropy: bool = False, value: bool = False
+    ) -> PolicyOutput:
+        """Log-probabilities (and entropy, value) of every action in ``x``, with gradients, in row order."""
+        ...
+
+    def policy_parameters(self) -> Iterable[Tensor]:
+        """Trainable parameters of the policy itself."""
+        ...
+
+    def critic_parameters(self) -> Iterable[Tensor]:
+        """Trainable parameters that only the value uses."""
+        ...
+
+    def frozen(self) -> Policy:
+        """A copy that no longer moves, to measure KL against."""
+        ...
+
+    def weights(self) -> Mapping[str, Tensor]:
+        """Everything learned, by name; what a checkpoint holds."""
+        ...
+
+    def load_weights(self, weights: Mapping[str, Tensor]) -> None:
+        """Restore what :meth:`weights` returned. Raises ``InputError`` naming what does not fit."""
+        ...
+
+    def save(self, directory: Path, card: str) -> None:
+        """Write the policy for others to use, with a model card."""
+        ...
+
+
+@dataclass(frozen=True)
+class Collected:
+    """What one call of :meth:`World.collect` brought.
+
+    x: the batch, None when every episode was lost.  metrics: what happened (``reward``, ``success``,
+    ``episodes/failed``, ``timing/...``).  samples: a few episodes a person can read, as plain data.
+    """
+
+    x: Experience | None
+    metrics: dict[str, float] = field(default_factory=dict)
+    samples: list[dict[str, Any]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """How a policy did on held-out episodes.
+
+    mode: ``sampled`` (as in training) or ``greedy`` (the most likely action).  success: share of episodes, or None
+    where the task knows no success.  interval: 95 % interval of the success (Wilson), or of the mean return
+    (normal) without success.  returns: mean, and its standard deviation over episodes.
+    """
+
+    mode: Literal["sampled", "greedy"]
+    episodes: int
+    success: float | None
+    interval: tuple[float, float]
+    mean_return: float
+    std_return: float
+    mean_length: float
+    failed: int = 0
+    samples: list[dict[str, Any]] = field(default_factory=list)
+
+
+class World(Protocol):
+    """A task and a policy acting in it. Everything random follows from the seed it was built with and its own state."""
+
+    policy: Policy
+    task_name: str
+
+    def adapt(self, recipe: Recipe) -> Recipe:
+        """The recipe with what this kind of task needs set differently (such as its sampler)."""
+        ...
+
+    def serve(self, version: int) -> None:
+        """From now on act with the policy's present weights, as ``version``."""
+        ...
+
+    def collect(self, sampler: Sampler, step: int) -> Collected:
+        """Roll out what the sampler asks for, with the weights last served. Sets ``behavior_logp``."""
+        ...
+
+    def evaluate(self, episodes: int, mode: Literal["sampled", "greedy"]) -> Evaluation:
+        """Play held-out episodes, the same ones each time, without disturbing training."""
+        ...
+
+    def state_dict(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """All that :meth:`collect` depends on beside policy, seed and step: tensors, and plain JSON data."""
+        ...
+
+    def load_state_dict(self, tensors: Mapping[str, Tensor], plain: Mapping[str, Any]) -> None:
+        """Restore what :meth:`state_dict` returned."""
+        ...
+
+    def close(self) -> None:
+        """Release environments and workers."""
+        ...
