@@ -1,4 +1,4 @@
-"""The one data structure: a packed batch of tokens, turns, trajectories, groups and domains, and what is known of each."""
+"""The one data structure: a packed batch of tokens, turns, trajectories, groups, domains, and what is known of each."""
 
 from __future__ import annotations
 
@@ -17,8 +17,13 @@ LEVELS = ("token", "turn", "trajectory", "group")
 
 
 class Inputs(Protocol):
-    """What a policy reads to act again on the same batch. Opaque to parts; the policy that wrote it reads it."""
+    """What a policy reads to act again on the same batch. Opaque to parts; the policy that wrote it reads it.
 
+    A frozen dataclass of tensors. ``lengths``: positions a forward pass reads for each trajectory.
+    """
+
+    @property
+    def lengths(self) -> Int[Tensor, " trajectories"]: ...
     def select(self, trajectories: Int[Tensor, " kept"]) -> Self: ...
     def concatenate(self, others: Sequence[Self]) -> Self: ...
     def to(self, device: torch.device | str) -> Self: ...
@@ -35,6 +40,11 @@ class PolicyOutput:
     logp: Float[Tensor, " tokens"]
     entropy: Float[Tensor, " tokens"] | None = None
     value: Float[Tensor, " tokens"] | None = None
+
+    def where(self, mask: Bool[Tensor, " tokens"]) -> PolicyOutput:
+        """The same output with 0 outside ``mask``, where whatever it holds (-inf, NaN) then reaches no gradient."""
+        outputs = {name: value for name, value in vars(self).items() if value is not None}
+        return PolicyOutput(**{name: torch.where(mask, value, 0.0) for name, value in outputs.items()})
 
 
 @dataclass(frozen=True)
@@ -114,24 +124,35 @@ class Experience:
 
     def __post_init__(self) -> None:
         if len(self.trajectory_of_turn) != self.turn_of_token.count:
-            raise ValueError(f"{self.turn_of_token.count} turns of tokens, {len(self.trajectory_of_turn)} in trajectories")
+            raise ValueError(
+                f"{self.turn_of_token.count} turns of tokens, {len(self.trajectory_of_turn)} in trajectories"
+            )
         if len(self.group_of_trajectory) != self.trajectory_of_turn.count:
             raise ValueError(
                 f"{self.trajectory_of_turn.count} trajectories of turns, {len(self.group_of_trajectory)} in groups"
             )
         if len(self.domain_of_group) != self.group_of_trajectory.count:
-            raise ValueError(f"{self.group_of_trajectory.count} groups of trajectories, {len(self.domain_of_group)} in domains")
+            raise ValueError(
+                f"{self.group_of_trajectory.count} groups of trajectories, {len(self.domain_of_group)} in domains"
+            )
+        for name, partition in (("turn_of_token", self.turn_of_token), ("trajectory_of_turn", self.trajectory_of_turn)):
+            if not partition.is_sorted():
+                raise ValueError(f"{name} must be in order: a batch is packed, turn after turn")
         if self.reward is not None and self.reward.ndim == 1:
             object.__setattr__(self, "reward", self.reward.unsqueeze(1))
         for name, level in _FIELD_LEVELS.items():
             value = getattr(self, name)
             if value is not None and len(value) != self._rows(level):
                 raise ValueError(f"{name} needs one row per {level}: {self._rows(level)}, got {len(value)}")
+            if value is not None and name in _FLAGS and value.dtype != torch.bool:
+                raise ValueError(f"{name} must be of bool, got {value.dtype}")
+            if value is not None and name in _REWARDS and not value.is_floating_point():
+                object.__setattr__(self, name, value.float())
         if self.reward is not None:
             columns = self.reward.shape[1]
             if len(self.reward_names) != columns or len(self.reward_weights) != columns:
                 raise ValueError(
-                    f"reward has {columns} columns, reward_names {self.reward_names}, reward_weights {self.reward_weights}"
+                    f"reward has {columns} columns, but names {self.reward_names} and weights {self.reward_weights}"
                 )
 
     # ---- building -------------------------------------------------------------------------------------------------
@@ -145,7 +166,7 @@ class Experience:
         groups_per_domain: Sequence[int] | None = None,
         **fields: Any,
     ) -> Experience:
-        """A batch from the sizes of its levels; ``fields`` are tensors or lists (floats become float32).
+        """A batch from the sizes of its levels; ``fields`` are tensors or lists (rewards become floats, flags bool).
 
         ``groups_per_domain`` defaults to one domain. ``reward`` may be [trajectories]; several reward columns get the
         names ``reward_0, reward_1, ...`` and weight 1 unless ``reward_names`` and ``reward_weights`` are given.
@@ -153,7 +174,7 @@ class Experience:
         groups = Partition.from_sizes(trajectories_per_group)
         for name, value in fields.items():
             if name in _FIELD_LEVELS and not isinstance(value, Tensor) and value is not None:
-                fields[name] = torch.as_tensor(value)
+                fields[name] = torch.as_tensor(value, dtype=torch.bool if name in _FLAGS else None)
         reward = fields.get("reward")
         if reward is not None and reward.ndim == 2 and reward.shape[1] != 1:
             columns = reward.shape[1]
@@ -169,7 +190,10 @@ class Experience:
 
     def replace(self, **changes: Any) -> Experience:
         """The same batch with some fields changed."""
-        return dataclasses.replace(self, **changes)
+        changed = dataclasses.replace(self, **changes)
+        if not changes.keys() & _PARTITIONS:
+            changed.__dict__.update({name: self.__dict__[name] for name in _COMPOSED if name in self.__dict__})
+        return changed
 
     # ---- levels ---------------------------------------------------------------------------------------------------
 
@@ -233,7 +257,9 @@ class Experience:
     def returns(self) -> Float[Tensor, " trajectories"]:
         """Weighted sum of the reward columns; without ``reward``, the sum of the turn rewards."""
         if self.reward is not None:
-            return self.reward @ torch.tensor(self.reward_weights, dtype=self.reward.dtype, device=self.device)
+            # A matrix product may round equal rows differently, and a group of equal returns must have no spread.
+            weights = torch.tensor(self.reward_weights, dtype=self.reward.dtype, device=self.device)
+            return (self.reward * weights).sum(1)
         if self.turn_reward is not None:
             return self.trajectory_of_turn.sum(self.turn_reward)
         raise ValueError("this experience has neither reward nor turn_reward")
@@ -243,7 +269,10 @@ class Experience:
         earned = torch.zeros(self.turns, device=self.device) if self.turn_reward is None else self.turn_reward
         if self.reward is None:
             return earned
-        return self._topped_up(earned, self.trajectory_of_turn, self.returns)
+        lacking = self.returns - self.trajectory_of_turn.sum(earned)
+        topped = earned.clone()
+        topped[self.trajectory_of_turn.last()] += lacking[self.trajectory_of_turn.size() > 0].to(topped.dtype)
+        return topped
 
     def token_rewards(self) -> Float[Tensor, " tokens"]:
         """Rewards by token: each turn's on its last token, plus ``token_reward``.
@@ -255,7 +284,9 @@ class Experience:
         rewards = turn_rewards.new_zeros(self.tokens)
         filled = self.turn_of_token.size() > 0
         rewards[self.turn_of_token.last()] = turn_rewards[filled]
-        rewards = self._topped_up(rewards, self.trajectory_of_token, self.trajectory_of_turn.sum(turn_rewards))
+        unplaced = self.trajectory_of_turn.sum(torch.where(filled, 0.0, turn_rewards)).to(rewards.dtype)
+        by_trajectory = self.trajectory_of_token
+        rewards[by_trajectory.last()] += unplaced[by_trajectory.size() > 0]
         return rewards if self.token_reward is None else rewards + self.token_reward
 
     def discounted_returns(self, discount: float = 1.0) -> Float[Tensor, " turns"]:
@@ -315,6 +346,26 @@ class Experience:
             **fields,
         )
 
+    def by_turn(self) -> Experience:
+        """Every turn as a trajectory of its own, in its old group and with what was known of its old trajectory.
+
+        So that mini-batches mix turns once credit is given: ``reward`` is still that of the whole trajectory. Raises
+        ``ValueError`` when the inputs cannot be taken apart, since the policy remembers earlier turns.
+        """
+        inputs = self.inputs
+        if inputs is not None:
+            if not hasattr(inputs, "by_turn"):
+                raise ValueError(f"{type(inputs).__name__} cannot be taken apart by turn; shuffle trajectories instead")
+            inputs = inputs.by_turn()
+        known = {name: getattr(self, name) for name, level in _FIELD_LEVELS.items() if level == "trajectory"}
+        return self.replace(
+            trajectory_of_turn=Partition.from_sizes(torch.ones(self.turns, dtype=torch.int64, device=self.device)),
+            group_of_trajectory=self.group_of_turn,
+            inputs=inputs,
+            parent=None,
+            **{name: self.trajectory_of_turn.spread(value) for name, value in known.items() if value is not None},
+        )
+
     def microbatch(self, trajectories: Int[Tensor, " kept"] | Bool[Tensor, " trajectories"]) -> Experience:
         """Like :meth:`select`, remembering the ``whole`` it is a piece of."""
         whole, rows = self.parent if self.parent is not None else (self, None)
@@ -345,6 +396,8 @@ class Experience:
                 raise ValueError(f"cannot concatenate: {name} is set in {len(present)} of {len(values)} batches")
             fields[name] = torch.cat(present) if present else None
         inputs = [piece.inputs for piece in pieces if piece.inputs is not None]
+        if inputs and len(inputs) != len(pieces):
+            raise ValueError(f"cannot concatenate: inputs is set in {len(inputs)} of {len(pieces)} batches")
         domains = Partition(
             torch.cat([piece.domain_of_group.labels for piece in pieces]),
             max(piece.domain_of_group.count for piece in pieces),
@@ -389,13 +442,6 @@ class Experience:
         composed: Partition = cache[name]
         return composed
 
-    def _topped_up(self, values: Tensor, partition: Partition, totals: Tensor) -> Tensor:
-        """``values`` with what each segment lacks to its total added to the segment's last row."""
-        lacking = totals - partition.sum(values)
-        topped = values.clone()
-        topped[partition.last()] += lacking[partition.size() > 0].to(values.dtype)
-        return topped
-
     def _indices(self, trajectories: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Kept trajectories, their turns and their tokens, as row numbers."""
         kept = torch.nonzero(trajectories).squeeze(1) if trajectories.dtype == torch.bool else trajectories
@@ -414,4 +460,7 @@ def rows_of(sizes: Int[Tensor, " segments"], segments: Int[Tensor, " kept"]) -> 
 _FIELD_LEVELS: dict[str, str] = {
     entry.name: entry.metadata["level"] for entry in dataclasses.fields(Experience) if "level" in entry.metadata
 }
-
+_FLAGS = frozenset({"mask", "turn_done", "success", "finished", "truncated"})
+_REWARDS = frozenset({"token_reward", "turn_reward", "reward"})
+_PARTITIONS = frozenset({"turn_of_token", "trajectory_of_turn", "group_of_trajectory", "domain_of_group"})
+_COMPOSED = ("trajectory_of_token", "group_of_turn", "group_of_token", "domain_of_trajectory")

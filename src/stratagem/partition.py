@@ -19,8 +19,8 @@ class Partition:
     Rows of one segment need not be neighbours, and a segment may be empty. All operations are free of Python loops
     over rows, work along the first dimension of ``values`` (further dimensions are columns), and run on the device
     of ``labels``. Sums are accumulated in float64 and returned in float32 (float64 for float64 input, int64 sums,
-    minima and maxima for integer input), and means are taken about a row of the segment, so that a large common
-    offset costs no digits and equal values have a spread of exactly zero.
+    minima and maxima for integer input). A large common offset costs no digits, and equal values have a spread of
+    exactly zero.
 
     labels: segment of each row, int64, each in ``[0, count)``.
     count:  number of segments, empty ones included.
@@ -34,9 +34,7 @@ class Partition:
     def __post_init__(self) -> None:
         labels = self.labels
         if labels.ndim != 1 or labels.is_floating_point() or labels.dtype == torch.bool:
-            raise ValueError(
-                f"labels must be a 1-d integer tensor, got {labels.dtype} of shape {tuple(labels.shape)}"
-            )
+            raise ValueError(f"labels must be a 1-d integer tensor, got {labels.dtype} of shape {tuple(labels.shape)}")
         if labels.dtype != torch.int64:
             object.__setattr__(self, "labels", labels.long())
         if self.count < 0:
@@ -145,6 +143,10 @@ class Partition:
         """Number of rows in each segment."""
         return self._sizes
 
+    def is_sorted(self) -> bool:
+        """Whether segments follow each other in order, so that the rows of each are neighbours."""
+        return self._order is None
+
     def first(self) -> Int[Tensor, " filled"]:
         """Index of the first row of every non-empty segment, in segment order."""
         starts = (self._sizes.cumsum(0) - self._sizes)[self._sizes > 0]
@@ -152,8 +154,7 @@ class Partition:
 
     def last(self) -> Int[Tensor, " filled"]:
         """Index of the last row of every non-empty segment, in segment order."""
-        ends = (self._sizes.cumsum(0) - 1)[self._sizes > 0]
-        return ends if self._order is None else self._order[ends]
+        return self._ends() if self._order is None else self._order[self._ends()]
 
     def is_last(self) -> Bool[Tensor, " rows"]:
         """Whether a row is the last of its segment."""
@@ -173,23 +174,26 @@ class Partition:
 
     def sum(self, values: Tensor) -> Tensor:
         """Sum of each segment; 0 for an empty one."""
-        wide = self._reduce(values.double(), "sum", 0.0)
-        return wide.to(_statistic_dtype(values)) if values.is_floating_point() else wide.round().long()
+        if values.is_floating_point():
+            return self._wide_sum(values).to(_statistic_dtype(values))
+        running = torch.nn.functional.pad(self._sorted(values).long().cumsum(0), (0, 0) * (values.ndim - 1) + (1, 0))
+        ends = self._sizes.cumsum(0)
+        return running[ends] - running[ends - self._sizes]
 
     def mean(self, values: Tensor) -> Tensor:
         """Mean of each segment; 0 for an empty one."""
-        return self._wide_mean(values).to(_statistic_dtype(values))
+        return self._wide_mean(_as_accurate(values)).to(_statistic_dtype(values))
 
     def var(self, values: Tensor, correction: int = 1) -> Tensor:
         """Variance of each segment, divided by ``size - correction`` (1: unbiased, as in torch; 0: population).
 
         Segments of at most ``correction`` rows, which show no spread, have variance 0.
         """
-        return self._wide_var(self._wide_center(values), correction).to(_statistic_dtype(values))
+        return self._wide_var(self._deviation(values), correction).to(_statistic_dtype(values))
 
     def std(self, values: Tensor, correction: int = 1) -> Tensor:
         """Square root of :meth:`var`, with derivative 0 where the variance is 0."""
-        return _safe_sqrt(self._wide_var(self._wide_center(values), correction)).to(_statistic_dtype(values))
+        return _safe_sqrt(self._wide_var(self._deviation(values), correction)).to(_statistic_dtype(values))
 
     def min(self, values: Tensor) -> Tensor:
         """Least value of each segment; +inf for an empty one (the largest integer for integer input)."""
@@ -201,10 +205,14 @@ class Partition:
 
     def logsumexp(self, values: Tensor) -> Tensor:
         """``log(sum(exp(values)))`` of each segment without overflow; -inf for an empty one."""
+        values = _as_statistic(values)
         peak = self.max(values.detach())
-        peak = torch.where(peak.isfinite(), peak, 0.0).double()
-        total = self._reduce((values.double() - self.spread(peak)).exp(), "sum", 0.0)
-        return (total.log() + peak).to(_statistic_dtype(values))
+        peak = torch.where(peak.isfinite(), peak, 0.0)
+        total = self._wide_sum((values - self.spread(peak)).exp())
+        # A segment whose values are all -inf has no slope; the infinite one of log(0) would become NaN.
+        positive = total > 0
+        log_total = torch.where(positive, total.where(positive, 1.0).log(), -torch.inf)
+        return (log_total + peak).to(values.dtype)
 
     # ---- rows -> rows ---------------------------------------------------------------------------------------------
 
@@ -212,19 +220,18 @@ class Partition:
         """Give each row the value of its segment: ``values[labels]``, the way back from a reduction."""
         if len(values) != self.count:
             raise ValueError(f"spread needs one value for each of {self.count} segments, got {len(values)}")
-        if "_order" in self.__dict__ and self._order is None:
-            return torch.repeat_interleave(values, self._sizes, dim=0, output_size=len(self))
-        return values[self.labels]
+        spread: Tensor = _Spread.apply(values, self)  # type: ignore[no-untyped-call]
+        return spread
 
     def center(self, values: Tensor) -> Tensor:
         """``values - mean``. Exactly 0 where all values of the segment are equal."""
-        return self._wide_center(values).to(_statistic_dtype(values))
+        return self._deviation(values).to(_statistic_dtype(values))
 
     def standardize(self, values: Tensor, correction: int = 1, eps: float = 1e-6) -> Tensor:
         """``(values - mean) / (std + eps)``. Exactly 0 where all values of the segment are equal."""
-        deviation = self._wide_center(values)
+        deviation = self._deviation(values)
         scale = _safe_sqrt(self._wide_var(deviation, correction)) + eps
-        return (deviation / self.spread(scale)).to(_statistic_dtype(values))
+        return (deviation / self._broadcast(torch.where(scale > 0, scale, 1.0), deviation)).to(_statistic_dtype(values))
 
     def leave_one_out(self, values: Tensor, alone: float | None = None) -> Tensor:
         """Mean of the *other* rows of the segment, ``(sum - values) / (size - 1)``.
@@ -238,7 +245,7 @@ class Partition:
             raise ValueError(f"leave-one-out needs at least 2 rows per segment; segment {single} has 1")
         # values - size/(size-1) * (values - mean) keeps the digits that (sum - values) would lose to a large offset.
         factor = _column(self._sizes.double() / others.clamp(min=1), values)
-        baseline = values.double() - self.spread(factor) * self._wide_center(values)
+        baseline = values.double() - self.spread(factor) * self._deviation(values)
         if alone is not None:
             baseline = torch.where(_column(self.spread(others) == 0, values), alone, baseline)
         return baseline.to(_statistic_dtype(values))
@@ -258,13 +265,7 @@ class Partition:
         ``values`` [rows], finite. Differentiable in ``values`` and in a tensor ``discount``.
         """
         ordered = self._sorted(_as_statistic(values))
-        if isinstance(discount, Tensor):
-            decay = self._sorted(discount.to(ordered.dtype))
-        else:
-            decay = torch.full_like(ordered, discount, requires_grad=False)
-        ends = (self._sizes.cumsum(0) - 1)[self._sizes > 0]
-        decay = decay.index_fill(0, ends, 0.0)
-        return self._unsorted(_ReverseLinearRecurrence.apply(ordered, decay))
+        return self._unsorted(self._scan(ordered, self._sorted_rate(discount, ordered)))
 
     def gae(
         self,
@@ -278,21 +279,15 @@ class Partition:
 
         ``delta_t = r_t + discount * V_{t+1} - V_t`` and ``A_t = delta_t + discount * trace * A_{t+1}``.
         After the last row ``V`` is ``final_value`` of the segment (default 0: a true end).
+        ``discount`` and ``trace`` are one number or one for each row.
         """
         rewards, values = self._sorted(_as_statistic(rewards)), self._sorted(_as_statistic(values))
-        if isinstance(discount, Tensor):
-            discount = self._sorted(discount)
-        if isinstance(trace, Tensor):
-            trace = self._sorted(trace)
-        following = torch.roll(values, -1)
+        discount, trace = self._sorted_rate(discount, values), self._sorted_rate(trace, values)
         filled = self._sizes > 0
-        ends = (self._sizes.cumsum(0) - 1)[filled]
-        after = torch.zeros(self.count).to(values) if final_value is None else final_value.to(values)
-        following = following.index_copy(0, ends, after[filled])
-        delta = torch.addcmul(rewards - values, following, torch.as_tensor(discount).to(values))
-        decay = torch.as_tensor(discount * trace).to(values)
-        decay = (decay if decay.ndim else decay.expand(len(values))).index_fill(0, ends, 0.0)
-        return self._unsorted(_ReverseLinearRecurrence.apply(delta, decay))
+        after = values.new_zeros(self.count) if final_value is None else final_value.to(values)
+        following = values.roll(-1).index_copy_(0, self._ends(), after[filled])
+        delta = rewards - values + discount * following
+        return self._unsorted(self._scan(delta, discount * trace))
 
     # ---- helpers --------------------------------------------------------------------------------------------------
 
@@ -307,9 +302,16 @@ class Partition:
             return None
         return torch.argsort(self.labels, stable=True)
 
-    def _sorted(self, values: Tensor) -> Tensor:
+    def _ends(self) -> Int[Tensor, " filled"]:
+        """Last row of every non-empty segment when rows are in segment order."""
+        return (self._sizes.cumsum(0) - 1)[self._sizes > 0]
+
+    def _one_for_each_row(self, values: Tensor) -> None:
         if len(values) != len(self):
             raise ValueError(f"needs one value for each of {len(self)} rows, got {len(values)}")
+
+    def _sorted(self, values: Tensor) -> Tensor:
+        self._one_for_each_row(values)
         return values if self._order is None else values[self._order]
 
     def _unsorted(self, ordered: Tensor) -> Tensor:
@@ -318,6 +320,28 @@ class Partition:
         inverse = torch.empty_like(self._order)
         inverse[self._order] = torch.arange(len(self), device=inverse.device)
         return ordered[inverse]
+
+    def _sorted_rate(self, rate: float | Tensor, like: Tensor) -> float | Tensor:
+        return self._sorted(rate.to(like.dtype)) if isinstance(rate, Tensor) and rate.ndim else rate
+
+    def _scan(self, ordered: Tensor, decay: float | Tensor) -> Tensor:
+        """Reverse linear recurrence over rows in segment order; nothing is carried from a segment to the one before."""
+        if isinstance(decay, Tensor):
+            decay = decay.expand(len(ordered)).index_fill(0, self._ends(), 0.0)
+        else:
+            decay = torch.full_like(ordered, decay, requires_grad=False).index_fill_(0, self._ends(), 0.0)
+        scanned: Tensor = _ReverseLinearRecurrence.apply(ordered, decay)  # type: ignore[no-untyped-call]
+        return scanned
+
+    def _broadcast(self, per_segment: Tensor, like: Tensor) -> Tensor:
+        """What ``like`` can be combined with row by row; one segment needs no copy for every row."""
+        per_segment = per_segment.to(like.dtype)
+        return per_segment if self.count == 1 else self.spread(per_segment)
+
+    def _wide_sum(self, values: Tensor) -> Tensor:
+        self._one_for_each_row(values)
+        total: Tensor = _SegmentSum.apply(values, self)  # type: ignore[no-untyped-call]
+        return total
 
     def _reduce(self, values: Tensor, reduction: str, initial: float) -> Tensor:
         reduced: Tensor = torch.segment_reduce(
@@ -336,17 +360,31 @@ class Partition:
         return start.scatter_reduce(0, index, values.long(), "a" + reduction)
 
     def _wide_mean(self, values: Tensor) -> Tensor:
-        anchor = self._anchor(values)
-        total = self._reduce(values.double() - self.spread(anchor), "sum", 0.0)
-        return anchor + total / _column(self._sizes.clamp(min=1), total)
+        """Mean in float64. Float64 values are summed as differences from the first, so that equal ones have their mean.
 
-    def _wide_center(self, values: Tensor) -> Tensor:
-        shifted = values.double() - self.spread(self._anchor(values))
-        total = self._reduce(shifted, "sum", 0.0)
-        return shifted - self.spread(total / _column(self._sizes.clamp(min=1), total))
+        Of narrower values up to 2^29 equal ones add up exactly as they are.
+        """
+        if values.dtype != torch.float64:
+            return self._quotient(self._wide_sum(values))
+        anchor = self._anchor(values)
+        return anchor + self._quotient(self._wide_sum(values - self._broadcast(anchor, values)))
+
+    def _deviation(self, values: Tensor) -> Tensor:
+        """``values - mean`` with all digits of the values' own precision, without a float64 copy of narrow values."""
+        values = _as_accurate(values)
+        if values.dtype == torch.float64:
+            values = values - self._broadcast(self._anchor(values), values)
+            return values - self._broadcast(self._quotient(self._wide_sum(values)), values)
+        mean = self._wide_mean(values)
+        near = mean.to(values.dtype)
+        # The first difference is exact where values lie close to their mean; the second is what rounding took from it.
+        return values - self._broadcast(near, values) - self._broadcast(mean - near, values)
+
+    def _quotient(self, total: Tensor) -> Tensor:
+        return total / _column(self._sizes.clamp(min=1), total)
 
     def _wide_var(self, deviation: Tensor, correction: int) -> Tensor:
-        total = self._reduce(deviation * deviation, "sum", 0.0)
+        total = self._wide_sum(deviation * deviation)
         freedom = _column(self._sizes - correction, total)
         return torch.where(freedom > 0, total / freedom.clamp(min=1), 0.0)
 
@@ -355,6 +393,34 @@ class Partition:
         anchor = torch.zeros((self.count, *values.shape[1:]), dtype=torch.float64, device=values.device)
         anchor[self._sizes > 0] = values.detach()[self.first()].double()
         return anchor
+
+
+class _Spread(torch.autograd.Function):
+    """Segments to rows; its derivative is the sum of each segment."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, partition: Partition) -> Tensor:
+        ctx.partition = partition
+        return values.index_select(0, partition.labels)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        return ctx.partition.sum(gradients[0]).to(gradients[0].dtype), None
+
+
+class _SegmentSum(torch.autograd.Function):
+    """Sum of each segment in float64; its derivative gives each row that of its segment."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, partition: Partition) -> Tensor:
+        ctx.partition, ctx.dtype = partition, values.dtype
+        if partition.count == 1:
+            return values.sum(0, keepdim=True, dtype=torch.float64)
+        return partition._reduce(values.double(), "sum", 0.0)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        return ctx.partition.spread(gradients[0].to(ctx.dtype)), None
 
 
 class _ReverseLinearRecurrence(torch.autograd.Function):
@@ -388,18 +454,24 @@ def _reverse_recurrence(x: Tensor, a: Tensor) -> Tensor:
     rows = len(x)
     if rows == 0:
         return x.clone()
-    blocks = -(-rows // _BLOCK)
-    fill = (0, blocks * _BLOCK - rows)
-    y = torch.nn.functional.pad(x.detach(), fill).view(blocks, _BLOCK).t().contiguous()
-    decay = torch.nn.functional.pad(a.detach(), fill).view(blocks, _BLOCK).t().contiguous()
+    y, decay = _block_columns(x.detach()), _block_columns(a.detach())
     for row in range(_BLOCK - 2, -1, -1):
         y[row].addcmul_(decay[row], y[row + 1])
         decay[row].mul_(decay[row + 1])
-    if blocks > 1:
+    if rows > _BLOCK:
         start = _reverse_recurrence(y[0], decay[0])
         carry = torch.cat([start[1:], start.new_zeros(1)])
         y.addcmul_(decay, carry)
     return y.t().reshape(-1)[:rows]
+
+
+def _block_columns(x: Tensor) -> Tensor:
+    """``x`` as columns of ``_BLOCK`` rows, the last one filled up with zeros."""
+    whole = len(x) // _BLOCK
+    columns = x.new_zeros(_BLOCK, -(-len(x) // _BLOCK))
+    columns[:, :whole] = x[: whole * _BLOCK].view(whole, _BLOCK).t()
+    columns[: len(x) - whole * _BLOCK, whole:] = x[whole * _BLOCK :].unsqueeze(1)
+    return columns
 
 
 def _statistic_dtype(values: Tensor) -> torch.dtype:
@@ -408,6 +480,11 @@ def _statistic_dtype(values: Tensor) -> torch.dtype:
 
 def _as_statistic(values: Tensor) -> Tensor:
     return values.to(_statistic_dtype(values))
+
+
+def _as_accurate(values: Tensor) -> Tensor:
+    """Float32, or float64 for values that may not fit into it."""
+    return values.float() if values.is_floating_point() and values.dtype != torch.float64 else values.double()
 
 
 def _safe_sqrt(variance: Tensor) -> Tensor:

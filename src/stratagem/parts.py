@@ -13,7 +13,7 @@ from importlib.metadata import entry_points
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 import torch
-from annotated_types import Ge, Gt, Le
+from annotated_types import Ge, Gt
 from jaxtyping import Bool, Float
 from pydantic import InstanceOf, TypeAdapter, ValidationError
 from torch import Tensor
@@ -38,6 +38,8 @@ class Part:
     checkpointed and survive a change of the part's fields.
     """
 
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
     kind: ClassVar[str] = ""
     requires: ClassVar[frozenset[str]] = frozenset()
 
@@ -45,7 +47,11 @@ class Part:
         super().__init_subclass__(**options)
         contract = Part in cls.__bases__
         if not contract and not cls.__name__.startswith("_"):
-            REGISTRY.setdefault(cls.kind, {})[cls.part_name()] = cls
+            known = REGISTRY.setdefault(cls.kind, {})
+            earlier = known.setdefault(cls.part_name(), cls)
+            if earlier.__module__ != cls.__module__:
+                raise InputError(f"{cls.kind} {cls.part_name()!r} is already known, from {earlier.__module__}")
+            known[cls.part_name()] = cls
 
     @classmethod
     def part_name(cls) -> str:
@@ -60,11 +66,12 @@ class Part:
             except ValidationError as error:
                 problem = error.errors()[0]["msg"]
                 problem = problem[:1].lower() + problem[1:]
-                raise InputError(f"{self.part_name()}.{name} = {value!r}: {problem}") from None
+                shown = " ".join(repr(value).split())
+                raise InputError(f"{self.part_name()}.{name} = {shown}: {problem}") from None
 
     def children(self) -> Iterator[tuple[str, Part]]:
         """Parts this one is made of, by the name under which a dotted path finds them."""
-        for entry in dataclasses.fields(self):  # type: ignore[arg-type]
+        for entry in dataclasses.fields(self):
             yield from _children(entry.name, getattr(self, entry.name))
 
     def needs(self) -> frozenset[str]:
@@ -89,7 +96,7 @@ class Part:
 
     def replace(self, **changes: Any) -> Self:
         """The same part with some fields changed and its memory kept."""
-        changed = dataclasses.replace(self, **changes)  # type: ignore[type-var]
+        changed = dataclasses.replace(self, **changes)
         mine = self.state_dict()
         for name, tensor in changed.state_dict().items():
             if name in mine and mine[name].shape == tensor.shape:
@@ -108,7 +115,7 @@ def _children(name: str, value: object) -> Iterator[tuple[str, Part]]:
             yield (f"{name}.{names[index]}" if unique else f"{name}.{index}"), part
 
 
-# ---- the contracts ----------------------------------------------------------------------------------------------------
+# ---- the contracts --------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -122,6 +129,11 @@ class Sampler(Part):
 
     prompts_per_step: Annotated[int, Ge(1)] = 8
     group_size: Annotated[int, Ge(1)] = 8
+
+    @property
+    def policy_temperature(self) -> float:
+        """Temperature at which the policy's log-probabilities are meant."""
+        return 1.0
 
     def keep(self, x: Experience) -> Bool[Tensor, " groups"]:
         """Groups worth learning from. Rejected ones are replaced by fresh ones, up to ``refill_rounds`` times."""
@@ -166,7 +178,9 @@ class Advantage(Part):
 
     def value_target(self, x: Experience) -> Float[Tensor, " tokens"] | None:
         """What a critic should have said before each token; None when the estimate uses no critic."""
-        return next((t for _, c in self.children() if isinstance(c, Advantage) and (t := c.value_target(x)) is not None), None)
+        return next(
+            (t for _, c in self.children() if isinstance(c, Advantage) and (t := c.value_target(x)) is not None), None
+        )
 
     def least_group(self) -> int:
         """Least group size for this advantage and all it is made of."""
@@ -312,7 +326,7 @@ class Optimization(Part):
         return self.learning_rate, self.learning_rate if critic is None else critic
 
 
-# ---- sums and multiples -----------------------------------------------------------------------------------------------
+# ---- sums and multiples ---------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -361,7 +375,7 @@ def _terms(value: Any, sum_class: Any) -> tuple[Any, ...]:
     return value.terms if isinstance(value, sum_class) else (value,)
 
 
-# ---- by name ----------------------------------------------------------------------------------------------------------
+# ---- by name --------------------------------------------------------------------------------------------------------
 
 
 def find_part(kind: str, name: str) -> type[Part]:
@@ -380,28 +394,33 @@ def load_third_party_parts() -> None:
         entry.load()
 
 
-# ---- validation -------------------------------------------------------------------------------------------------------
+# ---- validation -----------------------------------------------------------------------------------------------------
 
 
-@cache
-def field_types(cls: type) -> dict[str, Any]:
+def field_types(cls: type[Part]) -> dict[str, Any]:
     """Annotations of the fields a part is built from, by name."""
-    hints = typing.get_type_hints(cls, include_extras=True)
-    return {entry.name: hints[entry.name] for entry in dataclasses.fields(cls) if entry.init}
+    return _fields(cls)[0]  # type: ignore[arg-type]  # mypy takes a class for unhashable
+
+
+def _adapters(cls: type[Part]) -> dict[str, TypeAdapter[Any]]:
+    return _fields(cls)[1]  # type: ignore[arg-type]
 
 
 @cache
-def _adapters(cls: type) -> dict[str, TypeAdapter[Any]]:
-    return {name: TypeAdapter(_parts_by_instance(annotation)) for name, annotation in field_types(cls).items()}
+def _fields(cls: type[Part]) -> tuple[dict[str, Any], dict[str, TypeAdapter[Any]]]:
+    """Annotations of the fields a part is built from and their validators, by name."""
+    hints = typing.get_type_hints(cls, include_extras=True)
+    annotations = {entry.name: hints[entry.name] for entry in dataclasses.fields(cls) if entry.init}
+    return annotations, {name: TypeAdapter(_parts_by_instance(a)) for name, a in annotations.items()}
 
 
 def _parts_by_instance(annotation: Any) -> Any:
     """The annotation with every part class as a plain isinstance check: parts validated themselves when built."""
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
     if isinstance(annotation, type) and issubclass(annotation, Part):
-        return InstanceOf[annotation]
+        return InstanceOf[annotation]  # type: ignore[misc]
     if origin in (typing.Union, types.UnionType):
-        return typing.Union[tuple(_parts_by_instance(argument) for argument in arguments)]
+        return typing.Union[tuple(_parts_by_instance(argument) for argument in arguments)]  # noqa: UP007
     if origin is tuple:
-        return tuple[tuple(a if a is Ellipsis else _parts_by_instance(a) for a in arguments)]  # type: ignore[misc]
+        return types.GenericAlias(tuple, tuple(a if a is Ellipsis else _parts_by_instance(a) for a in arguments))
     return annotation

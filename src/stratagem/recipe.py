@@ -7,7 +7,7 @@ import typing
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import torch
 import yaml
@@ -28,6 +28,8 @@ from stratagem.parts import (
     find_part,
 )
 
+_AnyPart = TypeVar("_AnyPart", bound=Part)
+
 
 @dataclass(frozen=True)
 class Change:
@@ -43,7 +45,8 @@ class Recipe(Part):
     """What to roll out, what it was worth, what to learn from, whom to credit, what to minimise and how to step.
 
     ``recipe.advantage(x)`` is the credit per token; ``recipe.objective(output, x)`` the loss, with ``x.advantage`` set
-    (:meth:`prepare` sets it). ``name`` and ``base`` are catalogue names; a recipe is shown as its difference from its base.
+    (:meth:`prepare` sets it). ``name`` and ``base`` are catalogue names; a recipe is shown as its difference from its
+    base.
 
     Raises :class:`InputError` when parts contradict each other, such as a group size of 1 for a group-relative
     advantage.
@@ -131,7 +134,7 @@ class Recipe(Part):
 
     @classmethod
     def from_yaml(cls, text: str, source: str = "recipe") -> Recipe:
-        """Read what :meth:`to_yaml` wrote. Raises :class:`InputError` naming ``source``, the field and what is allowed."""
+        """Read what :meth:`to_yaml` wrote. Raises :class:`InputError` naming source, field and what is allowed."""
         try:
             plain = yaml.safe_load(text)
         except yaml.YAMLError as error:
@@ -141,7 +144,7 @@ class Recipe(Part):
         if not isinstance(plain, dict):
             raise InputError(f"{source}: a recipe is a mapping with name, sampler, advantage and objective")
         try:
-            return _built(cls, {key: value for key, value in plain.items() if key != "part"}, "")
+            return _constructed(cls, {key: value for key, value in plain.items() if key != "part"}, "")
         except InputError as error:
             raise InputError(f"{source}: {error}") from None
 
@@ -217,7 +220,7 @@ def _built(annotation: Any, plain: Any, where: str) -> Any:
     return _constructed(found, {key: value for key, value in plain.items() if key != "part"}, where)
 
 
-def _constructed(cls: Any, fields: Mapping[str, Any], where: str) -> Any:
+def _constructed(cls: type[_AnyPart], fields: Mapping[str, Any], where: str) -> _AnyPart:
     types = field_types(cls)
     built = {}
     for name, value in fields.items():
@@ -244,5 +247,3 @@ def _part_type(annotation: Any) -> type[Part] | None:
         if found is not None:
             return found
     return None
-
-

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import operator
 
 import numpy as np
 import torch
@@ -14,7 +15,9 @@ def derive(seed: int, *path: int | str) -> int:
     Choices are numbered instead of drawn from a stream, so that what was decided before does not matter: a resumed
     run needs no generator state.
     """
-    digest = hashlib.blake2b(repr((seed, *path)).encode(), digest_size=8).digest()
+    # A number counts by its value, whatever integer type a library gave it.
+    named = (part if isinstance(part, str) else operator.index(part) for part in (seed, *path))
+    digest = hashlib.blake2b(repr(tuple(named)).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") >> 1
 
 

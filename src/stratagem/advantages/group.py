@@ -51,5 +51,7 @@ class LeaveOneOut(Advantage):
     minimum_group: ClassVar[int] = 2
 
     def __call__(self, x: Experience) -> Float[Tensor, " tokens"]:
-        returns = x.returns
-        return x.to_tokens(trajectory=returns - x.group_of_trajectory.leave_one_out(returns))
+        # In float64, or the baseline's rounding would show in the difference of large returns.
+        returns = x.returns.double()
+        advantage = returns - x.group_of_trajectory.leave_one_out(returns)
+        return x.to_tokens(trajectory=advantage.float())

@@ -11,8 +11,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from stratagem.experience import Experience
-from stratagem.parts import Advantage
 from stratagem.partition import Partition
+from stratagem.parts import Advantage
 
 
 @dataclass(frozen=True)

@@ -36,9 +36,9 @@ class TotalReturn(Advantage):
 class MovingAverageBaseline(Advantage):
     """``A_i = R_i - b`` with ``b`` a moving average of past batches' mean return (Williams 1992).
 
-    ``b`` of the first batch is 0; after each batch ``b <- decay b + (1 - decay) mean R``, divided by ``1 - decay^n`` when
-    used, so that early values are not drawn to 0. It does not depend on the actions it judges, so the gradient stays
-    unbiased. ``b`` is remembered and checkpointed.
+    ``b`` of the first batch is 0; after each batch ``b <- decay b + (1 - decay) mean R``, divided by ``1 - decay^n``
+    when used, so that early values are not drawn to 0. It does not depend on the actions it judges, so the gradient
+    stays unbiased. ``b`` is remembered and checkpointed.
     """
 
     decay: Annotated[float, Ge(0), Lt(1)] = 0.9
@@ -57,6 +57,8 @@ class MovingAverageBaseline(Advantage):
         debias = 1 - self.decay ** float(batches)
         baseline = float(average) / debias if batches > 0 else 0.0
         advantage = x.to_tokens(trajectory=x.returns - baseline)
+        if x.trajectories == 0:
+            return advantage
         average.mul_(self.decay).add_((1 - self.decay) * float(x.returns.mean()))
         batches.add_(1)
         return advantage

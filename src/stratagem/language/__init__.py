@@ -1,1 +1,24 @@
-"""Language."""
+"""Language policies and engines: models, tokens, chat formats, sampling."""
+
+from stratagem.language.chat import ChatFormat
+from stratagem.language.engine import Completion, Engine, Request, WeightMismatchError, fingerprint
+from stratagem.language.hf_engine import HFEngine
+from stratagem.language.inputs import TokenInputs
+from stratagem.language.policy import LanguagePolicy, LoRA, ReferencePolicy, native_bfloat16
+from stratagem.language.sampling import SamplingParams
+
+__all__ = [
+    "ChatFormat",
+    "Completion",
+    "Engine",
+    "HFEngine",
+    "LanguagePolicy",
+    "LoRA",
+    "ReferencePolicy",
+    "Request",
+    "SamplingParams",
+    "TokenInputs",
+    "WeightMismatchError",
+    "fingerprint",
+    "native_bfloat16",
+]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import torch
 from jaxtyping import Float, Int
@@ -52,7 +52,9 @@ def enable_packing(model: PreTrainedModel) -> None:
     than the output embedding of the last hidden state.
     """
     name = type(model).__name__
-    vocabulary = model.get_input_embeddings().weight.shape[0]  # type: ignore[union-attr]
+    for kind in set(getattr(model.config, "layer_types", None) or ()) - {"full_attention", "sliding_attention"}:
+        raise InputError(f"{name} cannot run on packed sequences: it has {kind} layers")
+    vocabulary = cast(nn.Embedding, model.get_input_embeddings()).num_embeddings
     lengths = torch.tensor([5, 4], device=model.device)
     token_ids = (torch.arange(9, device=model.device) * 7 + 1) % vocabulary
     layout = PackedSequences(lengths.tolist(), model.device)
@@ -63,7 +65,7 @@ def enable_packing(model: PreTrainedModel) -> None:
             alone = torch.cat([model(row[None], use_cache=False).logits[0] for row in token_ids.split([5, 4])])
             model.set_attn_implementation(ATTENTION)
             hidden = run_trunk(model, token_ids, layout.positions, layout)
-            packed = model.get_output_embeddings()(hidden)  # type: ignore[misc]
+            packed = cast(nn.Linear, model.get_output_embeddings())(hidden)
     except Exception as error:
         raise InputError(f"{name} cannot run on packed sequences: {str(error).splitlines()[0]}") from error
     finally:
@@ -71,7 +73,7 @@ def enable_packing(model: PreTrainedModel) -> None:
     difference, scale = float((packed - alone).abs().max()), float(alone.abs().max())
     if not difference <= 1e-3 * (1.0 + scale):
         raise InputError(
-            f"{name} cannot run on packed sequences: its logits change by {difference:.2g} when two sequences share a row; "
+            f"{name} cannot run on packed sequences: sharing a row changes its logits by {difference:.2g}; "
             "causal models with position ids and attention through transformers' AttentionInterface can"
         )
 
@@ -108,27 +110,26 @@ class PackedSequences:
         self, layer: int, query: Packed, key: Packed, value: Packed, scaling: float, window: int | None
     ) -> Packed:
         """Causal attention within each sequence (see :class:`Layout`)."""
-        padded = [tensor if self._dense else _pad(tensor, self._slots, self._total) for tensor in (query, key, value)]
+        if not self._dense:
+            query, key, value = (_pad(tensor, self._slots, self._total) for tensor in (query, key, value))
         outputs = [
-            self._attend_bucket(bucket, *(_rows(tensor, bucket) for tensor in padded), scaling, window)
-            for bucket in self._buckets
+            self._attend_bucket(_rows(query, b), _rows(key, b), _rows(value, b), scaling, window) for b in self._buckets
         ]
         output = outputs[0] if len(outputs) == 1 else torch.cat(outputs)
         return output if self._dense else _unpad(output, self._slots)
 
-    def _attend_bucket(
-        self, bucket: _Bucket, query: Tensor, key: Tensor, value: Tensor, scaling: float, window: int | None
-    ) -> Packed:
+    def _attend_bucket(self, query: Tensor, key: Tensor, value: Tensor, scaling: float, window: int | None) -> Packed:
         key, value = key.transpose(1, 2), value.transpose(1, 2)
+        longest = query.shape[1]
         if prefers_explicit(query, key):
-            mask = self._mask(bucket.longest, window, query.device)
+            mask = self._mask(longest, window, query.device)
             return explicit_attention(query, key, value, mask, scaling).flatten(0, 1)
-        bounded = window is not None and window < bucket.longest
+        bounded = window is not None and window < longest
         output = scaled_dot_product_attention(
             query.transpose(1, 2),
             key.to(query.dtype),
             value.to(query.dtype),
-            attn_mask=self._mask(bucket.longest, window, query.device).to(query.dtype) if bounded else None,
+            attn_mask=self._mask(longest, window, query.device).to(query.dtype) if bounded else None,
             is_causal=not bounded,
             scale=scaling,
             enable_gqa=True,
@@ -241,12 +242,12 @@ def _rows(slots: Float[Tensor, "slots heads dim"], bucket: _Bucket) -> Float[Ten
 
 
 def _pad(packed: Packed, slots: Int[Tensor, " positions"], total: int) -> Float[Tensor, "slots heads dim"]:
-    padded: Tensor = _Pad.apply(packed, slots, total)
+    padded: Tensor = _Pad.apply(packed, slots, total)  # type: ignore[no-untyped-call]
     return padded
 
 
 def _unpad(padded: Float[Tensor, "slots heads dim"], slots: Int[Tensor, " positions"]) -> Packed:
-    packed: Tensor = _Unpad.apply(padded, slots)
+    packed: Tensor = _Unpad.apply(padded, slots)  # type: ignore[no-untyped-call]
     return packed
 
 

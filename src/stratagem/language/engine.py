@@ -90,7 +90,7 @@ class WeightMismatchError(RuntimeError):
 def fingerprint(tensor: Tensor) -> int:
     """A 64-bit checksum of the bits of a tensor and their order; equal on every device.
 
-    sum_i (b_i + 1) * (2 i + 1) * 0x9E3779B97F4A7C15 modulo 2^64 over the elements' bit patterns b_i.
+    sum_i (b_i + 1) * (2 i + 1) modulo 2^64 over the elements' bit patterns b_i.
     """
     words = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[tensor.element_size()]
     total, start = 0, 0
@@ -98,7 +98,7 @@ def fingerprint(tensor: Tensor) -> int:
         odd = torch.arange(start, start + len(piece), device=piece.device) * 2 + 1
         total += int(((piece.to(torch.int64) + 1) * odd).sum())
         start += len(piece)
-    return (total * 0x9E3779B97F4A7C15) % 2**64
+    return total % 2**64
 
 
 @torch.no_grad()

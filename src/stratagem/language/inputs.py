@@ -29,7 +29,9 @@ class TokenInputs:
 
     def __post_init__(self) -> None:
         if int(self.lengths.sum()) != len(self.token_ids):
-            raise ValueError(f"lengths add up to {int(self.lengths.sum())}, but there are {len(self.token_ids)} token ids")
+            raise ValueError(
+                f"lengths add up to {int(self.lengths.sum())}, but there are {len(self.token_ids)} token ids"
+            )
         actions = self.action_positions
         if len(actions) == 0:
             return

@@ -81,14 +81,13 @@ class LanguagePolicy(nn.Module):
         if lora is not None:
             _add_adapters(model, lora if isinstance(lora, LoRA) else _lora_from(lora))
         if gradient_checkpointing:
-            model.gradient_checkpointing_enable()
-            model.enable_input_require_grads()
+            model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         self.model = model
         self.tokenizer = tokenizer
         self.value_gradient = value_gradient
         self.logits_budget = logits_budget
         self.dtype: ComputeType = dtype
-        hidden = int(model.get_input_embeddings().weight.shape[1])  # type: ignore[union-attr, arg-type]
+        hidden = cast(nn.Linear, model.get_output_embeddings()).in_features
         self.value_head = _value_head(hidden) if value_head else None
         self.has_adapters = lora is not None
 
@@ -107,6 +106,9 @@ class LanguagePolicy(nn.Module):
             tokenizer = AutoTokenizer.from_pretrained(where)
         except Exception as error:
             raise InputError(f"model {where}: no readable tokenizer ({_first_line(error)})") from error
+        # Without its files transformers builds an empty one from the model's config.
+        if not tokenizer("a b", add_special_tokens=False)["input_ids"]:
+            raise InputError(f"model {where}: no readable tokenizer (it has no vocabulary)")
         return cls(model, tokenizer, **options)
 
     @property
@@ -145,7 +147,15 @@ class LanguagePolicy(nn.Module):
             values = self._values(hidden) if value else None
         return PolicyOutput(logp, entropies, values)
 
-    def clone_reference(self) -> ReferencePolicy:
+    def policy_parameters(self) -> list[nn.Parameter]:
+        """Trainable weights of the model: all of them, or the adapters."""
+        return [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+
+    def critic_parameters(self) -> list[nn.Parameter]:
+        """Weights of the value head, if there is one."""
+        return [] if self.value_head is None else list(self.value_head.parameters())
+
+    def frozen(self) -> ReferencePolicy:
         """The policy as it is now, frozen. With adapters no copy is made: it is the model without them."""
         if self.has_adapters:
             return ReferencePolicy(self, without_adapters=True)
@@ -171,10 +181,15 @@ class LanguagePolicy(nn.Module):
             else:
                 yield plain, tensor
 
-    def save(self, path: str | Path) -> None:
-        """Write the model (safetensors, adapters merged) and its tokenizer in Hugging Face format; no critic."""
+    def save(self, path: str | Path, card: str | None = None) -> None:
+        """Write the model (safetensors, adapters merged) and its tokenizer in Hugging Face format; no critic.
+
+        ``card``: text of the model card, ``README.md``.
+        """
         self.model.save_pretrained(path, state_dict=dict(self.weights()))
         self.tokenizer.save_pretrained(path)
+        if card is not None:
+            (Path(path) / "README.md").write_text(card, encoding="utf-8")
 
     @contextlib.contextmanager
     def adapters_disabled(self) -> Iterator[None]:
@@ -250,7 +265,7 @@ def native_bfloat16(device: torch.device | str) -> bool:
     """Whether this device multiplies bfloat16 matrices in hardware (AVX512-BF16 or AMX on CPU, Ampere or later)."""
     kind = torch.device(device).type
     if kind == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     if kind == "cpu":
         return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
     return False
@@ -276,12 +291,15 @@ def _recomputed_score_actions(*arguments: Any) -> tuple[Tensor, Tensor | None]:
 
 def _load_model(where: str) -> PreTrainedModel:
     try:
-        model, report = AutoModelForCausalLM.from_pretrained(where, dtype=torch.float32, output_loading_info=True)
+        loaded: Any = AutoModelForCausalLM.from_pretrained(where, dtype=torch.float32, output_loading_info=True)
     except Exception as error:
         raise InputError(f"model {where}: cannot be loaded ({_first_line(error)})") from error
+    model, report = loaded
     lacking = sorted(report["missing_keys"]) + sorted(str(key) for key in report["mismatched_keys"])
     if lacking:
-        raise InputError(f"model {where}: weights lack {len(lacking)} tensors that the config asks for, first {lacking[0]}")
+        raise InputError(
+            f"model {where}: weights lack {len(lacking)} tensors that the config asks for, first {lacking[0]}"
+        )
     return cast(PreTrainedModel, model)
 
 

@@ -45,12 +45,14 @@ class SamplingParams:
         if self.max_new_tokens < 1:
             raise InputError(f"max_new_tokens must be at least 1, got {self.max_new_tokens}")
         if not (0 < self.temperature < math.inf):
-            raise InputError(f"temperature must be above 0 and finite, got {self.temperature} (greedy=True for the mode)")
+            raise InputError(
+                f"temperature must be above 0 and finite, got {self.temperature} (greedy=True for the mode)"
+            )
         if not (0 < self.top_p <= 1):
             raise InputError(f"top_p must lie in (0, 1], got {self.top_p}")
         if self.top_k < 0:
             raise InputError(f"top_k must be at least 0, got {self.top_k}")
-        if isinstance(self.stop, str) or not all(self.stop):
+        if not isinstance(self.stop, tuple) or not all(self.stop):
             raise InputError(f"stop must be a tuple of non-empty strings, got {self.stop!r}")
 
 

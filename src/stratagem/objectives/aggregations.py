@@ -19,8 +19,8 @@ class TokenMean(Aggregation):
     """``sum_t l_t / N``: every token counts the same (DAPO, arXiv 2503.14476, eq. 12)."""
 
     def weights(self, x: Experience) -> Float[Tensor, " tokens"]:
-        learnable = x.learnable().float()
-        return learnable / learnable.sum().clamp(min=1)
+        length = _learnable_length(x)
+        return _to_learnable((1.0 / length.sum().clamp(min=1)).expand(x.trajectories), x)
 
 
 @dataclass(frozen=True)
@@ -31,10 +31,8 @@ class SequenceMean(Aggregation):
     """
 
     def weights(self, x: Experience) -> Float[Tensor, " tokens"]:
-        learnable = x.learnable()
-        length = x.trajectory_of_token.sum(learnable)
-        per_trajectory = 1.0 / (length.clamp(min=1) * _counted(length))
-        return x.trajectory_of_token.spread(per_trajectory) * learnable
+        length = _learnable_length(x)
+        return _to_learnable(1.0 / (length.clamp(min=1) * _counted(length)), x)
 
 
 @dataclass(frozen=True)
@@ -42,8 +40,7 @@ class SequenceSum(Aggregation):
     """``mean_i sum_t l_it``: the policy-gradient theorem's own weight, the return of whole trajectories."""
 
     def weights(self, x: Experience) -> Float[Tensor, " tokens"]:
-        learnable = x.learnable()
-        return learnable / _counted(x.trajectory_of_token.sum(learnable))
+        return _to_learnable((1.0 / _counted(_learnable_length(x))).expand(x.trajectories), x)
 
 
 @dataclass(frozen=True)
@@ -56,10 +53,20 @@ class FixedLength(Aggregation):
     length: Annotated[int, Ge(1)] = 1024
 
     def weights(self, x: Experience) -> Float[Tensor, " tokens"]:
-        learnable = x.learnable()
-        return learnable / (_counted(x.trajectory_of_token.sum(learnable)) * self.length)
+        return _to_learnable((1.0 / (_counted(_learnable_length(x)) * self.length)).expand(x.trajectories), x)
+
+
+def _learnable_length(x: Experience) -> Tensor:
+    """Tokens that may train, by trajectory."""
+    return x.trajectory_of_token.size() if x.mask is None else x.trajectory_of_token.sum(x.mask)
 
 
 def _counted(length: Tensor) -> Tensor:
     """How many trajectories have a token that may train (at least 1, so that an empty batch has loss 0)."""
-    return (length > 0).sum().clamp(min=1).to(torch.float32)
+    return (length > 0).sum().clamp(min=1)
+
+
+def _to_learnable(weight: Tensor, x: Experience) -> Float[Tensor, " tokens"]:
+    """The weight of its trajectory for every token that may train, 0 for the others."""
+    weights = x.trajectory_of_token.spread(weight)
+    return weights if x.mask is None else torch.where(x.mask, weights, 0.0)

@@ -52,7 +52,7 @@ class Clip(Gate):
         return torch.where(advantage < 0, torch.maximum(surrogate, self.dual * advantage), surrogate)
 
     def binds(self, ratio: Tensor, advantage: Tensor) -> Bool[Tensor, " tokens"]:
-        bound = torch.where(advantage > 0, ratio > 1 + self.high, (advantage < 0) & (ratio < 1 - self.low))
+        bound = (ratio - ratio.clamp(1 - self.low, 1 + self.high)) * advantage > 0
         return bound if self.dual is None else bound | ((advantage < 0) & (ratio > self.dual))
 
 
@@ -71,7 +71,7 @@ class ClippedWeight(Gate):
         return ratio.detach().clamp(self._lowest(), 1 + self.high) * advantage * out.logp
 
     def binds(self, ratio: Tensor, advantage: Tensor) -> Bool[Tensor, " tokens"]:
-        return (ratio < self._lowest()) | (ratio > 1 + self.high)
+        return ratio != ratio.clamp(self._lowest(), 1 + self.high)
 
     def _lowest(self) -> float:
         return 0.0 if self.low is None else 1 - self.low

@@ -19,9 +19,10 @@ from stratagem.parts import Aggregation, Correction, Gate, Objective, Ratio, Reg
 
 @dataclass(frozen=True)
 class ValueLoss(Objective):
-    """``weight / 2 mean max((V - G)^2, (clip(V, V_old - clip, V_old + clip) - G)^2)`` with ``G`` the advantage's value target.
+    """``weight / 2 mean max((V - G)^2, (clip(V, V_old - clip, V_old + clip) - G)^2)``, ``G`` the advantage's target.
 
-    weight: of this loss beside the policy's.  clip: bound on the move of a value in one update (arXiv 1707.06347's released code); None: no clipping.
+    weight: of this loss beside the policy's.  clip: bound on the move of a value in one update (the code released with
+    arXiv 1707.06347); None: no clipping.
 
     Metrics: ``value_loss`` (unweighted) and ``value_clip_fraction``.
     """
@@ -33,6 +34,8 @@ class ValueLoss(Objective):
     aggregation: Aggregation = TokenMean()
 
     def __call__(self, out: PolicyOutput, x: Experience) -> Loss:
+        if x.mask is not None:
+            out = out.where(x.mask)
         if out.value is None or x.value is None or x.value_target is None:
             raise ValueError("the value loss needs the policy's value, x.value and x.value_target")
         error = (out.value - x.value_target).square()
@@ -68,10 +71,13 @@ class PolicyGradient(Objective):
     def __call__(self, out: PolicyOutput, x: Experience) -> Loss:
         if x.advantage is None:
             raise ValueError("the policy gradient needs x.advantage; recipe.prepare(x) sets it")
+        if x.mask is not None:
+            out = out.where(x.mask)
         weights = x.piece_of(self.aggregation.weights(x.whole))
+        kept = weights != 0
 
         def total(values: Tensor) -> Tensor:
-            return torch.where(weights != 0, weights * values, 0.0).sum()
+            return torch.where(kept, weights * values, 0.0).sum()
 
         ratio = self.ratio(out, x)
         surrogate = self.gate(ratio, x.advantage, out, x)
@@ -80,25 +86,33 @@ class PolicyGradient(Objective):
             correction = self.correction(out, x)
             surrogate = correction * surrogate
             metrics["correction"] = total(correction)
-        loss = policy_loss = -total(surrogate)
+        loss = -total(surrogate)
+        metrics["policy_loss"] = loss.detach()
         if self.regularizer is not None:
             penalty = total(self.regularizer(out, x))
             loss = loss + penalty
             metrics["regularizer"] = penalty.detach()
-        with torch.no_grad():
-            # The share of tokens is wanted whatever the weights add up to.
-            share = torch.where(weights != 0, 1.0, 0.0) / x.whole.learnable().sum().clamp(min=1)
-            metrics["policy_loss"] = policy_loss.detach()
-            metrics["clip_fraction"] = (share * self.gate.binds(ratio, x.advantage)).sum()
-            metrics["ratio"] = (share * ratio).sum()
-            kl = kl_estimate(log_ratio(out, x), "k3")
-            metrics["kl_old"] = torch.where(share > 0, share * kl, 0.0).sum()
-            if out.entropy is not None:
-                metrics["entropy"] = torch.where(share > 0, share * out.entropy, 0.0).sum()
+        metrics |= self._shares(out, x, ratio.detach(), kept)
         if self.critic is not None:
             critic = self.critic(out, x)
             loss, metrics = loss + critic.loss, metrics | dict(critic.metrics)
         return Loss(loss, metrics)
+
+    @torch.no_grad()
+    def _shares(self, out: PolicyOutput, x: Experience, ratio: Tensor, kept: Tensor) -> dict[str, Tensor]:
+        """Figures in which every token counts the same, whatever the weights add up to."""
+        assert x.advantage is not None
+        tokens = torch.count_nonzero(x.whole.learnable()).clamp(min=1)
+
+        def share(values: Tensor) -> Tensor:
+            return torch.where(kept, values, 0.0).sum() / tokens
+
+        shares = {
+            "clip_fraction": torch.count_nonzero(self.gate.binds(ratio, x.advantage) & kept) / tokens,
+            "ratio": share(ratio),
+            "kl_old": share(kl_estimate(log_ratio(out, x), "k3")),
+        }
+        return shares if out.entropy is None else shares | {"entropy": share(out.entropy)}
 
     def has_signal(self, x: Experience) -> bool:
         if self.regularizer is not None or self.critic is not None:

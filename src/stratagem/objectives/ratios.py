@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -24,14 +24,14 @@ def log_ratio(out: PolicyOutput, x: Experience, denominator: Denominator = "old"
     Without ``old_logp`` the policy has not moved since sampling: the ratio is 1 and only its gradient is left.
     """
     reference = x.old_logp if denominator == "old" else x.behavior_logp
-    if reference is None:
-        reference = out.logp.detach()
-    return out.logp - reference
+    if reference is None and denominator == "behavior":
+        raise ValueError("the ratio to the behaviour policy needs behavior_logp")
+    return out.logp - (out.logp.detach() if reference is None else reference)
 
 
 def bounded_exp(log_value: Tensor) -> Tensor:
     """``exp`` of a log-ratio clamped to ``LOG_RATIO_LIMIT``."""
-    return log_value.clamp(-LOG_RATIO_LIMIT, LOG_RATIO_LIMIT).exp()
+    return log_value.clamp(-LOG_RATIO_LIMIT, LOG_RATIO_LIMIT).exp_()
 
 
 @dataclass(frozen=True)
@@ -42,9 +42,10 @@ class TokenRatio(Ratio):
     engine mismatch: one gate for both effects).
     """
 
-    requires: ClassVar[frozenset[str]] = frozenset({"old_logp"})
-
     denominator: Denominator = "old"
+
+    def needs(self) -> frozenset[str]:
+        return frozenset({f"{self.denominator}_logp"})
 
     def __call__(self, out: PolicyOutput, x: Experience) -> Float[Tensor, " tokens"]:
         return bounded_exp(log_ratio(out, x, self.denominator))
@@ -59,12 +60,15 @@ class GeometricMeanRatio(Ratio):
     unit: ``trajectory`` (GSPO) or ``turn``.
     """
 
-    requires: ClassVar[frozenset[str]] = frozenset({"old_logp"})
-
     unit: Literal["turn", "trajectory"] = "trajectory"
     denominator: Denominator = "old"
 
+    def needs(self) -> frozenset[str]:
+        return frozenset({f"{self.denominator}_logp"})
+
     def __call__(self, out: PolicyOutput, x: Experience) -> Float[Tensor, " tokens"]:
-        unit, learnable = x.level_of_token(self.unit), x.learnable()
-        total = unit.sum(torch.where(learnable, log_ratio(out, x, self.denominator), 0.0))
-        return unit.spread(bounded_exp(total / unit.sum(learnable).clamp(min=1)))
+        unit, log_ratios = x.level_of_token(self.unit), log_ratio(out, x, self.denominator)
+        if x.mask is None:
+            return unit.spread(bounded_exp(unit.mean(log_ratios)))
+        total = unit.sum(torch.where(x.mask, log_ratios, 0.0))
+        return unit.spread(bounded_exp(total / unit.sum(x.mask).clamp(min=1)))

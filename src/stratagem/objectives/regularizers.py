@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -25,7 +24,7 @@ def kl_estimate(log_ratio: Float[Tensor, " tokens"], estimator: KLEstimator) -> 
         return log_ratio
     if estimator == "k2":
         return log_ratio.square() / 2
-    return torch.expm1(-log_ratio.clamp(-20, 20)) + log_ratio
+    return log_ratio.clamp(-20, 20).neg_().expm1_() + log_ratio
 
 
 @dataclass(frozen=True)

@@ -64,7 +64,7 @@ def sft(learning_rate: float = 1e-3) -> Recipe:
     base="sft",
 )
 def rejection_sft(threshold: float = 1.0) -> Recipe:
-    """Rejection-sampling fine-tuning: maximum likelihood on the policy's own trajectories of return >= ``threshold``."""
+    """Rejection-sampling fine-tuning: maximum likelihood on own trajectories whose return is at least ``threshold``."""
     return Recipe(
         name="rejection_sft",
         base="sft",
@@ -307,7 +307,7 @@ def cispo(high: float = 4.0) -> Recipe:
     base="grpo",
 )
 def decoupled_ppo(cap: float = math.inf) -> Recipe:
-    """The old policy clips, the behaviour policy corrects: ``-sg(pi_old / mu) min(r A, clip(r) A)``, on group advantages.
+    """The old policy clips, the behaviour policy corrects: ``-sg(pi_old / mu) min(r A, clip(r) A)``, with GRPO's ``A``.
 
     ``cap`` bounds the behaviour weight; infinity is the paper's.
     """
@@ -316,9 +316,7 @@ def decoupled_ppo(cap: float = math.inf) -> Recipe:
         base="grpo",
         sampler=Rollouts(),
         advantage=GroupStandardized(),
-        objective=PolicyGradient(
-            gate=Clip(), aggregation=SequenceMean(), correction=TruncatedImportance(high=cap)
-        ),
+        objective=PolicyGradient(gate=Clip(), aggregation=SequenceMean(), correction=TruncatedImportance(high=cap)),
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
+import torch
 from annotated_types import Ge, Gt
 
 from stratagem.errors import InputError
@@ -42,7 +43,7 @@ class OverlongPenalty(Reward):
 
 @dataclass(frozen=True)
 class KLPenalty(Reward):
-    """``r_t <- r_t - coefficient * k(log pi - log ref)`` at every token: KL in the reward, not in the loss.
+    """``r_t <- r_t - coefficient * k(log pi - log ref)`` at every token that may train: KL in the reward, not the loss.
 
     ``pi`` is the policy the update starts from (``old_logp``; ``behavior_logp`` where that was not computed).
     """
@@ -57,4 +58,6 @@ class KLPenalty(Reward):
         if sampled is None or x.ref_logp is None:
             raise ValueError("the KL penalty needs ref_logp, and old_logp or behavior_logp")
         penalty = -self.coefficient * kl_estimate(sampled - x.ref_logp, self.estimator)
+        if x.mask is not None:
+            penalty = torch.where(x.mask, penalty, 0.0)
         return x.replace(token_reward=penalty if x.token_reward is None else x.token_reward + penalty)

@@ -1,4 +1,4 @@
-"""What to roll out: groups of episodes by the policy, groups that must disagree, segments of a fixed length, demonstrations."""
+"""What to roll out: groups of episodes, groups that must disagree, segments of a fixed length, demonstrations."""
 
 from __future__ import annotations
 
@@ -25,6 +25,10 @@ class Rollouts(Sampler):
     top_p: Annotated[float, Gt(0), Le(1)] = 1.0
     top_k: Annotated[int, Ge(0)] = 0
     refill_rounds: Annotated[int, Ge(0)] = 1
+
+    @property
+    def policy_temperature(self) -> float:
+        return self.temperature
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from stratagem.parts import Schedule
 class LinearRamp(Schedule):
     """``knob = start + (end - start) * clip((step - begin) / steps, 0, 1)``.
 
-    knob: dotted path into the recipe, such as ``optimization.learning_rate``.  begin, steps: in batches, counted from 0.
+    knob: dotted path into the recipe, such as ``optimization.learning_rate``.  begin, steps: in batches, from 0.
     """
 
     knob: str

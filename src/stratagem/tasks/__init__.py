@@ -1,1 +1,25 @@
-"""Tasks."""
+"""What a policy is trained and evaluated on: the task contract, the built-in tasks and the registry of all names."""
+
+from stratagem.tasks.calculator import CalculatorTask
+from stratagem.tasks.jsonl import JsonlTask
+from stratagem.tasks.key_door import KeyDoorTask
+from stratagem.tasks.registry import TaskCard, known, make
+from stratagem.tasks.sokoban import SokobanTask
+from stratagem.tasks.task import CheckReport, Environment, Observation, Split, Step, Task, state_key
+
+__all__ = [
+    "CalculatorTask",
+    "CheckReport",
+    "Environment",
+    "JsonlTask",
+    "KeyDoorTask",
+    "Observation",
+    "SokobanTask",
+    "Split",
+    "Step",
+    "Task",
+    "TaskCard",
+    "known",
+    "make",
+    "state_key",
+]

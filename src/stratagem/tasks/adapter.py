@@ -10,7 +10,7 @@ from stratagem.tasks.task import Split
 
 
 def require(module: str, extra: str) -> Any:
-    """Import ``module`` now that it is needed; the ``InputError`` when it is missing names the extra that installs it."""
+    """Import ``module`` when it is needed; an ``InputError`` names the extra that installs it where it is missing."""
     try:
         return importlib.import_module(module)
     except ImportError as missing:

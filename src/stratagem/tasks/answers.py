@@ -32,10 +32,10 @@ class Verifier(Protocol):
 
 
 class ExactText:
-    """1 when the response's final answer equals the reference after :func:`normalised`, else 0."""
+    """1 when the final answers of response and reference are equal after :func:`normalised`, else 0."""
 
     def score(self, response: str, record: Record) -> float:
-        return float(normalised(final_answer(response)) == normalised(record["answer"]))
+        return float(normalised(final_answer(response)) == normalised(final_answer(record["answer"])))
 
     def solution(self, record: Record) -> str:
         return str(record["answer"])
@@ -70,8 +70,12 @@ class ExactNumber(ExactText):
 
 
 def normalised(text: str) -> str:
-    """``text`` in lower case, with single spaces, without surrounding quotes and the full stop at its end."""
-    return " ".join(text.casefold().split()).strip("\"'`").removesuffix(".").strip()
+    """``text`` in lower case, with single spaces, without quotes around it and full stops behind it.
+
+    Text that holds nothing else keeps its quotes and full stops.
+    """
+    plain = " ".join(text.casefold().split())
+    return plain.lstrip(" \"'`").rstrip(" \"'`.") or plain
 
 
 def final_answer(response: str) -> str:

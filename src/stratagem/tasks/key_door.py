@@ -20,7 +20,8 @@ from stratagem.tasks.task import Split, state_key
 class Layout(NamedTuple):
     """Where things are. The rooms are the columns west and east of the column ``wall``, which is open at ``door``.
 
-    ``size`` counts the cells of a side inside the outer wall. ``agent`` and ``key`` lie west of the wall, ``goal`` east.
+    ``size`` counts the cells of a side inside the outer wall. ``agent`` and ``key`` lie west of the wall, ``goal`` lies
+    east of it.
     """
 
     size: int
@@ -112,7 +113,7 @@ class KeyDoorTask(GridTask[KeyDoorState]):
     name = "key_door"
     description = "take the key, open the door between two rooms, reach the goal"
     max_new_tokens = 8
-    system = "Take the key, open the door, reach the goal. Answer with one word: north, south, east, west, take or open."
+    system = "Take the key, open the door, reach the goal. Say one word: north, south, east, west, take or open."
 
     def __post_init__(self) -> None:
         validate(self)

@@ -170,7 +170,7 @@ def _text_field(side: str, schema: dict[str, Any], wanted: str | None) -> str:
     if wanted in properties:
         return str(wanted)
     if wanted is None and len(texts) == 1:
-        return texts[0]
+        return str(texts[0])
     problem = "must be named" if wanted is None else f"{wanted!r} does not exist"
     raise InputError(f"task openenv: the {side} field {problem}; text fields: {', '.join(texts) or 'none'}")
 

@@ -52,7 +52,7 @@ class SokobanWorld(GridWorld[SokobanState]):
 
     @classmethod
     def parse(cls, drawing: str, view: View = "grid") -> SokobanWorld:
-        """A world from the usual drawing: ``#`` wall, ``@`` agent, ``$`` box, ``.`` goal, ``*`` ``+`` both, ``-`` floor."""
+        """A world from a drawing in the marks of :class:`SokobanTask`; an unusable one raises :class:`InputError`."""
         cells = {(x, y): mark for y, row in enumerate(drawing.split()) for x, mark in enumerate(row)}
         marked = {marks: tuple(sorted(cell for cell, mark in cells.items() if mark in marks)) for marks in _MARKS}
         floor, goals, boxes, agents = marked.values()
@@ -97,19 +97,22 @@ class SokobanWorld(GridWorld[SokobanState]):
         return pushes
 
     def _draw(self, state: SokobanState) -> str:
-        width = 2 + max(x for x, _ in self.room.floor)
-        height = 2 + max(y for _, y in self.room.floor)
-        return "\n".join("".join(self._mark((x, y), state) for x in range(-1, width)) for y in range(-1, height))
+        empty, place = self._empty
+        drawing = list(empty)
+        for box in state.boxes:
+            drawing[place[box]] = "*" if box in self.room.goals else "$"
+        drawing[place[state.agent]] = "+" if state.agent in self.room.goals else "@"
+        return "".join(drawing)
 
-    def _mark(self, cell: Cell, state: SokobanState) -> str:
-        if cell not in self.floor:
-            return "#"
-        on_goal = cell in self.room.goals
-        if cell == state.agent:
-            return "+" if on_goal else "@"
-        if cell in state.boxes:
-            return "*" if on_goal else "$"
-        return "." if on_goal else "-"
+    @cached_property
+    def _empty(self) -> tuple[str, dict[Cell, int]]:
+        """The room drawn without boxes and agent, and where in the drawing each cell of its floor is."""
+        across, down = zip(*self.room.floor, strict=True)
+        left, top = min(across) - 1, min(down) - 1
+        columns, rows = range(left, max(across) + 2), range(top, max(down) + 2)
+        marks = dict.fromkeys(self.room.floor, "-") | dict.fromkeys(self.room.goals, ".")
+        drawing = "\n".join("".join(marks.get((x, y), "#") for x in columns) for y in rows)
+        return drawing, {(x, y): (y - top) * (len(columns) + 1) + x - left for x, y in self.room.floor}
 
     def _relate(self, state: SokobanState) -> str:
         boxes = [f"box {relative(state.agent, box)}" for box in state.boxes]
@@ -130,14 +133,14 @@ class SokobanTask(GridTask[SokobanState]):
     starting from the solved position and pulling boxes away at random, within ``max_turns`` moves, so that it can be
     solved within them; at the start no box stands on a goal.
 
-    ``size``: cells of a side inside the outer wall, 4 to 12. ``boxes``: 1 to 5. ``view``: ``grid`` draws the room
+    ``size``: cells of a side inside the outer wall, 4 to 8. ``boxes``: 1 to 3. ``view``: ``grid`` draws the room
     (``#`` wall, ``@`` agent, ``$`` box, ``.`` goal, ``*`` box on goal, ``+`` agent on goal, ``-`` floor); ``relative``
     tells in words where boxes and goals are as seen from the agent and which of the four cells next to it are wall.
     ``max_turns``: 4 to 1000. ``step_cost``: subtracted from the reward at every action, 0 to 1.
     """
 
-    size: Annotated[int, Field(ge=4, le=12)] = 6
-    boxes: Annotated[int, Field(ge=1, le=5)] = 1
+    size: Annotated[int, Field(ge=4, le=8)] = 6
+    boxes: Annotated[int, Field(ge=1, le=3)] = 1
     view: View = "grid"
     max_turns: Annotated[int, Field(ge=4, le=1000)] = 32
     step_cost: Annotated[float, Field(ge=0, le=1)] = 0.0
@@ -145,7 +148,7 @@ class SokobanTask(GridTask[SokobanState]):
     name = "sokoban"
     description = "push every box onto a goal"
     max_new_tokens = 8
-    system = "Push every box onto a goal. Answer with one word: north, south, east or west."
+    system = "Push every box onto a goal. Say one word: north, south, east or west."
 
     def __post_init__(self) -> None:
         validate(self)
@@ -165,7 +168,8 @@ class SokobanTask(GridTask[SokobanState]):
         floor = tuple(cell for cell in cells if cell not in walls)
         *placed, agent = random.sample(floor, self.boxes + 1)
         goals = tuple(sorted(placed))
-        start = _played_backwards(random, frozenset(floor), goals, agent, self.max_turns)
+        moves = min(self.max_turns, _LONGEST_PLAY)
+        start = _played_backwards(random, frozenset(floor), goals, agent, moves)
         if not set(start.boxes).isdisjoint(goals):
             return None
         return SokobanWorld(Room(floor, goals, start.boxes, start.agent), self.view)
@@ -173,6 +177,8 @@ class SokobanTask(GridTask[SokobanState]):
 
 _CELLS_PER_WALL = 12
 _LONGEST_PULL = 4
+_LONGEST_PLAY = 60
+"""Moves of backward play: more of them make rooms whose shortest solution takes minutes to find."""
 
 
 def from_spec(argument: str | None, options: Mapping[str, str]) -> SokobanTask:

@@ -48,4 +48,4 @@ def draw(
         instance = generate(seeded(*stream, split, index, attempt))
         if instance is not None and split_of(key(instance)) == split:
             return instance
-    raise InputError(f"task {stream[0]!r}: {_ATTEMPTS} draws gave no {split} episode; its options leave too few instances")
+    raise InputError(f"task {stream[0]!r}: {_ATTEMPTS} draws gave no {split} episode; its options allow too few")

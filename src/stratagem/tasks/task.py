@@ -6,7 +6,7 @@ import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Protocol
 
 Split = Literal["train", "test"]
 
@@ -70,6 +70,17 @@ class CheckReport:
     episodes: int
     solutions_accepted: int
     corruptions_rejected: int
+
+
+class AnyTask(Protocol):
+    """What every task says of itself, of whatever kind. ``family`` decides which policies can act in it."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def description(self) -> str: ...
+    @property
+    def family(self) -> str: ...
 
 
 class Task(ABC):

@@ -40,6 +40,7 @@ class TextGymnasiumTask(Task):
     max_new_tokens: Annotated[int, Field(ge=1)] = 64
 
     name = "textgym"
+    description = "a Gymnasium environment whose observations and actions are text"
 
     def __post_init__(self) -> None:
         validate(self)
@@ -53,7 +54,6 @@ class TextGymnasiumTask(Task):
             if not isinstance(space, gymnasium.spaces.Text):
                 raise InputError(f"Gymnasium environment {self.id!r} has {space} {what}; textgym needs a Text space")
         object.__setattr__(self, "name", f"textgym:{self.id}")
-        object.__setattr__(self, "description", f"Gymnasium: {self.id}")
 
     def environment(self, split: Split, index: int) -> Environment:
         """A new environment, reset with this episode's seed."""

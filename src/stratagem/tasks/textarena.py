@@ -40,6 +40,7 @@ class TextArenaTask(Task):
     max_new_tokens: Annotated[int, Field(ge=1)] = 64
 
     name = "textarena"
+    description = "a TextArena game for one player"
 
     def __post_init__(self) -> None:
         validate(self)
@@ -48,15 +49,13 @@ class TextArenaTask(Task):
         if self.id not in games:
             raise unknown("TextArena game", self.id, games)
         object.__setattr__(self, "name", f"textarena:{self.id}")
-        object.__setattr__(self, "description", f"TextArena: {self.id}")
-        episode = self.environment("train", 0)
         try:
-            episode.reset()
-        except (AssertionError, ValueError, TypeError) as refusal:
-            raise InputError(f"TextArena game {self.id!r} cannot be played by one player: {refusal}") from refusal
-        finally:
-            episode.close()
-        if not isinstance(episode.state, library.SinglePlayerState):
+            game = self.environment("train", 0)
+            game.reset()
+        except (AssertionError, LookupError, TypeError, ValueError) as refusal:
+            reason = " ".join(str(refusal).split())[:200]
+            raise InputError(f"TextArena game {self.id!r} does not start with one player: {reason}") from refusal
+        if not isinstance(game.state, library.SinglePlayerState):
             raise InputError(f"TextArena game {self.id!r} is not for one player")
 
     def environment(self, split: Split, index: int) -> TextArenaGame:

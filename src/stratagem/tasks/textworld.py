@@ -18,7 +18,6 @@ from stratagem.tasks.options import configure, validate
 from stratagem.tasks.splits import draw, seeded
 from stratagem.tasks.task import Environment, Observation, Split, Step, Task, state_key
 
-_LEVELS = {1: "a locked box", 2: "a locked door", 3: "a key in another room, a locked door and a box behind it"}
 _OPPOSITE = {"north": "south", "south": "north", "east": "west", "west": "east"}
 _GOALS = ("gem", "coin", "egg", "book")
 _TURNS = {1: 10, 2: 12, 3: 16}
@@ -45,12 +44,12 @@ class TextWorldTask(Task):
     distractors: Annotated[int, Field(ge=0, le=4)] = 1
 
     name = "textworld"
+    description = "find the key, open what is locked and take the goal, in a generated text game"
     max_new_tokens = 12
 
     def __post_init__(self) -> None:
         _engine()
         validate(self)
-        object.__setattr__(self, "description", f"TextWorld: a generated quest with {_LEVELS[self.level]}")
         object.__setattr__(self, "max_turns", _TURNS[self.level])
 
     def environment(self, split: Split, index: int) -> TextWorldGame:
@@ -70,8 +69,8 @@ class TextWorldTask(Task):
 
         With probability ``habit`` in [0, 1], drawn once per episode from ``seed``, it tries to open the locked thing
         without the key until the episode is over; otherwise it follows the solution. The habit shows from the first
-        command on: a model warm-started on such demonstrations succeeds in about a share ``1 - habit`` of its samples,
-        and with ``habit`` above one half fails when it acts greedily, although it reads that the thing is locked.
+        command on, so that a faithful imitator succeeds in a share ``1 - habit`` of its samples and, with ``habit``
+        above one half, fails when it acts greedily, although it reads that the thing is locked.
         """
         if not 0 <= habit <= 1:
             raise InputError(f"task {self.name!r}: habit={habit!r} is not allowed; it is a probability, 0 to 1")
@@ -86,7 +85,7 @@ class TextWorldTask(Task):
 
 
 class TextWorldGame(Environment):
-    """One game. The state key is a hash of all facts that are true."""
+    """One game. The state key is a hash of the goal and of all facts that are true."""
 
     def __init__(self, quest: _Quest) -> None:
         self._quest = quest
@@ -108,6 +107,10 @@ class TextWorldGame(Environment):
     def policy(self) -> list[str]:
         """The commands that win from here, by TextWorld's quest policy; empty when the game is over."""
         return _commands(self._progress.winning_policy or ())
+
+    def commands(self) -> list[str]:
+        """Every command that is possible now, sorted."""
+        return sorted(_possible(self._progress.valid_actions))
 
     def _observe(self, prefix: str = "") -> Observation:
         facts = list(self._progress.state.facts)

@@ -6,7 +6,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from types import SimpleNamespace
 from typing import Annotated, Any
@@ -37,7 +37,11 @@ def from_spec(argument: str | None, options: Mapping[str, str]) -> VerifiersTask
         taskset = {name: _value(text) for name, text in options.items() if name not in _OWN}
         config = library.resolve_env_config({"id": options.get("env", ""), "taskset": {"id": argument, **taskset}})
         environment = library.load_environment(config)
-    except (ImportError, AttributeError, TypeError, ValidationError) as refusal:
+    except ValidationError as refusal:
+        wrong = refusal.errors()[0]
+        where = ".".join(map(str, wrong["loc"]))
+        raise InputError(f"task verifiers:{argument}: {where}: {wrong['msg']}, got {wrong['input']!r}") from refusal
+    except (ImportError, AttributeError, TypeError, ValueError) as refusal:
         raise InputError(f"task verifiers:{argument}: {' '.join(str(refusal).split())}") from refusal
     own = {name: text for name, text in options.items() if name in _OWN and name != "env"}
     return VerifiersTask(environment, **own)  # type: ignore[arg-type]  # validated and converted on construction
@@ -61,6 +65,10 @@ class VerifiersTask(Task):
     success: float = 1.0
     max_turns: Annotated[int, Field(ge=1)] = 32
     max_new_tokens: Annotated[int, Field(ge=1)] = 128
+    tasks: _Splits = field(init=False, repr=False)
+
+    name = "verifiers"
+    description = "an environment of the verifiers library"
 
     def __post_init__(self) -> None:
         validate(self)
@@ -69,15 +77,13 @@ class VerifiersTask(Task):
         _refuse(first, self.source.taskset)
         rewards = [hook.__name__ for hook in first.hooks("reward")]
         judges = [judge.reward_name for judge in first.plugged_judges()]
-        object.__setattr__(self, "_tasks", tasks)
+        object.__setattr__(self, "tasks", tasks)
         object.__setattr__(self, "reward_names", ("reward", *rewards, *judges))
         object.__setattr__(self, "name", f"verifiers:{self.source.config.env_id}")
-        object.__setattr__(self, "description", f"verifiers: {self.source.config.env_id}")
 
     def environment(self, split: Split, index: int) -> Environment:
         """An episode of the task with this number."""
-        tasks: _Splits = self._tasks  # type: ignore[attr-defined]  # set on construction
-        return _Episode(self, tasks.get(split, index))
+        return _Episode(self, self.tasks.get(split, index))
 
     def solution(self, split: Split, index: int) -> Iterator[str]:
         """Raises ``NotImplementedError``: verifiers' environments bring no solver."""

@@ -14,11 +14,19 @@ from stratagem.parts import Sampler
 from stratagem.recipe import Recipe
 
 
+class FrozenPolicy(Protocol):
+    """A policy that only says what it said before training."""
+
+    def __call__(self, x: Experience, temperature: float = 1.0) -> PolicyOutput:
+        """Log-probabilities of every action in ``x``, without gradients."""
+        ...
+
+
 class Policy(Protocol):
     """A policy that can be asked again about what it did."""
 
     def __call__(
-        self, x: Experience, *, temperature: float = 1.0, entropy: bool = False, value: bool = False
+        self, x: Experience, temperature: float = 1.0, entropy: bool = False, value: bool = False
     ) -> PolicyOutput:
         """Log-probabilities (and entropy, value) of every action in ``x``, with gradients, in row order."""
         ...
@@ -31,16 +39,16 @@ class Policy(Protocol):
         """Trainable parameters that only the value uses."""
         ...
 
-    def frozen(self) -> Policy:
+    def frozen(self) -> FrozenPolicy:
         """A copy that no longer moves, to measure KL against."""
         ...
 
-    def weights(self) -> Mapping[str, Tensor]:
-        """Everything learned, by name; what a checkpoint holds."""
+    def state_dict(self) -> dict[str, Any]:
+        """Everything learned, by name, as torch modules have it; what a checkpoint holds."""
         ...
 
-    def load_weights(self, weights: Mapping[str, Tensor]) -> None:
-        """Restore what :meth:`weights` returned. Raises ``InputError`` naming what does not fit."""
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> Any:
+        """Restore what :meth:`state_dict` returned. Raises ``RuntimeError`` when it does not fit."""
         ...
 
     def save(self, directory: Path, card: str) -> None:

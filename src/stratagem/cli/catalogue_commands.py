@@ -1,0 +1,99 @@
+"""``methods``, ``show`` and ``tasks``: what there is."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from stratagem import catalogue
+from stratagem.recipe import Recipe
+from stratagem.tasks import registry
+
+Json = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the application."""
+    app.command()(methods)
+    app.command()(show)
+    app.command()(tasks)
+
+
+def methods(
+    family: Annotated[str | None, typer.Option(help="Only this family.")] = None,
+    role: Annotated[str | None, typer.Option(help="Only techniques that change this part.")] = None,
+    as_json: Json = False,
+) -> None:
+    """List the techniques that work."""
+    cards = catalogue.cards(family, role)
+    if as_json:
+        print(json.dumps([_entry(card) for card in cards], indent=2))
+        return
+    table = Table("name", "family", "changes", "year", "arXiv", "title", box=None, pad_edge=False)
+    for card in cards:
+        table.add_row(card.name, card.family, ", ".join(card.roles), str(card.year), card.arxiv or "", card.title)
+    Console().print(table)
+
+
+def show(name: Annotated[str, typer.Argument(help="A technique of the catalogue.")], as_json: Json = False) -> None:
+    """Show a technique: its card, its parts, and how it differs from its base."""
+    card = catalogue.card(name)
+    built = card.build()
+    recipe = built if isinstance(built, Recipe) else None
+    base = catalogue.card(card.base).recipe() if card.base and recipe else None
+    changes = recipe.diff(base) if recipe and base else []
+    if as_json:
+        parts = recipe.flat() if recipe else {}
+        differences = [{"path": c.path, "before": c.before, "after": c.after} for c in changes]
+        print(json.dumps({**_entry(card), "summary": card.summary, "parts": parts, "diff": differences}, indent=2))
+        return
+    console = Console(highlight=False)
+    source = f"arXiv {card.arxiv}" if card.arxiv else "no arXiv identifier"
+    console.print(f"[bold]{card.name}[/bold]: {card.title} ({card.year}, {source})")
+    console.print(card.summary, markup=False)
+    if base is not None:
+        console.print(f"\n[bold]Against {card.base}[/bold]")
+        table = Table("field", str(card.base), card.name, box=None, pad_edge=False)
+        for change in changes:
+            table.add_row(change.path, _cell(change.before), _cell(change.after))
+        console.print(table)
+    if recipe is not None:
+        console.print("\n[bold]Parts[/bold] (change any with --set FIELD=VALUE)")
+        table = Table("field", "value", box=None, pad_edge=False)
+        for path, value in recipe.flat().items():
+            table.add_row(path, _cell(value))
+        console.print(table)
+
+
+def tasks(as_json: Json = False) -> None:
+    """List the tasks a policy can be trained on."""
+    cards = registry.known()
+    if as_json:
+        keys = ("name", "pattern", "description", "extra")
+        print(json.dumps([{key: getattr(card, key) for key in keys} for card in cards], indent=2))
+        return
+    table = Table("specification", "what", "needs", box=None, pad_edge=False)
+    for card in cards:
+        table.add_row(_cell(card.pattern), card.description, f"stratagem\\[{card.extra}]" if card.extra else "")
+    Console().print(table)
+
+
+def _entry(card: catalogue.Card) -> dict[str, Any]:
+    return {
+        "name": card.name,
+        "title": card.title,
+        "family": card.family,
+        "roles": list(card.roles),
+        "arxiv": card.arxiv,
+        "year": card.year,
+        "base": card.base,
+        "claim": None,
+    }
+
+
+def _cell(value: object) -> str:
+    return "-" if value is None else str(value).replace("[", "\\[")

@@ -1,0 +1,186 @@
+"""``train``, ``eval`` and ``pretrain``: what runs."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+import yaml
+from rich.console import Console
+from rich.table import Table
+
+from stratagem.cli.progress import progress_bar
+from stratagem.errors import InputError
+
+Seed = Annotated[int, typer.Option(min=0, help="Seed of every random choice.")]
+Precision = Annotated[str, typer.Option(help="float32, bfloat16, or auto (bfloat16 where it is native).")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the application."""
+    app.command()(train)
+    app.command("eval")(evaluate)
+    app.command()(pretrain)
+
+
+def train(
+    recipe: Annotated[str | None, typer.Argument(help="A technique of the catalogue, or a YAML file.")] = None,
+    task: Annotated[str | None, typer.Option(help="What to train on, such as key_door or gym:CartPole-v1.")] = None,
+    model: Annotated[str | None, typer.Option(help="Model folder or hub name; default: the tiny model.")] = None,
+    engine: Annotated[str, typer.Option(help="What samples text: hf.")] = "hf",
+    steps: Annotated[int | None, typer.Option(min=1, help="Batches to learn from.")] = None,
+    seed: Seed = 0,
+    values: Annotated[list[str] | None, typer.Option("--set", help="FIELD=VALUE; see stratagem show.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Run directory.")] = None,
+    resume: Annotated[Path | None, typer.Option(help="Continue the run in this directory.")] = None,
+    precision: Precision = "auto",
+    lora: Annotated[int | None, typer.Option(min=1, help="Rank of low-rank adapters.")] = None,
+    evaluate_every: Annotated[int, typer.Option(min=0, help="Batches between evaluations.")] = 10,
+    episodes: Annotated[int, typer.Option(min=0, help="Held-out episodes of an evaluation, in each mode.")] = 100,
+    checkpoint_every: Annotated[int, typer.Option(min=1, help="Batches between checkpoints.")] = 10,
+    concurrency: Annotated[int, typer.Option(min=1, help="Episodes played side by side.")] = 256,
+    timeout: Annotated[float, typer.Option(min=0.001, help="Seconds an environment may take for a step.")] = 30.0,
+    wandb: Annotated[str | None, typer.Option(help="Weights & Biases project.")] = None,
+) -> None:
+    """Train a policy with a recipe on a task, or continue a run."""
+    from stratagem import run
+    from stratagem.study.report import write_report
+    from stratagem.training.run_directory import RunDirectory
+
+    if resume is not None:
+        if recipe is not None or task is not None or values:
+            raise InputError("--resume continues a run as it was started: leave out recipe, --task and --set")
+        with progress_bar("training") as progress:
+            result = run.resume(resume, steps=steps, progress=progress)
+    else:
+        if recipe is None or task is None:
+            raise InputError("train needs a recipe and --task, or --resume with a run directory")
+        with progress_bar("training") as progress:
+            result = run.train(
+                recipe,
+                task,
+                model=model,
+                engine=engine,
+                precision=_precision(precision),
+                lora=lora,
+                values=parse_values(values or []),
+                out=out,
+                steps=steps,
+                seed=seed,
+                evaluate_every=evaluate_every,
+                evaluation_episodes=episodes,
+                checkpoint_every=checkpoint_every,
+                concurrency=concurrency,
+                timeout=timeout,
+                wandb=wandb,
+                progress=progress,
+            )
+    report = write_report([RunDirectory(result.directory)], result.directory / "report.html", "Training run")
+    console = Console(highlight=False)
+    if result.evaluations:
+        console.print(before_and_after([("", result.evaluations)]))
+    console.print(f"run: {result.directory}   report: {report}", markup=False)
+
+
+def evaluate(
+    source: Annotated[str, typer.Argument(help="Run directory, model folder, hub name, or tiny.")],
+    task: Annotated[str | None, typer.Option(help="By default the run's own.")] = None,
+    episodes: Annotated[int, typer.Option(min=1, help="Held-out episodes, in each mode.")] = 200,
+    seed: Seed = 0,
+    precision: Precision = "auto",
+    as_json: Annotated[bool, typer.Option("--json", help="Machine-readable output.")] = False,
+) -> None:
+    """Evaluate a run's best policy, or a model, on held-out episodes: sampled and greedy."""
+    from stratagem import run
+
+    results = run.evaluate(source, task, episodes=episodes, seed=seed, precision=_precision(precision))
+    if as_json:
+        print(json.dumps([dataclasses.asdict(result) for result in results], indent=2))
+        return
+    table = Table("mode", "episodes", "success", "mean return", "mean length", box=None, pad_edge=False)
+    for result in results:
+        row = dataclasses.asdict(result)
+        table.add_row(
+            result.mode,
+            str(result.episodes) + (f" ({result.failed} failed)" if result.failed else ""),
+            success_cell(row),
+            f"{result.mean_return:.3f}",
+            f"{result.mean_length:.1f}",
+        )
+    Console(highlight=False).print(table)
+
+
+def pretrain(
+    out: Annotated[Path, typer.Option(help="Folder for the model.")] = Path("tiny"),
+    steps: Annotated[int, typer.Option(min=1, help="Batches of demonstrations.")] = 300,
+    seed: Seed = 0,
+    habit: Annotated[float, typer.Option(min=0, max=1, help="Share of demonstrations with a bad habit.")] = 0.55,
+    tasks: Annotated[list[str] | None, typer.Option("--task", help="What to demonstrate; may be repeated.")] = None,
+    episodes: Annotated[int, typer.Option(min=1, help="Held-out episodes to score each task on.")] = 200,
+) -> None:
+    """Make the tiny base model: train it on generated demonstrations, score it, and write its model card."""
+    from stratagem.language import warm_start
+
+    with progress_bar("demonstrating") as progress:
+        scores = warm_start.make(
+            out, tasks or list(warm_start.TASKS), steps=steps, seed=seed, habit=habit, episodes=episodes, progress=progress
+        )
+    table = Table("task", "sampled", "greedy", box=None, pad_edge=False)
+    for task, score in scores.items():
+        table.add_row(task, *(success_cell(dataclasses.asdict(evaluation)) for evaluation in score))
+    Console(highlight=False).print(table)
+    print(f"model: {out}")
+
+
+def parse_values(pairs: list[str]) -> dict[str, Any]:
+    """``FIELD=VALUE`` pairs, values read as YAML. Raises :class:`InputError` for anything else."""
+    values = {}
+    for pair in pairs:
+        field, sign, text = pair.partition("=")
+        if not sign or not field:
+            raise InputError(f"--set {pair}: write FIELD=VALUE, such as sampler.group_size=4")
+        try:
+            values[field] = _number(yaml.safe_load(text))
+        except yaml.YAMLError:
+            raise InputError(f"--set {pair}: the value is not valid YAML") from None
+    return values
+
+
+def _number(value: object) -> object:
+    """YAML reads ``1e-3`` as text; people mean a number."""
+    if isinstance(value, str):
+        try:
+            return float(value)
+        except ValueError:
+            return value
+    return value
+
+
+def before_and_after(runs: list[tuple[str, list[dict[str, Any]]]]) -> Table:
+    """Held-out results before and after training, sampled and greedy, with 95 % intervals."""
+    table = Table("task", "mode", "before", "after", box=None, pad_edge=False)
+    for name, evaluations in runs:
+        for mode in ("sampled", "greedy"):
+            rows = [row for row in evaluations if row["mode"] == mode]
+            table.add_row(name, mode, success_cell(rows[0]), success_cell(rows[-1]))
+    return table
+
+
+def success_cell(row: dict[str, Any]) -> str:
+    """``0.47 [0.40, 0.54]``: success with its interval; the mean return where the task knows no success."""
+    low, high = row["interval"]
+    value = row["mean_return"] if row["success"] is None else row["success"]
+    if math.isnan(low):
+        return f"{value:.3g}"
+    digits = 1 if abs(value) >= 10 else 2
+    return f"{value:.{digits}f} \\[{low:.{digits}f}, {high:.{digits}f}]"
+
+
+def _precision(name: str) -> Any:
+    if name not in ("auto", "float32", "bfloat16"):
+        raise InputError(f"--precision {name}: must be auto, float32 or bfloat16")
+    return name

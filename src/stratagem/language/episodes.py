@@ -1,0 +1,129 @@
+"""Episodes as they are played and as they are learned from: lists while they grow, one packed Experience at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from itertools import chain
+from typing import Any
+
+import torch
+
+from stratagem.experience import Experience
+from stratagem.language.inputs import TokenInputs
+from stratagem.tasks.task import Observation, Step
+
+
+@dataclass
+class Turn:
+    """One action of an episode. ``logp`` is None when the policy did not sample it (a demonstration)."""
+
+    observation: Observation
+    read: list[int]
+    action: list[int]
+    logp: list[float] | None
+    text: str
+    version: int = 0
+    reward: float = 0.0
+    done: bool = False
+
+
+@dataclass
+class Episode:
+    """One conversation with an environment.
+
+    index: which start state of the task.  sample: which of its group.  seed: of everything sampled in it.
+    failure: why it is of no use (the environment raised or did not answer in time); None for a good one.
+    truncated: cut by a limit (turns, tokens, or the environment's own).
+    """
+
+    index: int
+    sample: int
+    seed: int
+    turns: list[Turn] = field(default_factory=list)
+    components: dict[str, float] = field(default_factory=dict)
+    success: bool = False
+    truncated: bool = False
+    failure: str | None = None
+
+    @property
+    def reward(self) -> float:
+        """Sum of the turn rewards."""
+        return sum(turn.reward for turn in self.turns)
+
+    @property
+    def length(self) -> int:
+        """Tokens the policy sampled."""
+        return sum(len(turn.action) for turn in self.turns)
+
+    def record(self, step: Step) -> None:
+        """Enter what the last action led to."""
+        turn = self.turns[-1]
+        turn.reward, turn.done = float(step.reward), step.done
+        for name, value in step.components.items():
+            self.components[name] = self.components.get(name, 0.0) + float(value)
+        if step.done:
+            self.success, self.truncated = step.success, step.truncated
+
+    def transcript(self) -> dict[str, Any]:
+        """The episode as a person reads it."""
+        messages: list[dict[str, Any]] = []
+        for turn in self.turns:
+            messages.append({"role": "user", "content": turn.observation.text})
+            messages.append({"role": "assistant", "content": turn.text, "reward": turn.reward})
+        outcome = {"reward": self.reward, "success": self.success, "truncated": self.truncated}
+        return {"episode": self.index, "sample": self.sample, **outcome, "failure": self.failure, "messages": messages}
+
+
+def to_experience(groups: Sequence[Sequence[Episode]], reward_names: tuple[str, ...], group_size: int) -> Experience:
+    """Pack groups of finished episodes; rows are the tokens the policy sampled (or a demonstrator wrote).
+
+    Every group needs at least one episode and every episode at least one turn. ``behavior_logp`` is set when all
+    actions were sampled. ``episode`` numbers are ``index * group_size + sample``.
+    """
+    episodes = list(chain.from_iterable(groups))
+    turns = [turn for episode in episodes for turn in episode.turns]
+    sampled = all(turn.logp is not None for turn in turns)
+    components = [[e.reward, *(e.components.get(name, 0.0) for name in reward_names[1:])] for e in episodes]
+    action_lengths = [len(turn.action) for turn in turns]
+    read_lengths = [len(turn.read) for turn in turns]
+    return Experience.from_lengths(
+        tokens_per_turn=action_lengths,
+        turns_per_trajectory=[len(episode.turns) for episode in episodes],
+        trajectories_per_group=[len(group) for group in groups],
+        action=_flat((turn.action for turn in turns), torch.int64),
+        behavior_logp=_flat((turn.logp or [] for turn in turns), torch.float32) if sampled else None,
+        version=torch.repeat_interleave(
+            torch.tensor([turn.version for turn in turns], dtype=torch.int64), torch.tensor(action_lengths)
+        ),
+        turn_reward=torch.tensor([turn.reward for turn in turns]),
+        turn_state=torch.tensor([turn.observation.state_key for turn in turns], dtype=torch.int64),
+        turn_role=torch.tensor([turn.observation.role for turn in turns], dtype=torch.int64),
+        turn_done=torch.tensor([turn.done for turn in turns]),
+        turn_observation_length=torch.tensor(read_lengths, dtype=torch.int64),
+        reward=torch.tensor(components),
+        reward_names=reward_names,
+        reward_weights=(1.0,) * len(reward_names),
+        success=torch.tensor([episode.success for episode in episodes]),
+        finished=torch.tensor([not episode.truncated for episode in episodes]),
+        truncated=torch.tensor([episode.truncated for episode in episodes]),
+        episode=torch.tensor([e.index * group_size + e.sample for e in episodes], dtype=torch.int64),
+        task_id=torch.tensor([group[0].index for group in groups], dtype=torch.int64),
+        inputs=_inputs(episodes, turns, read_lengths, action_lengths),
+    )
+
+
+def _inputs(
+    episodes: Sequence[Episode], turns: Sequence[Turn], read_lengths: list[int], action_lengths: list[int]
+) -> TokenInputs:
+    spans = torch.tensor([read_lengths, action_lengths]).T.reshape(-1)
+    is_action = torch.repeat_interleave(torch.arange(len(spans)) % 2 == 1, spans)
+    return TokenInputs(
+        token_ids=_flat(chain.from_iterable((turn.read, turn.action) for turn in turns), torch.int64),
+        lengths=torch.tensor([sum(len(t.read) + len(t.action) for t in e.turns) for e in episodes], dtype=torch.int64),
+        action_positions=torch.nonzero(is_action).squeeze(1),
+    )
+
+
+def _flat(pieces: Iterable[Sequence[float]], dtype: torch.dtype) -> torch.Tensor:
+    return torch.tensor(list(chain.from_iterable(pieces)), dtype=dtype)

@@ -1,0 +1,368 @@
+"""The in-process engine: batched decoding of a Hugging Face model, with a cache kept between the turns of a session."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any, cast
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from stratagem.errors import InputError, unknown
+from stratagem.language.attention import Layout, run_trunk
+from stratagem.language.engine import Completion, FinishReason, Request, WeightSource, copy_weights
+from stratagem.language.fused import fuse
+from stratagem.language.kv_cache import CachedSequences, KVCache, NextTokens
+from stratagem.language.policy import ComputeType, LanguagePolicy, native_bfloat16
+from stratagem.language.sampling import Sampler
+
+# A prefill is cut into pieces of at most this many new tokens and this many attention scores per head.
+_PREFILL_TOKENS = 2**14
+_PREFILL_SCORES = 2**24
+
+
+@dataclass(eq=False)
+class _Session:
+    """A conversation: its tokens, how many of them are in the cache, and in which row."""
+
+    row: int
+    tokens: list[int] = field(default_factory=list)
+    cached: int = 0
+
+
+@dataclass(eq=False)
+class _Turn:
+    """A request being served."""
+
+    request: Request
+    session: _Session
+    budget: int
+    ends: frozenset[int]
+    tokens: list[int] = field(default_factory=list)
+    logp: list[float] = field(default_factory=list)
+    finish_reason: FinishReason = "length"
+
+    @property
+    def ended_by_token(self) -> bool:
+        return bool(self.tokens) and self.tokens[-1] in self.ends
+
+
+class HFEngine:
+    """Serves a copy of a policy's weights (see :class:`~stratagem.language.engine.Engine`).
+
+    Sessions keep their keys and values between turns, so a turn computes only what is new; turns that finish leave
+    the running batch; openings that several new sessions share are computed once.
+
+    policy: whose model and tokenizer to serve; the engine has its own copy of the weights, adapters merged.
+    max_sessions: most sessions open at once.
+    dtype: compute type of the copy. "float32" agrees with a float32 learner to about 1e-6; "bfloat16" is faster where
+        native; "auto" takes the latter there.
+    version: of the policy's present weights.
+    """
+
+    def __init__(
+        self, policy: LanguagePolicy, *, max_sessions: int = 4096, dtype: ComputeType = "float32", version: int = 0
+    ) -> None:
+        if max_sessions < 1:
+            raise InputError(f"max_sessions must be at least 1, got {max_sessions}")
+        if dtype not in ("auto", "float32", "bfloat16"):
+            raise unknown("dtype", dtype, ("auto", "float32", "bfloat16"))
+        low = dtype == "bfloat16" or (dtype == "auto" and native_bfloat16(policy.device))
+        self._model = _served_copy(policy.model, torch.bfloat16 if low else torch.float32)
+        self._tokenizer = policy.tokenizer
+        self._fused = fuse(self._model)
+        self._head = cast(nn.Module, self._model.get_output_embeddings())
+        self._limit = int(self._model.config.max_position_embeddings)
+        self._max_sessions = max_sessions
+        self._sessions: dict[int, _Session] = {}
+        self._rows: list[_Session] = []
+        self._opened = 0
+        self._cache = _cache_for(self._model)
+        self._stops = _StopStrings(self._tokenizer)
+        eos = cast(Any, self._tokenizer).eos_token_id
+        self._eos: frozenset[int] = frozenset() if eos is None else frozenset({int(eos)})
+        self.load_weights(policy, version)
+
+    @property
+    def version(self) -> int:
+        """Of the weights being served."""
+        return self._version
+
+    def open(self, count: int) -> list[int]:
+        """Start ``count`` empty sessions. Raises :class:`InputError` beyond ``max_sessions``."""
+        if len(self._sessions) + count > self._max_sessions:
+            raise InputError(
+                f"{count} sessions beside the {len(self._sessions)} open ones exceed max_sessions={self._max_sessions}"
+            )
+        numbers = list(range(self._opened, self._opened + count))
+        self._opened += count
+        for number in numbers:
+            session = _Session(row=len(self._rows))
+            self._sessions[number] = session
+            self._rows.append(session)
+        return numbers
+
+    @torch.inference_mode()
+    def close(self, sessions: Sequence[int]) -> None:
+        """Forget these sessions. The cache's memory is given back with the last one."""
+        closed = {self._session(number) for number in sessions}
+        for number in sessions:
+            self._sessions.pop(number, None)
+        if not self._sessions:
+            self._rows.clear()
+            self._cache.free()
+            return
+        left = len(self._rows) - len(closed)
+        holes = sorted(session.row for session in closed if session.row < left)
+        movers = [session for session in self._rows[left:] if session not in closed]
+        if any(session.cached for session in movers):
+            self._cache.move([session.row for session in movers], holes, self._cache.capacity)
+        for hole, session in zip(holes, movers, strict=True):
+            self._rows[hole], session.row = session, hole
+        del self._rows[left:]
+
+    @torch.no_grad()
+    def load_weights(self, policy: WeightSource, version: int) -> None:
+        """Serve the policy's weights from now on; open sessions are computed anew from their tokens at their next turn.
+
+        Raises :class:`WeightMismatchError` unless every served tensor has the fingerprint of the policy's.
+        """
+        copy_weights(policy, self._model.state_dict())
+        for session in self._rows:
+            session.cached = 0
+        self._version = version
+
+    @torch.inference_mode()
+    def generate(self, requests: Sequence[Request]) -> list[Completion]:
+        """One turn of each of these sessions, in the order of the requests.
+
+        Raises :class:`InputError` for a session that is not open, occurs twice or has nothing to continue from.
+        """
+        self._check(requests)
+        turns = [self._begin(request) for request in requests]
+        running = sorted((turn for turn in turns if turn.budget > 0), key=lambda turn: turn.session.row)
+        if running:
+            self._to_front(running)
+            self._decode(running)
+        return [self._completion(turn) for turn in turns]
+
+    # ---- one turn -------------------------------------------------------------------------------------------------
+
+    def _check(self, requests: Sequence[Request]) -> None:
+        seen: set[int] = set()
+        for request in requests:
+            session = self._session(request.session)
+            if request.session in seen:
+                raise InputError(f"session {request.session} occurs twice among the requests")
+            if not session.tokens and len(request.tokens) == 0:
+                raise InputError(f"session {request.session} is empty and its request brings no tokens")
+            seen.add(request.session)
+
+    def _begin(self, request: Request) -> _Turn:
+        session = self._session(request.session)
+        room = self._limit - len(session.tokens) - len(request.tokens)
+        if room > 0:
+            session.tokens.extend(request.tokens)
+        ends = self._eos | frozenset(request.params.stop_token_ids)
+        return _Turn(request, session, min(request.params.max_new_tokens, max(room, 0)), ends)
+
+    def _completion(self, turn: _Turn) -> Completion:
+        said = turn.tokens[:-1] if turn.ended_by_token else turn.tokens
+        text = cast(str, self._tokenizer.decode(said, skip_special_tokens=True)) if said else ""
+        return Completion(turn.tokens, turn.logp, turn.finish_reason, self._version, text)
+
+    def _decode(self, turns: list[_Turn]) -> None:
+        """Sample all turns, which sit in the first rows of the cache, to their end."""
+        device = self._model.device
+        sampler = Sampler([t.request.params for t in turns], [t.request.seed for t in turns], device)
+        logits = self._prefill(turns)
+        lengths = torch.tensor([turn.session.cached for turn in turns], device=device)
+        index = 0
+        while True:
+            tokens, logp = sampler.sample(logits, index)
+            if finished := self._record(turns, tokens.tolist(), logp.tolist()):
+                turns, kept = self._retire(turns, finished)
+                if not turns:
+                    return
+                keep = torch.tensor(kept, device=device)
+                sampler.keep(keep)
+                tokens, lengths = tokens[keep], lengths[keep]
+                longest = max(turn.session.cached for turn in turns) + index
+            elif index == 0:
+                longest = int(lengths.max())
+            self._cache.reserve(len(self._rows), longest + 1)
+            logits = self._logits(self._trunk(tokens, NextTokens(self._cache, lengths, longest)))
+            lengths, longest, index = lengths + 1, longest + 1, index + 1
+
+    def _record(self, turns: list[_Turn], tokens: list[int], logp: list[float]) -> list[int]:
+        """Append what was sampled; the places of the turns that are thereby finished."""
+        finished = []
+        for place, (turn, token, value) in enumerate(zip(turns, tokens, logp, strict=True)):
+            turn.tokens.append(token)
+            turn.logp.append(value)
+            stop = turn.request.params.stop
+            if token in turn.ends or (stop and self._stops.complete(turn.tokens, stop)):
+                turn.finish_reason = "stop"
+                finished.append(place)
+            elif len(turn.tokens) == turn.budget:
+                finished.append(place)
+        return finished
+
+    def _retire(self, turns: list[_Turn], finished: list[int]) -> tuple[list[_Turn], list[int]]:
+        """Move finished turns behind the running ones; who still runs, in row order, and their former places."""
+        for place in finished:
+            turn = turns[place]
+            turn.session.tokens.extend(turn.tokens)
+            # The last sampled token has not been read by the model yet.
+            turn.session.cached = len(turn.session.tokens) - 1
+        left = len(turns) - len(finished)
+        gone = set(finished)
+        holes = [place for place in finished if place < left]
+        movers = [place for place in range(left, len(turns)) if place not in gone]
+        order = list(range(left))
+        for hole, mover in zip(holes, movers, strict=True):
+            order[hole] = mover
+        self._exchange(list(zip(holes, movers, strict=True)))
+        return [turns[place] for place in order], order
+
+    # ---- the model ------------------------------------------------------------------------------------------------
+
+    def _prefill(self, turns: list[_Turn]) -> Float[Tensor, "turns vocabulary"]:
+        """Bring every turn's session into the cache; the logits of its next token."""
+        self._cache.reserve(len(self._rows), max(len(turn.session.tokens) for turn in turns))
+        return torch.cat([self._read(piece) for piece in _pieces([turn.session for turn in turns])])
+
+    def _read(self, sessions: list[_Session]) -> Float[Tensor, "sessions vocabulary"]:
+        leaders, followed = _distinct(sessions)
+        starts = [session.cached for session in leaders]
+        fresh = [session.tokens[session.cached :] for session in leaders]
+        counts = [len(tokens) for tokens in fresh]
+        layout = CachedSequences(self._cache, [session.row for session in leaders], starts, counts)
+        token_ids = torch.tensor([token for tokens in fresh for token in tokens], device=self._model.device)
+        hidden = self._trunk(token_ids, layout)
+        logits = self._logits(hidden[torch.tensor(counts, device=hidden.device).cumsum(0) - 1])
+        for session in sessions:
+            session.cached = len(session.tokens)
+        if len(leaders) == len(sessions):
+            return logits
+        sources = [leaders[place].row for place in followed]
+        self._cache.move(sources, [session.row for session in sessions], max(counts))
+        return logits[torch.tensor(followed, device=logits.device)]
+
+    def _trunk(
+        self, token_ids: Int[Tensor, " positions"], layout: CachedSequences | NextTokens
+    ) -> Float[Tensor, "positions hidden"]:
+        if self._fused is not None:
+            return self._fused(token_ids, layout.positions, layout)
+        return run_trunk(self._model, token_ids, layout.positions, cast(Layout, layout))
+
+    def _logits(self, hidden: Float[Tensor, "rows hidden"]) -> Float[Tensor, "rows vocabulary"]:
+        logits: Tensor = self._head(hidden)
+        return logits.float()
+
+    # ---- rows -----------------------------------------------------------------------------------------------------
+
+    def _session(self, number: int) -> _Session:
+        if number not in self._sessions:
+            raise InputError(f"session {number} is not open")
+        return self._sessions[number]
+
+    def _to_front(self, turns: list[_Turn]) -> None:
+        """Give the turns the first rows; ``turns`` comes and stays in row order."""
+        inside = [turn for turn in turns if turn.session.row < len(turns)]
+        outside = turns[len(inside) :]
+        taken = {turn.session.row for turn in inside}
+        holes = [row for row in range(len(turns)) if row not in taken]
+        self._exchange([(hole, turn.session.row) for hole, turn in zip(holes, outside, strict=True)])
+        turns.sort(key=lambda turn: turn.session.row)
+
+    def _exchange(self, pairs: list[tuple[int, int]]) -> None:
+        """Swap the sessions in each pair of rows, with what the cache holds of them."""
+        pairs = [(first, second) for first, second in pairs if first != second]
+        if not pairs:
+            return
+        for first, second in pairs:
+            self._rows[first], self._rows[second] = self._rows[second], self._rows[first]
+            self._rows[first].row, self._rows[second].row = first, second
+        held = max(self._rows[row].cached for pair in pairs for row in pair)
+        firsts, seconds = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
+        if held:
+            self._cache.move(firsts + seconds, seconds + firsts, self._cache.capacity)
+
+
+class _StopStrings:
+    """Whether generated tokens spell a stop string, across token boundaries, without decoding at every step."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        self._tokenizer = tokenizer
+        self._piece = lru_cache(maxsize=2**16)(self._uncached_piece)
+
+    def complete(self, tokens: list[int], stops: tuple[str, ...]) -> bool:
+        """Whether the text of ``tokens`` contains one of ``stops``, given that without the last token it did not."""
+        piece = self._piece(tokens[-1])
+        if "\ufffd" not in piece and not any(stop[-1] in piece for stop in stops):
+            return False
+        text = cast(str, self._tokenizer.decode(tokens, clean_up_tokenization_spaces=False))
+        return any(stop in text for stop in stops)
+
+    def _uncached_piece(self, token: int) -> str:
+        """The text a token can add. Twice, since many tokenizers strip the space before a first token."""
+        return cast(str, self._tokenizer.decode([token, token], clean_up_tokenization_spaces=False))
+
+
+def _served_copy(model: PreTrainedModel, dtype: torch.dtype) -> PreTrainedModel:
+    """A frozen copy of the model without adapters, for inference."""
+    served = copy.deepcopy(model).requires_grad_(False).eval()
+    for name, module in list(served.named_modules()):
+        if hasattr(module, "base_layer") and hasattr(module, "get_delta_weight"):
+            parent, _, leaf = name.rpartition(".")
+            setattr(served.get_submodule(parent), leaf, module.base_layer)
+    return cast(PreTrainedModel, served.to(dtype=dtype))
+
+
+def _cache_for(model: PreTrainedModel) -> KVCache:
+    config: Any = model.config
+    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    # CPU attention computes in float32 (see explicit_attention); a bfloat16 cache would be converted at every step.
+    dtype = torch.float32 if model.device.type == "cpu" else model.dtype
+    return KVCache(config.num_hidden_layers, heads, dim, dtype, model.device)
+
+
+def _pieces(sessions: list[_Session]) -> Iterator[list[_Session]]:
+    """Cut a prefill so that each piece holds a bounded number of new tokens and attention scores."""
+    piece: list[_Session] = []
+    new = visible = 0
+    for session in sessions:
+        next_new = max(new, len(session.tokens) - session.cached)
+        next_visible = max(visible, len(session.tokens))
+        rows = len(piece) + 1
+        if piece and (rows * next_new > _PREFILL_TOKENS or rows * next_new * next_visible > _PREFILL_SCORES):
+            yield piece
+            piece, next_new, next_visible = [], len(session.tokens) - session.cached, len(session.tokens)
+        piece.append(session)
+        new, visible = next_new, next_visible
+    yield piece
+
+
+def _distinct(sessions: list[_Session]) -> tuple[list[_Session], list[int]]:
+    """Sessions to compute, and for each session which of them holds its result.
+
+    Sessions that are all new and begin with the same tokens need computing once.
+    """
+    if any(session.cached for session in sessions):
+        return sessions, list(range(len(sessions)))
+    places: dict[tuple[int, ...], int] = {}
+    leaders: list[_Session] = []
+    followed = []
+    for session in sessions:
+        place = places.setdefault(tuple(session.tokens), len(leaders))
+        if place == len(leaders):
+            leaders.append(session)
+        followed.append(place)
+    return leaders, followed

@@ -1,0 +1,92 @@
+"""Calls into other people's environments, watched: one that raises or hangs costs its own episode and nothing else."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from queue import SimpleQueue
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Outcome(Generic[T]):
+    """What a call returned, or why it did not; ``hung`` when it may still be running."""
+
+    value: T | None = None
+    failure: str | None = None
+    hung: bool = False
+
+
+class _Job(Generic[T]):
+    """A batch of calls on its way through a worker thread."""
+
+    def __init__(self, calls: Sequence[Callable[[], T]], start: int) -> None:
+        self.calls, self.position = calls, start
+        self.outcomes: list[Outcome[T]] = []
+        self.progressed = threading.Condition()
+        self.abandoned = False
+
+
+class Watch:
+    """Runs calls one after another in a worker thread and gives up on one that takes longer than ``timeout`` seconds.
+
+    A thread cannot be killed, so a hung call keeps its thread (and whatever it holds) until the process ends; a fresh
+    thread goes on with the calls after it. ``abandoned`` counts them.
+    """
+
+    def __init__(self, timeout: float) -> None:
+        self.timeout = timeout
+        self.abandoned = 0
+        self._queue: SimpleQueue[_Job[object] | None] = self._worker()
+
+    def run(self, calls: Sequence[Callable[[], T]]) -> list[Outcome[T]]:
+        """The outcome of every call, in order."""
+        outcomes: list[Outcome[T]] = []
+        while len(outcomes) < len(calls):
+            job: _Job[T] = _Job(calls, len(outcomes))
+            self._queue.put(job)  # type: ignore[arg-type]
+            outcomes += self._await(job)
+        return outcomes
+
+    def close(self) -> None:
+        """Let the worker thread end."""
+        self._queue.put(None)
+
+    def _await(self, job: _Job[T]) -> list[Outcome[T]]:
+        """Wait while calls keep finishing; after a time-out, what there is and the failure of the call that hung."""
+        with job.progressed:
+            while job.position < len(job.calls):
+                before = job.position
+                job.progressed.wait_for(lambda: job.position > before, self.timeout)
+                if job.position == before:
+                    job.abandoned = True
+                    self.abandoned += 1
+                    self._queue = self._worker()
+                    return [*job.outcomes, Outcome(failure=f"no answer within {self.timeout:g} s", hung=True)]
+            return job.outcomes
+
+    @staticmethod
+    def _worker() -> SimpleQueue[_Job[object] | None]:
+        queue: SimpleQueue[_Job[object] | None] = SimpleQueue()
+        threading.Thread(target=_work, args=(queue,), daemon=True, name="stratagem-environments").start()
+        return queue
+
+
+def _work(queue: SimpleQueue[_Job[object] | None]) -> None:
+    while (job := queue.get()) is not None:
+        for call in job.calls[job.position :]:
+            try:
+                outcome: Outcome[object] = Outcome(call())
+            except Exception as error:
+                outcome = Outcome(failure=f"{type(error).__name__}: {error}")
+            with job.progressed:
+                if job.abandoned:
+                    return
+                job.outcomes.append(outcome)
+                job.position += 1
+                # Waking the waiter for every call would cost more than the call: it looks for itself at time-outs.
+                if job.position == len(job.calls):
+                    job.progressed.notify()

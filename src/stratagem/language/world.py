@@ -1,0 +1,241 @@
+"""The world of a language policy: a task, an engine that acts, and the batches and evaluations that come of it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from stratagem.errors import InputError
+from stratagem.experience import Experience
+from stratagem.language.chat import ChatFormat
+from stratagem.language.engine import Engine
+from stratagem.language.episodes import Episode, Turn, to_experience
+from stratagem.language.policy import LanguagePolicy
+from stratagem.language.rollout import play
+from stratagem.language.sampling import SamplingParams
+from stratagem.language.watched import Watch
+from stratagem.parts import Sampler
+from stratagem.recipe import Recipe
+from stratagem.sampling import Demonstrations, Rollouts
+from stratagem.seeding import derive
+from stratagem.tasks.task import Observation, Split, Task
+from stratagem.training.statistics import evaluation
+from stratagem.training.world import Collected, Evaluation
+
+
+class LanguageWorld:
+    """A language policy acting in a text task.
+
+    Start states are numbered; each is rolled out once per group, in order, so that no batch repeats another's unless
+    the task itself is finite. ``concurrency``: episodes played side by side. ``timeout``: seconds an environment may
+    take for one step.
+
+    Raises :class:`InputError` when a sampler asks for what no language task can do.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        policy: LanguagePolicy,
+        engine: Engine,
+        seed: int,
+        concurrency: int = 256,
+        timeout: float = 30.0,
+    ) -> None:
+        self.task, self.policy, self.task_name = task, policy, task.name
+        self._engine, self._seed, self._concurrency = engine, seed, concurrency
+        self._chat = ChatFormat(policy.tokenizer)
+        self._watch = Watch(timeout)
+        self._next_index = 0
+
+    def adapt(self, recipe: Recipe) -> Recipe:
+        """Recipes are written for language: nothing to change."""
+        return recipe
+
+    def serve(self, version: int) -> None:
+        """Copy the policy's weights into the engine."""
+        self._engine.load_weights(self.policy, version)
+
+    # ---- collecting ------------------------------------------------------------------------------------------------
+
+    def collect(self, sampler: Sampler, step: int) -> Collected:
+        """Groups of episodes by the policy, or of the task's own solutions, as the sampler asks.
+
+        Failed episodes are played again with another seed, up to ``refill_rounds`` times; what then still fails is
+        left out and counted. Groups the sampler rejects are replaced by fresh ones in as many rounds.
+        """
+        if isinstance(sampler, Demonstrations):
+            return self._demonstrate(sampler)
+        if not isinstance(sampler, Rollouts):
+            raise InputError(f"sampler {sampler.part_name()}: a language task takes rollouts or demonstrations")
+        clock = time.perf_counter()
+        params = self._params(sampler.temperature, sampler.top_p, sampler.top_k)
+        pieces: list[Experience] = []
+        played: list[Episode] = []
+        groups = rejected = 0
+        for _ in range(sampler.refill_rounds + 1):
+            missing = sampler.prompts_per_step - groups
+            if missing == 0:
+                break
+            fresh = self._play_groups(missing, sampler.group_size, params, sampler.refill_rounds)
+            played += [episode for group in fresh for episode in group]
+            usable = [[e for e in group if e.failure is None] for group in fresh]
+            usable = [group for group in usable if group]
+            if not usable:
+                continue
+            x = to_experience(usable, self.task.reward_names, sampler.group_size)
+            keep = sampler.keep(x)
+            rejected += int((~keep).sum())
+            groups += int(keep.sum())
+            if bool(keep.any()):
+                pieces.append(x if bool(keep.all()) else x.select(x.group_of_trajectory.spread(keep)))
+        batch = Experience.concatenate(pieces) if pieces else None
+        metrics = _episode_metrics(played) | {"groups/rejected": float(rejected), "groups/kept": float(groups)}
+        if batch is not None and batch.behavior_logp is not None and batch.tokens:
+            metrics["entropy"] = -float(batch.behavior_logp.mean())
+        sampled = sum(episode.length for episode in played)
+        metrics["timing/tokens_per_second"] = sampled / max(time.perf_counter() - clock, 1e-9)
+        return Collected(batch, metrics, [episode.transcript() for episode in played[:: sampler.group_size]])
+
+    def _play_groups(self, count: int, size: int, params: SamplingParams, attempts: int) -> list[list[Episode]]:
+        """Fresh groups, failed episodes replaced while attempts last; a replaced failure stays counted in its group."""
+        indices = range(self._next_index, self._next_index + count)
+        self._next_index += count
+        groups = [[self._episode(index, sample) for sample in range(size)] for index in indices]
+        self._play("train", [episode for group in groups for episode in group], params)
+        for _ in range(attempts):
+            again = [
+                self._episode(group[0].index, len(group) + extra)
+                for group in groups
+                for extra in range(size - sum(e.failure is None for e in group))
+            ]
+            if not again:
+                break
+            self._play("train", again, params)
+            by_index = {group[0].index: group for group in groups}
+            for episode in again:
+                by_index[episode.index].append(episode)
+        return groups
+
+    def _episode(self, index: int, sample: int) -> Episode:
+        return Episode(index, sample, derive(self._seed, "episode", index, sample))
+
+    def _play(self, split: Split, episodes: Sequence[Episode], params: SamplingParams) -> None:
+        for start in range(0, len(episodes), self._concurrency):
+            chunk = episodes[start : start + self._concurrency]
+            play(self.task, split, chunk, self._engine, self._chat, params, self._watch)
+
+    def _params(self, temperature: float, top_p: float = 1.0, top_k: int = 0, greedy: bool = False) -> SamplingParams:
+        return SamplingParams(
+            max_new_tokens=self.task.max_new_tokens,
+            temperature=temperature,
+            top_p=top_p,
+            top_k=top_k,
+            stop=self.task.stop,
+            stop_token_ids=self._chat.end_token_ids,
+            greedy=greedy,
+        )
+
+    # ---- demonstrations --------------------------------------------------------------------------------------------
+
+    def _demonstrate(self, sampler: Demonstrations) -> Collected:
+        indices = range(self._next_index, self._next_index + sampler.prompts_per_step)
+        self._next_index += sampler.prompts_per_step
+        episodes = [demonstrate(self.task, "train", index, self._chat, self._encode) for index in indices]
+        good = [[episode] for episode in episodes if episode.failure is None]
+        batch = to_experience(good, self.task.reward_names, 1) if good else None
+        return Collected(batch, _episode_metrics(episodes), [episode.transcript() for episode in episodes])
+
+    def _encode(self, text: str) -> list[int]:
+        tokens: list[int] = self.policy.tokenizer(text, add_special_tokens=False)["input_ids"]
+        return tokens
+
+    # ---- evaluating ------------------------------------------------------------------------------------------------
+
+    def evaluate(self, episodes: int, mode: Literal["sampled", "greedy"]) -> Evaluation:
+        """Held-out start states 0 to ``episodes - 1``, one episode each, at temperature 1 or greedily."""
+        played = [Episode(index, 0, derive(self._seed, "evaluate", index)) for index in range(episodes)]
+        self._play("test", played, self._params(1.0, greedy=mode == "greedy"))
+        good = [episode for episode in played if episode.failure is None]
+        return evaluation(
+            mode,
+            [episode.reward for episode in good],
+            [len(episode.turns) for episode in good],
+            [episode.success for episode in good],
+            failed=len(played) - len(good),
+            samples=[episode.transcript() for episode in good[:3]],
+        )
+
+    # ---- state -----------------------------------------------------------------------------------------------------
+
+    def state_dict(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """The number of the next start state."""
+        return {}, {"next_index": self._next_index}
+
+    def load_state_dict(self, tensors: Mapping[str, Tensor], plain: Mapping[str, Any]) -> None:
+        """Continue with the next start state."""
+        self._next_index = int(plain["next_index"])
+
+    def close(self) -> None:
+        """Let the environments' worker end."""
+        self._watch.close()
+
+
+def demonstrate(
+    task: Task,
+    split: Split,
+    index: int,
+    chat: ChatFormat,
+    encode: Any,
+    actions: Any = None,
+) -> Episode:
+    """The episode as the task's solver (or ``actions``, an iterator of texts) plays it, in the policy's own format.
+
+    Each action is encoded and ended as the policy would end it. An action the environment fails on fails the episode.
+    """
+    episode = Episode(index, 0, 0)
+    environment = task.environment(split, index)
+    try:
+        observation: Observation = environment.reset()
+        messages = [] if task.system is None else [{"role": "system", "content": task.system}]
+        read = chat.opening([*messages, {"role": "user", "content": observation.text}])
+        for text in task.solution(split, index) if actions is None else actions:
+            action = [*encode(text), *chat.end_token_ids[:1]]
+            episode.turns.append(Turn(observation, read, action, None, text))
+            step = environment.step(text)
+            episode.record(step)
+            if step.done:
+                return episode
+            if len(episode.turns) >= task.max_turns:
+                break
+            observation = step.observation
+            read = chat.followup(observation.text, ended=True)
+        episode.truncated = True
+        return episode
+    except Exception as error:
+        episode.failure = f"{type(error).__name__}: {error}"
+        return episode
+    finally:
+        environment.close()
+
+
+def _episode_metrics(episodes: Sequence[Episode]) -> dict[str, float]:
+    good = [episode for episode in episodes if episode.failure is None]
+    metrics = {"episodes/failed": float(len(episodes) - len(good)), "episodes": float(len(episodes))}
+    if good:
+        reward = torch.tensor([episode.reward for episode in good])
+        lengths = torch.tensor([float(episode.length) for episode in good])
+        metrics |= {
+            "reward": float(reward.mean()),
+            "reward_std": float(reward.std(correction=0)),
+            "success": sum(episode.success for episode in good) / len(good),
+            "completions/mean_length": float(lengths.mean()),
+            "completions/max_length": float(lengths.max()),
+            "episodes/mean_turns": sum(len(episode.turns) for episode in good) / len(good),
+            "episodes/truncated": sum(episode.truncated for episode in good) / len(good),
+        }
+    return metrics

@@ -1,0 +1,261 @@
+"""Start, resume and judge runs: the calls behind the command line."""
+
+from __future__ import annotations
+
+import dataclasses
+import signal
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from stratagem import catalogue
+from stratagem.control.policy import ControlPolicy
+from stratagem.control.task import GymTask
+from stratagem.control.world import ControlWorld
+from stratagem.errors import BrokenRunError, InputError, unknown
+from stratagem.language.hf_engine import HFEngine
+from stratagem.language.policy import LanguagePolicy
+from stratagem.language.pretrain import tiny_model_path
+from stratagem.language.world import LanguageWorld
+from stratagem.recipe import Recipe
+from stratagem.tasks import registry
+from stratagem.tasks.task import AnyTask, Task
+from stratagem.training.loop import Interrupted, Settings, Trainer
+from stratagem.training.run_directory import RunDirectory, environment
+from stratagem.training.sinks import Sink, TensorBoardSink, WandbSink
+from stratagem.training.world import Evaluation, World
+
+Precision = Literal["auto", "float32", "bfloat16"]
+Progress = Callable[[int, Mapping[str, float]], None]
+
+TINY = "tiny"
+"""Name of the base model that ships with the package."""
+
+DEFAULT_STEPS = {"text": 40, "control": 60}
+"""Batches a run learns from when nobody says how many, by family of task."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a run was asked for; ``run.json`` holds it, and a resumed run builds the same world from it.
+
+    recipe: catalogue name, or path of a YAML file.  task: specification.  model: folder or hub name; ``tiny``, the
+    model that ships; for control the folder of a saved policy, or None for a fresh one.
+    engine: what samples text (``hf``).  precision: of policy and engine; ``auto`` is bfloat16 where it is native.
+    lora: rank of low-rank adapters, None to train all weights.
+    concurrency: episodes played side by side.  timeout: seconds an environment may take for one step.
+    """
+
+    recipe: str
+    task: str
+    model: str | None = None
+    engine: str = "hf"
+    precision: Precision = "auto"
+    lora: int | None = None
+    concurrency: int = 256
+    timeout: float = 30.0
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """A finished run: where it is, its last training metrics, and held-out evaluations in the order they were made."""
+
+    directory: Path
+    metrics: dict[str, float]
+    evaluations: list[dict[str, Any]]
+
+    def first_and_last(self, mode: str) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The evaluations before and after training in this mode (``sampled`` or ``greedy``)."""
+        rows = [row for row in self.evaluations if row["mode"] == mode]
+        if not rows:
+            raise InputError(f"run {self.directory} has no {mode} evaluation")
+        return rows[0], rows[-1]
+
+
+def train(
+    recipe: str | Path | Recipe,
+    task: str,
+    *,
+    model: str | None = None,
+    engine: str = "hf",
+    precision: Precision = "auto",
+    lora: int | None = None,
+    values: Mapping[str, Any] | None = None,
+    out: str | Path | None = None,
+    steps: int | None = None,
+    seed: int = 0,
+    evaluate_every: int = 0,
+    evaluation_episodes: int = 100,
+    checkpoint_every: int = 10,
+    concurrency: int = 256,
+    timeout: float = 30.0,
+    wandb: str | None = None,
+    progress: Progress | None = None,
+) -> RunResult:
+    """Train with a recipe on a task and return what came of it.
+
+    recipe: catalogue name, YAML file, or a :class:`Recipe`. A recipe of the catalogue is adapted to the kind of task
+    first; a file or a ``Recipe`` is taken as written.  values: fields to change, by dotted path.
+    out: run directory, by default ``runs/RECIPE-TASK-seedS``.  Everything else as in :class:`Request` and
+    :class:`Settings`. Raises :class:`InputError` for wrong input, :class:`BrokenRunError` when the run broke.
+    """
+    name = recipe.name if isinstance(recipe, Recipe) else str(recipe)
+    request = Request(name, task, model, engine, precision, lora, concurrency, timeout)
+    given = recipe if isinstance(recipe, Recipe) else _find_recipe(name)
+    made = registry.make(task)
+    world = build_world(request, made, seed, critic="value" in given.needs())
+    adapted = world.adapt(given) if not isinstance(recipe, Recipe) and not _is_file(name) else given
+    final = adapted.with_values(values or {})
+    settings = Settings(
+        steps=DEFAULT_STEPS[made.family] if steps is None else steps,
+        seed=seed,
+        evaluate_every=evaluate_every,
+        evaluation_episodes=evaluation_episodes,
+        checkpoint_every=checkpoint_every,
+    )
+    run = RunDirectory.create(out if out is not None else _default_directory(final.name, task, seed))
+    run.write_text("recipe.yaml", final.to_yaml())
+    run.write_json("run.json", {**dataclasses.asdict(request), "wandb": wandb, **dataclasses.asdict(settings)})
+    run.write_json("environment.json", environment(seed))
+    trainer = Trainer(final, world, run, settings, _sinks(run, wandb, None), progress)
+    return _finish(trainer, run, world)
+
+
+def resume(directory: str | Path, *, steps: int | None = None, progress: Progress | None = None) -> RunResult:
+    """Continue a run from its newest complete checkpoint, with the same numbers as an unbroken run.
+
+    steps: a new total, if the run is to go on for longer. Raises :class:`InputError` when there is nothing to resume.
+    """
+    run = RunDirectory.existing(directory)
+    saved = run.read_json("run.json")
+    request = Request(**{field.name: saved[field.name] for field in dataclasses.fields(Request)})
+    settings = Settings(**{field.name: saved[field.name] for field in dataclasses.fields(Settings)})
+    if steps is not None:
+        settings = dataclasses.replace(settings, steps=steps)
+        run.write_json("run.json", {**saved, "steps": steps})
+    checkpoint = run.load()
+    recipe = Recipe.load(run.path / "recipe.yaml")
+    world = build_world(request, registry.make(request.task), settings.seed, critic="value" in recipe.needs())
+    sinks = _sinks(run, saved.get("wandb"), checkpoint.state["step"])
+    trainer = Trainer(recipe, world, run, settings, sinks, progress)
+    trainer.resume(checkpoint)
+    return _finish(trainer, run, world)
+
+
+def evaluate(
+    source: str | Path,
+    task: str | None = None,
+    *,
+    episodes: int = 200,
+    seed: int = 0,
+    precision: Precision = "auto",
+    concurrency: int = 256,
+    timeout: float = 30.0,
+) -> list[Evaluation]:
+    """Sampled and greedy evaluation of a run's best policy, or of a model, on held-out episodes of a task.
+
+    source: run directory, model folder, hub name or ``tiny``.  task: by default the run's own.
+    """
+    path = Path(source)
+    if (path / "run.json").is_file():
+        task = task or str(RunDirectory(path).read_json("run.json")["task"])
+        source = path / "model"
+        if not source.is_dir():
+            raise InputError(f"run {path}: has no model yet; it is saved with the first evaluation")
+    if task is None:
+        raise InputError(f"eval {source}: name a task with --task; only a run knows its own")
+    request = Request("", task, str(source), precision=precision, concurrency=concurrency, timeout=timeout)
+    world = build_world(request, registry.make(task), seed, critic=False)
+    try:
+        world.serve(0)
+        return [world.evaluate(episodes, "sampled"), world.evaluate(episodes, "greedy")]
+    finally:
+        world.close()
+
+
+def build_world(request: Request, task: AnyTask, seed: int, critic: bool) -> World:
+    """The world of a task: its policy from ``request.model``, and what lets it act."""
+    builders: dict[str, Callable[[Request, Any, int, bool], World]] = {"text": _language, "control": _control}
+    return builders[task.family](request, task, seed, critic)
+
+
+def _language(request: Request, task: Task, seed: int, critic: bool) -> World:
+    if request.engine != "hf":
+        raise unknown("engine", request.engine, ("hf",))
+    path = tiny_model_path() if request.model in (None, TINY) else request.model
+    lora = None if request.lora is None else {"rank": request.lora, "alpha": 2.0 * request.lora}
+    torch.manual_seed(seed)
+    policy = LanguagePolicy.from_path(str(path), value_head=critic, dtype=request.precision, lora=lora)
+    engine = HFEngine(policy, dtype=request.precision)
+    return LanguageWorld(task, policy, engine, seed, request.concurrency, request.timeout)
+
+
+def _control(request: Request, task: GymTask, seed: int, critic: bool) -> World:
+    policy = None if request.model is None else ControlPolicy.from_directory(request.model)
+    return ControlWorld(task, seed, policy)
+
+
+def _find_recipe(name: str) -> Recipe:
+    return Recipe.load(name) if _is_file(name) else catalogue.card(name).recipe()
+
+
+def _is_file(name: str) -> bool:
+    return name.endswith((".yaml", ".yml"))
+
+
+def _default_directory(recipe: str, task: str, seed: int) -> Path:
+    safe = "".join(character if character.isalnum() or character in "-_" else "-" for character in task)
+    return Path("runs") / f"{recipe}-{safe}-seed{seed}"
+
+
+def _sinks(run: RunDirectory, wandb: str | None, resumed: int | None) -> tuple[Sink, ...]:
+    sinks: list[Sink] = [TensorBoardSink(run.path / "tensorboard", resumed)]
+    if wandb is not None:
+        sinks.append(WandbSink(wandb, run.read_json("run.json"), run.path))
+    return tuple(sinks)
+
+
+def _finish(trainer: Trainer, run: RunDirectory, world: World) -> RunResult:
+    """Run to the end; whatever breaks names the directory that holds what was saved."""
+    try:
+        with _stopping_on_signals(trainer):
+            metrics = trainer.run()
+    except Interrupted:
+        raise BrokenRunError(f"stopped and saved; continue with: stratagem train --resume {run.path}") from None
+    except (InputError, BrokenRunError):
+        raise
+    except Exception as error:
+        raise BrokenRunError(f"{type(error).__name__}: {error}; what was saved is in {run.path}") from error
+    finally:
+        trainer.close()
+        world.close()
+    return RunResult(run.path, metrics, run.rows("evaluations.jsonl"))
+
+
+@contextmanager
+def _stopping_on_signals(trainer: Trainer) -> Iterator[None]:
+    """The first interrupt or termination saves and stops; a second interrupt is not caught."""
+
+    def stop(number: int, _: Any) -> None:
+        signal.signal(number, previous[number])
+        print("stopping after this optimizer step ...", file=sys.stderr)
+        trainer.stop()
+
+    previous: dict[int, Any] = {}
+    try:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            previous[number] = signal.signal(number, stop)
+    except ValueError:  # Only the main thread may handle signals; elsewhere the caller has its own way to stop.
+        pass
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+

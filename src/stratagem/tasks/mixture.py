@@ -1,0 +1,54 @@
+"""Tasks made of other tasks: several in turn, and one whose demonstrator has a habit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Protocol, runtime_checkable
+
+from stratagem.errors import InputError
+from stratagem.tasks.task import Environment, Split, Task
+
+
+@runtime_checkable
+class HabitualDemonstrator(Protocol):
+    """A task whose demonstrator can be given a bad habit, for a warm start that leaves something to unlearn."""
+
+    def demonstration(self, split: Split, index: int, habit: float, seed: int) -> Iterator[str]:
+        """Actions of the demonstrator, who falls into the habit in a share ``habit`` of the episodes."""
+        ...
+
+
+class Mixture(Task):
+    """Several tasks in turn: episode ``i`` is episode ``i // n`` of task ``i mod n``.
+
+    habit: share of episodes in which the demonstrator of a task that has one gives in to its bad habit; ``solution`` is
+    then a demonstration and need not solve the episode.
+    """
+
+    def __init__(self, tasks: Sequence[Task], habit: float = 0.0, seed: int = 0) -> None:
+        if not tasks:
+            raise InputError("a mixture needs at least one task")
+        self.tasks, self.habit, self.seed = tuple(tasks), habit, seed
+        self.name = "+".join(task.name for task in tasks)
+        self.description = "; ".join(task.description for task in tasks)
+        self.max_turns = max(task.max_turns for task in tasks)
+        self.max_new_tokens = max(task.max_new_tokens for task in tasks)
+        self.stop = tuple(sorted({stop for task in tasks for stop in task.stop}))
+
+    def environment(self, split: Split, index: int) -> Environment:
+        task, inner = self._task(index)
+        return task.environment(split, inner)
+
+    def solution(self, split: Split, index: int) -> Iterator[str]:
+        task, inner = self._task(index)
+        if self.habit and isinstance(task, HabitualDemonstrator):
+            return task.demonstration(split, inner, self.habit, self.seed)
+        return task.solution(split, inner)
+
+    def corrupted(self, split: Split, index: int) -> Iterator[str]:
+        task, inner = self._task(index)
+        return task.corrupted(split, inner)
+
+    def _task(self, index: int) -> tuple[Task, int]:
+        inner, which = divmod(index, len(self.tasks))
+        return self.tasks[which], inner

@@ -1,0 +1,170 @@
+"""Tasks by name: the specification ``name[:argument][,option=value...]``, resolved when it is asked for."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any
+
+from stratagem.errors import InputError, unknown
+from stratagem.tasks.task import AnyTask
+
+GROUP = "stratagem.tasks"
+"""Entry-point group of third-party tasks: a name and the function ``from_spec(argument, options) -> Task``."""
+
+_SPEC = re.compile(r"(?P<name>[^:,\s]+)(?::(?P<rest>.*)|,(?P<options>.*))?", re.DOTALL)
+_OPTION = re.compile(r"(?P<name>[A-Za-z_]\w*)=(?P<value>.*)", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class TaskCard:
+    """How a task is called and what it needs.
+
+    ``name``: the first word of its specification. ``pattern``: how a specification looks. ``description``: one line.
+    ``target``: ``module:function`` of ``from_spec(argument: str | None, options: Mapping[str, str]) -> Task``.
+    ``extra``: the extra of this package that installs what the task needs, or ``None``.
+    """
+
+    name: str
+    pattern: str
+    description: str
+    target: str
+    extra: str | None = None
+
+
+_BUILT_IN = (
+    TaskCard(
+        "key_door",
+        "key_door[:size=6,max_turns=32,step_cost=0]",
+        "take the key, open the door between two rooms, reach the goal",
+        "stratagem.tasks.key_door:from_spec",
+    ),
+    TaskCard(
+        "sokoban",
+        "sokoban[:size=6,boxes=1,view=grid,max_turns=32,step_cost=0]",
+        "push every box onto a goal",
+        "stratagem.tasks.sokoban:from_spec",
+    ),
+    TaskCard(
+        "calculator",
+        "calculator[:terms=3,largest=99,max_turns=4]",
+        "work out an expression, with a calculator as a tool",
+        "stratagem.tasks.calculator:from_spec",
+    ),
+    TaskCard(
+        "jsonl",
+        "jsonl:PATH[,verifier=exact,test_share=0.1,max_new_tokens=256]",
+        "prompts from a JSON-lines file with a verifier",
+        "stratagem.tasks.jsonl:from_spec",
+    ),
+    TaskCard(
+        "rg",
+        "rg:DATASET[,option=value]",
+        "a procedural data set of Reasoning Gym",
+        "stratagem.tasks.reasoning_gym:from_spec",
+    ),
+    TaskCard(
+        "textworld",
+        "textworld[:LEVEL][,option=value]",
+        "generated text games of TextWorld",
+        "stratagem.tasks.textworld:from_spec",
+        extra="text",
+    ),
+    TaskCard(
+        "textgym",
+        "textgym:ID[,option=value]",
+        "a Gymnasium environment that speaks text",
+        "stratagem.tasks.text_gymnasium:from_spec",
+    ),
+    TaskCard(
+        "textarena",
+        "textarena:ID[,option=value]",
+        "a single-player game of TextArena",
+        "stratagem.tasks.textarena:from_spec",
+        extra="text",
+    ),
+    TaskCard(
+        "verifiers",
+        "verifiers:MODULE[,option=value]",
+        "an environment of the verifiers library",
+        "stratagem.tasks.verifiers:from_spec",
+        extra="environments",
+    ),
+    TaskCard(
+        "openenv",
+        "openenv:URL[,option=value]",
+        "an OpenEnv environment behind its server",
+        "stratagem.tasks.openenv:from_spec",
+        extra="environments",
+    ),
+    TaskCard(
+        "gym",
+        "gym:ID[,option=value]",
+        "a Gymnasium environment for a control policy",
+        "stratagem.control.task:from_spec",
+        extra="control",
+    ),
+)
+
+
+def make(spec: str) -> AnyTask:
+    """The task of a specification ``name[:argument][,option=value...]``.
+
+    Examples: ``key_door``, ``key_door:size=8``, ``sokoban:size=6,boxes=1``, ``jsonl:data/sums.jsonl,verifier=number``.
+    After the colon, a first piece that is not ``option=value`` is the argument.
+
+    Raises :class:`InputError` for a malformed specification, an unknown task or option, a value out of range, and when
+    what the task needs is not installed.
+    """
+    name, argument, options = parse(spec)
+    cards = _cards()
+    if name not in cards:
+        raise unknown("task", name, cards)
+    card = cards[name]
+    task = _load(card, argument, options)
+    if not hasattr(task, "family"):
+        raise InputError(f"task {name!r}: {card.target} returned {type(task).__name__}, not a task")
+    return task  # type: ignore[no-any-return]
+
+
+def known() -> list[TaskCard]:
+    """The cards of all tasks, built in first, then those that installed packages register."""
+    return list(_cards().values())
+
+
+def parse(spec: str) -> tuple[str, str | None, dict[str, str]]:
+    """Name, argument and options of a specification. Raises :class:`InputError` when it is malformed."""
+    match = _SPEC.fullmatch(spec.strip())
+    if match is None:
+        raise InputError(f"task {spec!r} is malformed; write name[:argument][,option=value...]")
+    pieces = [piece.strip() for piece in (match["rest"] or match["options"] or "").split(",") if piece.strip()]
+    argument = pieces.pop(0) if match["rest"] and pieces and not _OPTION.fullmatch(pieces[0]) else None
+    options: dict[str, str] = {}
+    for piece in pieces:
+        option = _OPTION.fullmatch(piece)
+        if option is None:
+            raise InputError(f"task {spec!r}: {piece!r} is no option; write option=value")
+        if option["name"] in options:
+            raise InputError(f"task {spec!r}: option {option['name']!r} is given twice")
+        options[option["name"]] = option["value"].strip()
+    return match["name"], argument, options
+
+
+def _cards() -> dict[str, TaskCard]:
+    cards = {card.name: card for card in _BUILT_IN}
+    for entry in entry_points(group=GROUP):
+        if entry.name in cards:
+            raise InputError(f"task {entry.name!r} is registered by {cards[entry.name].target} and by {entry.value}")
+        provider = f"from {entry.dist.name} {entry.dist.version}" if entry.dist else f"from {entry.value}"
+        cards[entry.name] = TaskCard(entry.name, f"{entry.name}[:ARGUMENT][,option=value]", provider, entry.value)
+    return cards
+
+
+def _load(card: TaskCard, argument: str | None, options: Mapping[str, str]) -> Any:
+    try:
+        return EntryPoint(card.name, card.target, GROUP).load()(argument, options)
+    except ModuleNotFoundError as error:
+        remedy = f"pip install 'stratagem[{card.extra}]'" if card.extra else f"install {error.name}"
+        raise InputError(f"task {card.name!r} needs the module {error.name!r}: {remedy}") from error

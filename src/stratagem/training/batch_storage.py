@@ -1,0 +1,59 @@
+"""A batch as named tensors and plain data, so that a checkpoint can hold one that is half learned."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from importlib import import_module
+from typing import Any
+
+from torch import Tensor
+
+from stratagem.experience import Experience
+from stratagem.partition import Partition
+
+PARTITIONS = ("turn_of_token", "trajectory_of_turn", "group_of_trajectory", "domain_of_group")
+
+
+def pack(x: Experience) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors by name, and what is no tensor as JSON data. The inputs' class is named by its import path."""
+    tensors, counts = {}, {}
+    for name in PARTITIONS:
+        partition: Partition = getattr(x, name)
+        tensors[f"partition.{name}"], counts[name] = partition.labels, partition.count
+    for entry in dataclasses.fields(x):
+        if isinstance(getattr(x, entry.name), Tensor):
+            tensors[f"field.{entry.name}"] = getattr(x, entry.name)
+    plain: dict[str, Any] = {
+        "counts": counts,
+        "reward_names": x.reward_names,
+        "reward_weights": x.reward_weights,
+        "inputs": None,
+    }
+    if x.inputs is not None:
+        cls = type(x.inputs)
+        plain["inputs"] = [cls.__module__, cls.__qualname__]
+        for entry in dataclasses.fields(x.inputs):  # type: ignore[arg-type]
+            tensors[f"inputs.{entry.name}"] = getattr(x.inputs, entry.name)
+    return tensors, plain
+
+
+def unpack(tensors: Mapping[str, Tensor], plain: Mapping[str, Any]) -> Experience:
+    """The batch that :func:`pack` took apart."""
+    partitions = {name: Partition(tensors[f"partition.{name}"], plain["counts"][name]) for name in PARTITIONS}
+    fields = _prefixed(tensors, "field.")
+    inputs = None
+    if plain["inputs"] is not None:
+        module, name = plain["inputs"]
+        inputs = getattr(import_module(module), name)(**_prefixed(tensors, "inputs."))
+    return Experience(
+        **partitions,
+        **fields,  # type: ignore[arg-type]
+        reward_names=tuple(plain["reward_names"]),
+        reward_weights=tuple(plain["reward_weights"]),
+        inputs=inputs,
+    )
+
+
+def _prefixed(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}

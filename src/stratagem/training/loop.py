@@ -1,0 +1,401 @@
+"""The loop: roll out, credit, step, log; the same for every recipe and every kind of policy."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from stratagem.errors import BrokenRunError, InputError
+from stratagem.experience import Experience
+from stratagem.recipe import Recipe
+from stratagem.seeding import derive, generator
+from stratagem.training.batch_storage import pack, unpack
+from stratagem.training.run_directory import Checkpoint, RunDirectory, whole_directory
+from stratagem.training.sinks import Sink
+from stratagem.training.world import Collected, Evaluation, World
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How long and how carefully to run; nothing here changes what a step computes.
+
+    steps: batches to learn from.  seed: of every random choice.
+    evaluate_every: batches between evaluations (0: only before and after); each plays ``evaluation_episodes``
+    held-out episodes sampled and as many greedily (0: no evaluation, and the last policy is saved instead of the best).
+    checkpoint_every: batches between checkpoints; ``keep_checkpoints`` of them stay.
+    sample_episodes: episodes of each batch written to ``samples.jsonl``.
+    """
+
+    steps: int = 100
+    seed: int = 0
+    evaluate_every: int = 0
+    evaluation_episodes: int = 100
+    checkpoint_every: int = 10
+    keep_checkpoints: int = 2
+    sample_episodes: int = 2
+
+
+@dataclass
+class Batch:
+    """A batch on its way through the optimizer; ``x`` is None when there is nothing to learn from it.
+
+    report: what collecting it measured.  update: optimizer steps taken.  totals: sums of their metrics.
+    """
+
+    x: Experience | None
+    report: dict[str, float]
+    update: int = 0
+    totals: dict[str, float] = field(default_factory=dict)
+
+
+class Interrupted(Exception):
+    """The run was asked to stop and has saved everything."""
+
+
+class Trainer:
+    """Runs a recipe in a world.
+
+    One step collects a batch, asks the recipe for credit and takes ``epochs * minibatches`` optimizer steps. Metrics of
+    a step depend only on seed, recipe, world and the checkpoint it started from, so a resumed run repeats an unbroken
+    one exactly. ``stop()`` may be called from a signal handler: the run saves after the present optimizer step, in the
+    middle of a batch if need be, and raises :class:`Interrupted`.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        world: World,
+        run: RunDirectory,
+        settings: Settings,
+        sinks: tuple[Sink, ...] = (),
+        progress: Callable[[int, Mapping[str, float]], None] | None = None,
+    ) -> None:
+        self.recipe, self.world, self.run_directory, self.settings = recipe, world, run, settings
+        self.policy = world.policy
+        self._sinks = sinks
+        self._progress = progress
+        self._reference = self.policy.frozen() if "ref_logp" in recipe.needs() else None
+        self._optimizer = recipe.optimization.optimizer(self.policy.policy_parameters(), self.policy.critic_parameters())
+        self._step = 0
+        self._updates = 0
+        self._batch: Batch | None = None
+        self._best: float | None = None
+        self._last_metrics: dict[str, float] = {}
+        self._stopping = False
+
+    # ---- the run ---------------------------------------------------------------------------------------------------
+
+    def run(self) -> dict[str, float]:
+        """Train to the last step and return its metrics. The best policy by evaluation is saved in ``model/``."""
+        if self._step == 0 and self._batch is None:
+            self._evaluate(0)
+        while self._step < self.settings.steps:
+            self.step()
+            if self._stopping:
+                self.checkpoint()
+                raise Interrupted
+            if self._step % self.settings.checkpoint_every == 0 or self._step == self.settings.steps:
+                self.checkpoint()
+        if self._best is None:
+            self._save_model({})
+        return self._last_metrics
+
+    def step(self) -> dict[str, float]:
+        """One batch: collect (unless a checkpoint left one unfinished), learn, log, and evaluate when it is time."""
+        if self._batch is None:
+            self._batch = self._collect()
+        batch = self._batch
+        clock = time.perf_counter()
+        for _ in self._remaining_updates(batch):
+            if self._stopping:
+                self.checkpoint()
+                raise Interrupted
+        metrics: dict[str, float] = batch.report | {name: total / max(batch.update, 1) for name, total in batch.totals.items()}
+        metrics["optimizer_steps"] = float(self._updates)
+        metrics["timing/learn"] = time.perf_counter() - clock
+        self._batch = None
+        self._step += 1
+        self._log(metrics)
+        every = self.settings.evaluate_every
+        if self._step == self.settings.steps or (every and self._step % every == 0):
+            self._evaluate(self._step)
+        return metrics
+
+    def stop(self) -> None:
+        """Save and raise :class:`Interrupted` after the present optimizer step."""
+        self._stopping = True
+
+    def close(self) -> None:
+        """Flush and close the sinks."""
+        for sink in self._sinks:
+            sink.close()
+
+    # ---- one batch -------------------------------------------------------------------------------------------------
+
+    def _collect(self) -> Batch:
+        changes = {}
+        for schedule in self.recipe.schedules:
+            changes |= schedule(self._step, self._last_metrics)
+        if changes:
+            self.recipe = self.recipe.with_values(changes)
+        for group, rate in zip(self._optimizer.param_groups, self.recipe.optimization.learning_rates(), strict=True):
+            group["lr"] = rate
+        clock = time.perf_counter()
+        self.world.serve(self._updates)
+        collected = self.world.collect(self.recipe.sampler, self._step)
+        report = dict(collected.metrics)
+        report["timing/rollout"] = time.perf_counter() - clock
+        self._write_samples(collected)
+        if collected.x is None:
+            return Batch(None, report | {"batch/skipped": 1.0})
+        clock = time.perf_counter()
+        x = self.recipe.prepare(self._complete(collected.x))
+        report["timing/credit"] = time.perf_counter() - clock
+        report["batch/trajectories"] = float(x.trajectories)
+        report["batch/dropped_trajectories"] = float(collected.x.trajectories - x.trajectories)
+        report["batch/tokens"] = float(x.tokens)
+        if x.tokens == 0 or not self.recipe.objective.has_signal(x):
+            return Batch(None, report | {"batch/skipped": 1.0})
+        if self.recipe.optimization.shuffle == "turns":
+            x = x.by_turn()
+        return Batch(x, report)
+
+    def _complete(self, x: Experience) -> Experience:
+        """The experience with the fields the recipe reads and only a policy can say."""
+        needs = set(x.missing(self.recipe.experience_needs())) & {"value", "ref_logp", "entropy"}
+        optimization = self.recipe.optimization
+        if x.old_logp is None and optimization.epochs * optimization.minibatches > 1:
+            needs.add("old_logp")
+        if not needs:
+            return x
+        temperature = self.recipe.sampler.policy_temperature
+        pieces: dict[str, list[Tensor]] = {name: [] for name in needs}
+        with torch.no_grad():
+            for piece in microbatches(x, optimization.microbatch_tokens):
+                if needs & {"value", "old_logp", "entropy"}:
+                    out = self.policy(piece, temperature=temperature, entropy="entropy" in needs, value="value" in needs)
+                    said = {"value": out.value, "old_logp": out.logp, "entropy": out.entropy}
+                    for name in needs & said.keys():
+                        pieces[name].append(_said(said[name], name))
+                if self._reference is not None and "ref_logp" in needs:
+                    pieces["ref_logp"].append(self._reference(piece, temperature=temperature).logp)
+        return x.replace(**{name: torch.cat(values) for name, values in pieces.items()})
+
+    def _remaining_updates(self, batch: Batch) -> Iterator[None]:
+        """Take the optimizer steps the batch still owes, one for each item."""
+        if batch.x is None:
+            return
+        optimization, done = self.recipe.optimization, 0
+        for epoch in range(optimization.epochs):
+            for chosen in self._minibatches(batch.x, epoch):
+                done += 1
+                if done <= batch.update:
+                    continue
+                self._update(batch, batch.x if chosen is None else batch.x.select(chosen))
+                yield
+
+    def _minibatches(self, x: Experience, epoch: int) -> Iterator[Tensor | None]:
+        """Trajectories of each mini-batch; None for the whole batch as it is."""
+        count = min(self.recipe.optimization.minibatches, x.trajectories)
+        if count == 1:
+            yield None
+            return
+        shuffled = torch.randperm(x.trajectories, generator=generator(self.settings.seed, "shuffle", self._step, epoch))
+        yield from torch.tensor_split(shuffled, count)
+
+    def _update(self, batch: Batch, x: Experience) -> None:
+        """One optimizer step; a loss or gradient that is not finite costs none and is counted."""
+        torch.manual_seed(derive(self.settings.seed, "update", self._step, batch.update))
+        optimization, needs = self.recipe.optimization, self.recipe.output_needs()
+        self._optimizer.zero_grad(set_to_none=True)
+        totals: dict[str, Tensor] = {}
+        for piece in microbatches(x, optimization.microbatch_tokens):
+            out = self.policy(
+                piece,
+                temperature=self.recipe.sampler.policy_temperature,
+                entropy="entropy" in needs,
+                value="value" in needs,
+            )
+            loss = self.recipe.objective(out, piece)
+            loss.loss.backward()  # type: ignore[no-untyped-call]
+            for name, value in {"loss": loss.loss.detach(), **loss.metrics}.items():
+                totals[name] = totals[name] + value if name in totals else value
+        parameters = [p for group in self._optimizer.param_groups for p in group["params"]]
+        norm = torch.nn.utils.clip_grad_norm_(parameters, optimization.max_grad_norm)
+        finite = bool(norm.isfinite())
+        if finite:
+            self._optimizer.step()
+            self._updates += 1
+            totals["grad_norm"] = norm
+            for name, value in totals.items():
+                batch.totals[name] = batch.totals.get(name, 0.0) + float(value)
+        batch.totals["updates/not_finite"] = batch.totals.get("updates/not_finite", 0.0) + (not finite)
+        batch.update += 1
+
+    # ---- what is written -------------------------------------------------------------------------------------------
+
+    def _log(self, metrics: dict[str, float]) -> None:
+        self._last_metrics = metrics
+        self.run_directory.append("metrics.jsonl", {"step": self._step, **metrics})
+        for sink in self._sinks:
+            sink.log(self._step, metrics)
+        if self._progress is not None:
+            self._progress(self._step, metrics)
+
+    def _write_samples(self, collected: Collected) -> None:
+        for sample in collected.samples[: self.settings.sample_episodes]:
+            self.run_directory.append("samples.jsonl", {"step": self._step, **sample})
+
+    def _evaluate(self, step: int) -> None:
+        """Play held-out episodes sampled and greedily; keep the policy when it did better than ever before."""
+        if not self.settings.evaluation_episodes:
+            return
+        self.world.serve(self._updates)
+        score = 0.0
+        metrics: dict[str, float] = {}
+        for mode in ("sampled", "greedy"):
+            evaluation = self.world.evaluate(self.settings.evaluation_episodes, mode)
+            self.run_directory.append("evaluations.jsonl", {"step": step, **_evaluation_row(evaluation)})
+            for name in ("success", "mean_return", "mean_length"):
+                value = getattr(evaluation, name)
+                if value is not None:
+                    metrics[f"evaluation/{mode}/{name}"] = float(value)
+            score += evaluation.mean_return if evaluation.success is None else evaluation.success
+        for sink in self._sinks:
+            sink.log(step, metrics)
+        if self._best is None or score > self._best:
+            self._best = score
+            self._save_model(metrics)
+
+    def _save_model(self, metrics: Mapping[str, float]) -> None:
+        with whole_directory(self.run_directory.path / "model") as directory:
+            self.policy.save(directory, self._card(metrics))
+
+    def _card(self, metrics: Mapping[str, float]) -> str:
+        figures = "\n".join(f"- {name}: {value:.3f}" for name, value in metrics.items())
+        return (
+            f"# A policy trained by Stratagem\n\n- task: `{self.world.task_name}`\n- recipe: `{self.recipe.name}`\n"
+            f"- step: {self._step}\n- seed: {self.settings.seed}\n\n## Held-out evaluation\n\n{figures}\n\n"
+            f"## Recipe\n\n```yaml\n{self.recipe.to_yaml()}```\n"
+        )
+
+    # ---- checkpoints -----------------------------------------------------------------------------------------------
+
+    def checkpoint(self) -> None:
+        """Save everything the rest of the run depends on. A failed write leaves the last checkpoint as it was."""
+        optimizer_tensors, optimizer_plain = _split_optimizer(self._optimizer)
+        world_tensors, world_plain = self.world.state_dict()
+        tensors = {
+            "policy": dict(self.policy.state_dict()),
+            "optimizer": optimizer_tensors,
+            "parts": self.recipe.state_dict(),
+            "world": world_tensors,
+        }
+        state: dict[str, Any] = {
+            "step": self._step,
+            "updates": self._updates,
+            "best": self._best,
+            "last_metrics": self._last_metrics,
+            "optimizer": optimizer_plain,
+            "world": world_plain,
+            "recipe": self.recipe.to_yaml(),
+            "batch": None,
+        }
+        name = f"step-{self._step}"
+        if self._batch is not None and self._batch.x is not None:
+            tensors["batch"], plain = pack(self._batch.x)
+            state["batch"] = {
+                "report": self._batch.report,
+                "update": self._batch.update,
+                "totals": self._batch.totals,
+                "experience": plain,
+            }
+            name += f"-{self._batch.update}"
+        try:
+            self.run_directory.save(name, Checkpoint(state, tensors), self.settings.keep_checkpoints)
+        except OSError as error:
+            raise BrokenRunError(
+                f"checkpoint {name} could not be written ({error.strerror or error}); "
+                f"the last complete one is kept in {self.run_directory.path / 'checkpoints'}"
+            ) from error
+
+    def resume(self, checkpoint: Checkpoint) -> None:
+        """Continue from a checkpoint; rows logged after it are dropped, to be written again."""
+        state = checkpoint.state
+        try:
+            self.policy.load_state_dict(checkpoint.tensors["policy"])
+        except RuntimeError as error:
+            raise InputError(f"the checkpoint is of another model: {str(error).splitlines()[-1].strip()}") from None
+        _join_optimizer(self._optimizer, checkpoint.tensors["optimizer"], state["optimizer"])
+        self.recipe = Recipe.from_yaml(state["recipe"], "checkpoint")
+        self.recipe.load_state_dict(checkpoint.tensors["parts"])
+        self.world.load_state_dict(checkpoint.tensors["world"], state["world"])
+        self._step, self._updates, self._best = state["step"], state["updates"], state["best"]
+        self._last_metrics = state["last_metrics"]
+        if state["batch"] is not None:
+            saved = state["batch"]
+            x = unpack(checkpoint.tensors["batch"], saved["experience"])
+            self._batch = Batch(x, saved["report"], saved["update"], saved["totals"])
+        self.run_directory.sweep()
+        for name in ("metrics.jsonl", "evaluations.jsonl"):
+            self.run_directory.forget_after(name, self._step)
+        # Samples are written when their batch is collected, so those of an unfinished batch are already there.
+        self.run_directory.forget_after("samples.jsonl", self._step - (self._batch is None))
+        self.world.serve(self._updates)
+
+
+def microbatches(x: Experience, tokens: int | None) -> list[Experience]:
+    """``x`` in pieces of about ``tokens`` positions, each remembering the whole; ``[x]`` without a bound."""
+    if tokens is None or x.inputs is None:
+        return [x]
+    lengths = x.inputs.lengths
+    piece = torch.div(lengths.cumsum(0) - lengths, tokens, rounding_mode="floor")
+    sizes = torch.unique_consecutive(piece, return_counts=True)[1]
+    if len(sizes) < 2:
+        return [x]
+    rows = torch.arange(x.trajectories, device=x.device)
+    return [x.microbatch(chosen) for chosen in rows.split(sizes.tolist())]
+
+
+def _said(value: Tensor | None, name: str) -> Tensor:
+    if value is None:
+        raise ValueError(f"the recipe reads {name}, which this policy does not say")
+    return value
+
+
+def _evaluation_row(evaluation: Evaluation) -> dict[str, Any]:
+    return {
+        "mode": evaluation.mode,
+        "episodes": evaluation.episodes,
+        "success": evaluation.success,
+        "interval": list(evaluation.interval),
+        "mean_return": evaluation.mean_return,
+        "std_return": evaluation.std_return,
+        "mean_length": evaluation.mean_length,
+        "failed": evaluation.failed,
+        "samples": evaluation.samples,
+    }
+
+
+def _split_optimizer(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], list[dict[str, Any]]]:
+    """Optimizer state as named tensors and plain data."""
+    state = optimizer.state_dict()
+    tensors = {
+        f"{index}.{name}": value for index, values in state["state"].items() for name, value in values.items()
+    }
+    return tensors, state["param_groups"]
+
+
+def _join_optimizer(
+    optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor], groups: list[dict[str, Any]]
+) -> None:
+    state: dict[int, dict[str, Tensor]] = {}
+    for path, value in tensors.items():
+        index, name = path.split(".", 1)
+        state.setdefault(int(index), {})[name] = value
+    optimizer.load_state_dict({"state": state, "param_groups": groups})

@@ -1,0 +1,210 @@
+"""The run directory: what a run writes, always whole, so that a kill at any instant loses nothing finished."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from stratagem.errors import InputError
+
+PACKAGES = ("stratagem", "torch", "transformers", "numpy", "gymnasium", "textworld", "reasoning-gym")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """One moment of a run: plain JSON ``state`` and named groups of tensors."""
+
+    state: dict[str, Any]
+    tensors: dict[str, dict[str, Tensor]]
+
+
+@dataclass(frozen=True)
+class RunDirectory:
+    """Paths and atomic writes of one run.
+
+    ``recipe.yaml``, ``run.json`` (what was asked for), ``environment.json``, ``metrics.jsonl``, ``evaluations.jsonl``,
+    ``samples.jsonl``, ``tensorboard/``, ``checkpoints/step-N/``, ``model/`` (best by evaluation), ``report.html``.
+    """
+
+    path: Path
+
+    @classmethod
+    def create(cls, path: str | Path) -> RunDirectory:
+        """A new run directory. Raises :class:`InputError` when it holds a run already or cannot be made."""
+        path = Path(path)
+        if (path / "run.json").exists():
+            raise InputError(f"run directory {path}: holds a run already; continue it with --resume {path}")
+        try:
+            (path / "checkpoints").mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"run directory {path}: cannot be made ({error.strerror})") from None
+        return cls(path)
+
+    @classmethod
+    def existing(cls, path: str | Path) -> RunDirectory:
+        """A run directory written before. Raises :class:`InputError` when it is none."""
+        path = Path(path)
+        if not (path / "run.json").is_file():
+            raise InputError(f"run directory {path}: holds no run (run.json is missing)")
+        return cls(path)
+
+    # ---- small files -----------------------------------------------------------------------------------------------
+
+    def write_text(self, name: str, text: str) -> None:
+        """Write a file whole or not at all."""
+        target = self.path / name
+        temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+        try:
+            with open(temporary, "w", encoding="utf-8") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, target)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    def write_json(self, name: str, data: Mapping[str, Any]) -> None:
+        """Write a JSON file whole or not at all."""
+        self.write_text(name, json.dumps(data, indent=2) + "\n")
+
+    def read_json(self, name: str) -> dict[str, Any]:
+        """Read a JSON file. Raises :class:`InputError` when it is missing or broken."""
+        try:
+            data = json.loads((self.path / name).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            raise InputError(f"{self.path / name}: missing or not valid JSON") from None
+        if not isinstance(data, dict):
+            raise InputError(f"{self.path / name}: must hold a JSON object")
+        return data
+
+    def append(self, name: str, row: Mapping[str, Any]) -> None:
+        """Add one line to a JSON-lines file."""
+        with open(self.path / name, "a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+
+    def rows(self, name: str) -> list[dict[str, Any]]:
+        """Complete lines of a JSON-lines file; a line cut by a kill is not one."""
+        try:
+            lines = (self.path / name).read_text(encoding="utf-8").split("\n")[:-1]
+        except FileNotFoundError:
+            return []
+        return [json.loads(line) for line in lines]
+
+    def forget_after(self, name: str, step: int) -> None:
+        """Drop the rows of steps after ``step``, which a resumed run is about to write again."""
+        kept = [row for row in self.rows(name) if row["step"] <= step]
+        if kept or (self.path / name).exists():
+            self.write_text(name, "".join(json.dumps(row) + "\n" for row in kept))
+
+    # ---- checkpoints -----------------------------------------------------------------------------------------------
+
+    def save(self, name: str, checkpoint: Checkpoint, keep: int = 2) -> Path:
+        """Write ``checkpoints/name`` whole or not at all, then drop all but the ``keep`` newest."""
+        target = self.path / "checkpoints" / name
+        with whole_directory(target) as directory:
+            for group, tensors in checkpoint.tensors.items():
+                save_file(dict(_storable(tensors)), directory / f"{group}.safetensors")
+            state = {**checkpoint.state, "groups": sorted(checkpoint.tensors)}
+            (directory / "state.json").write_text(json.dumps(state), encoding="utf-8")
+            for file in directory.iterdir():
+                with open(file, "rb") as handle:
+                    os.fsync(handle.fileno())
+        for old in self.checkpoints()[:-keep]:
+            shutil.rmtree(old, ignore_errors=True)
+        return target
+
+    def checkpoints(self) -> list[Path]:
+        """Complete checkpoints, oldest first."""
+        found = [path for path in (self.path / "checkpoints").glob("step-*") if (path / "state.json").is_file()]
+        return sorted(found, key=lambda path: [int(number) for number in path.name.split("-")[1:]])
+
+    def load(self) -> Checkpoint:
+        """The newest complete checkpoint. Raises :class:`InputError` when there is none or it is corrupt."""
+        found = self.checkpoints()
+        if not found:
+            raise InputError(f"run directory {self.path}: has no complete checkpoint to resume from")
+        return read_checkpoint(found[-1])
+
+    def sweep(self) -> None:
+        """Remove what a kill left half-written."""
+        for leftover in (self.path / "checkpoints").glob(".*.tmp"):
+            shutil.rmtree(leftover, ignore_errors=True)
+        for leftover in self.path.glob(".*.tmp"):
+            leftover.unlink(missing_ok=True)
+
+
+def read_checkpoint(path: Path) -> Checkpoint:
+    """Read one checkpoint. Raises :class:`InputError` naming the file that is missing or corrupt."""
+    state_file = path / "state.json"
+    try:
+        state = json.loads(state_file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        raise InputError(f"checkpoint {state_file}: missing or corrupt") from None
+    tensors = {}
+    for file in sorted(path.glob("*.safetensors")):
+        try:
+            tensors[file.stem] = load_file(file)
+        except (SafetensorError, OSError, ValueError):
+            raise InputError(f"checkpoint {file}: corrupt") from None
+    missing = sorted(set(state.get("groups", [])) - set(tensors))
+    if missing:
+        raise InputError(f"checkpoint {path / missing[0]}.safetensors: missing")
+    return Checkpoint(state, tensors)
+
+
+def environment(seed: int, command: list[str] | None = None) -> dict[str, Any]:
+    """Versions, seed and machine, for ``environment.json``."""
+    versions = {}
+    for package in PACKAGES:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return {
+        "seed": seed,
+        "command": command if command is not None else sys.argv,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "processor": platform.processor() or platform.machine(),
+        "threads": torch.get_num_threads(),
+        "cuda": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "packages": versions,
+    }
+
+
+@contextmanager
+def whole_directory(target: Path) -> Iterator[Path]:
+    """A temporary directory that becomes ``target`` when the block succeeds and vanishes when it fails."""
+    temporary = target.with_name(f".{target.name}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    try:
+        yield temporary
+        shutil.rmtree(target, ignore_errors=True)
+        os.replace(temporary, target)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _storable(tensors: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
+    """Tensors as the safetensors format takes them: on the CPU, contiguous, none sharing memory."""
+    seen: set[int] = set()
+    for name, tensor in tensors.items():
+        tensor = tensor.detach().cpu().contiguous()
+        shared = tensor.data_ptr() in seen and tensor.numel() > 0
+        seen.add(tensor.data_ptr())
+        yield name, tensor.clone() if shared else tensor

@@ -1,0 +1,114 @@
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch.nn.functional import scaled_dot_product_attention
+from transformers import GPT2Config, GPT2LMHeadModel, MambaConfig, MambaForCausalLM, PreTrainedModel
+
+from stratagem.errors import InputError
+from stratagem.language import attention
+from stratagem.language.attention import PackedSequences, enable_packing, run_trunk
+
+MakeModel = Callable[..., PreTrainedModel]
+ARCHITECTURES = ["qwen3", "tied", "llama", "qwen2", "mistral"]
+LENGTHS = {"similar": [9, 12, 10], "equal": [8, 8], "uneven": [40, 3, 5, 38, 1, 2], "single": [7]}
+
+
+def logits_and_gradients(
+    model: PreTrainedModel, run: Callable[[], torch.Tensor]
+) -> tuple[torch.Tensor, list[torch.Tensor]]:
+    model.zero_grad()
+    logits = run()
+    torch.manual_seed(1)
+    (logits * torch.randn(logits.shape)).mean().backward()
+    return logits.detach(), [parameter.grad.clone() for parameter in model.parameters() if parameter.grad is not None]
+
+
+@pytest.mark.parametrize("kind", ARCHITECTURES)
+@pytest.mark.parametrize("lengths", LENGTHS.values(), ids=LENGTHS.keys())
+def test_packed_equals_each_sequence_alone(make_model: MakeModel, kind: str, lengths: list[int]) -> None:
+    model = make_model(kind)
+    token_ids = torch.randint(320, (sum(lengths),), generator=torch.Generator().manual_seed(2))
+    alone = logits_and_gradients(
+        model, lambda: torch.cat([model(row[None], use_cache=False).logits[0] for row in token_ids.split(lengths)])
+    )
+    enable_packing(model)
+    layout = PackedSequences(lengths, "cpu")
+    packed = logits_and_gradients(
+        model, lambda: model.get_output_embeddings()(run_trunk(model, token_ids, layout.positions, layout))
+    )
+    torch.testing.assert_close(packed[0], alone[0], atol=1e-5, rtol=1e-5)
+    assert len(packed[1]) == len(alone[1])
+    for ours, theirs in zip(packed[1], alone[1], strict=True):
+        torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("window", [None, 4])
+def test_fused_kernel_and_explicit_attention_agree(monkeypatch: pytest.MonkeyPatch, window: int | None) -> None:
+    torch.manual_seed(0)
+    query, key, value = (torch.randn(20, heads, 8) for heads in (4, 2, 2))
+    layout = PackedSequences([9, 6, 5], "cpu")
+    explicit = layout.attend(0, query, key, value, 0.3, window)
+    monkeypatch.setattr(attention, "_EXPLICIT_SCORES", 0)
+    torch.testing.assert_close(layout.attend(0, query, key, value, 0.3, window), explicit, atol=1e-6, rtol=1e-5)
+
+
+def test_explicit_attention_is_softmax_attention_with_shared_keys() -> None:
+    torch.manual_seed(0)
+    query, key, value = torch.randn(1, 6, 4, 8), torch.randn(1, 2, 6, 8), torch.randn(1, 2, 6, 8)
+    mask = attention.visibility_mask(torch.arange(6), torch.arange(6), None)
+    expected = scaled_dot_product_attention(
+        query.transpose(1, 2), key.repeat_interleave(2, 1), value.repeat_interleave(2, 1), is_causal=True, scale=0.5
+    )
+    ours = attention.explicit_attention(query, key, value, mask, 0.5)
+    torch.testing.assert_close(ours, expected.transpose(1, 2), atol=1e-6, rtol=1e-5)
+
+
+def test_visibility_mask_is_causal_and_windowed() -> None:
+    mask = attention.visibility_mask(torch.tensor([0, 2]), torch.arange(4), window=2)
+    assert torch.isfinite(mask).tolist() == [[True, False, False, False], [False, True, True, False]]
+
+
+def test_buckets_bound_the_padding() -> None:
+    lengths = [1000, 4, 3, 600, 2, 4, 1, 501, 0]
+    buckets, starts = attention._buckets(lengths)
+    assert sum(bucket.sequences * bucket.longest for bucket in buckets) < 2 * sum(lengths)
+    taken = [slot for start, length in zip(starts, lengths, strict=True) for slot in range(start, start + length)]
+    assert len(set(taken)) == sum(lengths)
+
+
+def test_learned_positions_work_too() -> None:
+    enable_packing(GPT2LMHeadModel(GPT2Config(vocab_size=64, n_embd=16, n_layer=2, n_head=2, n_positions=32)))
+
+
+def test_a_model_without_attention_is_refused() -> None:
+    model = MambaForCausalLM(MambaConfig(vocab_size=64, hidden_size=16, num_hidden_layers=1, state_size=4))
+    with pytest.raises(InputError, match="MambaForCausalLM cannot run on packed sequences") as caught:
+        enable_packing(model)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_model_whose_logits_are_more_than_its_head_is_refused() -> None:
+    from transformers import CohereConfig, CohereForCausalLM
+
+    config = CohereConfig(
+        vocab_size=64,
+        hidden_size=16,
+        intermediate_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        logit_scale=0.1,
+        initializer_range=0.5,
+        pad_token_id=0,
+        bos_token_id=1,
+        eos_token_id=2,
+    )
+    with pytest.raises(InputError, match="sharing a row changes its logits"):
+        enable_packing(CohereForCausalLM(config))
+
+
+def test_a_model_called_past_its_policy_says_so(make_model: MakeModel) -> None:
+    model = make_model()
+    enable_packing(model)
+    with pytest.raises(InputError, match="did not receive the packed layout"):
+        model(torch.tensor([[1, 2]]), use_cache=False)

@@ -1,0 +1,67 @@
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from stratagem.language.inputs import TokenInputs
+
+
+def three_conversations() -> TokenInputs:
+    # [10 11* 12*] [20 21 22* 23] [30 31*]   (* sampled by the policy)
+    return TokenInputs(
+        token_ids=torch.tensor([10, 11, 12, 20, 21, 22, 23, 30, 31]),
+        lengths=torch.tensor([3, 4, 2]),
+        action_positions=torch.tensor([1, 2, 5, 8]),
+    )
+
+
+def test_actions_and_positions() -> None:
+    inputs = three_conversations()
+    assert inputs.actions.tolist() == [11, 12, 22, 31]
+    assert inputs.position_ids.tolist() == [0, 1, 2, 0, 1, 2, 3, 0, 1]
+    assert inputs.actions_per_trajectory.tolist() == [2, 1, 1]
+
+
+def test_select_reorders_trajectories_and_their_actions() -> None:
+    chosen = three_conversations().select(torch.tensor([2, 0]))
+    assert chosen.token_ids.tolist() == [30, 31, 10, 11, 12]
+    assert chosen.lengths.tolist() == [2, 3]
+    assert chosen.action_positions.tolist() == [1, 3, 4]
+
+
+def test_select_may_repeat_and_may_take_none() -> None:
+    inputs = three_conversations()
+    assert inputs.select(torch.tensor([1, 1])).actions.tolist() == [22, 22]
+    nothing = inputs.select(torch.tensor([], dtype=torch.int64))
+    assert len(nothing.token_ids) == len(nothing.lengths) == len(nothing.action_positions) == 0
+
+
+def test_a_trajectory_without_actions_stays_in_place() -> None:
+    inputs = TokenInputs(torch.tensor([1, 2, 3, 4, 5]), torch.tensor([2, 1, 2]), torch.tensor([1, 4]))
+    assert inputs.actions_per_trajectory.tolist() == [1, 0, 1]
+    assert inputs.select(torch.tensor([1, 2])).action_positions.tolist() == [2]
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.permutations([0, 1, 2]), st.integers(0, 3))
+def test_concatenating_selections_is_selecting_both(order: list[int], cut: int) -> None:
+    inputs = three_conversations()
+    head, tail = torch.tensor(order[:cut], dtype=torch.int64), torch.tensor(order[cut:], dtype=torch.int64)
+    joined = inputs.select(head).concatenate([inputs.select(tail)])
+    together = inputs.select(torch.tensor(order))
+    for name in ("token_ids", "lengths", "action_positions"):
+        assert getattr(joined, name).tolist() == getattr(together, name).tolist()
+
+
+@pytest.mark.parametrize(
+    ("lengths", "actions", "message"),
+    [
+        ([3, 3], [1], "add up to 6"),
+        ([3, 2], [2, 1], "ascend"),
+        ([3, 2], [3], "first token"),
+        ([3, 2], [5], "must lie in 0..4"),
+    ],
+)
+def test_inconsistent_inputs_are_refused(lengths: list[int], actions: list[int], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        TokenInputs(torch.arange(5), torch.tensor(lengths), torch.tensor(actions))

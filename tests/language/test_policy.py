@@ -1,0 +1,249 @@
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
+
+from stratagem.errors import InputError
+from stratagem.experience import Experience
+from stratagem.language.inputs import TokenInputs
+from stratagem.language.policy import LanguagePolicy, LoRA
+
+MakeModel = Callable[..., PreTrainedModel]
+
+
+def batch() -> Experience:
+    """Two trajectories of 9 and 6 tokens; the first has two turns (tokens 3, 4 and 7, 8), the second one (2 to 5)."""
+    inputs = TokenInputs(
+        token_ids=torch.randint(320, (15,), generator=torch.Generator().manual_seed(3)),
+        lengths=torch.tensor([9, 6]),
+        action_positions=torch.tensor([3, 4, 7, 8, 11, 12, 13, 14]),
+    )
+    return Experience.from_lengths([2, 2, 4], [2, 1], [2], inputs=inputs)
+
+
+def policy_of(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, **options: Any) -> LanguagePolicy:
+    return LanguagePolicy(model, tokenizer, **({"dtype": "float32"} | options))
+
+
+def test_logp_and_entropy_are_those_of_each_sequence_alone(
+    make_model: MakeModel, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    x, model = batch(), make_model()
+    ids = x.inputs.token_ids
+    with torch.no_grad():
+        logits = [model(row[None], use_cache=False).logits[0] for row in ids.split([9, 6])]
+    distributions = (torch.cat([logits[0][[2, 3, 6, 7]], logits[1][[1, 2, 3, 4]]]) / 0.7).log_softmax(-1)
+    output = policy_of(model, tokenizer)(x, temperature=0.7, entropy=True)
+    torch.testing.assert_close(output.logp, distributions.gather(1, x.inputs.actions[:, None])[:, 0], atol=1e-5, rtol=0)
+    torch.testing.assert_close(output.entropy, torch.distributions.Categorical(logits=distributions).entropy())
+    assert output.value is None
+
+
+@pytest.mark.parametrize("kind", ["qwen3", "tied"])
+def test_chunked_equals_unchunked(make_model: MakeModel, tokenizer: PreTrainedTokenizerFast, kind: str) -> None:
+    outputs, gradients = [], []
+    for budget in (2**25, 320 * 3):
+        policy = policy_of(make_model(kind), tokenizer, logits_budget=budget)
+        output = policy(batch(), temperature=1.3, entropy=True)
+        (output.logp * torch.arange(8) + output.entropy).sum().backward()
+        outputs.append(torch.cat((output.logp, output.entropy)).detach())
+        gradients.append(torch.cat([parameter.grad.flatten() for parameter in policy.parameters()]))
+    torch.testing.assert_close(outputs[0], outputs[1], atol=1e-6, rtol=1e-6)
+    torch.testing.assert_close(gradients[0], gradients[1], atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("lora", [None, LoRA(rank=2, target_modules=("q_proj",))])
+def test_gradient_checkpointing_changes_nothing(
+    make_model: MakeModel, tokenizer: PreTrainedTokenizerFast, lora: LoRA | None
+) -> None:
+    gradients = []
+    for checkpointing in (False, True):
+        policy = moved(policy_of(make_model(), tokenizer, gradient_checkpointing=checkpointing, lora=lora).train())
+        policy(batch()).logp.sum().backward()
+        gradients.append(torch.cat([p.grad.flatten() for p in policy.parameters() if p.requires_grad]))
+    torch.testing.assert_close(gradients[0], gradients[1], atol=1e-5, rtol=1e-4)
+
+
+def test_selecting_trajectories_selects_their_outputs(
+    make_model: MakeModel, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    x, policy = batch(), policy_of(make_model(), tokenizer)
+    whole = policy(x).logp
+    torch.testing.assert_close(policy(x.select(torch.tensor([1]))).logp, whole[4:], atol=1e-6, rtol=1e-6)
+    both_ways = policy(Experience.concatenate([x.select(torch.tensor([1])), x.select(torch.tensor([0]))])).logp
+    torch.testing.assert_close(both_ways, torch.cat((whole[4:], whole[:4])), atol=1e-6, rtol=1e-6)
+
+
+@pytest.mark.parametrize("value_gradient", [True, False])
+def test_the_critic_starts_at_zero_and_trains_the_trunk_only_if_asked(
+    make_model: MakeModel, tokenizer: PreTrainedTokenizerFast, value_gradient: bool
+) -> None:
+    policy = policy_of(make_model(), tokenizer, value_head=True, value_gradient=value_gradient)
+    values = policy(batch(), value=True).value
+    assert values.shape == (8,) and bool((values == 0).all())
+    torch.nn.init.ones_(policy.value_head.weight)
+    policy(batch(), value=True).value.sum().backward()
+    assert policy.value_head.weight.grad.abs().sum() > 0
+    trained = any(p.grad is not None and p.grad.abs().sum() > 0 for p in policy.model.parameters())
+    assert trained == value_gradient
+
+
+def test_the_value_before_an_action_does_not_know_the_action(
+    make_model: MakeModel, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    policy = policy_of(make_model(), tokenizer, value_head=True)
+    torch.nn.init.ones_(policy.value_head.weight)
+    x = batch()
+    other_ids = x.inputs.token_ids.clone()
+    other_ids[7] = (other_ids[7] + 1) % 320
+    other = x.replace(inputs=TokenInputs(other_ids, x.inputs.lengths, x.inputs.action_positions))
+    first, second = policy(x, value=True).value, policy(other, value=True).value
+    torch.testing.assert_close(first[:3], second[:3])
+    assert not torch.allclose(first[3], second[3])
+
+
+def test_a_reference_stays_when_the_policy_moves(make_model: MakeModel, tokenizer: PreTrainedTokenizerFast) -> None:
+    policy, x = policy_of(make_model(), tokenizer), batch()
+    before = policy(x).logp.detach()
+    reference = policy.frozen()
+    with torch.no_grad():
+        for parameter in policy.parameters():
+            parameter.mul_(1.1)
+    assert not torch.allclose(policy(x).logp, before, atol=1e-3)
+    output = reference(x)
+    torch.testing.assert_close(output.logp, before)
+    assert not output.logp.requires_grad
+
+
+def test_an_empty_batch_gives_empty_outputs(make_model: MakeModel, tokenizer: PreTrainedTokenizerFast) -> None:
+    inputs = TokenInputs(torch.tensor([1, 2]), torch.tensor([2]), torch.tensor([], dtype=torch.int64))
+    x = Experience.from_lengths([0], [1], [1], inputs=inputs)
+    output = policy_of(make_model(), tokenizer, value_head=True)(x, entropy=True, value=True)
+    assert output.logp.shape == output.entropy.shape == output.value.shape == (0,)
+
+
+def test_bfloat16_stays_close_and_keeps_float32_weights(
+    make_model: MakeModel, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    exact = policy_of(make_model(initializer_range=0.05), tokenizer)(batch()).logp
+    policy = policy_of(make_model(initializer_range=0.05), tokenizer, dtype="bfloat16")
+    low = policy(batch()).logp
+    assert low.dtype == torch.float32 and next(policy.parameters()).dtype == torch.float32
+    torch.testing.assert_close(low, exact, atol=0.03, rtol=0)
+
+
+@pytest.mark.parametrize("kind", ["qwen3", "tied"])
+def test_saved_models_load_as_they_were(
+    make_model: MakeModel, tokenizer: PreTrainedTokenizerFast, tmp_path: Path, kind: str
+) -> None:
+    policy = policy_of(make_model(kind), tokenizer)
+    policy.save(tmp_path)
+    again = LanguagePolicy.from_path(tmp_path, dtype="float32")
+    torch.testing.assert_close(again(batch()).logp, policy(batch()).logp, atol=1e-6, rtol=0)
+    assert again.tokenizer.chat_template == tokenizer.chat_template
+    plain = AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.float32)
+    assert plain.generate(torch.tensor([[1, 2]]), max_new_tokens=2, do_sample=False).shape == (1, 4)
+
+
+class TestLoRA:
+    def test_adapters_start_as_the_model_and_alone_are_trained(
+        self, make_model: MakeModel, tokenizer: PreTrainedTokenizerFast
+    ) -> None:
+        plain = policy_of(make_model(), tokenizer)(batch()).logp
+        policy = policy_of(make_model(), tokenizer, lora={"rank": 2, "alpha": 4.0})
+        torch.testing.assert_close(policy(batch()).logp, plain, atol=1e-6, rtol=0)
+        assert {"lora_" in name for name, p in policy.named_parameters() if p.requires_grad} == {True}
+
+    def test_reference_is_the_model_without_adapters_and_merging_keeps_the_policy(
+        self, make_model: MakeModel, tokenizer: PreTrainedTokenizerFast, tmp_path: Path
+    ) -> None:
+        policy = moved(policy_of(make_model(), tokenizer, lora=LoRA(rank=2, target_modules=("q_proj", "down_proj"))))
+        plain = policy_of(make_model(), tokenizer)(batch()).logp
+        current = policy(batch()).logp
+        assert not torch.allclose(current, plain, atol=1e-2)
+        torch.testing.assert_close(policy.frozen()(batch()).logp, plain, atol=1e-6, rtol=0)
+        torch.testing.assert_close(policy(batch()).logp, current)
+        policy.save(tmp_path)
+        merged = LanguagePolicy.from_path(tmp_path, dtype="float32")(batch()).logp
+        torch.testing.assert_close(merged, current, atol=1e-4, rtol=0)
+
+    @pytest.mark.parametrize(
+        ("wrong", "message"),
+        [
+            ({"rank": 0}, "lora.rank must be at least 1"),
+            ({"alpha": -1.0}, "lora.alpha must be above 0"),
+            ({"rnak": 2}, "unknown lora option 'rnak'; did you mean 'rank'"),
+            ({"target_modules": ("nothing",)}, "lora.target_modules"),
+        ],
+    )
+    def test_wrong_options_are_refused(
+        self, make_model: MakeModel, tokenizer: PreTrainedTokenizerFast, wrong: dict[str, Any], message: str
+    ) -> None:
+        with pytest.raises(InputError, match=message):
+            policy_of(make_model(), tokenizer, lora=wrong)
+
+
+class TestLoadingErrors:
+    def test_missing_folder(self, tmp_path: Path) -> None:
+        with pytest.raises(InputError, match="no such folder"):
+            LanguagePolicy.from_path(tmp_path / "nothing")
+
+    def test_folder_without_a_model(self, tmp_path: Path) -> None:
+        with pytest.raises(InputError, match="cannot be loaded") as caught:
+            LanguagePolicy.from_path(tmp_path)
+        assert "\n" not in str(caught.value)
+
+    def test_corrupt_weights(self, make_model: MakeModel, tokenizer: PreTrainedTokenizerFast, tmp_path: Path) -> None:
+        policy_of(make_model(), tokenizer).save(tmp_path)
+        weights = tmp_path / "model.safetensors"
+        weights.write_bytes(weights.read_bytes()[:1000])
+        with pytest.raises(InputError, match="cannot be loaded") as caught:
+            LanguagePolicy.from_path(tmp_path)
+        assert "\n" not in str(caught.value)
+
+    def test_incomplete_weights(
+        self, make_model: MakeModel, tokenizer: PreTrainedTokenizerFast, tmp_path: Path
+    ) -> None:
+        from safetensors.torch import load_file, save_file
+
+        policy_of(make_model(), tokenizer).save(tmp_path)
+        tensors = load_file(tmp_path / "model.safetensors")
+        del tensors["model.norm.weight"]
+        save_file(tensors, tmp_path / "model.safetensors", metadata={"format": "pt"})
+        with pytest.raises(
+            InputError, match=r"weights lack 1 tensors that the config asks for, first model\.norm\.weight"
+        ):
+            LanguagePolicy.from_path(tmp_path)
+
+    def test_no_tokenizer(self, make_model: MakeModel, tokenizer: PreTrainedTokenizerFast, tmp_path: Path) -> None:
+        policy_of(make_model(), tokenizer).save(tmp_path)
+        for path in tmp_path.glob("tokenizer*"):
+            path.unlink()
+        with pytest.raises(InputError, match="no readable tokenizer") as caught:
+            LanguagePolicy.from_path(tmp_path)
+        assert "\n" not in str(caught.value)
+
+
+def test_wrong_calls_are_refused(make_model: MakeModel, tokenizer: PreTrainedTokenizerFast) -> None:
+    policy = policy_of(make_model(), tokenizer)
+    with pytest.raises(InputError, match="temperature must be above 0"):
+        policy(batch(), temperature=0.0)
+    with pytest.raises(InputError, match="no critic"):
+        policy(batch(), value=True)
+    with pytest.raises(InputError, match="reads TokenInputs, this experience has NoneType"):
+        policy(batch().replace(inputs=None))
+    with pytest.raises(InputError, match="unknown dtype 'float16'"):
+        policy_of(make_model(), tokenizer, dtype="float16")
+
+
+def moved(policy: LanguagePolicy) -> LanguagePolicy:
+    """The policy after a step that every trainable weight takes part in."""
+    generator = torch.Generator().manual_seed(5)
+    with torch.no_grad():
+        for parameter in policy.parameters():
+            if parameter.requires_grad:
+                parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.1)
+    return policy
