@@ -304,3 +304,16 @@ def test_an_output_masked_passes_no_gradient_where_it_is_not_a_number():
     assert out.value is None
     (out.logp.exp() * logp.detach()).sum().backward()
     assert logp.grad.tolist() == pytest.approx([-0.3678794, 0.0, 0.0])
+
+
+def test_a_blanked_batch_has_zero_for_the_figures_of_masked_tokens():
+    nan = float("nan")
+    x = Experience.from_lengths(
+        [3], [1], [1], mask=[True, False, True], action=torch.ones(3, 2), advantage=torch.tensor([1.0, nan, 2.0]),
+        old_logp=torch.tensor([-1.0, -float("inf"), -2.0]),
+    )  # fmt: skip
+    assert x.blanked().advantage.tolist() == [1.0, 0.0, 2.0]
+    assert x.blanked().old_logp.tolist() == [-1.0, 0.0, -2.0]
+    assert x.blanked().action is x.action
+    unmasked = x.replace(mask=None)
+    assert unmasked.blanked() is unmasked

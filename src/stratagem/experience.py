@@ -323,6 +323,17 @@ class Experience:
         """Tokens that may train: ``mask``, or all of them."""
         return torch.ones(self.tokens, dtype=torch.bool, device=self.device) if self.mask is None else self.mask
 
+    def blanked(self) -> Experience:
+        """The same batch with 0 for the figures of tokens that may not train, so that -inf or NaN there poisons nothing.
+
+        A factor of 0 is not enough: in a derivative, 0 times NaN is NaN again.
+        """
+        mask = self.mask
+        if mask is None:
+            return self
+        figures = {name: getattr(self, name) for name in _FIGURES}
+        return self.replace(**{name: torch.where(mask, v, 0.0) for name, v in figures.items() if v is not None})
+
     # ---- pieces ---------------------------------------------------------------------------------------------------
 
     def select(self, trajectories: Int[Tensor, " kept"] | Bool[Tensor, " trajectories"]) -> Experience:
@@ -460,6 +471,7 @@ def rows_of(sizes: Int[Tensor, " segments"], segments: Int[Tensor, " kept"]) -> 
 _FIELD_LEVELS: dict[str, str] = {
     entry.name: entry.metadata["level"] for entry in dataclasses.fields(Experience) if "level" in entry.metadata
 }
+_FIGURES = ("behavior_logp", "old_logp", "ref_logp", "entropy", "value", "advantage", "value_target")
 _FLAGS = frozenset({"mask", "turn_done", "success", "finished", "truncated"})
 _REWARDS = frozenset({"token_reward", "turn_reward", "reward"})
 _PARTITIONS = frozenset({"turn_of_token", "trajectory_of_turn", "group_of_trajectory", "domain_of_group"})

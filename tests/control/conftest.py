@@ -13,11 +13,16 @@ from gymnasium import spaces
 class Countdown(gymnasium.Env[np.ndarray, Any]):
     """Observes (turn, start number); turn ``t`` earns ``t``; ends after ``length`` turns.
 
-    ``fail_share`` of the episodes raise in their second turn, ``nan_share`` earn NaN there; ``broken`` ones cannot even start.
+    ``fail_share`` of the episodes raise in their second turn, ``nan_share`` earn NaN there; ``broken``: none can start.
     """
 
     def __init__(
-        self, length: int = 3, fail_share: float = 0.0, nan_share: float = 0.0, broken: bool = False, actions: str = "discrete"
+        self,
+        length: int = 3,
+        fail_share: float = 0.0,
+        nan_share: float = 0.0,
+        broken: bool = False,
+        actions: str = "discrete",
     ) -> None:
         self.observation_space = spaces.Box(-np.inf, np.inf, (2,), np.float32)
         choices: dict[str, spaces.Space[Any]] = {
@@ -28,7 +33,7 @@ class Countdown(gymnasium.Env[np.ndarray, Any]):
         self.action_space = choices[actions]
         self.length, self.fail_share, self.nan_share, self.broken = length, fail_share, nan_share, broken
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict[str, Any]]:
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[np.ndarray, dict[str, Any]]:
         super().reset(seed=seed)
         if self.broken:
             raise OSError("no such simulator")

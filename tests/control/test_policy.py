@@ -50,7 +50,8 @@ def test_gaussian_log_probabilities_and_entropy_by_hand() -> None:
 
 def test_temperature_is_a_power_of_the_density() -> None:
     categorical = with_outputs(CategoricalPolicy(1, 2), [math.log(9.0), 0.0])
-    assert categorical(batch(torch.zeros(1, 1), torch.tensor([0])), temperature=2.0).logp.exp().tolist() == pytest.approx([0.75])
+    logp = categorical(batch(torch.zeros(1, 1), torch.tensor([0])), temperature=2.0).logp
+    assert logp.exp().tolist() == pytest.approx([0.75])
     gaussian = with_outputs(GaussianPolicy(1, 1), [0.0])
     logp = gaussian(batch(torch.zeros(1, 1), torch.tensor([[2.0]])), temperature=4.0).logp
     assert logp.tolist() == pytest.approx([-0.5 - math.log(2.0) - 0.5 * math.log(2 * math.pi)])

@@ -34,7 +34,7 @@ def test_options_become_arguments_of_the_environment_and_part_of_the_name() -> N
 
 @pytest.mark.parametrize("turns", ["0", "many", "1.5"])
 def test_a_turn_limit_below_one_or_no_integer_is_refused(turns: str) -> None:
-    with pytest.raises(InputError, match="max_turns=.* must be an integer of at least 1"):
+    with pytest.raises(InputError, match="max_turns must be an integer of at least 1"):
         from_spec("CartPole-v1", {"max_turns": turns})
 
 

@@ -18,7 +18,7 @@ from stratagem.sampling import Demonstrations, DynamicSampling, Rollouts, Segmen
 from stratagem.training.loop import Settings, Trainer
 from stratagem.training.run_directory import RunDirectory
 
-TENSORS = ("action", "behavior_logp", "value", "turn_reward", "turn_state", "reward", "final_value", "episode", "task_id")
+TENSORS = ("action", "behavior_logp", "value", "turn_reward", "turn_state", "final_value", "episode", "task_id")
 
 
 def countdown(**arguments: Any) -> GymTask:
@@ -36,7 +36,7 @@ def observed(x: Experience) -> torch.Tensor:
     return x.inputs.observation
 
 
-# ---- segments -----------------------------------------------------------------------------------------------------------
+# ---- segments -------------------------------------------------------------------------------------------------------
 
 
 def test_a_segment_is_cut_into_one_trajectory_per_episode_piece() -> None:
@@ -96,11 +96,11 @@ def test_the_weights_last_served_act() -> None:
 
 def test_the_number_of_environments_may_change_between_steps() -> None:
     world = ControlWorld(countdown(), seed=0)
-    groups = [collected(world, Segments(prompts_per_step=count, turns=2), step).groups for step, count in enumerate((2, 4, 1))]
-    assert groups == [2, 4, 1]
+    for step, count in enumerate((2, 4, 1)):
+        assert collected(world, Segments(prompts_per_step=count, turns=2), step).groups == count
 
 
-# ---- rollouts -----------------------------------------------------------------------------------------------------------
+# ---- rollouts -------------------------------------------------------------------------------------------------------
 
 
 def test_the_episodes_of_a_group_are_whole_and_start_in_the_same_state() -> None:
@@ -136,11 +136,11 @@ def test_samplers_that_make_no_sense_in_control_are_refused() -> None:
         world.collect(Rollouts(top_p=0.9), 0)
 
 
-# ---- faults -------------------------------------------------------------------------------------------------------------
+# ---- faults ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("fault", ["fail_share", "nan_share"])
-@pytest.mark.parametrize("sampler", [Segments(prompts_per_step=4, turns=30), Rollouts(prompts_per_step=10, group_size=4)])
+@pytest.mark.parametrize("sampler", [Segments(prompts_per_step=4, turns=30), Rollouts(10, 4)])
 def test_failed_episodes_are_counted_left_out_and_replaced(fault: str, sampler: Any) -> None:
     world = ControlWorld(countdown(**{fault: 0.5}), seed=0)
     outcome = world.collect(sampler, 0)
@@ -162,11 +162,11 @@ def test_a_batch_of_nothing_but_failures_is_none() -> None:
 
 def test_an_environment_that_never_starts_breaks_the_run_with_its_own_words() -> None:
     world = ControlWorld(countdown(broken=True), seed=0)
-    with pytest.raises(BrokenRunError, match="20 episodes in a row could not be started; the last: OSError: no such simulator"):
+    with pytest.raises(BrokenRunError, match="could not be started; the last: OSError: no such simulator"):
         world.collect(Segments(prompts_per_step=1, turns=2), 0)
 
 
-# ---- evaluation ---------------------------------------------------------------------------------------------------------
+# ---- evaluation -----------------------------------------------------------------------------------------------------
 
 
 def test_evaluation_reports_returns_of_held_out_episodes_and_no_success() -> None:
@@ -198,11 +198,11 @@ def test_evaluation_does_not_disturb_training() -> None:
     assert all(torch.equal(getattr(quiet, name), getattr(disturbed, name)) for name in TENSORS)
 
 
-# ---- seeds and state ----------------------------------------------------------------------------------------------------
+# ---- seeds and state ------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("environment", ["CartPole-v1", "Pendulum-v1"])
-@pytest.mark.parametrize("sampler", [Segments(prompts_per_step=2, turns=40), Rollouts(prompts_per_step=2, group_size=2)])
+@pytest.mark.parametrize("sampler", [Segments(prompts_per_step=2, turns=40), Rollouts(2, 2)])
 def test_the_same_seed_gives_the_same_numbers_and_another_seed_others(environment: str, sampler: Any) -> None:
     task = GymTask(environment, max_turns=30)
     first, again, other = (collected(ControlWorld(task, seed), sampler) for seed in (3, 3, 4))
@@ -240,7 +240,7 @@ def test_state_keys_are_equal_for_equal_observations_only() -> None:
     assert len(set(keys)) == 3
 
 
-# ---- recipes ------------------------------------------------------------------------------------------------------------
+# ---- recipes --------------------------------------------------------------------------------------------------------
 
 
 def test_adapt_gives_a_recipe_with_a_critic_segments_of_single_turns_and_a_discount() -> None:
@@ -258,11 +258,11 @@ def test_adapt_leaves_a_discount_that_was_chosen_and_whole_episodes_without_a_cr
 
 
 def test_a_policy_that_does_not_fit_the_task_is_refused() -> None:
-    with pytest.raises(InputError, match="needs a categorical policy of 4 features and 2 actions; this one is categorical of 3"):
+    with pytest.raises(InputError, match=r"a categorical policy of 4 features .* is categorical of 3"):
         ControlWorld(GymTask("CartPole-v1"), seed=0, policy=CategoricalPolicy(3, 2))
 
 
-# ---- with the trainer ---------------------------------------------------------------------------------------------------
+# ---- with the trainer -----------------------------------------------------------------------------------------------
 
 
 def trainer(path: Path, recipe: Recipe, steps: int, seed: int = 0, **settings: Any) -> Trainer:

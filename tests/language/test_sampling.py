@@ -41,14 +41,14 @@ def test_uniform_numbers_are_uniform_over_seeds_and_over_counters() -> None:
 
 
 def test_inverse_cdf_takes_the_token_whose_interval_holds_the_number() -> None:
-    logp = HALVES.expand(6, 4)
+    probabilities = HALVES.exp().expand(6, 4)
     numbers = torch.tensor([0.0, 0.499, 0.5, 0.7499, 0.75, 0.9999], dtype=torch.float64)
-    assert inverse_cdf(logp, numbers).tolist() == [0, 0, 1, 1, 2, 3]
+    assert inverse_cdf(probabilities, numbers).tolist() == [0, 0, 1, 1, 2, 3]
 
 
 def test_inverse_cdf_never_takes_an_impossible_token() -> None:
-    logp = torch.tensor([[-math.inf, 0.0, -math.inf]]).expand(3, 3)
-    assert inverse_cdf(logp, torch.tensor([0.0, 0.5, 1 - 2**-53], dtype=torch.float64)).tolist() == [1, 1, 1]
+    certain = torch.tensor([[0.0, 1.0, 0.0]]).expand(3, 3)
+    assert inverse_cdf(certain, torch.tensor([0.0, 0.5, 1 - 2**-53], dtype=torch.float64)).tolist() == [1, 1, 1]
 
 
 @pytest.mark.parametrize(

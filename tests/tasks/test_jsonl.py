@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stratagem.errors import InputError
-from stratagem.tasks import JsonlTask, make
+from stratagem.tasks import JsonlTask, Split, make
 
 
 def write(folder: Path, *lines: object) -> str:
@@ -86,7 +86,7 @@ def test_duplicate_prompts_are_left_out_and_counted(tmp_path: Path) -> None:
 
 
 def test_splits_are_disjoint_and_do_not_depend_on_the_other_lines(tmp_path: Path) -> None:
-    def prompts(task: JsonlTask, split: str) -> set[str]:
+    def prompts(task: JsonlTask, split: Split) -> set[str]:
         return {task.environment(split, index).reset().text for index in range(task.size(split))}
 
     whole = JsonlTask(write(tmp_path, *sums(1000)))

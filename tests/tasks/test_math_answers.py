@@ -48,13 +48,14 @@ def test_a_reference_that_is_no_mathematics_is_an_error_and_not_a_zero(verifier:
 
 @needs_math_verify
 def test_an_answer_that_takes_too_long_is_killed_and_the_next_one_graded() -> None:
-    verifier = MathAnswer(seconds=1.5)
+    verifier = MathAnswer(seconds=20.0)
     endless = {"prompt": "?", "answer": "7"}
     assert verifier.score("7", endless) == 1
+    verifier.seconds = 0.5
     started = time.perf_counter()
-    with pytest.raises(TimeoutError, match=r"longer than 1\.5 s"):
+    with pytest.raises(TimeoutError, match=r"longer than 0\.5 s"):
         verifier.score(r"\boxed{9^{9^{9^{9}}} - \sum_{k=1}^{10000000} \sin(k)^{k!}}", endless)
-    assert time.perf_counter() - started < 4
+    assert time.perf_counter() - started < 8
     verifier.seconds = 20.0
     assert verifier.score("7", endless) == 1
     verifier.close()

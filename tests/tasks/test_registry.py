@@ -90,7 +90,7 @@ def test_tasks_of_installed_packages_are_found(monkeypatch: pytest.MonkeyPatch) 
 def test_what_is_no_task_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(registry, "entry_points", _registered(EntryPoint("mine", "mine:f", registry.GROUP)))
     monkeypatch.setattr(EntryPoint, "load", lambda self: lambda argument, options: 3)
-    with pytest.raises(InputError, match="task 'mine': mine:f returned int, not a Task"):
+    with pytest.raises(InputError, match="task 'mine': mine:f returned int, not a task"):
         make("mine")
 
 

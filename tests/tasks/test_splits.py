@@ -10,13 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stratagem.errors import InputError
-from stratagem.tasks import CalculatorTask, KeyDoorTask, SokobanTask, Task
+from stratagem.tasks import CalculatorTask, KeyDoorTask, SokobanTask, Split, Task
 from stratagem.tasks.splits import draw, seeded, split_of
 
 PROCEDURAL = [KeyDoorTask(), SokobanTask(), SokobanTask(boxes=2), CalculatorTask()]
 
 
-def starts(task: Task, split: str, count: int) -> set[int]:
+def starts(task: Task, split: Split, count: int) -> set[int]:
     return {task.environment(split, index).reset().state_key for index in range(count)}
 
 

@@ -29,9 +29,10 @@ class Start(NamedTuple):
 
 @dataclass(frozen=True)
 class Ending:
-    """How an episode was left: in a terminal state, at a turn limit, cut while it ran on, or failed (``failure`` says why).
+    """How an episode was left: in a terminal state, at a turn limit, cut while it ran on, or failed.
 
-    observation: the last one.  turns, total: of the whole episode, which may have begun in an earlier batch.
+    turns, total: of the whole episode, which may have begun in an earlier batch.  observation: the last one.
+    failure: why it failed.
     """
 
     start: Start
@@ -53,7 +54,11 @@ class Lane:
     def __init__(self, task: GymTask, number: int) -> None:
         self._task, self.number = task, number
         self._environment: gymnasium.Env[Any, Any] | None = None
-        self.close()
+        self.start: Start | None = None
+        self.ending: Ending | None = None
+        self.observation: np.ndarray = np.zeros(task.features, dtype=np.float32)
+        self.commands: list[Any] = []
+        self.total = 0.0
 
     def begin(self, start: Start) -> None:
         """Reset into the episode; :attr:`ending` is set at once when that fails."""
@@ -107,11 +112,7 @@ class Lane:
     def close(self) -> None:
         """Give up the episode, if any, and its environment."""
         self._discard()
-        self.start: Start | None = None
-        self.ending: Ending | None = None
-        self.observation: np.ndarray = np.zeros(self._task.features, dtype=np.float32)
-        self.commands: list[Any] = []
-        self.total = 0.0
+        self.start = self.ending = None
 
     def _discard(self) -> None:
         if self._environment is not None:
@@ -154,7 +155,8 @@ def play(task: GymTask, lanes: Sequence[Lane], starts: Starts, act: Act, turns: 
         recording.episode.append(episode)
         recording.observation.append(observation)
         recording.action.append(action)
-        recording.reward.append([lane.step(command) for lane, command in zip(active, task.commands(action), strict=True)])
+        commands = zip(active, task.commands(action), strict=True)
+        recording.reward.append([lane.step(command) for lane, command in commands])
         observation = _stacked(active)
         if not np.isfinite(observation).all():
             for lane, row in zip(active, observation, strict=True):

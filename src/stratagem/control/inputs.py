@@ -26,8 +26,9 @@ class ControlInputs:
     lengths: Int[Tensor, " trajectories"]
 
     def __post_init__(self) -> None:
-        if int(self.lengths.sum()) != len(self.observation):
-            raise ValueError(f"lengths add up to {int(self.lengths.sum())}, there are {len(self.observation)} observations")
+        total = int(self.lengths.sum())
+        if total != len(self.observation):
+            raise ValueError(f"lengths add up to {total}, there are {len(self.observation)} observations")
 
     def select(self, trajectories: Int[Tensor, " kept"]) -> Self:
         """The inputs of these trajectories, in this order."""
@@ -46,4 +47,4 @@ class ControlInputs:
 
     def by_turn(self) -> Self:
         """The same observations with every turn a trajectory of its own: these policies have no memory."""
-        return type(self)(self.observation, torch.ones(len(self.observation), dtype=torch.int64, device=self.lengths.device))
+        return type(self)(self.observation, self.lengths.new_ones(len(self.observation)))

@@ -28,8 +28,8 @@ from stratagem.training.run_directory import whole_directory
 class ControlPolicy(nn.Module, ABC):
     """A distribution over actions given an observation, and a value: two separate perceptrons.
 
-    Each has two hidden layers with tanh, orthogonal weights (gain sqrt(2); 0.01 for the last layer of the actor, so that a
-    fresh policy is close to its prior, and 1 for the critic's) and zero biases.
+    Each has two hidden layers with tanh, orthogonal weights and zero biases. The gain of the weights is sqrt(2); 1 in
+    the critic's last layer; 0.01 in the actor's, so that a fresh policy hardly depends on what it sees.
 
     features: numbers in an observation.  actions: choices, or dimensions of a continuous action.
     hidden: width of each hidden layer.  seed: of the initial weights.
@@ -72,7 +72,11 @@ class ControlPolicy(nn.Module, ABC):
 
     @abstractmethod
     def score(
-        self, outputs: Float[Tensor, "turns actions"], action: Shaped[Tensor, "turns ..."], temperature: float, entropy: bool
+        self,
+        outputs: Float[Tensor, "turns actions"],
+        action: Shaped[Tensor, "turns ..."],
+        temperature: float,
+        entropy: bool,
     ) -> tuple[Float[Tensor, " turns"], Float[Tensor, " turns"] | None]:
         """Log-probability of the actions given the actor's outputs, and the entropy when asked for."""
 
@@ -126,7 +130,7 @@ class ControlPolicy(nn.Module, ABC):
 
     @staticmethod
     def from_directory(directory: str | Path) -> ControlPolicy:
-        """Read what :meth:`save` wrote. Raises :class:`InputError` naming the directory when it is missing or damaged."""
+        """Read what :meth:`save` wrote. Raises :class:`InputError` when the directory is missing or damaged."""
         directory = Path(directory)
         try:
             shape = json.loads((directory / "policy.json").read_text(encoding="utf-8"))
@@ -143,7 +147,11 @@ class CategoricalPolicy(ControlPolicy):
     kind: ClassVar[str] = "categorical"
 
     def score(
-        self, outputs: Float[Tensor, "turns actions"], action: Shaped[Tensor, "turns ..."], temperature: float, entropy: bool
+        self,
+        outputs: Float[Tensor, "turns actions"],
+        action: Shaped[Tensor, "turns ..."],
+        temperature: float,
+        entropy: bool,
     ) -> tuple[Float[Tensor, " turns"], Float[Tensor, " turns"] | None]:
         logp = torch.log_softmax(outputs if temperature == 1.0 else outputs / temperature, dim=-1)
         chosen = logp.gather(1, action.unsqueeze(1)).squeeze(1)
@@ -174,7 +182,11 @@ class GaussianPolicy(ControlPolicy):
         self.log_std = nn.Parameter(torch.zeros(actions))
 
     def score(
-        self, outputs: Float[Tensor, "turns actions"], action: Shaped[Tensor, "turns ..."], temperature: float, entropy: bool
+        self,
+        outputs: Float[Tensor, "turns actions"],
+        action: Shaped[Tensor, "turns ..."],
+        temperature: float,
+        entropy: bool,
     ) -> tuple[Float[Tensor, " turns"], Float[Tensor, " turns"] | None]:
         log_std = self.log_std + 0.5 * math.log(temperature)
         distance = ((action - outputs) * (-log_std).exp()).square().sum(-1)

@@ -39,8 +39,9 @@ def from_spec(argument: str | None, options: Mapping[str, str]) -> GymTask:
 class GymTask:
     """A registered Gymnasium environment.
 
-    Observations: ``Box`` of any shape, read as one flat float32 vector, or a space that Gymnasium can flatten (``Discrete``
-    becomes one-hot). Actions: ``Discrete``, or ``Box``, into whose bounds an action is clipped on its way to the environment.
+    Observations: ``Box`` of any shape, read as one flat float32 vector, or a space that Gymnasium can flatten
+    (``Discrete`` becomes one-hot). Actions: ``Discrete``, or ``Box``, into whose bounds an action is clipped on its way
+    to the environment.
     Rewards are the environment's. Training episodes are reset with even seeds, held-out ones with odd seeds, so that
     none is both; the held-out ones are the same in every run.
 
@@ -63,7 +64,7 @@ class GymTask:
         try:
             TypeAdapter(Annotated[int, Ge(1)] | None).validate_python(self.max_turns, strict=True)
         except ValidationError:
-            raise InputError(f"task {self.name}: max_turns={self.max_turns!r} must be an integer of at least 1") from None
+            raise InputError(f"task {self.name}: max_turns must be an integer of at least 1") from None
         environment = self.make()
         object.__setattr__(self, "observation_space", environment.observation_space)
         object.__setattr__(self, "action_space", environment.action_space)
@@ -111,16 +112,16 @@ class GymTask:
             raise InputError(f"task {self.name}: the environment cannot be made: {problem[0]}") from None
         if isinstance(environment.observation_space, spaces.Box):
             return environment
-        if not environment.observation_space.is_np_flattenable:
-            raise InputError(f"task {self.name}: observations are {environment.observation_space}; they must be flat arrays")
+        space = environment.observation_space
+        if not space.is_np_flattenable:
+            raise InputError(f"task {self.name}: observations are {space}; supported are spaces that can be flattened")
         return FlattenObservation(environment)
 
     def commands(self, action: Shaped[np.ndarray, "rows ..."]) -> list[Any]:
         """The policy's actions as the environment takes them: continuous ones within its bounds."""
         space = self.action_space
         if isinstance(space, spaces.Discrete):
-            chosen: list[Any] = (action + int(space.start)).tolist()
-            return chosen
+            return list(action + int(space.start))
         assert isinstance(space, spaces.Box)
         return list(np.clip(action.reshape(-1, *space.shape), space.low, space.high).astype(space.dtype))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import warnings
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -19,8 +19,8 @@ from stratagem.control.policy import ControlPolicy
 from stratagem.control.task import GymTask
 from stratagem.errors import InputError
 from stratagem.experience import Experience
-from stratagem.parts import Sampler
 from stratagem.partition import Partition
+from stratagem.parts import Sampler
 from stratagem.recipe import Recipe
 from stratagem.sampling import Rollouts, Segments
 from stratagem.seeding import derive, numpy_generator
@@ -67,8 +67,8 @@ class ControlWorld:
         fresh = ControlPolicy.for_task(task)
         if (self.policy.kind, self.policy.features, self.policy.actions) != (fresh.kind, fresh.features, fresh.actions):
             raise InputError(
-                f"task {task.name} needs a {fresh.kind} policy of {fresh.features} features and {fresh.actions} actions; "
-                f"this one is {self.policy.kind} of {self.policy.features} and {self.policy.actions}"
+                f"task {task.name} needs a {fresh.kind} policy of {fresh.features} features and {fresh.actions} "
+                f"actions; this one is {self.policy.kind} of {self.policy.features} and {self.policy.actions}"
             )
         self._served, self._version = self.policy.frozen(), 0
         self._running: list[Lane] = []
@@ -79,16 +79,20 @@ class ControlWorld:
     def adapt(self, recipe: Recipe) -> Recipe:
         """The recipe as control needs it; one whose sampler is ``Segments`` was written for control and stays as it is.
 
-        With a critic: segments of 8 environments by 128 turns instead of whole episodes, ten epochs of four mini-batches
-        of single turns, learning rate 1e-3, gradients of at most 0.5, and a discount of 0.99 where the advantage has
-        one of 1. Without: whole episodes, learning rate 1e-2.
+        With a critic: segments of 8 environments by 128 turns instead of whole episodes, ten epochs of four
+        mini-batches of single turns, learning rate 1e-3, gradients of at most 0.5, and a discount of 0.99 where the
+        advantage has one of 1. Without: whole episodes, learning rate 1e-2.
         """
         if isinstance(recipe.sampler, Segments):
             return recipe
         if "value" not in recipe.experience_needs():
             return recipe.with_values(CRITIC_FREE)
-        discounts = [p for p, v in recipe.flat().items() if p.startswith("advantage.") and p.endswith("discount") and v == 1]
-        return recipe.with_values({**ACTOR_CRITIC, **dict.fromkeys(discounts, CONTROL_DISCOUNT)})
+        undiscounted = [
+            path
+            for path, value in recipe.flat().items()
+            if path.startswith("advantage.") and path.endswith(".discount") and value == 1
+        ]
+        return recipe.with_values({**ACTOR_CRITIC, **dict.fromkeys(undiscounted, CONTROL_DISCOUNT)})
 
     def serve(self, version: int) -> None:
         """Act with the policy's present weights from now on."""
@@ -207,7 +211,7 @@ class ControlWorld:
         return x.replace(behavior_logp=said.logp, entropy=said.entropy, value=said.value, final_value=final_value)
 
     def _metrics(self, recordings: Sequence[Recording]) -> dict[str, float]:
-        """Of the episodes that ended; ``rollout/*`` are means over the last 100 of the run, the episodes of this batch included."""
+        """Of the episodes that ended in this batch; ``rollout/ep_*`` are means over the last 100 of the run."""
         ended = [ending for recording in recordings for ending in recording.ended("terminal", "limit")]
         self._recent.extend((ending.total, ending.turns) for ending in ended)
         metrics = {
@@ -263,19 +267,16 @@ class ControlWorld:
         self._recent = deque(((total, turns) for total, turns in plain["recent"]), maxlen=100)
         self._resize(self._running, 0)
         self._resize(self._running, len(plain["lanes"]))
-        commands = iter(self._commands(tensors))
+        commands = iter(tensors["commands"].numpy() if "commands" in tensors else ())
         for lane, (episode, group, seed, turns) in zip(self._running, plain["lanes"], strict=True):
             lane.replay(Start(episode, group, seed), list(itertools.islice(commands, turns)))
             was = tensors[f"observation.{lane.number}"].numpy()
             if lane.ending is not None or not np.array_equal(lane.observation.reshape(-1), was):
                 warnings.warn(
-                    f"{self.task_name}: an environment did not replay to where it was; this run will differ from an unbroken one",
+                    f"{self.task_name}: an environment did not replay to where it was; "
+                    "this run will differ from an unbroken one",
                     stacklevel=2,
                 )
-
-    def _commands(self, tensors: Mapping[str, Tensor]) -> Iterator[Any]:
-        saved = tensors["commands"].numpy() if "commands" in tensors else np.zeros(0)
-        return iter(saved if self.task.continuous else saved.tolist())
 
     def close(self) -> None:
         """Close all environments."""

@@ -123,7 +123,8 @@ class PackedSequences:
         longest = query.shape[1]
         if prefers_explicit(query, key):
             mask = self._mask(longest, window, query.device)
-            return explicit_attention(query, key, value, mask, scaling).flatten(0, 1)
+            with torch.autocast(query.device.type, enabled=False):
+                return explicit_attention(query, key, value, mask, scaling).flatten(0, 1)
         bounded = window is not None and window < longest
         output = scaled_dot_product_attention(
             query.transpose(1, 2),
@@ -168,12 +169,11 @@ def explicit_attention(
     """softmax(scaling * Q K^T + mask) V in float32; several query heads may share a key head (GQA)."""
     rows, queries, heads, dim = query.shape
     kv, keys = key.shape[1], key.shape[2]
-    with torch.autocast(query.device.type, enabled=False):
-        # Query heads that share a key head become further queries, so that keys and values are never repeated.
-        shared = (query.float() * scaling).view(rows, queries, kv, heads // kv, dim).permute(0, 2, 3, 1, 4)
-        scores = shared.reshape(rows, kv, -1, dim) @ key.float().transpose(-1, -2)
-        weights = torch.softmax(scores.view(rows, kv, -1, queries, keys) + mask, dim=-1)
-        output = weights.view(rows, kv, -1, keys) @ value.float()
+    # Query heads that share a key head become further queries, so that keys and values are never repeated.
+    shared = (query.float() * scaling).view(rows, queries, kv, heads // kv, dim).permute(0, 2, 3, 1, 4)
+    scores = shared.reshape(rows, kv, -1, dim) @ key.float().transpose(-1, -2)
+    weights = torch.softmax(scores.view(rows, kv, -1, queries, keys) + mask, dim=-1)
+    output = weights.view(rows, kv, -1, keys) @ value.float()
     output = output.view(rows, kv, -1, queries, dim).permute(0, 3, 1, 2, 4).reshape(rows, queries, heads, dim)
     return output.to(query.dtype)
 

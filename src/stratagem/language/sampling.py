@@ -78,9 +78,9 @@ class Sampler:
             logits = logits / self._temperature
         if self._filtered:
             logits = keep_likeliest(logits, self._top_k, self._top_p)
-        logp = torch.log_softmax(logits, dim=-1)
-        tokens = inverse_cdf(logp, self._uniform(index))
-        chosen = logp.gather(1, tokens.unsqueeze(1)).squeeze(1)
+        probabilities = torch.softmax(logits, dim=-1)
+        tokens = inverse_cdf(probabilities, self._uniform(index))
+        chosen = probabilities.gather(1, tokens.unsqueeze(1)).squeeze(1).log()
         if self._some_greedy:
             tokens = torch.where(self._greedy, logits.argmax(-1), tokens)
             chosen = chosen.masked_fill(self._greedy, 0.0)
@@ -125,10 +125,10 @@ def keep_likeliest(
 
 
 def inverse_cdf(
-    logp: Float[Tensor, "requests vocabulary"], uniforms: Float[Tensor, " requests"]
+    probabilities: Float[Tensor, "requests vocabulary"], uniforms: Float[Tensor, " requests"]
 ) -> Int[Tensor, " requests"]:
     """The first token whose cumulative probability, in vocabulary order, exceeds each uniform number."""
-    cumulative = logp.exp().cumsum(-1, dtype=torch.float64)
+    cumulative = probabilities.cumsum(-1, dtype=torch.float64)
     targets = uniforms.unsqueeze(1) * cumulative[:, -1:]
     return torch.searchsorted(cumulative, targets, right=True).squeeze(1)
 

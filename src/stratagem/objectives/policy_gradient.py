@@ -35,7 +35,7 @@ class ValueLoss(Objective):
 
     def __call__(self, out: PolicyOutput, x: Experience) -> Loss:
         if x.mask is not None:
-            out = out.where(x.mask)
+            out, x = out.where(x.mask), x.blanked()
         if out.value is None or x.value is None or x.value_target is None:
             raise ValueError("the value loss needs the policy's value, x.value and x.value_target")
         error = (out.value - x.value_target).square()
@@ -69,10 +69,10 @@ class PolicyGradient(Objective):
     critic: ValueLoss | None = None
 
     def __call__(self, out: PolicyOutput, x: Experience) -> Loss:
+        if x.mask is not None:
+            out, x = out.where(x.mask), x.blanked()
         if x.advantage is None:
             raise ValueError("the policy gradient needs x.advantage; recipe.prepare(x) sets it")
-        if x.mask is not None:
-            out = out.where(x.mask)
         weights = x.piece_of(self.aggregation.weights(x.whole))
         kept = weights != 0
 

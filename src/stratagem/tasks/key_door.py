@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from itertools import islice, repeat
 from random import Random
 from typing import Annotated, NamedTuple
 
@@ -129,17 +128,17 @@ class KeyDoorTask(GridTask[KeyDoorState]):
         """What a demonstrator does who has a bad habit: the actions of one episode, at most ``max_turns``.
 
         With probability ``habit`` in [0, 1], drawn once per episode from ``seed``, it walks to the door without the key
-        and tries to open it until the episode is over; otherwise it follows a shortest solution. A model warm-started
-        on such demonstrations succeeds in about a share ``1 - habit`` of its samples, and with ``habit`` above one half
-        fails when it acts greedily, although it can read in every observation that it does not carry the key.
+        and tries eight times in vain to open it; otherwise it follows a shortest solution. A habit above one half
+        teaches a model to fail when it acts greedily and to succeed in a part of its samples, although it can read in
+        every observation that it does not carry the key.
         """
         if not 0 <= habit <= 1:
             raise InputError(f"task {self.name!r}: habit={habit!r} is not allowed; it is a probability, 0 to 1")
         world = self.world(split, index)
         if seeded("demonstration", self.name, split, index, seed).random() >= habit:
             return iter(shortest_path(world))
-        futile = [*walk(world.layout.agent, world.gate), *repeat("open", self.max_turns)]
-        return islice(futile, self.max_turns)
+        futile = walk(world.layout.agent, world.gate) + ["open"] * _FUTILE_TRIES
+        return iter(futile[: self.max_turns])
 
     def _generate(self, random: Random) -> KeyDoorWorld | None:
         size = self.size
@@ -149,6 +148,10 @@ class KeyDoorTask(GridTask[KeyDoorState]):
         goal = (random.randrange(wall + 1, size), random.randrange(size))
         world = KeyDoorWorld(Layout(size, wall, random.randrange(size), agent, key, goal))
         return world if world.remaining(world.start) <= self.max_turns else None
+
+
+_FUTILE_TRIES = 8
+"""Enough to teach the loop; more of them outweigh the solutions' actions in a warm start."""
 
 
 def from_spec(argument: str | None, options: Mapping[str, str]) -> KeyDoorTask:

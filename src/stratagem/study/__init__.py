@@ -1,0 +1,6 @@
+"""What runs showed, for people: the report page and the learning curve."""
+
+from stratagem.study.curve import write_curve_svg
+from stratagem.study.report import write_report
+
+__all__ = ["write_curve_svg", "write_report"]

@@ -1,0 +1,267 @@
+"""The report page: one HTML file that shows what one or several runs did, and needs no network."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+from plotly.offline import get_plotlyjs
+
+from stratagem import catalogue
+from stratagem.errors import InputError
+from stratagem.recipe import Change
+from stratagem.study.curve import COLORS, Line, curve_svg, lines, write_whole
+from stratagem.study.outcome import MEAN_RETURN, MODES, SUCCESS, measure_of, scores
+from stratagem.study.record import RunRecord, read_runs
+from stratagem.training.run_directory import RunDirectory
+
+TRAINING = {"success": "success per batch", "reward": "reward per batch"}
+DIAGNOSTICS = {
+    "entropy": "entropy (nats per token)",
+    "grad_norm": "gradient norm",
+    "clip_fraction": "clip fraction",
+    "kl": "KL from the reference",
+    "completions/mean_length": "tokens per episode",
+}
+DASHES = ("solid", "dash", "dot", "dashdot")
+
+
+def write_report(runs: Sequence[RunDirectory], path: Path, title: str) -> Path:
+    """Write the page to ``path`` and return it: verdicts, curves, episodes before and after, recipes, environments.
+
+    What a run has not written, or was cut in the middle of, the page says to be missing. Raises :class:`InputError`
+    when there are no runs or ``path`` cannot be written.
+    """
+    records = read_runs(runs)
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    page = environment.get_template("report.html.jinja").render(
+        title=title,
+        stories=[_story(record, COLORS[place % len(COLORS)]) for place, record in enumerate(records)],
+        several=len(records) > 1,
+        charts=_charts(records),
+        picture=Markup(curve_svg(records)),  # escapes what it shows
+        plotly=Markup(get_plotlyjs()),
+        ending=ending,
+        shown=shown,
+    )
+    return write_whole(path, page)
+
+
+# ---- curves ----------------------------------------------------------------------------------------------------------
+
+
+def _charts(records: Sequence[RunRecord]) -> dict[str, list[dict[str, Any]]]:
+    """Charts by section; each holds traces with their values on every horizontal axis, as plain data for the page."""
+    held_out = [
+        {
+            "title": f"held-out {measure.name}",
+            "percent": measure.percent,
+            "traces": [_held_out_trace(line, _named(records, line.run)) for line in lines(records, measure)],
+        }
+        for measure in (SUCCESS, MEAN_RETURN)
+    ]
+    sections = {
+        "held_out": held_out,
+        "training": [_metric_chart(records, name, title) for name, title in TRAINING.items()],
+        "diagnostics": [_metric_chart(records, name, title) for name, title in DIAGNOSTICS.items()],
+    }
+    return {name: [chart for chart in charts if chart["traces"]] for name, charts in sections.items()}
+
+
+def _held_out_trace(line: Line, record: RunRecord) -> dict[str, Any]:
+    return {
+        "name": f"{line.run}, {line.mode}",
+        "color": line.color,
+        "dash": "dash" if line.dashed else "solid",
+        "symbol": "diamond" if line.dashed else "circle",
+        "x": record.axes([score.step for score in line.scores]),
+        "y": [score.value for score in line.scores],
+        "low": [score.low if score.has_interval else score.value for score in line.scores],
+        "high": [score.high if score.has_interval else score.value for score in line.scores],
+    }
+
+
+def _metric_chart(records: Sequence[RunRecord], name: str, title: str) -> dict[str, Any]:
+    traces = []
+    for place, record in enumerate(records):
+        steps, values = record.series(name)
+        if steps:
+            dash = DASHES[place // len(COLORS) % len(DASHES)]
+            color = COLORS[place % len(COLORS)]
+            traces.append({"name": record.label, "color": color, "dash": dash, "x": record.axes(steps), "y": values})
+    return {"title": title, "percent": name in ("success", "clip_fraction"), "traces": traces}
+
+
+def _named(records: Sequence[RunRecord], label: str) -> RunRecord:
+    return next(record for record in records if record.label == label)
+
+
+# ---- what each run's part of the page shows --------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Meeting:
+    """The same start state played before and after training; one of them None where it was not kept."""
+
+    mode: str
+    episode: Any
+    before: Mapping[str, Any] | None
+    after: Mapping[str, Any] | None
+
+    @property
+    def summary(self) -> str:
+        """How it ended, before and after."""
+        played = [ending(transcript) for transcript in (self.before, self.after) if transcript is not None]
+        return " → ".join(played)
+
+
+@dataclass(frozen=True)
+class Story:
+    """One run as the page tells it.
+
+    tiles: mode, value before, value after, each with its interval.  facts: name and value of what was asked for and
+    where it ran.  card: what the catalogue knows of the recipe.  base: the recipe it is shown as a difference from, None when nothing can be compared.
+    """
+
+    record: RunRecord
+    color: str
+    tiles: list[dict[str, str]]
+    remarks: list[str]
+    meetings: list[Meeting]
+    training: list[Mapping[str, Any]]
+    table: list[list[str]]
+    card: catalogue.Card | None
+    base: str | None
+    changes: list[Change]
+    command: str
+    facts: list[tuple[str, str]]
+
+
+def ending(transcript: Mapping[str, Any]) -> str:
+    """How an episode ended, in a few words: ``success, reward 1``."""
+    if transcript.get("failure"):
+        return f"failed ({transcript['failure']})"
+    words = []
+    if "success" in transcript:
+        words.append("success" if transcript["success"] else "no success")
+    words += [f"{name} {transcript[name]:.3g}" for name in ("reward", "return") if name in transcript]
+    words += ["cut by a limit"] if transcript.get("truncated") else []
+    return ", ".join(words) or "played"
+
+
+def shown(value: Any) -> str:
+    """A field of a recipe as its YAML has it; a dash where a recipe has none."""
+    return "—" if value is None else str(value)
+
+
+def _story(record: RunRecord, color: str) -> Story:
+    base, changes = _difference(record)
+    command = record.environment.get("command")
+    first = min((row["step"] for row in record.samples), default=None)
+    last = max((row["step"] for row in record.samples), default=None)
+    return Story(
+        record=record,
+        color=color,
+        tiles=list(_tiles(record)),
+        remarks=list(_remarks(record)),
+        meetings=list(_meetings(record)),
+        training=[row for row in record.samples if row["step"] in (first, last)],
+        table=list(_table(record)),
+        card=_card(record.recipe_name),
+        base=base,
+        changes=changes,
+        command=shlex.join(command) if isinstance(command, list) else "",
+        facts=list(_facts(record)),
+    )
+
+
+def _tiles(record: RunRecord) -> Iterator[dict[str, str]]:
+    measure = record.outcome.measure
+    for change in record.outcome.changes:
+        yield {
+            "name": f"{change.mode} {measure.name}",
+            "direction": change.direction,
+            "before": measure.text(change.before.value),
+            "after": measure.text(change.after.value),
+            "intervals": f"{measure.interval(change.before)} → {measure.interval(change.after)}",
+        }
+
+
+def _remarks(record: RunRecord) -> Iterator[str]:
+    """What a reader should know beside the verdict: an unfinished run, a better policy on the way, lost episodes."""
+    done, asked = record.steps_done, record.steps_asked
+    if asked is not None and done < asked:
+        yield f"Only {done} of {asked} steps are written: the run is under way or was stopped."
+    best, last = record.best_step, max((row["step"] for row in record.evaluations), default=None)
+    if best is not None and best != last:
+        yield f"The last policy is not the best by evaluation; model/ holds that of step {best}: {_scores_at(record, best)}."
+    failed = sum(row.get("failed", 0) for row in record.evaluations)
+    if failed:
+        yield f"{failed} held-out episodes failed; they are counted here and in no average."
+    skipped = sum(row.get("batch/skipped", 0) > 0 for row in record.metrics)
+    if skipped:
+        yield f"{skipped} batches held nothing to learn from and cost no optimizer step."
+    yield from record.notes
+
+
+def _scores_at(record: RunRecord, step: int) -> str:
+    measure = record.outcome.measure
+    found = {mode: scores(record.evaluations, mode, measure) for mode in MODES}
+    return ", ".join(f"{mode} {measure.score(s)}" for mode in MODES for s in found[mode] if s.step == step)
+
+
+def _meetings(record: RunRecord) -> Iterator[Meeting]:
+    """Evaluation episodes of the first and the last evaluation, side by side."""
+    for mode in MODES:
+        rows = [row for row in record.evaluations if row.get("mode") == mode and row.get("samples")]
+        if not rows:
+            continue
+        before, after = ({sample.get("episode"): sample for sample in row["samples"]} for row in (rows[0], rows[-1]))
+        for episode in dict.fromkeys([*before, *after]):
+            later = after.get(episode) if len(rows) > 1 else None
+            yield Meeting(mode, episode, before.get(episode), later)
+
+
+def _table(record: RunRecord) -> Iterator[list[str]]:
+    """Every evaluation as text: step, mode, score with interval, return, its deviation, turns, episodes, failed."""
+    measure = measure_of(record.evaluations)
+    for row in record.evaluations:
+        found = scores([row], row.get("mode", ""), measure)
+        means = [row.get(name) for name in ("mean_return", "std_return", "mean_length")]
+        numbers = ["" if value is None else f"{value:.3g}" for value in means]
+        counts = [str(row.get("episodes", "")), str(row.get("failed", ""))]
+        yield [str(row["step"]), row.get("mode", ""), measure.score(found[0]) if found else "none", *numbers, *counts]
+
+
+def _difference(record: RunRecord) -> tuple[str | None, list[Change]]:
+    """The recipe's base and what it changes; without a base, the catalogue's recipe of the same name."""
+    if record.recipe is None:
+        return None, []
+    base = _card(record.recipe.base or record.recipe.name)
+    return (None, []) if base is None else (base.name, record.recipe.diff(base.recipe()))
+
+
+def _card(name: str) -> catalogue.Card | None:
+    try:
+        return catalogue.card(name)
+    except InputError:
+        return None
+
+
+def _facts(record: RunRecord) -> Iterator[tuple[str, str]]:
+    packages = record.environment.get("packages") or {}
+    asked = {name: value for name, value in record.request.items() if value is not None}
+    machine = {n: v for n, v in record.environment.items() if n not in ("packages", "command", "seed") and v is not None}
+    for name, value in {**asked, **machine, **packages}.items():
+        yield name.replace("_", " "), str(value)

@@ -1,0 +1,76 @@
+"""The weight of every token in the loss."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from stratagem.experience import Experience
+from stratagem.objectives import FixedLength, SequenceMean, SequenceSum, TokenMean
+
+ALL = [TokenMean(), SequenceMean(), SequenceSum(), FixedLength(10)]
+
+
+def batch(**fields) -> Experience:
+    """Trajectories of 2, 0 and 4 tokens."""
+    return Experience.from_lengths([2, 0, 4], [1, 1, 1], [3], **fields)
+
+
+@pytest.mark.parametrize(
+    ("aggregation", "short", "long"),
+    [
+        (TokenMean(), 1 / 6, 1 / 6),
+        (SequenceMean(), 1 / 4, 1 / 8),
+        (SequenceSum(), 1 / 2, 1 / 2),
+        (FixedLength(10), 1 / 20, 1 / 20),
+    ],
+)
+def test_weights_of_two_sequences_worked_by_hand(aggregation, short, long):
+    assert aggregation.weights(batch()).tolist() == pytest.approx([short] * 2 + [long] * 4)
+
+
+@pytest.mark.parametrize(
+    ("aggregation", "expected"),
+    [
+        (TokenMean(), [0.5, 0, 0, 0, 0, 0.5]),
+        (SequenceMean(), [0.5, 0, 0, 0, 0, 0.5]),
+        (SequenceSum(), [0.5, 0, 0, 0, 0, 0.5]),
+        (FixedLength(10), [0.05, 0, 0, 0, 0, 0.05]),
+    ],
+)
+def test_masked_tokens_have_no_weight_and_are_not_counted(aggregation, expected):
+    x = batch(mask=[True, False, False, False, False, True])
+    assert aggregation.weights(x).tolist() == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("aggregation", ALL)
+def test_a_trajectory_that_is_masked_whole_is_excluded_from_the_mean(aggregation):
+    x = batch(mask=[False, False, True, True, True, True])
+    alone = Experience.from_lengths([4], [1], [1])
+    assert aggregation.weights(x)[2:].tolist() == pytest.approx(aggregation.weights(alone).tolist())
+
+
+@pytest.mark.parametrize("aggregation", ALL)
+def test_a_batch_in_which_nothing_may_train_has_loss_zero(aggregation):
+    x = batch(mask=torch.zeros(6, dtype=torch.bool))
+    assert aggregation(torch.full((6,), math.nan), x).item() == 0.0
+    assert aggregation(torch.zeros(0), batch().select(torch.zeros(3, dtype=torch.bool))).item() == 0.0
+
+
+@pytest.mark.parametrize("aggregation", ALL)
+def test_the_values_of_micro_batches_add_up_to_that_of_the_batch(aggregation):
+    x = batch(mask=[True, True, True, False, True, True])
+    values = torch.arange(6.0)
+    whole = aggregation(values, x)
+    pieces = [x.microbatch(torch.tensor([t])) for t in (2, 0, 1)]
+    assert sum(aggregation(p.piece_of(values), p) for p in pieces).item() == pytest.approx(whole.item())
+
+
+@pytest.mark.parametrize("aggregation", ALL)
+def test_what_is_masked_cannot_poison_the_value(aggregation):
+    x = batch(mask=[True, False, True, True, True, False])
+    values = torch.tensor([1.0, -math.inf, 1.0, 1.0, 1.0, math.nan])
+    finite = torch.where(x.mask, values, 0.0)
+    assert aggregation(values, x).item() == pytest.approx(aggregation(finite, x).item())

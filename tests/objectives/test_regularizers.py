@@ -1,0 +1,52 @@
+"""KL estimators by enumeration, and what their gradients are gradients of."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from stratagem.experience import Experience, PolicyOutput
+from stratagem.objectives import KL, EntropyBonus, kl_estimate
+
+PI, REF = torch.tensor([0.7, 0.3], dtype=torch.float64), torch.tensor([0.5, 0.5], dtype=torch.float64)
+
+
+@pytest.mark.parametrize(("estimator", "expected"), [("k1", 0.0822829), ("k2", 0.0787662), ("k3", 0.0822829)])
+def test_the_expectation_of_each_estimator(estimator, expected):
+    assert (PI * kl_estimate((PI / REF).log(), estimator)).sum().item() == pytest.approx(expected, abs=1e-7)
+
+
+def test_k3_of_a_log_ratio_worked_by_hand():
+    assert kl_estimate(torch.tensor(0.2), "k3").item() == pytest.approx(0.0187308, abs=1e-7)
+    assert kl_estimate(torch.tensor(1e-4), "k3").item() == pytest.approx(5e-9, rel=1e-2)
+    assert math.isfinite(kl_estimate(torch.tensor(-1000.0), "k3").item())
+
+
+def kl(p: torch.Tensor, q: torch.Tensor) -> torch.Tensor:
+    return (p * (p / q).log()).sum()
+
+
+@pytest.mark.parametrize("estimator", ["k1", "k2", "k3"])
+def test_what_the_gradient_of_each_estimator_is_on_policy(estimator):
+    logits = torch.tensor([0.3, -0.5, 1.1, 0.0], dtype=torch.float64, requires_grad=True)
+    ref = torch.tensor([0.1, 0.2, 0.3, 0.4], dtype=torch.float64)
+    pi = logits.softmax(0)
+    # Every action once, weighted by its probability held fixed: the expectation over samples, differentiated inside.
+    x = Experience.from_lengths([1] * 4, [1] * 4, [4], ref_logp=ref.log())
+    expected_penalty = (pi.detach() * KL(estimator)(PolicyOutput(logits.log_softmax(0)), x)).sum()
+    (actual,) = torch.autograd.grad(expected_penalty, logits)
+    truth = {"k1": 0 * pi.sum(), "k2": kl(pi, ref), "k3": kl(ref, pi)}[estimator]
+    (expected,) = torch.autograd.grad(truth, logits)
+    assert torch.allclose(actual, expected, atol=1e-12)
+    assert expected.abs().max() > 0.01 or estimator == "k1"
+
+
+def test_the_entropy_bonus_is_the_negative_entropy():
+    x = Experience.from_lengths([2], [1], [1])
+    assert EntropyBonus()(PolicyOutput(torch.zeros(2), entropy=torch.tensor([0.5, 1.0])), x).tolist() == [-0.5, -1.0]
+    with pytest.raises(ValueError, match="needs the policy's entropy"):
+        EntropyBonus()(PolicyOutput(torch.zeros(2)), x)
+    with pytest.raises(ValueError, match="needs ref_logp"):
+        KL()(PolicyOutput(torch.zeros(2)), x)

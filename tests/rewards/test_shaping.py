@@ -1,0 +1,57 @@
+"""Penalties for length and for distance from the reference."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from stratagem.errors import InputError
+from stratagem.experience import Experience
+from stratagem.rewards import KLPenalty, OverlongPenalty
+
+
+def test_the_overlong_penalty_worked_by_hand():
+    x = Experience.from_lengths([80, 90, 100, 120], [1] * 4, [4], reward=[0.0] * 4)
+    assert OverlongPenalty(limit=100, buffer=20)(x).returns.tolist() == [0.0, -0.5, -1.0, -1.0]
+    assert OverlongPenalty(limit=100, buffer=20, scale=0.5)(x).returns.tolist() == [0.0, -0.25, -0.5, -0.5]
+
+
+def test_the_overlong_penalty_counts_all_turns_and_keeps_the_reward():
+    x = Experience.from_lengths([40, 50], [2], [1], turn_reward=[1.0, 2.0])
+    shaped = OverlongPenalty(limit=100, buffer=20)(x)
+    assert shaped.returns.tolist() == [2.5]
+    assert shaped.turn_rewards().tolist() == [1.0, 1.5]
+    assert x.returns.tolist() == [3.0]
+
+
+def test_the_overlong_penalty_goes_to_the_first_reward_column():
+    x = Experience.from_lengths([100], [1], [1], reward=torch.tensor([[1.0, 5.0]]))
+    assert OverlongPenalty(limit=100, buffer=20)(x).reward.tolist() == [[0.0, 5.0]]
+
+
+def test_a_buffer_wider_than_the_limit_is_refused():
+    with pytest.raises(InputError, match=r"overlong_penalty\.buffer = 30: must be at most limit = 20"):
+        OverlongPenalty(limit=20, buffer=30)
+
+
+def test_the_kl_penalty_is_charged_to_every_token_of_the_old_policy():
+    x = Experience.from_lengths(
+        [2], [1], [1], reward=[1.0], behavior_logp=torch.tensor([-1.0, -1.0]), ref_logp=torch.tensor([-1.5, -0.8])
+    )
+    assert KLPenalty(0.1)(x).token_rewards().tolist() == pytest.approx([-0.05, 1.02])
+    assert KLPenalty(0.1)(x).returns.tolist() == [1.0]
+    moved = x.replace(old_logp=torch.tensor([-1.5, -1.0]))
+    twice = KLPenalty(0.1)(KLPenalty(0.1)(moved))
+    assert twice.token_reward.tolist() == pytest.approx([0.0, 0.04])
+    with pytest.raises(ValueError, match="needs ref_logp"):
+        KLPenalty()(x.replace(ref_logp=None))
+
+
+def test_the_kl_penalty_spares_tokens_that_may_not_train_whatever_they_hold():
+    x = Experience.from_lengths(
+        [3], [1], [1], reward=[1.0], mask=[True, False, False],
+        behavior_logp=torch.tensor([-1.0, -math.inf, -1.0]), ref_logp=torch.tensor([-2.0, -1.0, math.nan]),
+    )  # fmt: skip
+    assert KLPenalty(0.5, "k2")(x).token_reward.tolist() == [-0.25, 0.0, 0.0]

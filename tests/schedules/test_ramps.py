@@ -1,0 +1,19 @@
+"""Knobs that move with the step."""
+
+from __future__ import annotations
+
+import pytest
+
+from stratagem.errors import InputError
+from stratagem.schedules import LinearRamp
+
+
+def test_a_linear_ramp_starts_late_and_stops_at_its_end():
+    ramp = LinearRamp("sampler.temperature", start=1.0, end=0.5, steps=10, begin=5)
+    values = {step: ramp(step, {})["sampler.temperature"] for step in (0, 5, 10, 15, 99)}
+    assert values == pytest.approx({0: 1.0, 5: 1.0, 10: 0.75, 15: 0.5, 99: 0.5})
+
+
+def test_a_ramp_of_no_steps_is_refused():
+    with pytest.raises(InputError, match=r"linear_ramp\.steps = 0"):
+        LinearRamp("a", 0.0, 1.0, 0)
