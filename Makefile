@@ -1,6 +1,6 @@
 # Everything here works from a clean clone: `.venv` is made and kept up to date on the way.
 #
-#   make demo         train a small policy and write runs/demo/report.html
+#   make demo         train a tiny agent on two tasks and write runs/demo/report.html
 #   make test         the tests, but for the slow ones; `make test-slow` runs those
 #   make lint         format, lint and types
 #   make docs         the documentation, into site/
@@ -11,7 +11,7 @@
 
 PYTHON  ?= python3
 WORKERS ?= 2
-EXTRAS  := text,games,control,planning,lora,math,dev
+EXTRAS  := text,control,lora,math,environments,dev
 
 BIN     := .venv/bin
 INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check --constraint constraints.txt
@@ -57,7 +57,7 @@ clean:
 
 .venv/base: .venv/torch pyproject.toml
 	@echo "installing stratagem"
-	@$(INSTALL) --editable .
+	@$(INSTALL) --editable ".[text]"
 	@touch $@
 
 .venv/test: .venv/base

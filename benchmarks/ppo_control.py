@@ -3,8 +3,8 @@
     pip install -r benchmarks/requirements-ppo_control.txt
     python benchmarks/ppo_control.py [--rounds 20] [--threads 1]
 
-Both learn with the same hyper-parameters and networks (two tanh layers of 64 for policy and critic each) and take turns,
-one batch each. A ratio above 1 means that Stratagem is faster. Given are the median over rounds and, in brackets, the
+Both learn with the same hyper-parameters and networks (two tanh layers of 64 each for policy and critic) and take turns
+batch by batch. A ratio above 1 means that Stratagem is faster. Given are the median over rounds and, in brackets, the
 quartiles, of the whole batch and of its two halves: collecting it and learning from it.
 """
 

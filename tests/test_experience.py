@@ -36,14 +36,14 @@ class Rows:
 
 
 @st.composite
-def batches(draw, rewarded=st.booleans()):
+def batches(draw):
     """A batch with fields at every level; turns, and so trajectories, may have no tokens."""
     groups = draw(st.lists(st.integers(1, 3), min_size=1, max_size=3))
     trajectories = sum(groups)
     turns = draw(st.lists(st.integers(1, 3), min_size=trajectories, max_size=trajectories))
     tokens = draw(st.lists(st.integers(0, 3), min_size=sum(turns), max_size=sum(turns)))
     generator = torch.Generator().manual_seed(draw(st.integers(0, 999)))
-    reward = torch.randn(trajectories, generator=generator) if draw(rewarded) else None
+    reward = torch.randn(trajectories, generator=generator) if draw(st.booleans()) else None
     return Experience.from_lengths(
         tokens,
         turns,
@@ -71,7 +71,7 @@ def same_batch(one: Experience, two: Experience) -> None:
     assert torch.equal(one.inputs.number, two.inputs.number)
 
 
-# ---- levels -----------------------------------------------------------------------------------------------------------
+# ---- levels ---------------------------------------------------------------------------------------------------------
 
 
 def two_groups(**fields) -> Experience:
@@ -113,7 +113,7 @@ def test_composed_levels_survive_a_replaced_field():
     assert merged.trajectory_of_token.labels.tolist() == [0, 0, 1, 1, 1, 1, 2]
 
 
-# ---- rewards ----------------------------------------------------------------------------------------------------------
+# ---- rewards --------------------------------------------------------------------------------------------------------
 
 
 def test_returns_weigh_the_reward_columns():
@@ -171,7 +171,7 @@ def test_discounted_returns_are_by_turn():
     assert x.discounted_returns(0.5).tolist() == [2.0, 2.0, 5.0, 4.0, 5.0]
 
 
-# ---- pieces -----------------------------------------------------------------------------------------------------------
+# ---- pieces ---------------------------------------------------------------------------------------------------------
 
 
 @given(batches(), st.randoms(use_true_random=False))
@@ -241,7 +241,7 @@ def test_rows_of_lists_the_rows_of_segments_in_the_given_order(sizes, data):
     assert rows_of(torch.tensor(sizes), torch.tensor(segments, dtype=torch.int64)).tolist() == expected
 
 
-# ---- validation -------------------------------------------------------------------------------------------------------
+# ---- validation -----------------------------------------------------------------------------------------------------
 
 
 def test_levels_that_do_not_fit_each_other_are_refused():

@@ -53,7 +53,7 @@ def variance(correction):
     return lambda rows: rows.var(0) * len(rows) / (len(rows) - correction) if len(rows) > correction else 0 * rows[0]
 
 
-# ---- reductions -------------------------------------------------------------------------------------------------------
+# ---- reductions -----------------------------------------------------------------------------------------------------
 
 
 @given(labelled_rows(dtypes=FLOATS + INTEGERS))
@@ -135,7 +135,7 @@ def test_a_float32_sum_of_many_rows_is_accumulated_in_float64():
     assert Partition.from_sizes([200, 0]).sum(values)[0].item() == 2.0**24 + 200
 
 
-# ---- rows to rows -----------------------------------------------------------------------------------------------------
+# ---- rows to rows ---------------------------------------------------------------------------------------------------
 
 
 @given(labelled_rows(dtypes=FLOATS + INTEGERS), st.sampled_from([0, 1]))
@@ -191,7 +191,10 @@ def test_a_large_common_offset_costs_no_digits():
 
 
 @given(
-    st.floats(-(2.0**60), 2.0**60, width=32, allow_subnormal=False), st.integers(1, 50), st.sampled_from([0, 1]), st.booleans()
+    st.floats(-(2.0**60), 2.0**60, width=32, allow_subnormal=False),
+    st.integers(1, 50),
+    st.sampled_from([0, 1]),
+    st.booleans(),
 )
 def test_equal_values_have_exactly_no_spread(value, rows, correction, double):
     values = torch.full((rows + 3,), value, dtype=torch.float64 if double else torch.float32)
@@ -216,7 +219,7 @@ def test_rank_orders_each_segment_and_breaks_ties_by_row(case, descending):
     assert partition.rank(torch.from_numpy(values), descending).tolist() == expected.tolist()
 
 
-# ---- scans ------------------------------------------------------------------------------------------------------------
+# ---- scans ----------------------------------------------------------------------------------------------------------
 
 
 def scanned(labels, values, discount):
@@ -300,7 +303,7 @@ def test_segments_of_no_rows_are_skipped_by_scans():
     assert Partition.from_sizes([0]).discounted_scan(torch.zeros(0)).tolist() == []
 
 
-# ---- gradients --------------------------------------------------------------------------------------------------------
+# ---- gradients ------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("labels", [[0, 0, 0, 2, 2], [2, 0, 2, 0, 0], [0, 0, 0, 0, 0]])
@@ -346,7 +349,7 @@ def test_gradients_are_finite_where_nothing_varies(operation):
         assert values.grad[:3].tolist() == [0.0, 0.0, 0.0]
 
 
-# ---- building ---------------------------------------------------------------------------------------------------------
+# ---- building -------------------------------------------------------------------------------------------------------
 
 
 @given(

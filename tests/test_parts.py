@@ -27,7 +27,7 @@ def pulls(*rewards: float) -> Experience:
     return Experience.from_lengths(ones, ones, [len(rewards)], reward=torch.tensor(rewards))
 
 
-# ---- validation -------------------------------------------------------------------------------------------------------
+# ---- validation -----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -70,7 +70,7 @@ def test_parts_with_the_same_fields_are_equal_and_hashable():
     assert len({KL(), KL(), KL("k1")}) == 2
 
 
-# ---- composition ------------------------------------------------------------------------------------------------------
+# ---- composition ----------------------------------------------------------------------------------------------------
 
 
 def test_advantages_add_up_and_scale():
@@ -109,7 +109,7 @@ def test_the_value_target_is_found_inside_a_composition():
     assert GroupCentered().value_target(x) is None
 
 
-# ---- memory -----------------------------------------------------------------------------------------------------------
+# ---- memory ---------------------------------------------------------------------------------------------------------
 
 
 def test_memory_has_a_dotted_path_and_can_be_restored():
@@ -134,7 +134,7 @@ def test_memory_survives_a_changed_field_and_is_not_shared_by_the_copies():
     assert float(baseline.memory()["average"]) == 1.0
 
 
-# ---- by name ----------------------------------------------------------------------------------------------------------
+# ---- by name --------------------------------------------------------------------------------------------------------
 
 
 def test_parts_are_found_by_the_name_of_their_concept():
@@ -199,7 +199,7 @@ def test_contracts_and_private_classes_are_not_in_the_registry():
     assert not any("hidden" in name for name in parts.REGISTRY["advantage"])
 
 
-# ---- optimization -----------------------------------------------------------------------------------------------------
+# ---- optimization ---------------------------------------------------------------------------------------------------
 
 
 def test_adamw_has_the_policy_first_and_the_critic_second_with_its_own_rate():

@@ -42,7 +42,7 @@ def groups(rewards: list[list[float]]) -> Experience:
     )
 
 
-# ---- YAML -------------------------------------------------------------------------------------------------------------
+# ---- YAML -----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("entry", IN_CATALOGUE, ids=lambda entry: entry.name)
@@ -77,7 +77,10 @@ def test_a_part_may_be_written_as_its_name_alone():
         (("part: rollouts", "kind: rollouts"), r"^my\.yaml: sampler = .*a mapping with its name under 'part'$"),
         (("name: rich\n", ""), r"^my\.yaml: recipe: name is missing$"),
         (("    factor: 0.5\n", ""), r"^my\.yaml: scaled_advantage at advantage\.terms\.0: factor is missing$"),
-        (("selections:\n- part: above_return\n  threshold: -.inf", "selections: 3"), r"selections = 3: .* list of parts"),
+        (
+            ("selections:\n- part: above_return\n  threshold: -.inf", "selections: 3"),
+            r"selections = 3: .* list of parts",
+        ),
     ],
 )
 def test_a_wrong_file_says_where_and_what_is_allowed(change, expected):
@@ -96,7 +99,7 @@ def test_a_file_that_is_missing_or_no_mapping_is_an_input_error(tmp_path):
         Recipe.from_yaml("- 1")
 
 
-# ---- paths ------------------------------------------------------------------------------------------------------------
+# ---- paths ----------------------------------------------------------------------------------------------------------
 
 
 def test_a_diff_names_what_was_before_and_what_is_after():
@@ -174,7 +177,7 @@ def test_memory_survives_changed_values_and_restores_through_the_recipe():
     assert float(fresh.advantage.memory()["batches"]) == 1.0
 
 
-# ---- validation and preparation ---------------------------------------------------------------------------------------
+# ---- validation and preparation -------------------------------------------------------------------------------------
 
 
 def test_a_group_of_one_is_refused_for_an_advantage_that_compares():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, Self
 
@@ -160,10 +160,10 @@ class Experience:
     @classmethod
     def from_lengths(
         cls,
-        tokens_per_turn: Sequence[int],
-        turns_per_trajectory: Sequence[int],
-        trajectories_per_group: Sequence[int],
-        groups_per_domain: Sequence[int] | None = None,
+        tokens_per_turn: Int[Tensor, " turns"] | Sequence[int],
+        turns_per_trajectory: Int[Tensor, " trajectories"] | Sequence[int],
+        trajectories_per_group: Int[Tensor, " groups"] | Sequence[int],
+        groups_per_domain: Int[Tensor, " domains"] | Sequence[int] | None = None,
         **fields: Any,
     ) -> Experience:
         """A batch from the sizes of its levels; ``fields`` are tensors or lists (rewards become floats, flags bool).
@@ -324,7 +324,7 @@ class Experience:
         return torch.ones(self.tokens, dtype=torch.bool, device=self.device) if self.mask is None else self.mask
 
     def blanked(self) -> Experience:
-        """The same batch with 0 for the figures of tokens that may not train, so that -inf or NaN there poisons nothing.
+        """The same batch with 0 for the figures of tokens that may not train: -inf or NaN there poisons nothing.
 
         A factor of 0 is not enough: in a derivative, 0 times NaN is NaN again.
         """
@@ -333,6 +333,11 @@ class Experience:
             return self
         figures = {name: getattr(self, name) for name in _FIGURES}
         return self.replace(**{name: torch.where(mask, v, 0.0) for name, v in figures.items() if v is not None})
+
+    @property
+    def learnable_tokens(self) -> Int[Tensor, ""]:
+        """Number of tokens that may train."""
+        return self.remembered("learnable_tokens", lambda: torch.count_nonzero(self.learnable()))
 
     # ---- pieces ---------------------------------------------------------------------------------------------------
 
@@ -387,6 +392,13 @@ class Experience:
     def whole(self) -> Experience:
         """The batch this is a micro-batch of; itself otherwise."""
         return self if self.parent is None else self.parent[0]
+
+    def remembered(self, key: Hashable, compute: Callable[[], Tensor]) -> Tensor:
+        """What ``compute`` returned when first asked for under this key: every micro-batch asks its whole the same."""
+        memory: dict[Hashable, Tensor] = self.__dict__.setdefault("_memory", {})
+        if key not in memory:
+            memory[key] = compute()
+        return memory[key]
 
     def piece_of(self, values: Tensor) -> Tensor:
         """The rows of this micro-batch out of a tensor over the tokens of the whole."""

@@ -242,12 +242,17 @@ class Aggregation(Part):
         """Weight of every token of a whole batch; 0 for tokens that may not train."""
         raise NotImplementedError
 
+    def at(self, x: Experience) -> Float[Tensor, " tokens"]:
+        """Weight of every token of a batch, or of a micro-batch within its whole; computed once for the whole."""
+        whole = x.whole
+        return x.piece_of(whole.remembered(self, lambda: self.weights(whole)))
+
     def __call__(self, values: Float[Tensor, " tokens"], x: Experience) -> Float[Tensor, ""]:
         """``sum(weights * values)``; over the micro-batches of a batch these add up to its own value.
 
         Tokens of weight 0 cannot poison the sum, whatever their value.
         """
-        weights = x.piece_of(self.weights(x.whole))
+        weights = self.at(x)
         return torch.where(weights != 0, weights * values, 0.0).sum()
 
 

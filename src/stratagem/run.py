@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import torch
 
@@ -26,12 +26,13 @@ from stratagem.recipe import Recipe
 from stratagem.tasks import registry
 from stratagem.tasks.task import AnyTask, Task
 from stratagem.training.loop import Interrupted, Settings, Trainer
-from stratagem.training.run_directory import RunDirectory, environment
+from stratagem.training.run_directory import Checkpoint, RunDirectory, environment
 from stratagem.training.sinks import Sink, TensorBoardSink, WandbSink
 from stratagem.training.world import Evaluation, World
 
 Precision = Literal["auto", "float32", "bfloat16"]
 Progress = Callable[[int, Mapping[str, float]], None]
+_Saved = TypeVar("_Saved")
 
 TINY = "tiny"
 """Name of the base model that ships with the package."""
@@ -79,7 +80,7 @@ class RunResult:
 
 def train(
     recipe: str | Path | Recipe,
-    task: str,
+    task: str | AnyTask,
     *,
     model: str | None = None,
     engine: str = "hf",
@@ -100,15 +101,15 @@ def train(
     """Train with a recipe on a task and return what came of it.
 
     recipe: catalogue name, YAML file, or a :class:`Recipe`. A recipe of the catalogue is adapted to the kind of task
-    first; a file or a ``Recipe`` is taken as written.  values: fields to change, by dotted path.
+    first; a file or a ``Recipe`` is taken as written.  task: specification, or a task.  values: fields to change, by dotted path.
     out: run directory, by default ``runs/RECIPE-TASK-seedS``.  Everything else as in :class:`Request` and
     :class:`Settings`. Raises :class:`InputError` for wrong input, :class:`BrokenRunError` when the run broke.
     """
     name = recipe.name if isinstance(recipe, Recipe) else str(recipe)
-    request = Request(name, task, model, engine, precision, lora, concurrency, timeout)
     given = recipe if isinstance(recipe, Recipe) else _find_recipe(name)
-    made = registry.make(task)
-    world = build_world(request, made, seed, critic="value" in given.needs())
+    made, spec = (registry.make(task), task) if isinstance(task, str) else (task, task.name)
+    request = Request(name, spec, model, engine, precision, lora, concurrency, timeout)
+    world = build_world(request, made, seed)
     adapted = world.adapt(given) if not isinstance(recipe, Recipe) and not _is_file(name) else given
     final = adapted.with_values(values or {})
     settings = Settings(
@@ -118,32 +119,37 @@ def train(
         evaluation_episodes=evaluation_episodes,
         checkpoint_every=checkpoint_every,
     )
-    run = RunDirectory.create(out if out is not None else _default_directory(final.name, task, seed))
+    run = RunDirectory.create(out if out is not None else _default_directory(final.name, spec, seed))
+    asked = {**dataclasses.asdict(request), "wandb": wandb, **dataclasses.asdict(settings)}
+    sinks = _sinks(run, asked, None)
     run.write_text("recipe.yaml", final.to_yaml())
-    run.write_json("run.json", {**dataclasses.asdict(request), "wandb": wandb, **dataclasses.asdict(settings)})
     run.write_json("environment.json", environment(seed))
-    trainer = Trainer(final, world, run, settings, _sinks(run, wandb, None), progress)
+    run.write_json("run.json", asked)
+    trainer = Trainer(final, world, run, settings, sinks, progress)
     return _finish(trainer, run, world)
 
 
 def resume(directory: str | Path, *, steps: int | None = None, progress: Progress | None = None) -> RunResult:
     """Continue a run from its newest complete checkpoint, with the same numbers as an unbroken run.
 
-    steps: a new total, if the run is to go on for longer. Raises :class:`InputError` when there is nothing to resume.
+    A run that died before its first checkpoint was due starts over. steps: a new total, if the run is to go on for
+    longer. Raises :class:`InputError` when there is nothing to resume.
     """
     run = RunDirectory.existing(directory)
     saved = run.read_json("run.json")
-    request = Request(**{field.name: saved[field.name] for field in dataclasses.fields(Request)})
-    settings = Settings(**{field.name: saved[field.name] for field in dataclasses.fields(Settings)})
+    request, settings = _from_json(Request, saved, run), _from_json(Settings, saved, run)
+    checkpoint = _newest_checkpoint(run, settings)
+    done = 0 if checkpoint is None else checkpoint.state["step"]
     if steps is not None:
+        if steps < done:
+            raise InputError(f"steps = {steps}: run {run.path} has done {done} already")
         settings = dataclasses.replace(settings, steps=steps)
-        run.write_json("run.json", {**saved, "steps": steps})
-    checkpoint = run.load()
     recipe = Recipe.load(run.path / "recipe.yaml")
-    world = build_world(request, registry.make(request.task), settings.seed, critic="value" in recipe.needs())
-    sinks = _sinks(run, saved.get("wandb"), checkpoint.state["step"])
+    world = build_world(request, registry.make(request.task), settings.seed)
+    sinks = _sinks(run, saved, -1 if checkpoint is None else done)
     trainer = Trainer(recipe, world, run, settings, sinks, progress)
     trainer.resume(checkpoint)
+    run.write_json("run.json", {**saved, "steps": settings.steps})
     return _finish(trainer, run, world)
 
 
@@ -170,7 +176,7 @@ def evaluate(
     if task is None:
         raise InputError(f"eval {source}: name a task with --task; only a run knows its own")
     request = Request("", task, str(source), precision=precision, concurrency=concurrency, timeout=timeout)
-    world = build_world(request, registry.make(task), seed, critic=False)
+    world = build_world(request, registry.make(task), seed)
     try:
         world.serve(0)
         return [world.evaluate(episodes, "sampled"), world.evaluate(episodes, "greedy")]
@@ -178,26 +184,45 @@ def evaluate(
         world.close()
 
 
-def build_world(request: Request, task: AnyTask, seed: int, critic: bool) -> World:
+def build_world(request: Request, task: AnyTask, seed: int) -> World:
     """The world of a task: its policy from ``request.model``, and what lets it act."""
-    builders: dict[str, Callable[[Request, Any, int, bool], World]] = {"text": _language, "control": _control}
-    return builders[task.family](request, task, seed, critic)
+    builders: dict[str, Callable[[Request, Any, int], World]] = {"text": _language, "control": _control}
+    if task.family not in builders:
+        raise unknown(f"kind of task for training, that of {task.name}:", task.family, builders)
+    return builders[task.family](request, task, seed)
 
 
-def _language(request: Request, task: Task, seed: int, critic: bool) -> World:
+def _language(request: Request, task: Task, seed: int) -> World:
     if request.engine != "hf":
         raise unknown("engine", request.engine, ("hf",))
     path = tiny_model_path() if request.model in (None, TINY) else request.model
     lora = None if request.lora is None else {"rank": request.lora, "alpha": 2.0 * request.lora}
     torch.manual_seed(seed)
-    policy = LanguagePolicy.from_path(str(path), value_head=critic, dtype=request.precision, lora=lora)
+    # The critic is one row of zeros: it costs nothing, and any recipe may ask for values.
+    policy = LanguagePolicy.from_path(str(path), value_head=True, dtype=request.precision, lora=lora)
     engine = HFEngine(policy, dtype=request.precision)
     return LanguageWorld(task, policy, engine, seed, request.concurrency, request.timeout)
 
 
-def _control(request: Request, task: GymTask, seed: int, critic: bool) -> World:
+def _control(request: Request, task: GymTask, seed: int) -> World:
     policy = None if request.model is None else ControlPolicy.from_directory(request.model)
     return ControlWorld(task, seed, policy)
+
+
+def _from_json(kind: type[_Saved], saved: Mapping[str, Any], run: RunDirectory) -> _Saved:
+    names = [field.name for field in dataclasses.fields(kind)]  # type: ignore[arg-type]
+    missing = [name for name in names if name not in saved]
+    if missing:
+        raise InputError(f"{run.path / 'run.json'}: lacks {missing[0]}")
+    return kind(**{name: saved[name] for name in names})
+
+
+def _newest_checkpoint(run: RunDirectory, settings: Settings) -> Checkpoint | None:
+    """The newest complete checkpoint; None when the run died before its first was due, so that nothing is lost."""
+    logged = max((row["step"] for row in run.rows("metrics.jsonl")), default=0)
+    if not run.checkpoints() and logged <= settings.checkpoint_every:
+        return None
+    return run.load()
 
 
 def _find_recipe(name: str) -> Recipe:
@@ -213,11 +238,11 @@ def _default_directory(recipe: str, task: str, seed: int) -> Path:
     return Path("runs") / f"{recipe}-{safe}-seed{seed}"
 
 
-def _sinks(run: RunDirectory, wandb: str | None, resumed: int | None) -> tuple[Sink, ...]:
-    sinks: list[Sink] = [TensorBoardSink(run.path / "tensorboard", resumed)]
-    if wandb is not None:
-        sinks.append(WandbSink(wandb, run.read_json("run.json"), run.path))
-    return tuple(sinks)
+def _sinks(run: RunDirectory, asked: Mapping[str, Any], resumed: int | None) -> tuple[Sink, ...]:
+    """Where metrics go; the ones that may not be installed first, before anything is written."""
+    project = asked.get("wandb")
+    optional = () if project is None else (WandbSink(project, asked, run.path),)
+    return (*optional, TensorBoardSink(run.path / "tensorboard", resumed))
 
 
 def _finish(trainer: Trainer, run: RunDirectory, world: World) -> RunResult:
@@ -248,8 +273,8 @@ def _stopping_on_signals(trainer: Trainer) -> Iterator[None]:
 
     previous: dict[int, Any] = {}
     try:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            previous[number] = signal.signal(number, stop)
+        for caught in (signal.SIGINT, signal.SIGTERM):
+            previous[caught] = signal.signal(caught, stop)
     except ValueError:  # Only the main thread may handle signals; elsewhere the caller has its own way to stop.
         pass
     try:

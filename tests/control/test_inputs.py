@@ -29,6 +29,17 @@ def test_by_turn_keeps_the_observations_and_makes_every_turn_a_trajectory() -> N
     assert apart.lengths.tolist() == [1, 1, 1]
 
 
+def test_single_turns_are_selected_one_by_one() -> None:
+    chosen = inputs(2, 1).by_turn().select(torch.tensor([2, 0]))
+    assert chosen.observation.squeeze(1).tolist() == [2, 0]
+    assert chosen.lengths.tolist() == [1, 1]
+
+
+def test_a_trajectory_without_turns_is_refused() -> None:
+    with pytest.raises(ValueError, match="at least one turn"):
+        ControlInputs(torch.zeros(2, 1), torch.tensor([2, 0]))
+
+
 def test_lengths_that_do_not_add_up_are_refused() -> None:
     with pytest.raises(ValueError, match="lengths add up to 3, there are 2 observations"):
         ControlInputs(torch.zeros(2, 1), torch.tensor([3]))

@@ -22,8 +22,8 @@ def with_outputs(policy: ControlPolicy, outputs: list[float]) -> ControlPolicy:
     """The policy with these actor outputs at every observation."""
     last = policy.actor[-1]
     with torch.no_grad():
-        last.weight.zero_()  # type: ignore[union-attr, operator]
-        last.bias.copy_(torch.tensor(outputs))  # type: ignore[union-attr, operator]
+        last.weight.zero_()
+        last.bias.copy_(torch.tensor(outputs))
     return policy
 
 
@@ -61,7 +61,7 @@ def test_temperature_is_a_power_of_the_density() -> None:
 def test_greedy_acting_in_numpy_agrees_with_the_network_in_torch(kind: type[ControlPolicy]) -> None:
     policy = kind(5, 3, seed=1)
     with torch.no_grad():
-        policy.actor[-1].weight.mul_(100)  # type: ignore[union-attr, operator]
+        policy.actor[-1].weight.mul_(100)
     observation = torch.randn(200, 5, generator=torch.Generator().manual_seed(0))
     outputs = policy.actor(observation).detach()
     acted = policy.acting()(observation.numpy(), None)
@@ -90,8 +90,8 @@ def test_a_fresh_policy_is_nearly_uniform_and_orthogonal() -> None:
     policy = CategoricalPolicy(4, 2, seed=3)
     logp = policy(batch(torch.randn(50, 4), torch.zeros(50, dtype=torch.int64))).logp
     assert logp.detach().exp().sub(0.5).abs().max() < 0.02
-    weight = policy.actor[2].weight  # type: ignore[union-attr]
-    torch.testing.assert_close(weight @ weight.T, 2 * torch.eye(64), atol=1e-5, rtol=0)  # type: ignore[operator, union-attr]
+    weight = policy.actor[2].weight
+    torch.testing.assert_close(weight @ weight.T, 2 * torch.eye(64), atol=1e-5, rtol=0)
 
 
 def test_every_parameter_belongs_to_the_policy_or_the_critic() -> None:
@@ -111,7 +111,7 @@ def test_a_frozen_copy_does_not_move() -> None:
         for parameter in policy.parameters():
             parameter.add_(1.0)
     assert not any(p.requires_grad for p in frozen.parameters())
-    assert frozen.actor[-1].bias.tolist() == [0.0, 0.0]  # type: ignore[union-attr]
+    assert frozen.actor[-1].bias.tolist() == [0.0, 0.0]
 
 
 def test_the_seed_decides_the_weights_and_leaves_the_global_generator_alone() -> None:
@@ -119,8 +119,8 @@ def test_the_seed_decides_the_weights_and_leaves_the_global_generator_alone() ->
     before = torch.get_rng_state()
     first, again, other = (CategoricalPolicy(4, 2, seed=seed) for seed in (1, 1, 2))
     assert torch.equal(torch.get_rng_state(), before)
-    assert torch.equal(first.actor[0].weight, again.actor[0].weight)  # type: ignore[arg-type]
-    assert not torch.equal(first.actor[0].weight, other.actor[0].weight)  # type: ignore[arg-type]
+    assert torch.equal(first.actor[0].weight, again.actor[0].weight)
+    assert not torch.equal(first.actor[0].weight, other.actor[0].weight)
 
 
 def test_saved_policies_come_back_equal(tmp_path: Path) -> None:

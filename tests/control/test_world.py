@@ -86,7 +86,7 @@ def test_behaviour_and_value_are_the_policys_own() -> None:
 def test_the_weights_last_served_act() -> None:
     world = ControlWorld(countdown(length=50), seed=0)
     with torch.no_grad():
-        world.policy.actor[-1].bias.copy_(torch.tensor([0.0, 50.0]))  # type: ignore[union-attr, operator]
+        world.policy.actor[-1].bias.copy_(torch.tensor([0.0, 50.0]))
     before = collected(world, Segments(prompts_per_step=1, turns=40), 0)
     world.serve(7)
     after = collected(world, Segments(prompts_per_step=1, turns=40), 1)

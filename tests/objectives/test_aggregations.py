@@ -74,3 +74,17 @@ def test_what_is_masked_cannot_poison_the_value(aggregation):
     values = torch.tensor([1.0, -math.inf, 1.0, 1.0, 1.0, math.nan])
     finite = torch.where(x.mask, values, 0.0)
     assert aggregation(values, x).item() == pytest.approx(aggregation(finite, x).item())
+
+
+def test_the_weights_of_a_whole_are_computed_once_for_all_its_pieces(monkeypatch):
+    computed = []
+
+    def weights(self: TokenMean, x: Experience) -> torch.Tensor:
+        computed.append(x)
+        return torch.full((x.tokens,), 0.5)
+
+    monkeypatch.setattr(TokenMean, "weights", weights)
+    x = batch()
+    for trajectory in range(3):
+        TokenMean().at(x.microbatch(torch.tensor([trajectory])))
+    assert computed == [x]

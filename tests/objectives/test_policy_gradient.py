@@ -55,9 +55,7 @@ def test_loss_and_metrics_worked_by_hand():
 def test_penalty_and_correction_enter_the_loss():
     x = batch(behavior_logp=torch.tensor([-1.0, -1 - math.log(2), -1.0, -1.0]))
     out = PolicyOutput(torch.full((4,), -1.0))
-    objective = PolicyGradient(
-        aggregation=TokenMean(), correction=TruncatedImportance(), regularizer=0.1 * KL("k1")
-    )
+    objective = PolicyGradient(aggregation=TokenMean(), correction=TruncatedImportance(), regularizer=0.1 * KL("k1"))
     result = objective(out, x)
     # Weights 1, 2, 1, 1 on the advantages: (1 - 2 + 2 + 0.5) / 4 = 0.375; KL 0.5 at every token.
     assert result.loss.item() == pytest.approx(-0.375 + 0.05)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 
 import pytest
 import torch
@@ -30,7 +31,7 @@ def one_success_in_four(**fields) -> Experience:
     return Experience.from_lengths([1, 2, 3, 1], [1] * 4, [4], reward=[1.0, 0, 0, 0], **fields)
 
 
-# ---- advantages -------------------------------------------------------------------------------------------------------
+# ---- advantages -----------------------------------------------------------------------------------------------------
 
 
 def test_advantages_of_one_success_in_four_worked_by_hand():
@@ -105,7 +106,7 @@ def test_a_group_of_equal_rewards_teaches_exactly_nothing(name):
         pytest.approx(0.01 * 0.1 / 6))  # fmt: skip
 
 
-# ---- objectives -------------------------------------------------------------------------------------------------------
+# ---- objectives -----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -179,7 +180,7 @@ def test_reinforce_and_sft_ascend_the_log_likelihood():
     assert gradient(recipes.sft(), x, -torch.ones(4)).tolist() == pytest.approx([-0.5, -0.25, -0.25, -0.25])
 
 
-# ---- identities -------------------------------------------------------------------------------------------------------
+# ---- identities -----------------------------------------------------------------------------------------------------
 
 
 @settings(deadline=None)
@@ -202,7 +203,7 @@ def test_where_the_policy_has_not_moved_all_ratios_have_the_same_gradient(seed):
             assert torch.allclose(gradient(recipe, unmoved, logp), expected, atol=1e-6), name
 
 
-# ---- edges ------------------------------------------------------------------------------------------------------------
+# ---- edges ----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("build", EVERY, ids=lambda build: build.__name__)
@@ -225,7 +226,7 @@ def test_trajectories_without_tokens_and_masked_rows_leave_loss_and_gradient_fin
     assert masked.grad[~ready.mask].tolist() == [0.0] * 3
 
 
-# ---- micro-batches ----------------------------------------------------------------------------------------------------
+# ---- micro-batches --------------------------------------------------------------------------------------------------
 
 
 class SmallPolicy(torch.nn.Module):
@@ -306,7 +307,7 @@ def test_loss_metrics_and_gradient_do_not_depend_on_how_the_batch_is_cut(build):
         assert other_metrics == pytest.approx(metrics, abs=1e-6)
 
 
-# ---- exactness on a tree that can be enumerated ------------------------------------------------------------------------
+# ---- exactness on a tree that can be enumerated ---------------------------------------------------------------------
 
 SAMPLES, GROUP, ACTIONS = 200_000, 4, 4
 
@@ -402,3 +403,32 @@ def test_grpo_is_biased_by_design_even_when_its_scale_is_forgiven(seed):
     # Chance alone leaves the root of the mean square near 1.
     assert (bias / error).square().mean().sqrt().item() > 3
     assert relative > 0.02
+
+
+# ---- speed ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["grpo", "ppo", "reinforce_pp"])
+def test_credit_for_four_million_tokens_takes_a_moment(name):
+    """Promised are 50 ms on one core; four times that leaves room for a busy machine."""
+    recipe, tokens, trajectories = getattr(recipes, name)(), 4_000_000, 4_096
+    generator = torch.Generator().manual_seed(0)
+    lengths = torch.full((trajectories,), tokens // trajectories)
+    lengths[0] += tokens - lengths.sum()
+    x = Experience.from_lengths(
+        lengths, torch.ones(trajectories, dtype=torch.int64), torch.full((trajectories // 8,), 8),
+        reward=torch.randn(trajectories, generator=generator), value=torch.randn(tokens, generator=generator),
+    )  # fmt: skip
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        recipe.advantage(x)
+        times = []
+        for _ in range(5):
+            start = time.process_time()
+            recipe.advantage(x)
+            times.append(time.process_time() - start)
+    finally:
+        torch.set_num_threads(threads)
+    assert min(times) < 0.2

@@ -17,7 +17,6 @@ DONE, WRONG_INPUT, BROKEN = 0, 2, 3
 app = typer.Typer(
     name="stratagem",
     help="Policy optimization in which papers are recipes and parts are concepts.",
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -35,15 +34,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def run(arguments: Sequence[str]) -> int:
     """Run the command line; returns the exit code."""
-    errors = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
+
+    def say(error: object) -> None:
+        line = " ".join(str(error).split())
+        Console(stderr=True, soft_wrap=True, highlight=False, markup=False).print(f"error: {line}")
+
     try:
-        code = app(list(arguments), standalone_mode=False)
+        code = app(list(arguments) or ["--help"], prog_name="stratagem", standalone_mode=False)
         return code if isinstance(code, int) else DONE
     except InputError as error:
-        errors.print(f"error: {error}")
+        say(error)
         return WRONG_INPUT
     except BrokenRunError as error:
-        errors.print(f"error: {error}")
+        say(error)
+        return BROKEN
+    except typer.Abort:
+        say("interrupted; a run in progress can be continued with: stratagem train --resume DIR")
         return BROKEN
     except BrokenPipeError:
         # Whoever read our output (head, less) has seen enough.
@@ -53,8 +59,8 @@ def run(arguments: Sequence[str]) -> int:
         # What the command-line parser raises says so by this method.
         message = getattr(error, "format_message", None)
         if message is not None:
-            errors.print(f"error: {' '.join(message().split()) or 'nothing to do'}")
+            say(message() or "nothing to do")
             return WRONG_INPUT
         traceback.print_exc()
-        errors.print(f"error: {type(error).__name__}: {error}")
+        say(f"{type(error).__name__}: {error}")
         return BROKEN

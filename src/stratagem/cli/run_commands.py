@@ -28,6 +28,7 @@ def register(app: typer.Typer) -> None:
 
 
 def train(
+    context: typer.Context,
     recipe: Annotated[str | None, typer.Argument(help="A technique of the catalogue, or a YAML file.")] = None,
     task: Annotated[str | None, typer.Option(help="What to train on, such as key_door or gym:CartPole-v1.")] = None,
     model: Annotated[str | None, typer.Option(help="Model folder or hub name; default: the tiny model.")] = None,
@@ -52,8 +53,7 @@ def train(
     from stratagem.training.run_directory import RunDirectory
 
     if resume is not None:
-        if recipe is not None or task is not None or values:
-            raise InputError("--resume continues a run as it was started: leave out recipe, --task and --set")
+        _only(context, "resume", "steps")
         with progress_bar("training") as progress:
             result = run.resume(resume, steps=steps, progress=progress)
     else:
@@ -136,6 +136,15 @@ def pretrain(
     print(f"model: {out}")
 
 
+def _only(context: typer.Context, *allowed: str) -> None:
+    """Refuse what a run that goes on cannot take up, rather than pass over it in silence."""
+    for name in context.params:
+        source = context.get_parameter_source(name)
+        if name not in allowed and source is not None and source.name == "COMMANDLINE":
+            shown = {"recipe": "the recipe", "values": "--set"}.get(name, f"--{name.replace('_', '-')}")
+            raise InputError(f"--resume continues a run as it was started, but for --steps: leave out {shown}")
+
+
 def parse_values(pairs: list[str]) -> dict[str, Any]:
     """``FIELD=VALUE`` pairs, values read as YAML. Raises :class:`InputError` for anything else."""
     values = {}
@@ -152,6 +161,8 @@ def parse_values(pairs: list[str]) -> dict[str, Any]:
 
 def _number(value: object) -> object:
     """YAML reads ``1e-3`` as text; people mean a number."""
+    if isinstance(value, list):
+        return [_number(item) for item in value]
     if isinstance(value, str):
         try:
             return float(value)

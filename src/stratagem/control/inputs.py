@@ -17,22 +17,27 @@ from stratagem.experience import rows_of
 class ControlInputs:
     """Observations of all turns, trajectory after trajectory.
 
-    observation: what was seen before each action.  lengths: turns per trajectory.
+    observation: what was seen before each action.  lengths: turns per trajectory, at least 1.
 
-    Raises ``ValueError`` when the lengths do not add up to the observations.
+    Raises ``ValueError`` when a length is below 1 or the lengths do not add up to the observations.
     """
 
     observation: Float[Tensor, "turns features"]
     lengths: Int[Tensor, " trajectories"]
 
     def __post_init__(self) -> None:
+        if bool((self.lengths < 1).any()):
+            raise ValueError("every trajectory needs at least one turn")
         total = int(self.lengths.sum())
         if total != len(self.observation):
             raise ValueError(f"lengths add up to {total}, there are {len(self.observation)} observations")
 
     def select(self, trajectories: Int[Tensor, " kept"]) -> Self:
         """The inputs of these trajectories, in this order."""
-        return type(self)(self.observation[rows_of(self.lengths, trajectories)], self.lengths[trajectories])
+        # After by_turn every turn is a trajectory, and this is called for every mini-batch.
+        single = len(self.lengths) == len(self.observation)
+        turns = trajectories if single else rows_of(self.lengths, trajectories)
+        return type(self)(self.observation[turns], self.lengths[trajectories])
 
     def concatenate(self, others: Sequence[Self]) -> Self:
         """These inputs followed by the others."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
+from numbers import Integral, Real
 from typing import Any
 
 import torch
@@ -75,11 +77,41 @@ class Episode:
         return {"episode": self.index, "sample": self.sample, **outcome, "failure": self.failure, "messages": messages}
 
 
-def to_experience(groups: Sequence[Sequence[Episode]], reward_names: tuple[str, ...], group_size: int) -> Experience:
+def observation_fault(observation: Any) -> str | None:
+    """What is wrong with what an environment shows; None when a policy can read it."""
+    if not isinstance(observation, Observation):
+        return f"returned {type(observation).__name__} instead of an Observation"
+    text: Any = observation.text
+    if not isinstance(text, str):
+        return f"the observation's text is {type(text).__name__}"
+    for name in ("state_key", "role"):
+        number: Any = getattr(observation, name)
+        if not isinstance(number, Integral) or not -(2**63) <= int(number) < 2**63:
+            return f"the observation's {name} {number!r} is not a signed 64-bit integer"
+    return None
+
+
+def step_fault(step: Any, reward_names: Sequence[str]) -> str | None:
+    """What is wrong with what an environment answered to an action; None for a good step."""
+    if not isinstance(step, Step):
+        return f"returned {type(step).__name__} instead of a Step"
+    components: Any = step.components
+    if not isinstance(components, Mapping):
+        return f"the step's components are {type(components).__name__} instead of a mapping"
+    unknown = [name for name in components if name not in reward_names[1:]]
+    if unknown:
+        return f"reward component {unknown[0]!r} is not among the task's reward_names"
+    for value in (step.reward, *components.values()):
+        if not isinstance(value, Real) or not math.isfinite(value):
+            return f"reward {value!r} is not a finite number"
+    return observation_fault(step.observation)
+
+
+def to_experience(groups: Sequence[Sequence[Episode]], reward_names: tuple[str, ...], most_samples: int) -> Experience:
     """Pack groups of finished episodes; rows are the tokens the policy sampled (or a demonstrator wrote).
 
     Every group needs at least one episode and every episode at least one turn. ``behavior_logp`` is set when all
-    actions were sampled. ``episode`` numbers are ``index * group_size + sample``.
+    actions were sampled. ``episode`` numbers are ``index * most_samples + sample``.
     """
     episodes = list(chain.from_iterable(groups))
     turns = [turn for episode in episodes for turn in episode.turns]
@@ -107,7 +139,7 @@ def to_experience(groups: Sequence[Sequence[Episode]], reward_names: tuple[str, 
         success=torch.tensor([episode.success for episode in episodes]),
         finished=torch.tensor([not episode.truncated for episode in episodes]),
         truncated=torch.tensor([episode.truncated for episode in episodes]),
-        episode=torch.tensor([e.index * group_size + e.sample for e in episodes], dtype=torch.int64),
+        episode=torch.tensor([e.index * most_samples + e.sample for e in episodes], dtype=torch.int64),
         task_id=torch.tensor([group[0].index for group in groups], dtype=torch.int64),
         inputs=_inputs(episodes, turns, read_lengths, action_lengths),
     )

@@ -15,7 +15,7 @@ from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 from stratagem.errors import InputError
 from stratagem.language.policy import LanguagePolicy
 from stratagem.seeding import derive
-from stratagem.tasks.mixture import Mixture
+from stratagem.tasks.mixture import Mixture, owner
 from stratagem.tasks.task import Task
 
 ROLES = ("system", "user", "assistant")
@@ -73,7 +73,7 @@ def train_tokenizer(task: Task, vocabulary: int, episodes: int = 400) -> PreTrai
 def new_policy(tokenizer: PreTrainedTokenizerFast, shape: TinyShape, seed: int, **options: Any) -> LanguagePolicy:
     """An untrained policy of this shape; ``options`` are those of :class:`LanguagePolicy`."""
     torch.manual_seed(derive(seed, "weights"))
-    end = tokenizer.convert_tokens_to_ids(END)
+    end = tokenizer.eos_token_id
     config = Qwen3Config(
         vocab_size=len(tokenizer),
         hidden_size=shape.hidden,
@@ -99,10 +99,10 @@ def demonstrated_mixture(tasks: Sequence[Task], habit: float, seed: int) -> Mixt
 
 
 def _texts(task: Task, episodes: int) -> list[str]:
-    texts = []
+    texts: list[str] = []
     for index in range(episodes):
         environment = task.environment("train", index)
-        texts.append(environment.reset().text)
+        texts += [owner(task, index).system or "", environment.reset().text]
         for action in task.solution("train", index):
             step = environment.step(action)
             texts += [action, step.observation.text]

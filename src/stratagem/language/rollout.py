@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 
 from stratagem.language.chat import ChatFormat
 from stratagem.language.engine import Engine, Request
-from stratagem.language.episodes import Episode, Turn
+from stratagem.language.episodes import Episode, Turn, observation_fault, step_fault
 from stratagem.language.sampling import SamplingParams
 from stratagem.language.watched import Outcome, Watch
 from stratagem.seeding import derive
+from stratagem.tasks.mixture import owner
 from stratagem.tasks.task import Environment, Observation, Split, Step, Task
 
 
 @dataclass
 class _Live:
-    """An episode being played: its environment, its session, and what the policy reads next."""
+    """An episode being played: its task, its environment, its session, and what the policy reads next."""
 
+    task: Task
     episode: Episode
     environment: Environment
     session: int
@@ -46,9 +48,24 @@ def play(
     try:
         while live:
             _act(live, engine, params)
-            live = _advance(task, live, chat, watch, engine)
+            live = _advance(live, chat, watch, engine)
     finally:
         _finish(live, engine, watch)
+
+
+def reset(environment: Environment) -> Observation:
+    """The first observation. Raises ``TypeError`` when it is none that a policy can read."""
+    observation = environment.reset()
+    fault = observation_fault(observation)
+    if fault is not None:
+        raise TypeError(fault)
+    return observation
+
+
+def opening(task: Task, observation: Observation, chat: ChatFormat) -> list[int]:
+    """Tokens a policy reads before its first turn."""
+    system = [] if task.system is None else [{"role": "system", "content": task.system}]
+    return chat.opening([*system, {"role": "user", "content": observation.text}])
 
 
 def _start(
@@ -56,7 +73,12 @@ def _start(
 ) -> list[_Live]:
     def begin(index: int) -> tuple[Environment, Observation]:
         environment = task.environment(split, index)
-        return environment, environment.reset()
+        try:
+            return environment, reset(environment)
+        except BaseException:
+            with suppress(Exception):
+                environment.close()
+            raise
 
     outcomes = watch.run([partial(begin, episode.index) for episode in episodes])
     started: list[tuple[Episode, Environment, Observation]] = []
@@ -66,15 +88,11 @@ def _start(
         else:
             started.append((episode, *outcome.value))
     sessions = engine.open(len(started))
-    return [
-        _Live(episode, environment, session, observation, chat.opening(_messages(task, observation)))
-        for (episode, environment, observation), session in zip(started, sessions, strict=True)
-    ]
-
-
-def _messages(task: Task, observation: Observation) -> list[dict[str, str]]:
-    system = [] if task.system is None else [{"role": "system", "content": task.system}]
-    return [*system, {"role": "user", "content": observation.text}]
+    live = []
+    for (episode, environment, observation), session in zip(started, sessions, strict=True):
+        owned = owner(task, episode.index)
+        live.append(_Live(owned, episode, environment, session, observation, opening(owned, observation, chat)))
+    return live
 
 
 def _act(live: Sequence[_Live], engine: Engine, params: SamplingParams) -> None:
@@ -96,38 +114,36 @@ def _act(live: Sequence[_Live], engine: Engine, params: SamplingParams) -> None:
         )
 
 
-def _advance(task: Task, live: list[_Live], chat: ChatFormat, watch: Watch, engine: Engine) -> list[_Live]:
+def _advance(live: list[_Live], chat: ChatFormat, watch: Watch, engine: Engine) -> list[_Live]:
     """Step the environments of those who acted; returns the episodes that go on."""
     acted = [one for one in live if not (one.episode.truncated or one.episode.failure)]
     calls: list[Callable[[], Step]] = [partial(one.environment.step, one.episode.turns[-1].text) for one in acted]
     for one, outcome in zip(acted, watch.run(calls), strict=True):
-        _enter(task, one, outcome, chat)
-    going = [one for one in acted if not _over(task, one.episode)]
+        _enter(one, outcome, chat)
+    going = [one for one in acted if not _over(one.episode)]
     ongoing = {id(one) for one in going}
     _finish([one for one in live if id(one) not in ongoing], engine, watch)
     return going
 
 
-def _enter(task: Task, one: _Live, outcome: Outcome[Step], chat: ChatFormat) -> None:
+def _enter(one: _Live, outcome: Outcome[Step], chat: ChatFormat) -> None:
     step, episode = outcome.value, one.episode
-    if not isinstance(step, Step):
-        one.hung = outcome.hung
-        episode.failure = f"step: {outcome.failure or f'returned {type(step).__name__} instead of a Step'}"
-        return
-    values = [step.reward, *step.components.values()]
-    if not all(isinstance(value, int | float) and math.isfinite(value) for value in values):
-        episode.failure = f"step: reward {values} is not finite"
+    one.hung = outcome.hung
+    fault = outcome.failure or step_fault(step, one.task.reward_names)
+    if fault is not None or step is None:
+        episode.failure = f"step: {fault}"
         return
     episode.record(step)
-    if not step.done:
-        if len(episode.turns) >= task.max_turns:
-            episode.truncated = True
-            return
-        one.observation = step.observation
-        one.unread = chat.followup(step.observation.text, episode.turns[-1].action[-1] in chat.end_token_ids)
+    if step.done:
+        return
+    if len(episode.turns) >= one.task.max_turns:
+        episode.truncated = True
+        return
+    one.observation = step.observation
+    one.unread = chat.followup(step.observation.text, episode.turns[-1].action[-1] in chat.end_token_ids)
 
 
-def _over(task: Task, episode: Episode) -> bool:
+def _over(episode: Episode) -> bool:
     return episode.failure is not None or episode.truncated or episode.turns[-1].done
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from stratagem import recipes
 from stratagem.errors import InputError
 from stratagem.language.hf_engine import HFEngine
+from stratagem.language.policy import LanguagePolicy
 from stratagem.language.pretrain import TinyShape, demonstrated_mixture, new_policy, train_tokenizer
 from stratagem.language.world import LanguageWorld
 from stratagem.schedules import LinearRamp
@@ -39,8 +40,11 @@ def make(
 
     habit: share of demonstrations in which the demonstrator gives in to its bad habit.  batch: demonstrations in each.
     learning_rate: at the first batch, falling linearly to a tenth.
-    Returns the sampled and the greedy evaluation of every task. Deterministic in ``seed`` on one machine.
+    Returns the sampled and the greedy evaluation of every task. Deterministic in ``seed`` on one machine. A model that
+    is at ``out`` already is replaced; raises :class:`InputError` when something else is there.
     """
+    if out.exists() and not (out.is_dir() and ((out / "config.json").is_file() or not any(out.iterdir()))):
+        raise InputError(f"--out {out}: exists and is not a model's folder, which would be replaced")
     made = [_text_task(spec) for spec in tasks]
     mixture = demonstrated_mixture(made, habit, seed)
     policy = new_policy(train_tokenizer(mixture, shape.vocabulary), shape, seed)
@@ -67,8 +71,8 @@ def _text_task(spec: str) -> Task:
     return task
 
 
-def _score(task: Task, policy: object, engine: HFEngine, seed: int, episodes: int) -> list[Evaluation]:
-    world = LanguageWorld(task, policy, engine, seed)  # type: ignore[arg-type]
+def _score(task: Task, policy: LanguagePolicy, engine: HFEngine, seed: int, episodes: int) -> list[Evaluation]:
+    world = LanguageWorld(task, policy, engine, seed)
     world.serve(1)
     scores = [world.evaluate(episodes, "sampled"), world.evaluate(episodes, "greedy")]
     world.close()

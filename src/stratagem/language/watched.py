@@ -80,7 +80,7 @@ def _work(queue: SimpleQueue[_Job[object] | None]) -> None:
         for call in job.calls[job.position :]:
             try:
                 outcome: Outcome[object] = Outcome(call())
-            except Exception as error:
+            except BaseException as error:  # An environment may not end our thread by sys.exit() either.
                 outcome = Outcome(failure=f"{type(error).__name__}: {error}")
             with job.progressed:
                 if job.abandoned:

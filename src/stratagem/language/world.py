@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Literal
 
 import torch
@@ -13,16 +14,17 @@ from stratagem.errors import InputError
 from stratagem.experience import Experience
 from stratagem.language.chat import ChatFormat
 from stratagem.language.engine import Engine
-from stratagem.language.episodes import Episode, Turn, to_experience
+from stratagem.language.episodes import Episode, Turn, step_fault, to_experience
 from stratagem.language.policy import LanguagePolicy
-from stratagem.language.rollout import play
+from stratagem.language.rollout import opening, play, reset
 from stratagem.language.sampling import SamplingParams
 from stratagem.language.watched import Watch
 from stratagem.parts import Sampler
 from stratagem.recipe import Recipe
 from stratagem.sampling import Demonstrations, Rollouts
 from stratagem.seeding import derive
-from stratagem.tasks.task import Observation, Split, Task
+from stratagem.tasks.mixture import owner
+from stratagem.tasks.task import Split, Task
 from stratagem.training.statistics import evaluation
 from stratagem.training.world import Collected, Evaluation
 
@@ -87,14 +89,15 @@ class LanguageWorld:
             usable = [group for group in usable if group]
             if not usable:
                 continue
-            x = to_experience(usable, self.task.reward_names, sampler.group_size)
+            most_samples = sampler.group_size * (sampler.refill_rounds + 1)
+            x = to_experience(usable, self.task.reward_names, most_samples)
             keep = sampler.keep(x)
             rejected += int((~keep).sum())
             groups += int(keep.sum())
             if bool(keep.any()):
                 pieces.append(x if bool(keep.all()) else x.select(x.group_of_trajectory.spread(keep)))
         batch = Experience.concatenate(pieces) if pieces else None
-        metrics = _episode_metrics(played) | {"groups/rejected": float(rejected), "groups/kept": float(groups)}
+        metrics = _episode_metrics(played, self.task.reward_names) | {"groups/rejected": float(rejected), "groups/kept": float(groups)}
         if batch is not None and batch.behavior_logp is not None and batch.tokens:
             metrics["entropy"] = -float(batch.behavior_logp.mean())
         sampled = sum(episode.length for episode in played)
@@ -148,7 +151,8 @@ class LanguageWorld:
         episodes = [demonstrate(self.task, "train", index, self._chat, self._encode) for index in indices]
         good = [[episode] for episode in episodes if episode.failure is None]
         batch = to_experience(good, self.task.reward_names, 1) if good else None
-        return Collected(batch, _episode_metrics(episodes), [episode.transcript() for episode in episodes])
+        metrics = _episode_metrics(episodes, self.task.reward_names)
+        return Collected(batch, metrics, [episode.transcript() for episode in episodes])
 
     def _encode(self, text: str) -> list[int]:
         tokens: list[int] = self.policy.tokenizer(text, add_special_tokens=False)["input_ids"]
@@ -190,40 +194,47 @@ def demonstrate(
     split: Split,
     index: int,
     chat: ChatFormat,
-    encode: Any,
-    actions: Any = None,
+    encode: Callable[[str], list[int]],
+    actions: Iterable[str] | None = None,
 ) -> Episode:
-    """The episode as the task's solver (or ``actions``, an iterator of texts) plays it, in the policy's own format.
+    """The episode as the task's solver (or whoever gives the texts of ``actions``) plays it, in the policy's format.
 
-    Each action is encoded and ended as the policy would end it. An action the environment fails on fails the episode.
+    Each action is encoded and ended as the policy would end it. Whatever goes wrong fails the episode.
     """
-    episode = Episode(index, 0, 0)
-    environment = task.environment(split, index)
+    episode, owned = Episode(index, 0, 0), owner(task, index)
     try:
-        observation: Observation = environment.reset()
-        messages = [] if task.system is None else [{"role": "system", "content": task.system}]
-        read = chat.opening([*messages, {"role": "user", "content": observation.text}])
+        environment = task.environment(split, index)
+    except Exception as error:
+        episode.failure = f"{type(error).__name__}: {error}"
+        return episode
+    try:
+        observation = reset(environment)
+        read = opening(owned, observation, chat)
         for text in task.solution(split, index) if actions is None else actions:
-            action = [*encode(text), *chat.end_token_ids[:1]]
-            episode.turns.append(Turn(observation, read, action, None, text))
+            episode.turns.append(Turn(observation, read, [*encode(text), *chat.end_token_ids[:1]], None, text))
             step = environment.step(text)
+            episode.failure = step_fault(step, owned.reward_names)
+            if episode.failure is not None:
+                return episode
             episode.record(step)
             if step.done:
                 return episode
-            if len(episode.turns) >= task.max_turns:
+            if len(episode.turns) >= owned.max_turns:
                 break
             observation = step.observation
             read = chat.followup(observation.text, ended=True)
         episode.truncated = True
-        return episode
+        if not episode.turns:
+            episode.failure = "the demonstrator did nothing"
     except Exception as error:
         episode.failure = f"{type(error).__name__}: {error}"
-        return episode
     finally:
-        environment.close()
+        with suppress(Exception):
+            environment.close()
+    return episode
 
 
-def _episode_metrics(episodes: Sequence[Episode]) -> dict[str, float]:
+def _episode_metrics(episodes: Sequence[Episode], reward_names: Sequence[str]) -> dict[str, float]:
     good = [episode for episode in episodes if episode.failure is None]
     metrics = {"episodes/failed": float(len(episodes) - len(good)), "episodes": float(len(episodes))}
     if good:
@@ -238,4 +249,6 @@ def _episode_metrics(episodes: Sequence[Episode]) -> dict[str, float]:
             "episodes/mean_turns": sum(len(episode.turns) for episode in good) / len(good),
             "episodes/truncated": sum(episode.truncated for episode in good) / len(good),
         }
+        for name in reward_names[1:]:
+            metrics[f"reward/{name}"] = sum(episode.components.get(name, 0.0) for episode in good) / len(good)
     return metrics

@@ -52,7 +52,7 @@ class TruncatedImportance(Correction):
         _check_bounds(self.part_name(), self.low, self.high)
 
     def __call__(self, out: PolicyOutput, x: Experience) -> Float[Tensor, " tokens"]:
-        return behavior_ratio(out, x, self.unit).clamp(self.low, None if math.isinf(self.high) else self.high)
+        return behavior_ratio(out, x, self.unit).clamp_(self.low, None if math.isinf(self.high) else self.high)
 
 
 @dataclass(frozen=True)

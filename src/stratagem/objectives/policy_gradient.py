@@ -73,11 +73,10 @@ class PolicyGradient(Objective):
             out, x = out.where(x.mask), x.blanked()
         if x.advantage is None:
             raise ValueError("the policy gradient needs x.advantage; recipe.prepare(x) sets it")
-        weights = x.piece_of(self.aggregation.weights(x.whole))
-        kept = weights != 0
+        weights = self.aggregation.at(x)
 
         def total(values: Tensor) -> Tensor:
-            return torch.where(kept, weights * values, 0.0).sum()
+            return (weights * values).sum()
 
         ratio = self.ratio(out, x)
         surrogate = self.gate(ratio, x.advantage, out, x)
@@ -92,23 +91,23 @@ class PolicyGradient(Objective):
             penalty = total(self.regularizer(out, x))
             loss = loss + penalty
             metrics["regularizer"] = penalty.detach()
-        metrics |= self._shares(out, x, ratio.detach(), kept)
+        metrics |= self._shares(out, x, ratio.detach())
         if self.critic is not None:
             critic = self.critic(out, x)
             loss, metrics = loss + critic.loss, metrics | dict(critic.metrics)
         return Loss(loss, metrics)
 
     @torch.no_grad()
-    def _shares(self, out: PolicyOutput, x: Experience, ratio: Tensor, kept: Tensor) -> dict[str, Tensor]:
-        """Figures in which every token counts the same, whatever the weights add up to."""
+    def _shares(self, out: PolicyOutput, x: Experience, ratio: Tensor) -> dict[str, Tensor]:
+        """Figures in which every token that may train counts the same, whatever the weights add up to."""
         assert x.advantage is not None
-        tokens = torch.count_nonzero(x.whole.learnable()).clamp(min=1)
+        tokens = x.whole.learnable_tokens.clamp(min=1)
 
         def share(values: Tensor) -> Tensor:
-            return torch.where(kept, values, 0.0).sum() / tokens
+            return (values if x.mask is None else torch.where(x.mask, values, 0.0)).sum() / tokens
 
         shares = {
-            "clip_fraction": torch.count_nonzero(self.gate.binds(ratio, x.advantage) & kept) / tokens,
+            "clip_fraction": share(self.gate.binds(ratio, x.advantage).float()),
             "ratio": share(ratio),
             "kl_old": share(kl_estimate(log_ratio(out, x), "k3")),
         }

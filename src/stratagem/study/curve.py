@@ -51,6 +51,7 @@ class Line:
 
     @property
     def dashed(self) -> bool:
+        """Whether it is drawn dashed, with diamonds."""
         return self.mode != MODES[0]
 
 
@@ -173,9 +174,9 @@ def _band(score: Score) -> tuple[float, float]:
     return (score.low, score.high) if score.has_interval else (score.value, score.value)
 
 
-def ticks(low: float, high: float, most: int = 6) -> list[float]:
+def ticks(low: float, high: float, most: int = 7) -> list[float]:
     """Round numbers (1, 2 or 5 times a power of ten apart) between ``low`` and ``high``, at most ``most`` of them."""
-    power = 10.0 ** math.floor(math.log10((high - low) / most))
+    power = 10.0 ** math.floor(math.log10((high - low) / (most - 1)))
     apart = next(power * times for times in (1, 2, 5, 10) if (high - low) / (power * times) <= most - 1)
     first, last = math.ceil(low / apart - 1e-9), math.floor(high / apart + 1e-9)
     return [number * apart for number in range(first, last + 1)]

@@ -56,6 +56,7 @@ class Score:
 
     @property
     def has_interval(self) -> bool:
+        """Whether enough episodes were played for an interval."""
         return math.isfinite(self.low) and math.isfinite(self.high)
 
 
@@ -93,7 +94,8 @@ class Change:
     @property
     def sentence(self) -> str:
         """``sampled success rose from 45 % [41, 49] to 97 % [95, 99]``, or as plainly that it did not."""
-        what, before, after = f"{self.mode} {self.measure.name}", self.measure.score(self.before), self.measure.score(self.after)
+        what = f"{self.mode} {self.measure.name}"
+        before, after = self.measure.score(self.before), self.measure.score(self.after)
         if self.direction in ("rose", "fell"):
             return f"{what} {self.direction} from {before} to {after}"
         if self.direction == "unchanged":
@@ -150,11 +152,11 @@ def outcome(evaluations: Sequence[Mapping[str, Any]]) -> Outcome:
         if len(found) > 1:
             changes.append(Change(mode, measure, found[0], found[-1]))
         elif found:
-            once.append(f"{mode} {measure.name} was {measure.score(found[0])}")
+            once.append(f"{mode} {measure.name} was {measure.score(found[0])} at step {found[0].step}")
     if changes:
         return Outcome(measure, tuple(changes))
     if once:
-        return Outcome(measure, (), f"evaluated only once, at step {evaluations[0]['step']}: {', '.join(once)}")
+        return Outcome(measure, (), f"evaluated only once; {', '.join(once)}")
     return Outcome(measure, (), "no held-out evaluation was written")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import bisect
 import dataclasses
 import math
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -72,7 +73,7 @@ class RunRecord:
         return [step for step, _ in rows], [value for _, value in rows]
 
     def axes(self, steps: Sequence[int]) -> dict[str, list[float]]:
-        """Where these steps lie on each horizontal axis: ``steps``, ``tokens`` sampled and training ``minutes`` so far."""
+        """Where these steps lie on each horizontal axis: ``steps``, ``tokens`` sampled so far, training ``minutes``."""
         known, tokens, seconds = self._progress
         places = [bisect.bisect_right(known, step) for step in steps]
         return {
@@ -104,9 +105,9 @@ def _read(run: RunDirectory) -> RunRecord:
         try:
             return reader()
         except InputError as error:
-            notes.append(str(error))
+            notes.append(str(error).removeprefix(f"{run.path}{os.sep}"))
         except (OSError, ValueError):
-            notes.append(f"{run.path / name}: missing or broken")
+            notes.append(f"{name}: missing or broken")
         return otherwise
 
     def rows(name: str) -> list[dict[str, Any]]:
@@ -119,9 +120,7 @@ def _read(run: RunDirectory) -> RunRecord:
     text = read("recipe.yaml", lambda: recipe_file.read_text(encoding="utf-8"), "")
     recipe = read("recipe.yaml", lambda: Recipe.from_yaml(text, str(recipe_file)), None) if text else None
     metrics, evaluations, samples = rows("metrics.jsonl"), rows("evaluations.jsonl"), rows("samples.jsonl")
-    return RunRecord(
-        "", run.path, request, environment, recipe, text, metrics, evaluations, samples, tuple(notes)
-    )
+    return RunRecord("", run.path, request, environment, recipe, text, metrics, evaluations, samples, tuple(notes))
 
 
 def _labels(records: Sequence[RunRecord]) -> list[str]:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from stratagem import catalogue
@@ -26,6 +25,7 @@ DIAGNOSTICS = {
     "grad_norm": "gradient norm",
     "clip_fraction": "clip fraction",
     "kl": "KL from the reference",
+    "kl_old": "KL from the policy before the step",
     "completions/mean_length": "tokens per episode",
 }
 DASHES = ("solid", "dash", "dot", "dashdot")
@@ -50,8 +50,8 @@ def write_report(runs: Sequence[RunDirectory], path: Path, title: str) -> Path:
         stories=[_story(record, COLORS[place % len(COLORS)]) for place, record in enumerate(records)],
         several=len(records) > 1,
         charts=_charts(records),
-        picture=Markup(curve_svg(records)),  # escapes what it shows
-        plotly=Markup(get_plotlyjs()),
+        picture=curve_svg(records),
+        plotly=get_plotlyjs(),
         ending=ending,
         shown=shown,
     )
@@ -62,11 +62,15 @@ def write_report(runs: Sequence[RunDirectory], path: Path, title: str) -> Path:
 
 
 def _charts(records: Sequence[RunRecord]) -> dict[str, list[dict[str, Any]]]:
-    """Charts by section; each holds traces with their values on every horizontal axis, as plain data for the page."""
+    """Charts by section; each holds traces with their values on every horizontal axis, as plain data for the page.
+
+    percent: values are shares.  whole: the vertical axis shows all of 0 to 1.
+    """
     held_out = [
         {
             "title": f"held-out {measure.name}",
             "percent": measure.percent,
+            "whole": measure.percent,
             "traces": [_held_out_trace(line, _named(records, line.run)) for line in lines(records, measure)],
         }
         for measure in (SUCCESS, MEAN_RETURN)
@@ -100,7 +104,8 @@ def _metric_chart(records: Sequence[RunRecord], name: str, title: str) -> dict[s
             dash = DASHES[place // len(COLORS) % len(DASHES)]
             color = COLORS[place % len(COLORS)]
             traces.append({"name": record.label, "color": color, "dash": dash, "x": record.axes(steps), "y": values})
-    return {"title": title, "percent": name in ("success", "clip_fraction"), "traces": traces}
+    percent, whole = name in ("success", "clip_fraction"), name == "success"
+    return {"title": title, "percent": percent, "whole": whole, "traces": traces}
 
 
 def _named(records: Sequence[RunRecord], label: str) -> RunRecord:
@@ -122,16 +127,18 @@ class Meeting:
     @property
     def summary(self) -> str:
         """How it ended, before and after."""
-        played = [ending(transcript) for transcript in (self.before, self.after) if transcript is not None]
-        return " → ".join(played)
+        if self.before is not None and self.after is not None:
+            return f"{ending(self.before)} → {ending(self.after)}"
+        return f"{ending(self.before)} (before)" if self.before is not None else f"{ending(self.after or {})} (after)"
 
 
 @dataclass(frozen=True)
 class Story:
     """One run as the page tells it.
 
-    tiles: mode, value before, value after, each with its interval.  facts: name and value of what was asked for and
-    where it ran.  card: what the catalogue knows of the recipe.  base: the recipe it is shown as a difference from, None when nothing can be compared.
+    tiles: each mode's value before and after, with intervals.  remarks: sentences beside the verdict.  meetings,
+    training: episodes to read.  table: every evaluation.  card: what the catalogue knows of the recipe.  base: the
+    recipe ``changes`` are counted from, None when there is none to compare with.  facts: settings and machine.
     """
 
     record: RunRecord
@@ -205,13 +212,13 @@ def _remarks(record: RunRecord) -> Iterator[str]:
         yield f"Only {done} of {asked} steps are written: the run is under way or was stopped."
     best, last = record.best_step, max((row["step"] for row in record.evaluations), default=None)
     if best is not None and best != last:
-        yield f"The last policy is not the best by evaluation; model/ holds that of step {best}: {_scores_at(record, best)}."
+        yield f"The last policy is not the best: model/ holds that of step {best}, {_scores_at(record, best)}."
     failed = sum(row.get("failed", 0) for row in record.evaluations)
     if failed:
-        yield f"{failed} held-out episodes failed; they are counted here and in no average."
+        yield f"Held-out episodes that failed: {failed}. They count in no average."
     skipped = sum(row.get("batch/skipped", 0) > 0 for row in record.metrics)
     if skipped:
-        yield f"{skipped} batches held nothing to learn from and cost no optimizer step."
+        yield f"Batches that held nothing to learn from and cost no optimizer step: {skipped}."
     yield from record.notes
 
 
@@ -224,13 +231,11 @@ def _scores_at(record: RunRecord, step: int) -> str:
 def _meetings(record: RunRecord) -> Iterator[Meeting]:
     """Evaluation episodes of the first and the last evaluation, side by side."""
     for mode in MODES:
-        rows = [row for row in record.evaluations if row.get("mode") == mode and row.get("samples")]
-        if not rows:
-            continue
-        before, after = ({sample.get("episode"): sample for sample in row["samples"]} for row in (rows[0], rows[-1]))
+        rows = [row for row in record.evaluations if row.get("mode") == mode]
+        played = [{sample.get("episode"): sample for sample in row.get("samples", [])} for row in rows]
+        before, after = next(iter(played), {}), played[-1] if len(played) > 1 else {}
         for episode in dict.fromkeys([*before, *after]):
-            later = after.get(episode) if len(rows) > 1 else None
-            yield Meeting(mode, episode, before.get(episode), later)
+            yield Meeting(mode, episode, before.get(episode), after.get(episode))
 
 
 def _table(record: RunRecord) -> Iterator[list[str]]:
@@ -262,6 +267,8 @@ def _card(name: str) -> catalogue.Card | None:
 def _facts(record: RunRecord) -> Iterator[tuple[str, str]]:
     packages = record.environment.get("packages") or {}
     asked = {name: value for name, value in record.request.items() if value is not None}
-    machine = {n: v for n, v in record.environment.items() if n not in ("packages", "command", "seed") and v is not None}
+    machine = {
+        n: v for n, v in record.environment.items() if n not in ("packages", "command", "seed") and v is not None
+    }
     for name, value in {**asked, **machine, **packages}.items():
         yield name.replace("_", " "), str(value)

@@ -34,21 +34,28 @@ class Mixture(Task):
         self.max_turns = max(task.max_turns for task in tasks)
         self.max_new_tokens = max(task.max_new_tokens for task in tasks)
         self.stop = tuple(sorted({stop for task in tasks for stop in task.stop}))
+        further = dict.fromkeys(name for task in tasks for name in task.reward_names[1:])
+        self.reward_names = (tasks[0].reward_names[0], *further)
+
+    def member(self, index: int) -> tuple[Task, int]:
+        """The task that episode ``index`` belongs to, and its number there."""
+        inner, which = divmod(index, len(self.tasks))
+        return self.tasks[which], inner
 
     def environment(self, split: Split, index: int) -> Environment:
-        task, inner = self._task(index)
+        task, inner = self.member(index)
         return task.environment(split, inner)
 
     def solution(self, split: Split, index: int) -> Iterator[str]:
-        task, inner = self._task(index)
+        task, inner = self.member(index)
         if self.habit and isinstance(task, HabitualDemonstrator):
             return task.demonstration(split, inner, self.habit, self.seed)
         return task.solution(split, inner)
 
     def corrupted(self, split: Split, index: int) -> Iterator[str]:
-        task, inner = self._task(index)
+        task, inner = self.member(index)
         return task.corrupted(split, inner)
 
-    def _task(self, index: int) -> tuple[Task, int]:
-        inner, which = divmod(index, len(self.tasks))
-        return self.tasks[which], inner
+def owner(task: Task, index: int) -> Task:
+    """The task whose rules hold in episode ``index``: one of a mixture's, or the task itself."""
+    return owner(*task.member(index)) if isinstance(task, Mixture) else task

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 from collections.abc import Mapping
-from importlib import import_module
 from typing import Any
 
 from torch import Tensor
@@ -17,7 +17,8 @@ PARTITIONS = ("turn_of_token", "trajectory_of_turn", "group_of_trajectory", "dom
 
 def pack(x: Experience) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Tensors by name, and what is no tensor as JSON data. The inputs' class is named by its import path."""
-    tensors, counts = {}, {}
+    tensors: dict[str, Tensor] = {}
+    counts: dict[str, int] = {}
     for name in PARTITIONS:
         partition: Partition = getattr(x, name)
         tensors[f"partition.{name}"], counts[name] = partition.labels, partition.count
@@ -39,13 +40,13 @@ def pack(x: Experience) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def unpack(tensors: Mapping[str, Tensor], plain: Mapping[str, Any]) -> Experience:
-    """The batch that :func:`pack` took apart."""
-    partitions = {name: Partition(tensors[f"partition.{name}"], plain["counts"][name]) for name in PARTITIONS}
+    """The batch that :func:`pack` took apart. Its inputs' module is never imported by name: the world has done so."""
+    partitions: dict[str, Any] = {name: Partition(tensors[f"partition.{name}"], plain["counts"][name]) for name in PARTITIONS}
     fields = _prefixed(tensors, "field.")
     inputs = None
     if plain["inputs"] is not None:
         module, name = plain["inputs"]
-        inputs = getattr(import_module(module), name)(**_prefixed(tensors, "inputs."))
+        inputs = getattr(sys.modules[module], name)(**_prefixed(tensors, "inputs."))
     return Experience(
         **partitions,
         **fields,  # type: ignore[arg-type]

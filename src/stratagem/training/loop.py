@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 
 from stratagem.errors import BrokenRunError, InputError
@@ -29,6 +33,8 @@ class Settings:
     held-out episodes sampled and as many greedily (0: no evaluation, and the last policy is saved instead of the best).
     checkpoint_every: batches between checkpoints; ``keep_checkpoints`` of them stay.
     sample_episodes: episodes of each batch written to ``samples.jsonl``.
+
+    Raises :class:`InputError` for a number out of range.
     """
 
     steps: int = 100
@@ -39,18 +45,34 @@ class Settings:
     keep_checkpoints: int = 2
     sample_episodes: int = 2
 
+    def __post_init__(self) -> None:
+        least = {"steps": 1, "checkpoint_every": 1, "keep_checkpoints": 1}
+        for name in ("steps", "evaluate_every", "evaluation_episodes", "checkpoint_every", "keep_checkpoints"):
+            if getattr(self, name) < least.get(name, 0):
+                raise InputError(f"{name} = {getattr(self, name)}: must be at least {least.get(name, 0)}")
+
 
 @dataclass
 class Batch:
     """A batch on its way through the optimizer; ``x`` is None when there is nothing to learn from it.
 
-    report: what collecting it measured.  update: optimizer steps taken.  totals: sums of their metrics.
+    report: what collecting it measured.  update: optimizer steps tried.  not_finite: those not taken, since loss or
+    gradient was not finite.  totals: sums of the metrics of the others.
     """
 
     x: Experience | None
     report: dict[str, float]
     update: int = 0
+    not_finite: int = 0
     totals: dict[str, float] = field(default_factory=dict)
+
+    def metrics(self) -> dict[str, float]:
+        """What collecting it measured, and means over the optimizer steps taken."""
+        if self.x is None:
+            return dict(self.report)
+        taken = max(self.update - self.not_finite, 1)
+        means = {name: total / taken for name, total in self.totals.items()}
+        return {**self.report, **means, "updates/not_finite": float(self.not_finite)}
 
 
 class Interrupted(Exception):
@@ -115,7 +137,7 @@ class Trainer:
             if self._stopping:
                 self.checkpoint()
                 raise Interrupted
-        metrics: dict[str, float] = batch.report | {name: total / max(batch.update, 1) for name, total in batch.totals.items()}
+        metrics = batch.metrics()
         metrics["optimizer_steps"] = float(self._updates)
         metrics["timing/learn"] = time.perf_counter() - clock
         self._batch = None
@@ -138,7 +160,7 @@ class Trainer:
     # ---- one batch -------------------------------------------------------------------------------------------------
 
     def _collect(self) -> Batch:
-        changes = {}
+        changes: dict[str, Any] = {}
         for schedule in self.recipe.schedules:
             changes |= schedule(self._step, self._last_metrics)
         if changes:
@@ -152,6 +174,7 @@ class Trainer:
         report["timing/rollout"] = time.perf_counter() - clock
         self._write_samples(collected)
         if collected.x is None:
+            warnings.warn(f"step {self._step + 1}: no episode was of use; samples.jsonl shows some", stacklevel=2)
             return Batch(None, report | {"batch/skipped": 1.0})
         clock = time.perf_counter()
         x = self.recipe.prepare(self._complete(collected.x))
@@ -159,8 +182,10 @@ class Trainer:
         report["batch/trajectories"] = float(x.trajectories)
         report["batch/dropped_trajectories"] = float(collected.x.trajectories - x.trajectories)
         report["batch/tokens"] = float(x.tokens)
-        if x.tokens == 0 or not self.recipe.objective.has_signal(x):
-            return Batch(None, report | {"batch/skipped": 1.0})
+        skipped = x.tokens == 0 or not self.recipe.objective.has_signal(x)
+        report["batch/skipped"] = float(skipped)
+        if skipped:
+            return Batch(None, report)
         if self.recipe.optimization.shuffle == "turns":
             x = x.by_turn()
         return Batch(x, report)
@@ -209,7 +234,7 @@ class Trainer:
         yield from torch.tensor_split(shuffled, count)
 
     def _update(self, batch: Batch, x: Experience) -> None:
-        """One optimizer step; a loss or gradient that is not finite costs none and is counted."""
+        """One optimizer step; when loss or gradient is not finite it is not taken, but counted."""
         torch.manual_seed(derive(self.settings.seed, "update", self._step, batch.update))
         optimization, needs = self.recipe.optimization, self.recipe.output_needs()
         self._optimizer.zero_grad(set_to_none=True)
@@ -222,20 +247,20 @@ class Trainer:
                 value="value" in needs,
             )
             loss = self.recipe.objective(out, piece)
-            loss.loss.backward()  # type: ignore[no-untyped-call]
+            if loss.loss.requires_grad:  # A piece without a token has nothing to say.
+                loss.loss.backward()
             for name, value in {"loss": loss.loss.detach(), **loss.metrics}.items():
                 totals[name] = totals[name] + value if name in totals else value
         parameters = [p for group in self._optimizer.param_groups for p in group["params"]]
         norm = torch.nn.utils.clip_grad_norm_(parameters, optimization.max_grad_norm)
-        finite = bool(norm.isfinite())
-        if finite:
-            self._optimizer.step()
-            self._updates += 1
-            totals["grad_norm"] = norm
-            for name, value in totals.items():
-                batch.totals[name] = batch.totals.get(name, 0.0) + float(value)
-        batch.totals["updates/not_finite"] = batch.totals.get("updates/not_finite", 0.0) + (not finite)
         batch.update += 1
+        if not bool(norm.isfinite() & totals["loss"].isfinite()):
+            batch.not_finite += 1
+            return
+        self._optimizer.step()
+        self._updates += 1
+        for name, value in {**totals, "grad_norm": norm}.items():
+            batch.totals[name] = batch.totals.get(name, 0.0) + float(value)
 
     # ---- what is written -------------------------------------------------------------------------------------------
 
@@ -249,7 +274,7 @@ class Trainer:
 
     def _write_samples(self, collected: Collected) -> None:
         for sample in collected.samples[: self.settings.sample_episodes]:
-            self.run_directory.append("samples.jsonl", {"step": self._step, **sample})
+            self.run_directory.append("samples.jsonl", {"step": self._step + 1, **sample})
 
     def _evaluate(self, step: int) -> None:
         """Play held-out episodes sampled and greedily; keep the policy when it did better than ever before."""
@@ -268,12 +293,13 @@ class Trainer:
             score += evaluation.mean_return if evaluation.success is None else evaluation.success
         for sink in self._sinks:
             sink.log(step, metrics)
-        if self._best is None or score > self._best:
+        # Without a single good episode the score is not a number: that says nothing about the policy.
+        if not math.isnan(score) and (self._best is None or score > self._best):
             self._best = score
             self._save_model(metrics)
 
     def _save_model(self, metrics: Mapping[str, float]) -> None:
-        with whole_directory(self.run_directory.path / "model") as directory:
+        with self._writing("the model"), whole_directory(self.run_directory.path / "model") as directory:
             self.policy.save(directory, self._card(metrics))
 
     def _card(self, metrics: Mapping[str, float]) -> str:
@@ -312,25 +338,50 @@ class Trainer:
             state["batch"] = {
                 "report": self._batch.report,
                 "update": self._batch.update,
+                "not_finite": self._batch.not_finite,
                 "totals": self._batch.totals,
                 "experience": plain,
             }
             name += f"-{self._batch.update}"
-        try:
+        with self._writing(f"checkpoint {name}"):
             self.run_directory.save(name, Checkpoint(state, tensors), self.settings.keep_checkpoints)
-        except OSError as error:
-            raise BrokenRunError(
-                f"checkpoint {name} could not be written ({error.strerror or error}); "
-                f"the last complete one is kept in {self.run_directory.path / 'checkpoints'}"
-            ) from error
 
-    def resume(self, checkpoint: Checkpoint) -> None:
-        """Continue from a checkpoint; rows logged after it are dropped, to be written again."""
-        state = checkpoint.state
+    @contextmanager
+    def _writing(self, what: str) -> Iterator[None]:
+        """A full disk breaks the run and says which checkpoint is there to go on from."""
         try:
-            self.policy.load_state_dict(checkpoint.tensors["policy"])
-        except RuntimeError as error:
-            raise InputError(f"the checkpoint is of another model: {str(error).splitlines()[-1].strip()}") from None
+            yield
+        except (OSError, SafetensorError) as error:
+            complete = self.run_directory.checkpoints()
+            kept = f"the last complete checkpoint is {complete[-1]}" if complete else "there is no checkpoint yet"
+            reason = getattr(error, "strerror", None) or error
+            raise BrokenRunError(f"{what} could not be written ({reason}); {kept}") from error
+
+    def resume(self, checkpoint: Checkpoint | None) -> None:
+        """Continue from a checkpoint (None: from the beginning); rows logged after it are dropped, to be written again.
+
+        Raises :class:`InputError` when the checkpoint is of another model, task or version.
+        """
+        if checkpoint is not None:
+            try:
+                self._restore(checkpoint)
+            except KeyError as error:
+                raise InputError(f"the checkpoint lacks {error}: it is of another recipe, task or version") from None
+            except (RuntimeError, ValueError) as error:
+                reason = str(error).splitlines()[-1].strip()
+                raise InputError(f"the checkpoint is of another model or recipe: {reason}") from None
+        self.run_directory.sweep()
+        # Evaluated at step 0, but nothing saved: what happened is to happen again.
+        known = -1 if checkpoint is None else self._step
+        for name in ("metrics.jsonl", "evaluations.jsonl"):
+            self.run_directory.forget_after(name, known)
+        # Samples are written when their batch is collected, so those of an unfinished batch are already there.
+        self.run_directory.forget_after("samples.jsonl", known + (self._batch is not None))
+        self.world.serve(self._updates)
+
+    def _restore(self, checkpoint: Checkpoint) -> None:
+        state = checkpoint.state
+        self.policy.load_state_dict(checkpoint.tensors["policy"])
         _join_optimizer(self._optimizer, checkpoint.tensors["optimizer"], state["optimizer"])
         self.recipe = Recipe.from_yaml(state["recipe"], "checkpoint")
         self.recipe.load_state_dict(checkpoint.tensors["parts"])
@@ -340,26 +391,34 @@ class Trainer:
         if state["batch"] is not None:
             saved = state["batch"]
             x = unpack(checkpoint.tensors["batch"], saved["experience"])
-            self._batch = Batch(x, saved["report"], saved["update"], saved["totals"])
-        self.run_directory.sweep()
-        for name in ("metrics.jsonl", "evaluations.jsonl"):
-            self.run_directory.forget_after(name, self._step)
-        # Samples are written when their batch is collected, so those of an unfinished batch are already there.
-        self.run_directory.forget_after("samples.jsonl", self._step - (self._batch is None))
-        self.world.serve(self._updates)
+            self._batch = Batch(x, saved["report"], saved["update"], saved["not_finite"], saved["totals"])
 
 
 def microbatches(x: Experience, tokens: int | None) -> list[Experience]:
-    """``x`` in pieces of about ``tokens`` positions, each remembering the whole; ``[x]`` without a bound."""
+    """``x`` in pieces of at most ``tokens`` positions, each remembering the whole; ``[x]`` without a bound.
+
+    A piece is at least one trajectory, so one that is longer makes a piece of its own.
+    """
     if tokens is None or x.inputs is None:
         return [x]
-    lengths = x.inputs.lengths
-    piece = torch.div(lengths.cumsum(0) - lengths, tokens, rounding_mode="floor")
-    sizes = torch.unique_consecutive(piece, return_counts=True)[1]
+    sizes = _filled_up(x.inputs.lengths.tolist(), tokens)
     if len(sizes) < 2:
         return [x]
     rows = torch.arange(x.trajectories, device=x.device)
-    return [x.microbatch(chosen) for chosen in rows.split(sizes.tolist())]
+    return [x.microbatch(chosen) for chosen in rows.split(sizes)]
+
+
+def _filled_up(lengths: Sequence[int], bound: int) -> list[int]:
+    """How many trajectories go into each piece when every piece takes as many as fit."""
+    sizes: list[int] = []
+    room = 0
+    for length in lengths:
+        if not sizes or length > room:
+            sizes.append(0)
+            room = bound
+        sizes[-1] += 1
+        room -= length
+    return sizes
 
 
 def _said(value: Tensor | None, name: str) -> Tensor:

@@ -97,16 +97,19 @@ class RunDirectory:
             file.write(json.dumps(row) + "\n")
 
     def rows(self, name: str) -> list[dict[str, Any]]:
-        """Complete lines of a JSON-lines file; a line cut by a kill is not one."""
+        """Complete lines of a JSON-lines file; a line cut by a kill is not one.
+
+        Raises :class:`InputError` naming the line that is no JSON object.
+        """
         try:
-            lines = (self.path / name).read_text(encoding="utf-8").split("\n")[:-1]
+            lines = (self.path / name).read_text(encoding="utf-8", errors="replace").split("\n")[:-1]
         except FileNotFoundError:
             return []
-        return [json.loads(line) for line in lines]
+        return [_row(f"{self.path / name}, line {number}", line) for number, line in enumerate(lines, 1)]
 
     def forget_after(self, name: str, step: int) -> None:
         """Drop the rows of steps after ``step``, which a resumed run is about to write again."""
-        kept = [row for row in self.rows(name) if row["step"] <= step]
+        kept = [row for row in self.rows(name) if row.get("step", 0) <= step]
         if kept or (self.path / name).exists():
             self.write_text(name, "".join(json.dumps(row) + "\n" for row in kept))
 
@@ -144,7 +147,10 @@ class RunDirectory:
         for leftover in (self.path / "checkpoints").glob(".*.tmp"):
             shutil.rmtree(leftover, ignore_errors=True)
         for leftover in self.path.glob(".*.tmp"):
-            leftover.unlink(missing_ok=True)
+            if leftover.is_dir():
+                shutil.rmtree(leftover, ignore_errors=True)
+            else:
+                leftover.unlink(missing_ok=True)
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
@@ -152,7 +158,8 @@ def read_checkpoint(path: Path) -> Checkpoint:
     state_file = path / "state.json"
     try:
         state = json.loads(state_file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        groups = state["groups"]
+    except (OSError, ValueError, KeyError, TypeError):
         raise InputError(f"checkpoint {state_file}: missing or corrupt") from None
     tensors = {}
     for file in sorted(path.glob("*.safetensors")):
@@ -160,7 +167,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
             tensors[file.stem] = load_file(file)
         except (SafetensorError, OSError, ValueError):
             raise InputError(f"checkpoint {file}: corrupt") from None
-    missing = sorted(set(state.get("groups", [])) - set(tensors))
+    missing = sorted(set(groups) - set(tensors))
     if missing:
         raise InputError(f"checkpoint {path / missing[0]}.safetensors: missing")
     return Checkpoint(state, tensors)
@@ -189,15 +196,29 @@ def environment(seed: int, command: list[str] | None = None) -> dict[str, Any]:
 @contextmanager
 def whole_directory(target: Path) -> Iterator[Path]:
     """A temporary directory that becomes ``target`` when the block succeeds and vanishes when it fails."""
-    temporary = target.with_name(f".{target.name}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
+    temporary, old = (target.with_name(f".{target.name}.{state}.tmp") for state in ("new", "old"))
+    for leftover in (temporary, old):
+        shutil.rmtree(leftover, ignore_errors=True)
     temporary.mkdir(parents=True)
     try:
         yield temporary
-        shutil.rmtree(target, ignore_errors=True)
+        # Two renames instead of a slow removal, so that a kill hardly ever finds no target at all.
+        if target.exists():
+            os.replace(target, old)
         os.replace(temporary, target)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def _row(where: str, line: str) -> dict[str, Any]:
+    try:
+        row = json.loads(line)
+    except ValueError:
+        row = None
+    if not isinstance(row, dict):
+        raise InputError(f"{where}: not a JSON object")
+    return row
 
 
 def _storable(tensors: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:

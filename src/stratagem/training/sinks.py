@@ -23,14 +23,14 @@ class TensorBoardSink:
         from torch.utils.tensorboard import SummaryWriter
 
         purge = None if resumed_step is None else resumed_step + 1
-        self._writer = SummaryWriter(str(directory), purge_step=purge)  # type: ignore[no-untyped-call]
+        self._writer = SummaryWriter(str(directory), purge_step=purge)
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
         for name, value in metrics.items():
-            self._writer.add_scalar(name, value, step)  # type: ignore[no-untyped-call]
+            self._writer.add_scalar(name, value, step)
 
     def close(self) -> None:
-        self._writer.close()  # type: ignore[no-untyped-call]
+        self._writer.close()
 
 
 class WandbSink:

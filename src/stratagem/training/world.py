@@ -51,7 +51,7 @@ class Policy(Protocol):
         """Restore what :meth:`state_dict` returned. Raises ``RuntimeError`` when it does not fit."""
         ...
 
-    def save(self, directory: Path, card: str) -> None:
+    def save(self, directory: Path, card: str, /) -> None:
         """Write the policy for others to use, with a model card."""
         ...
 
@@ -92,8 +92,15 @@ class Evaluation:
 class World(Protocol):
     """A task and a policy acting in it. Everything random follows from the seed it was built with and its own state."""
 
-    policy: Policy
-    task_name: str
+    @property
+    def policy(self) -> Policy:
+        """What acts and learns."""
+        ...
+
+    @property
+    def task_name(self) -> str:
+        """How the task is called."""
+        ...
 
     def adapt(self, recipe: Recipe) -> Recipe:
         """The recipe with what this kind of task needs set differently (such as its sampler)."""

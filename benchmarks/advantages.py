@@ -1,0 +1,97 @@
+"""Time of every baseline's advantage and objective on a large batch and one thread, as a share of what is promised."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable
+
+import torch
+
+from stratagem import recipes
+from stratagem.experience import Experience, PolicyOutput
+from stratagem.recipe import Recipe
+from stratagem.seeding import generator
+
+PROMISE_MS = 50.0
+TOKENS, TRAJECTORIES, GROUP = 4_000_000, 4_096, 8
+
+
+def batch(tokens: int = TOKENS, trajectories: int = TRAJECTORIES) -> Experience:
+    """A packed batch with every field a baseline reads; trajectories of unequal length."""
+    random = generator(0, "benchmark")
+    share = torch.rand(trajectories, generator=random) + 0.5
+    lengths = (share / share.sum() * tokens).long()
+    lengths[-1] += tokens - lengths.sum()
+
+    def normal(rows: int, scale: float = 1.0) -> torch.Tensor:
+        return scale * torch.randn(rows, generator=random)
+
+    old_logp = -normal(tokens).abs()
+    return Experience.from_lengths(
+        lengths,
+        torch.ones(trajectories, dtype=torch.int64),
+        torch.full((trajectories // GROUP,), GROUP),
+        reward=normal(trajectories),
+        old_logp=old_logp,
+        behavior_logp=old_logp + normal(tokens, 0.01),
+        ref_logp=old_logp + normal(tokens, 0.1),
+        value=normal(tokens),
+        value_target=normal(tokens),
+    )
+
+
+def milliseconds(work: Callable[[], object], repeats: int = 9) -> float:
+    """Least processor time of a call after a first one that warms up."""
+    work()
+    times = []
+    for _ in range(repeats):
+        start = time.process_time()
+        work()
+        times.append(time.process_time() - start)
+    return 1e3 * min(times)
+
+
+def measured(recipe: Recipe, x: Experience) -> tuple[float, float, float]:
+    """Milliseconds of the advantage, of the objective, and of the objective with its derivative."""
+    credited = x.replace(advantage=recipe.advantage(x))
+    assert x.old_logp is not None
+    random = generator(0, "policy")
+    logp = x.old_logp + 0.01 * torch.randn(x.tokens, generator=random)
+    out = PolicyOutput(logp.requires_grad_(), value=torch.randn(x.tokens, generator=random).requires_grad_())
+
+    def objective() -> torch.Tensor:
+        # A fresh copy, so that nothing remembered from the last call is left out of the time.
+        return recipe.objective(out, credited.replace()).loss
+
+    return (
+        milliseconds(lambda: recipe.advantage(x)),
+        milliseconds(objective),
+        milliseconds(lambda: objective().backward()),
+    )
+
+
+def main() -> None:
+    """Print one line for each baseline."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--tokens", type=int, default=TOKENS)
+    parser.add_argument("--trajectories", type=int, default=TRAJECTORIES)
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    x = batch(arguments.tokens, arguments.trajectories)
+    measured(recipes.grpo(), x)
+    print(
+        f"{x.tokens:,} tokens, {x.trajectories:,} trajectories, one thread, float32; promise: {PROMISE_MS:.0f} ms each"
+    )
+    print(f"{'recipe':24}{'advantage':>12}{'objective':>12}{'+ backward':>12}   share of the promise")
+    for name in sorted(recipes.__all__):
+        built = getattr(recipes, name)()
+        if not isinstance(built, Recipe):
+            continue
+        advantage, objective, both = measured(built, x)
+        share = max(advantage, objective) / PROMISE_MS
+        print(f"{name:24}{advantage:9.1f} ms{objective:9.1f} ms{both:9.1f} ms   {share:5.0%}")
+
+
+if __name__ == "__main__":
+    main()
