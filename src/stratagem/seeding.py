@@ -29,3 +29,14 @@ def generator(seed: int, *path: int | str) -> torch.Generator:
 def numpy_generator(seed: int, *path: int | str) -> np.random.Generator:
     """A numpy generator for the choice named by ``path``."""
     return np.random.default_rng(derive(seed, *path))
+
+
+def seed_torch(seed: int, *path: int | str) -> None:
+    """Set torch's own generators (dropout and the like) for the choice named by ``path``.
+
+    ``torch.manual_seed`` would do, but it costs a tenth of a millisecond where no GPU has been touched.
+    """
+    number = derive(seed, *path)
+    torch.default_generator.manual_seed(number)
+    if torch.cuda.is_initialized():
+        torch.cuda.manual_seed_all(number)

@@ -95,7 +95,7 @@ def test_a_run_stopped_between_two_optimizer_steps_of_a_batch_goes_on_exactly(
     assert folder.name == "step-1-1"
     resumed = make_trainer(small(name, **values), "stopped", steps=3)
     resumed.resume(resumed.run_directory.load())
-    assert resumed.run() | {"timing": 0} != {}
+    resumed.run()
     assert rows(resumed) == rows(unbroken)
     assert rows(resumed, "samples.jsonl") == rows(unbroken, "samples.jsonl")
     assert_same_state(resumed, unbroken)
@@ -163,23 +163,24 @@ def test_a_checkpoint_of_another_recipe_or_model_is_refused(make_trainer, make_w
 # ---- micro-batches ----------------------------------------------------------------------------------------------------
 
 
-@given(st.lists(st.integers(1, 9), min_size=1, max_size=12), st.integers(1, 20))
-def test_micro_batches_hold_at_most_so_many_positions_and_every_trajectory_once(lengths, bound):
-    x = Experience.from_lengths(
-        [length for length in lengths],
-        [1] * len(lengths),
-        [len(lengths)],
-        episode=list(range(len(lengths))),
-        inputs=TokenInputs(
-            torch.zeros(sum(lengths) + len(lengths), dtype=torch.int64),
-            torch.tensor(lengths) + 1,
-            torch.cat([torch.arange(length) for length in lengths])
-            + 1
-            + torch.repeat_interleave(
-                (torch.tensor(lengths) + 1).cumsum(0) - torch.tensor(lengths) - 1, torch.tensor(lengths)
-            ),
-        ),
+def spoken(lengths: list[int]) -> Experience:
+    """One group of one-turn trajectories of so many action tokens, each after one observation token."""
+    is_action = [place > 0 for length in lengths for place in range(length + 1)]
+    inputs = TokenInputs(
+        token_ids=torch.zeros(len(is_action), dtype=torch.int64),
+        lengths=torch.tensor(lengths) + 1,
+        action_positions=torch.nonzero(torch.tensor(is_action)).squeeze(1),
     )
+    every = list(range(len(lengths)))
+    rewards = [float(number) for number in every]
+    return Experience.from_lengths(
+        lengths, [1] * len(every), [len(every)], reward=rewards, episode=every, inputs=inputs
+    )
+
+
+@given(st.lists(st.integers(0, 9), min_size=1, max_size=12), st.integers(1, 20))
+def test_micro_batches_hold_at_most_so_many_positions_and_every_trajectory_once(lengths, bound):
+    x = spoken(lengths)
     pieces = microbatches(x, bound)
     assert torch.cat([piece.episode for piece in pieces]).tolist() == list(range(len(lengths)))
     for piece in pieces:
@@ -212,14 +213,6 @@ def test_a_step_moves_the_weights_alike_however_the_batch_is_cut(make_trainer, m
 
 
 # ---- batches that teach nothing ---------------------------------------------------------------------------------------
-
-
-def same_reward(call: str, index: int, turn: int) -> None:
-    return None
-
-
-class Counted(Collected):
-    """For worlds whose batches are made by hand."""
 
 
 def with_collect(world: Any, *batches: Collected) -> Any:
@@ -283,25 +276,9 @@ def test_a_group_left_with_one_trajectory_is_dropped_where_groups_are_compared(m
 
 
 def test_trajectories_without_a_token_cost_nothing(make_trainer, make_world, small):
-    """An empty micro-batch has a loss without a gradient."""
-    world = make_world()
-    whole = collected(world).x
-    lengths = whole.trajectory_of_token.size()
-    silent = Experience.from_lengths(
-        tokens_per_turn=[int(lengths[0]), 0, int(lengths[2])],
-        turns_per_trajectory=[1, 1, 1],
-        trajectories_per_group=[3],
-        reward=[1.0, 0.5, 0.0],
-        inputs=TokenInputs(
-            token_ids=torch.zeros(int(lengths[0]) + int(lengths[2]) + 3, dtype=torch.int64),
-            lengths=torch.tensor([int(lengths[0]) + 1, 1, int(lengths[2]) + 1]),
-            action_positions=torch.cat(
-                [1 + torch.arange(int(lengths[0])), int(lengths[0]) + 3 + torch.arange(int(lengths[2]))]
-            ),
-        ),
-    )
-    recipe = small("grpo", optimization__microbatch_tokens=1)
-    trainer = make_trainer(recipe, world=with_collect(world, Collected(silent)), steps=1)
+    """A micro-batch without a token has a loss without a gradient."""
+    world = with_collect(make_world(), Collected(spoken([3, 0, 2])))
+    trainer = make_trainer(small("grpo", optimization__microbatch_tokens=1), world=world, steps=1)
     trainer.run()
     assert rows(trainer)[0]["optimizer_steps"] == 1
 

@@ -16,8 +16,8 @@ from stratagem.errors import InputError
 
 ATTENTION = "stratagem_packed"
 
-# On CPU, written-out attention in float32 took half the time of torch's fused kernel (a quarter against its bfloat16
-# one) at up to a few hundred tokens; beyond this many scores its memory is the greater worry.
+# For a few queries over cached keys on CPU, written-out attention in float32 takes half the time of torch's fused kernel;
+# beyond this many scores its memory is the greater worry.
 _EXPLICIT_SCORES = 2**25
 # Padding may cost this factor before sequences are split into buckets of similar length.
 _TOLERATED_PADDING = 1.5
@@ -119,23 +119,22 @@ class PackedSequences:
         return output if self._dense else _unpad(output, self._slots)
 
     def _attend_bucket(self, query: Tensor, key: Tensor, value: Tensor, scaling: float, window: int | None) -> Packed:
-        key, value = key.transpose(1, 2), value.transpose(1, 2)
-        longest = query.shape[1]
-        if prefers_explicit(query, key):
-            mask = self._mask(longest, window, query.device)
-            with torch.autocast(query.device.type, enabled=False):
-                return explicit_attention(query, key, value, mask, scaling).flatten(0, 1)
+        # torch's fused CPU kernel is several times slower in bfloat16 than in float32.
+        given, kind = query.dtype, torch.float32 if query.is_cpu else query.dtype
+        query, key, value = (tensor.transpose(1, 2).to(kind) for tensor in (query, key, value))
+        longest = query.shape[2]
         bounded = window is not None and window < longest
-        output = scaled_dot_product_attention(
-            query.transpose(1, 2),
-            key.to(query.dtype),
-            value.to(query.dtype),
-            attn_mask=self._mask(longest, window, query.device).to(query.dtype) if bounded else None,
-            is_causal=not bounded,
-            scale=scaling,
-            enable_gqa=True,
-        )
-        return output.transpose(1, 2).flatten(0, 1)
+        with torch.autocast(query.device.type, enabled=False):
+            output = scaled_dot_product_attention(
+                query,
+                key,
+                value,
+                attn_mask=self._mask(longest, window, query.device).to(kind) if bounded else None,
+                is_causal=not bounded,
+                scale=scaling,
+                enable_gqa=True,
+            )
+        return output.transpose(1, 2).flatten(0, 1).to(given)
 
     def _mask(self, longest: int, window: int | None, device: torch.device) -> Float[Tensor, "longest longest"]:
         if (longest, window) not in self._masks:

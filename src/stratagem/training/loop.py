@@ -17,7 +17,7 @@ from torch import Tensor
 from stratagem.errors import BrokenRunError, InputError
 from stratagem.experience import Experience
 from stratagem.recipe import Recipe
-from stratagem.seeding import derive, generator
+from stratagem.seeding import generator, seed_torch
 from stratagem.training.batch_storage import pack, unpack
 from stratagem.training.run_directory import Checkpoint, RunDirectory, whole_directory
 from stratagem.training.sinks import Sink
@@ -235,7 +235,7 @@ class Trainer:
 
     def _update(self, batch: Batch, x: Experience) -> None:
         """One optimizer step; when loss or gradient is not finite it is not taken, but counted."""
-        torch.manual_seed(derive(self.settings.seed, "update", self._step, batch.update))
+        seed_torch(self.settings.seed, "update", self._step, batch.update)
         optimization, needs = self.recipe.optimization, self.recipe.output_needs()
         self._optimizer.zero_grad(set_to_none=True)
         totals: dict[str, Tensor] = {}
