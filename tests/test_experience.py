@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from stratagem.experience import Experience, PolicyOutput, rows_of
+from stratagem.experience import Experience, PolicyOutput
+from stratagem.partition import rows_of
 from stratagem.partition import Partition
 
 

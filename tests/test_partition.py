@@ -465,3 +465,21 @@ def test_every_operation_gives_the_same_on_a_gpu():
     assert torch.equal(here.rank(values), there.rank(values.cuda()).cpu())
     assert torch.allclose(here.discounted_scan(values, 0.9), there.discounted_scan(values.cuda(), 0.9).cpu(), atol=1e-4)
     assert torch.allclose(here.gae(values, values), there.gae(values.cuda(), values.cuda()).cpu(), atol=1e-4)
+
+
+def test_singletons_behave_like_a_partition_into_segments_of_one():
+    quick, plain = Partition.singletons(5), Partition(torch.arange(5), 5)
+    values, coarser = torch.randn(5), Partition(torch.tensor([2, 0, 1, 0, 2]), 3)
+    assert quick.size().tolist() == [1] * 5
+    assert torch.equal(quick.spread(values), plain.spread(values))
+    assert torch.equal(quick.sum(values), plain.sum(values))
+    assert torch.equal(quick.then(coarser).labels, plain.then(coarser).labels)
+
+
+@pytest.mark.parametrize("single", [True, False])
+def test_pick_gives_the_rows_of_segments_and_their_partition(single):
+    partition = Partition.singletons(4) if single else Partition.from_sizes([2, 0, 3, 1])
+    rows, picked = partition.pick(torch.tensor([2, 0]))
+    assert rows.tolist() == ([2, 0] if single else [2, 3, 4, 0, 1])
+    assert picked.size().tolist() == ([1, 1] if single else [3, 2])
+    assert picked.labels.tolist() == ([0, 1] if single else [0, 0, 0, 1, 1])

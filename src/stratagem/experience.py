@@ -343,7 +343,9 @@ class Experience:
 
     def select(self, trajectories: Int[Tensor, " kept"] | Bool[Tensor, " trajectories"]) -> Experience:
         """The batch of these trajectories, in this order; groups that lose all of theirs are gone."""
-        kept, turns, tokens = self._indices(trajectories)
+        kept = _numbers(trajectories)
+        turns, trajectory_of_turn = self.trajectory_of_turn.pick(kept)
+        tokens, turn_of_token = self.turn_of_token.pick(turns)
         groups, kept_groups = self.group_of_trajectory.select(kept).compact()
         rows = {"token": tokens, "turn": turns, "trajectory": kept, "group": kept_groups}
         fields = {
@@ -353,8 +355,8 @@ class Experience:
         }
         return dataclasses.replace(
             self,
-            turn_of_token=Partition.from_sizes(self.turn_of_token.size()[turns]),
-            trajectory_of_turn=Partition.from_sizes(self.trajectory_of_turn.size()[kept]),
+            turn_of_token=turn_of_token,
+            trajectory_of_turn=trajectory_of_turn,
             group_of_trajectory=groups,
             domain_of_group=self.domain_of_group.select(kept_groups),
             inputs=None if self.inputs is None else self.inputs.select(kept),
@@ -375,7 +377,7 @@ class Experience:
             inputs = inputs.by_turn()
         known = {name: getattr(self, name) for name, level in _FIELD_LEVELS.items() if level == "trajectory"}
         return self.replace(
-            trajectory_of_turn=Partition.from_sizes(torch.ones(self.turns, dtype=torch.int64, device=self.device)),
+            trajectory_of_turn=Partition.singletons(self.turns, self.device),
             group_of_trajectory=self.group_of_turn,
             inputs=inputs,
             parent=None,
@@ -385,7 +387,7 @@ class Experience:
     def microbatch(self, trajectories: Int[Tensor, " kept"] | Bool[Tensor, " trajectories"]) -> Experience:
         """Like :meth:`select`, remembering the ``whole`` it is a piece of."""
         whole, rows = self.parent if self.parent is not None else (self, None)
-        tokens = self._indices(trajectories)[2]
+        tokens = self.turn_of_token.pick(self.trajectory_of_turn.pick(_numbers(trajectories))[0])[0]
         return self.select(trajectories).replace(parent=(whole, tokens if rows is None else rows[tokens]))
 
     @property
@@ -465,19 +467,10 @@ class Experience:
         composed: Partition = cache[name]
         return composed
 
-    def _indices(self, trajectories: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Kept trajectories, their turns and their tokens, as row numbers."""
-        kept = torch.nonzero(trajectories).squeeze(1) if trajectories.dtype == torch.bool else trajectories
-        turns = rows_of(self.trajectory_of_turn.size(), kept)
-        return kept, turns, rows_of(self.turn_of_token.size(), turns)
 
-
-def rows_of(sizes: Int[Tensor, " segments"], segments: Int[Tensor, " kept"]) -> Int[Tensor, " rows"]:
-    """Row numbers of the given consecutive segments, segment after segment in the given order."""
-    kept = sizes[segments]
-    starts = (sizes.cumsum(0) - sizes)[segments]
-    shift = starts - (kept.cumsum(0) - kept)
-    return torch.repeat_interleave(shift, kept) + torch.arange(int(kept.sum()), device=sizes.device)
+def _numbers(rows: Tensor) -> Int[Tensor, " kept"]:
+    """Row numbers from row numbers or from a mask."""
+    return torch.nonzero(rows).squeeze(1) if rows.dtype == torch.bool else rows
 
 
 _FIELD_LEVELS: dict[str, str] = {

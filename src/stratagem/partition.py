@@ -84,6 +84,14 @@ class Partition:
         return cls.from_sizes(torch.tensor([rows], device=device))
 
     @classmethod
+    def singletons(cls, rows: int, device: torch.device | str | None = None) -> Partition:
+        """Every row in a segment of its own."""
+        built = cls._trusted(torch.arange(rows, device=device), rows)
+        built.__dict__["_sizes"], built.__dict__["_order"] = torch.ones_like(built.labels), None
+        built.__dict__["_single"] = True
+        return built
+
+    @classmethod
     def _trusted(cls, labels: Tensor, count: int) -> Partition:
         """A partition whose labels are right by construction; skips the range check and its pass over the rows."""
         built = object.__new__(cls)
@@ -95,6 +103,8 @@ class Partition:
         """The composed partition: rows by the segment in which ``coarser`` puts their segment of this partition."""
         if len(coarser) != self.count:
             raise ValueError(f"cannot compose: {self.count} segments here, {len(coarser)} rows there")
+        if self._single:
+            return coarser
         composed = self._trusted(self.spread(coarser.labels), coarser.count)
         if self._order is None and coarser._order is None:
             composed.__dict__["_order"] = None
@@ -113,6 +123,15 @@ class Partition:
     def select(self, rows: Int[Tensor, " kept"] | Bool[Tensor, " rows"]) -> Partition:
         """The partition of the kept rows, in the given order; segments keep their numbers and may become empty."""
         return self._trusted(self.labels[rows], self.count)
+
+    def pick(self, segments: Int[Tensor, " kept"]) -> tuple[Int[Tensor, " rows"], Partition]:
+        """Rows of the given segments, segment after segment in the given order, and the partition of those rows.
+
+        The partition must be sorted.
+        """
+        if self._single:
+            return segments, Partition.singletons(len(segments), segments.device)
+        return rows_of(self._sizes, segments), Partition.from_sizes(self._sizes[segments])
 
     def compact(self) -> tuple[Partition, Int[Tensor, " kept"]]:
         """The partition without empty segments, and the old number of each segment that is left."""
@@ -296,6 +315,11 @@ class Partition:
         return torch.bincount(self.labels, minlength=self.count)
 
     @cached_property
+    def _single(self) -> bool:
+        """Whether every row is known to be a segment of its own, which makes most operations trivial."""
+        return False
+
+    @cached_property
     def _order(self) -> Int[Tensor, " rows"] | None:
         """Rows in segment order, or None when they already are."""
         if len(self) < 2 or bool((self.labels[1:] >= self.labels[:-1]).all()):
@@ -421,6 +445,14 @@ class _SegmentSum(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
         return ctx.partition.spread(gradients[0].to(ctx.dtype)), None
+
+
+def rows_of(sizes: Int[Tensor, " segments"], segments: Int[Tensor, " kept"]) -> Int[Tensor, " rows"]:
+    """Row numbers of the given consecutive segments, segment after segment in the given order."""
+    kept = sizes[segments]
+    starts = (sizes.cumsum(0) - sizes)[segments]
+    shift = starts - (kept.cumsum(0) - kept)
+    return torch.repeat_interleave(shift, kept) + torch.arange(int(kept.sum()), device=sizes.device)
 
 
 class _ReverseLinearRecurrence(torch.autograd.Function):

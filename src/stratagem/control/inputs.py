@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from stratagem.experience import rows_of
+from stratagem.partition import rows_of
 
 
 @dataclass(frozen=True, eq=False)

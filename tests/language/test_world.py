@@ -1,0 +1,223 @@
+"""The language world: engine and learner agree on every task, groups are whole, and nothing is repeated."""
+
+from __future__ import annotations
+
+import json
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from stratagem.errors import InputError
+from stratagem.language.chat import ChatFormat
+from stratagem.language.world import demonstrate
+from stratagem.sampling import Demonstrations, DynamicSampling, Rollouts, Segments
+from stratagem.tasks import registry
+from stratagem.tasks.key_door import KeyDoorTask
+from stratagem.tasks.mixture import Mixture
+
+SMALL = Rollouts(prompts_per_step=3, group_size=4)
+TASKS = [
+    "key_door:max_turns=8",
+    "sokoban:max_turns=4",
+    "calculator",
+    "calculator:max_turns=1",
+    "rg:chain_sum",
+    "textworld",
+    "jsonl",
+]
+
+
+@pytest.fixture
+def task_of(tmp_path: Path) -> Any:
+    def make(spec: str) -> Any:
+        if spec == "textworld" and find_spec("textworld") is None:
+            pytest.skip("needs textworld")
+        if spec == "jsonl":
+            lines = [json.dumps({"prompt": f"Say the letter {letter}.", "answer": letter}) for letter in "aeiotnsr"]
+            (tmp_path / "letters.jsonl").write_text("\n".join(lines))
+            spec = f"jsonl:{tmp_path / 'letters.jsonl'},verifier=contains,test_share=0.3,max_new_tokens=8"
+        return registry.make(spec)
+
+    return make
+
+
+# ---- engine and learner -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.6])
+@pytest.mark.parametrize("spec", TASKS)
+def test_engine_and_learner_agree_before_and_after_the_weights_move(
+    make_world, make_policy, task_of, spec, temperature
+):
+    world = make_world(task_of(spec), policy=make_policy(context=2048))
+    sampler = Rollouts(prompts_per_step=2, group_size=2, temperature=temperature)
+    for version in (1, 2):
+        world.serve(version)
+        x = world.collect(sampler, version).x
+        said = world.policy(x, temperature=temperature)
+        torch.testing.assert_close(x.behavior_logp, said.logp.detach(), rtol=0, atol=1e-4)
+        assert x.version.unique().tolist() == [version]
+        with torch.no_grad():
+            noise = torch.Generator().manual_seed(version)
+            for parameter in world.policy.policy_parameters():
+                parameter += 0.05 * torch.randn(parameter.shape, generator=noise)
+        moved = world.policy(x, temperature=temperature).logp
+        assert float((moved - x.behavior_logp).abs().max()) > 1e-2
+
+
+def test_the_weights_last_served_act(make_world):
+    world = make_world()
+    world.serve(0)
+    with torch.no_grad():
+        for parameter in world.policy.policy_parameters():
+            parameter.mul_(0.5)
+    stale = world.collect(SMALL, 0).x
+    assert float((world.policy(stale).logp - stale.behavior_logp).abs().max()) > 1e-3
+    world.serve(1)
+    fresh = world.collect(SMALL, 1).x
+    torch.testing.assert_close(fresh.behavior_logp, world.policy(fresh).logp.detach(), rtol=0, atol=1e-4)
+
+
+def test_how_many_episodes_are_played_side_by_side_changes_nothing(make_world):
+    alone, together = (make_world(concurrency=count).collect(SMALL, 0).x for count in (1, 256))
+    assert torch.equal(alone.action, together.action)
+    torch.testing.assert_close(alone.behavior_logp, together.behavior_logp, rtol=0, atol=1e-5)
+    assert torch.equal(alone.reward, together.reward)
+
+
+# ---- batches ----------------------------------------------------------------------------------------------------------
+
+
+def test_groups_share_a_start_state_and_their_episodes_differ(make_world):
+    x = make_world().collect(SMALL, 0).x
+    assert x.group_of_trajectory.size().tolist() == [4, 4, 4]
+    assert x.task_id.tolist() == [0, 1, 2]
+    starts = x.turn_state[x.trajectory_of_turn.first()]
+    assert len(x.group_of_trajectory.spread(torch.arange(3)).unique()) == len(starts.unique()) == 3
+    said = [actions.tolist() for actions in x.action.split(x.trajectory_of_token.size().tolist())]
+    assert all(said[group * 4] != said[group * 4 + 1] for group in range(3))
+
+
+def test_start_states_are_not_repeated_and_a_resumed_world_goes_on_with_the_next(make_world):
+    world = make_world()
+    first = world.collect(SMALL, 0).x
+    tensors, plain = world.state_dict()
+    second = world.collect(SMALL, 1).x
+    assert (first.task_id.tolist(), second.task_id.tolist()) == ([0, 1, 2], [3, 4, 5])
+    resumed = make_world()
+    resumed.load_state_dict(tensors, json.loads(json.dumps(plain)))
+    again = resumed.collect(SMALL, 1).x
+    assert torch.equal(again.action, second.action) and torch.equal(again.behavior_logp, second.behavior_logp)
+
+
+def test_metrics_are_those_of_the_episodes(make_world, chatter):
+    task = chatter(turns=2, reward_names=("reward", "style"))
+    outcome = make_world(task).collect(SMALL, 0)
+    x, metrics = outcome.x, outcome.metrics
+    assert metrics["reward"] == pytest.approx(float(x.reward[:, 0].mean()))
+    assert metrics["reward_std"] == pytest.approx(float(x.reward[:, 0].std(correction=0)))
+    assert metrics["reward/style"] == pytest.approx(float(x.reward[:, 1].mean()))
+    assert metrics["success"] == pytest.approx(float(x.success.float().mean()))
+    assert metrics["completions/mean_length"] == pytest.approx(x.tokens / 12)
+    assert metrics["episodes/mean_turns"] == pytest.approx(x.turns / 12)
+    assert (metrics["episodes"], metrics["episodes/failed"], metrics["groups/kept"]) == (12, 0, 3)
+
+
+def test_rejected_groups_are_replaced_as_often_as_the_sampler_allows(make_world, chatter):
+    from stratagem.tasks.task import Observation, Step
+
+    def fault(call: str, index: int, turn: int) -> Any:
+        """Even start states teach nothing: whatever is said earns 1."""
+        return Step(Observation("", 0), 1.0, done=True) if call == "step" and index % 2 == 0 else None
+
+    task = chatter(fault=fault, turns=1)
+    outcome = make_world(task).collect(DynamicSampling(prompts_per_step=3, group_size=4, refill_rounds=3), 0)
+    assert all(index % 2 == 1 for index in outcome.x.task_id.tolist())
+    assert outcome.x.groups == 3 and outcome.metrics["groups/rejected"] >= 2
+    never = chatter(fault=lambda call, index, turn: fault(call, 0, turn))
+    outcome = make_world(never).collect(DynamicSampling(prompts_per_step=3, group_size=2, refill_rounds=2), 0)
+    assert outcome.x is None
+    assert (outcome.metrics["episodes"], outcome.metrics["groups/rejected"], outcome.metrics["groups/kept"]) == (18, 9, 0)
+
+
+def test_a_sampler_for_control_is_refused(make_world):
+    with pytest.raises(InputError, match="sampler segments: a language task takes rollouts or demonstrations"):
+        make_world().collect(Segments(), 0)
+
+
+# ---- demonstrations ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("spec", TASKS)
+def test_demonstrations_solve_and_are_written_as_the_policy_would_write(make_world, task_of, tiny_tokenizer, spec):
+    task = task_of(spec.split(":")[0] if spec.startswith(("key", "sok")) else spec)
+    if spec == "rg:chain_sum":
+        pytest.skip("a data set of problems, without a way to the answer") if not _has_solution(task) else None
+    world = make_world(task)
+    outcome = world.collect(Demonstrations(prompts_per_step=3), 0)
+    x = outcome.x
+    assert outcome.metrics["success"] == 1.0
+    assert x.group_of_trajectory.size().tolist() == [1, 1, 1] and x.behavior_logp is None
+    turns = [tokens.tolist() for tokens in x.action.split(x.turn_of_token.size().tolist())]
+    assert all(tokens[-1] == tiny_tokenizer.eos_token_id for tokens in turns)
+    first = [text for _, text in zip(range(1), task.solution("train", 0), strict=False)]
+    assert tiny_tokenizer.decode(turns[0], skip_special_tokens=True) == first[0]
+    assert bool(torch.isfinite(world.policy(x).logp).all())
+
+
+def _has_solution(task: Any) -> bool:
+    try:
+        next(iter(task.solution("train", 0)))
+    except NotImplementedError:
+        return False
+    return True
+
+
+def test_a_demonstration_is_read_as_a_rollout_would_be(make_world, tiny_tokenizer):
+    """The same words, demonstrated and sampled, are the same conversation."""
+    world = make_world(KeyDoorTask())
+    episode = demonstrate(KeyDoorTask(), "train", 0, ChatFormat(tiny_tokenizer), world._encode)
+    text = tiny_tokenizer.decode([token for turn in episode.turns for token in (*turn.read, *turn.action)])
+    assert text.startswith("<|system|>Take the key, open the door") and text.endswith("<|end|>")
+    assert text.count("<|assistant|>") == text.count("<|end|>") == text.count("<|user|>") == len(episode.turns)
+    assert (episode.success, episode.truncated, episode.reward) == (True, False, 1.0)
+
+
+def test_a_mixture_is_demonstrated_with_the_system_message_of_each_task(make_world, chatter, tiny_tokenizer):
+    tasks = [chatter(system="Be brief."), KeyDoorTask()]
+    chat = ChatFormat(tiny_tokenizer)
+    world = make_world()
+    mixed = [demonstrate(Mixture(tasks), "train", index, chat, world._encode) for index in range(2)]
+    alone = [demonstrate(task, "train", 0, chat, world._encode) for task in tasks]
+    for one, other in zip(mixed, alone, strict=True):
+        assert [turn.read for turn in one.turns] == [turn.read for turn in other.turns]
+
+
+def test_a_demonstration_without_end_is_cut(make_world, chatter, tiny_tokenizer):
+    task = chatter(turns=99, patience=3)
+    world = make_world(task)
+    episode = demonstrate(task, "train", 0, ChatFormat(tiny_tokenizer), world._encode, iter(lambda: "again", ""))
+    assert len(episode.turns) == 3 and episode.truncated and episode.failure is None
+    nothing = demonstrate(task, "train", 0, ChatFormat(tiny_tokenizer), world._encode, [])
+    assert nothing.failure == "the demonstrator did nothing"
+
+
+# ---- evaluation -------------------------------------------------------------------------------------------------------
+
+
+def test_evaluation_plays_held_out_episodes_and_does_not_disturb_training(make_world, chatter):
+    task = chatter()
+    disturbed, quiet = make_world(task), make_world(chatter())
+    evaluation = disturbed.evaluate(5, "sampled")
+    assert {index for _, index, _ in task.calls} == {-1, -2, -3, -4, -5}
+    assert evaluation.episodes == 5 and 0 <= evaluation.success <= 1
+    assert disturbed.evaluate(5, "sampled") == evaluation
+    assert torch.equal(disturbed.collect(SMALL, 0).x.action, quiet.collect(SMALL, 0).x.action)
+
+
+def test_greedy_evaluation_is_the_same_for_every_seed(make_world):
+    first, second = (make_world(seed=seed).evaluate(6, "greedy") for seed in (0, 1))
+    assert first == second
