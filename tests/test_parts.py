@@ -220,3 +220,19 @@ def test_adamw_without_a_critic_has_an_empty_second_group():
     optimizer.step()
     assert weight.item() == pytest.approx(0.9)
     assert len(optimizer.param_groups) == 2
+
+
+def test_a_package_that_cannot_be_imported_is_skipped_with_a_warning(monkeypatch):
+    class Broken:
+        value = "missing_package.parts"
+
+        def load(self):
+            raise ModuleNotFoundError("No module named 'missing_package'")
+
+    monkeypatch.setattr(parts, "entry_points", lambda group: [Broken()])
+    with pytest.warns(UserWarning, match="missing_package.parts cannot be imported"):
+        parts.import_entry_points("stratagem.parts")
+
+
+def test_a_factor_may_stand_on_either_side():
+    assert 0.5 * GroupCentered() == GroupCentered() * 0.5

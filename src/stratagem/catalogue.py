@@ -7,10 +7,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
-from importlib.metadata import entry_points
 from typing import Any, TypeVar
 
 from stratagem.errors import InputError, unknown
+from stratagem.parts import import_entry_points
 from stratagem.recipe import Recipe
 
 FAMILIES = (
@@ -113,5 +113,4 @@ def card(name: str) -> Card:
 def _load() -> None:
     """Import our recipes and everything installed under the entry-point group ``stratagem.recipes``."""
     import_module("stratagem.recipes")
-    for entry in entry_points(group="stratagem.recipes"):
-        entry.load()
+    import_entry_points("stratagem.recipes")

@@ -6,6 +6,7 @@ import dataclasses
 import re
 import types
 import typing
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -189,8 +190,10 @@ class Advantage(Part):
     def __add__(self, other: Advantage) -> Advantage:
         return AdvantageSum(_terms(self, AdvantageSum) + _terms(other, AdvantageSum))
 
-    def __rmul__(self, factor: float) -> Advantage:
+    def __mul__(self, factor: float) -> Advantage:
         return ScaledAdvantage(factor, self)
+
+    __rmul__ = __mul__
 
 
 @dataclass(frozen=True)
@@ -269,8 +272,10 @@ class Regularizer(Part):
     def __add__(self, other: Regularizer) -> Regularizer:
         return RegularizerSum(_terms(self, RegularizerSum) + _terms(other, RegularizerSum))
 
-    def __rmul__(self, factor: float) -> Regularizer:
+    def __mul__(self, factor: float) -> Regularizer:
         return ScaledRegularizer(factor, self)
+
+    __rmul__ = __mul__
 
 
 @dataclass(frozen=True)
@@ -313,8 +318,8 @@ class Optimization(Part):
 
     kind: ClassVar[str] = "optimization"
 
-    learning_rate: Annotated[float, Gt(0)] = 5e-4
-    critic_learning_rate: Annotated[float, Gt(0)] | None = None
+    learning_rate: Annotated[float, Ge(0)] = 5e-4
+    critic_learning_rate: Annotated[float, Ge(0)] | None = None
     max_grad_norm: Annotated[float, Gt(0)] = 1.0
     epochs: Annotated[int, Ge(1)] = 1
     minibatches: Annotated[int, Ge(1)] = 1
@@ -338,7 +343,7 @@ class Optimization(Part):
 class AdvantageSum(Advantage):
     """``sum(terms)``."""
 
-    terms: tuple[Advantage, ...] = ()
+    terms: tuple[Advantage, ...]
 
     def __call__(self, x: Experience) -> Float[Tensor, " tokens"]:
         return torch.stack([term(x) for term in self.terms]).sum(0)
@@ -359,7 +364,7 @@ class ScaledAdvantage(Advantage):
 class RegularizerSum(Regularizer):
     """``sum(terms)``."""
 
-    terms: tuple[Regularizer, ...] = ()
+    terms: tuple[Regularizer, ...]
 
     def __call__(self, out: PolicyOutput, x: Experience) -> Float[Tensor, " tokens"]:
         return torch.stack([term(out, x) for term in self.terms]).sum(0)
@@ -395,8 +400,16 @@ def find_part(kind: str, name: str) -> type[Part]:
 @cache
 def load_third_party_parts() -> None:
     """Import everything installed under the entry-point group ``stratagem.parts``; importing a part registers it."""
-    for entry in entry_points(group="stratagem.parts"):
-        entry.load()
+    import_entry_points("stratagem.parts")
+
+
+def import_entry_points(group: str) -> None:
+    """Import what other packages installed under this group; one that cannot be imported is skipped with a warning."""
+    for entry in entry_points(group=group):
+        try:
+            entry.load()
+        except ImportError as error:
+            warnings.warn(f"{group}: {entry.value} cannot be imported: {error}", stacklevel=2)
 
 
 # ---- validation -----------------------------------------------------------------------------------------------------

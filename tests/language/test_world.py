@@ -64,7 +64,7 @@ def test_engine_and_learner_agree_before_and_after_the_weights_move(
             noise = torch.Generator().manual_seed(version)
             for parameter in world.policy.policy_parameters():
                 parameter += 0.05 * torch.randn(parameter.shape, generator=noise)
-        moved = world.policy(x, temperature=temperature).logp
+            moved = world.policy(x, temperature=temperature).logp
         assert float((moved - x.behavior_logp).abs().max()) > 1e-2
 
 
@@ -75,7 +75,7 @@ def test_the_weights_last_served_act(make_world):
         for parameter in world.policy.policy_parameters():
             parameter.mul_(0.5)
     stale = world.collect(SMALL, 0).x
-    assert float((world.policy(stale).logp - stale.behavior_logp).abs().max()) > 1e-3
+    assert float((world.policy(stale).logp.detach() - stale.behavior_logp).abs().max()) > 1e-3
     world.serve(1)
     fresh = world.collect(SMALL, 1).x
     torch.testing.assert_close(fresh.behavior_logp, world.policy(fresh).logp.detach(), rtol=0, atol=1e-4)
@@ -154,8 +154,6 @@ def test_a_sampler_for_control_is_refused(make_world):
 @pytest.mark.parametrize("spec", TASKS)
 def test_demonstrations_solve_and_are_written_as_the_policy_would_write(make_world, task_of, tiny_tokenizer, spec):
     task = task_of(spec.split(":")[0] if spec.startswith(("key", "sok")) else spec)
-    if spec == "rg:chain_sum":
-        pytest.skip("a data set of problems, without a way to the answer") if not _has_solution(task) else None
     world = make_world(task)
     outcome = world.collect(Demonstrations(prompts_per_step=3), 0)
     x = outcome.x
@@ -166,14 +164,6 @@ def test_demonstrations_solve_and_are_written_as_the_policy_would_write(make_wor
     first = [text for _, text in zip(range(1), task.solution("train", 0), strict=False)]
     assert tiny_tokenizer.decode(turns[0], skip_special_tokens=True) == first[0]
     assert bool(torch.isfinite(world.policy(x).logp).all())
-
-
-def _has_solution(task: Any) -> bool:
-    try:
-        next(iter(task.solution("train", 0)))
-    except NotImplementedError:
-        return False
-    return True
 
 
 def test_a_demonstration_is_read_as_a_rollout_would_be(make_world, tiny_tokenizer):
@@ -196,11 +186,11 @@ def test_a_mixture_is_demonstrated_with_the_system_message_of_each_task(make_wor
         assert [turn.read for turn in one.turns] == [turn.read for turn in other.turns]
 
 
-def test_a_demonstration_without_end_is_cut(make_world, chatter, tiny_tokenizer):
-    task = chatter(turns=99, patience=3)
+def test_a_demonstration_without_end_is_cut(make_world, tiny_tokenizer):
+    task = KeyDoorTask(max_turns=8)
     world = make_world(task)
-    episode = demonstrate(task, "train", 0, ChatFormat(tiny_tokenizer), world._encode, iter(lambda: "again", ""))
-    assert len(episode.turns) == 3 and episode.truncated and episode.failure is None
+    episode = demonstrate(task, "train", 0, ChatFormat(tiny_tokenizer), world._encode, iter(lambda: "wait", ""))
+    assert len(episode.turns) == 8 and episode.truncated and episode.failure is None
     nothing = demonstrate(task, "train", 0, ChatFormat(tiny_tokenizer), world._encode, [])
     assert nothing.failure == "the demonstrator did nothing"
 

@@ -47,6 +47,9 @@ def test_loss_and_metrics_worked_by_hand():
     expected = {"policy_loss": -0.8083333, "clip_fraction": 0.25, "ratio": 1.0, "entropy": 2.5}
     # k3 of the four: 1/1.5 - 1 + log 1.5, 0, 0, 2 - 1 - log 2.
     expected["kl_old"] = (1 / 1.5 - 1 + math.log(1.5) + 1 - math.log(2)) / 4
+    # And to the reference at -1.5, with d larger by 0.5: exp(-d) is 1/1.5, 1, 1, 2 times exp(-0.5).
+    shrink = math.exp(-0.5)
+    expected["kl"] = (shrink * (1 / 1.5 + 1 + 1 + 2) - 4 + 4 * 0.5 + math.log(1.5) + math.log(0.5)) / 4
     assert {name: value.item() for name, value in result.metrics.items()} == pytest.approx(expected)
     result.loss.backward()
     assert logp.grad.tolist() == pytest.approx([0.0, 1 / 6, -2 / 6, -0.5 * 0.5 / 6])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import traceback
 from collections.abc import Sequence
@@ -39,6 +40,9 @@ def run(arguments: Sequence[str]) -> int:
         line = " ".join(str(error).split())
         Console(stderr=True, soft_wrap=True, highlight=False, markup=False).print(f"error: {line}")
 
+    if not sys.stderr.isatty():
+        # Read by transformers when a command first imports it: its bars, like ours, are for people who watch.
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     try:
         code = app(list(arguments) or ["--help"], prog_name="stratagem", standalone_mode=False)
         return code if isinstance(code, int) else DONE

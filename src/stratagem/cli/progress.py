@@ -13,7 +13,13 @@ SHOWN = ("success", "reward", "loss", "entropy")
 
 @contextmanager
 def progress_bar(title: str) -> Iterator[Callable[[int, Mapping[str, float]], None]]:
-    """A callback for each step: a spinner with the newest figures on a terminal, nothing elsewhere."""
+    """A callback for each step: a spinner with the newest figures on a terminal, nothing elsewhere.
+
+    Transformers draws bars of its own for every file it reads or writes; they are switched off.
+    """
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
     if not sys.stderr.isatty():
         yield lambda step, metrics: None
         return

@@ -57,7 +57,8 @@ class PolicyGradient(Objective):
     regularizer: the penalty, 0 when None.  critic: a further loss for the value head, with its own aggregation.
 
     Metrics, aggregated by ``w`` and additive over micro-batches: ``policy_loss``, ``clip_fraction``,
-    ``kl_old`` (k3 of the policy to the one the update started from), ``ratio``, ``entropy`` (when computed),
+    ``kl_old`` (k3 of the policy to the one the update started from), ``kl`` (k3 to the reference, where there is one),
+    ``ratio``, ``entropy`` (when computed),
     ``regularizer`` and ``correction`` (when there is one).
     """
 
@@ -111,7 +112,11 @@ class PolicyGradient(Objective):
             "ratio": share(ratio),
             "kl_old": share(kl_estimate(log_ratio(out, x), "k3")),
         }
-        return shares if out.entropy is None else shares | {"entropy": share(out.entropy)}
+        if x.ref_logp is not None:
+            shares["kl"] = share(kl_estimate(out.logp - x.ref_logp, "k3"))
+        if out.entropy is not None:
+            shares["entropy"] = share(out.entropy)
+        return shares
 
     def has_signal(self, x: Experience) -> bool:
         if self.regularizer is not None or self.critic is not None:
