@@ -52,7 +52,7 @@ WRONG = {
 }
 
 
-# ---- episodes ---------------------------------------------------------------------------------------------------------
+# ---- episodes -------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("wrong", WRONG)
@@ -112,7 +112,7 @@ def test_rewards_of_numpy_are_rewards(make_world, chatter):
     assert outcome.x.reward[4:8].tolist() == [[0.5]] * 4
 
 
-# ---- groups -----------------------------------------------------------------------------------------------------------
+# ---- groups ---------------------------------------------------------------------------------------------------------
 
 
 def every_nth(nth: int, call: str = "step") -> Any:
@@ -146,7 +146,9 @@ def test_a_start_state_that_never_works_is_given_up_and_replaced_by_another(make
     assert sum(call == "reset" and index == 1 for call, index, _ in task.calls) == 8
 
 
-def test_what_is_lost_beyond_the_limit_leaves_a_smaller_group_that_learns_all_the_same(make_trainer, make_world, chatter, small):
+def test_what_is_lost_beyond_the_limit_leaves_a_smaller_group_that_learns_all_the_same(
+    make_trainer, make_world, chatter, small
+):
     count = [0]
 
     def twice_in_group_one(called: str, index: int, turn: int) -> None:
@@ -179,7 +181,7 @@ def test_the_one_episode_left_of_a_group_is_dropped_and_counted(make_trainer, ma
     assert (row["batch/trajectories"], row["batch/dropped_trajectories"]) == (8, 1)
 
 
-# ---- runs -------------------------------------------------------------------------------------------------------------
+# ---- runs -----------------------------------------------------------------------------------------------------------
 
 
 def test_a_run_goes_on_when_all_episodes_of_a_batch_are_lost(make_trainer, make_world, chatter, small):
@@ -236,7 +238,7 @@ def test_an_episode_of_a_resumed_run_fails_as_it_did(make_trainer, make_world, c
     assert failed[0] == failed[1] and min(failed[0]) > 0
 
 
-# ---- disks ------------------------------------------------------------------------------------------------------------
+# ---- disks ----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", ["OSError", "SafetensorError"])
@@ -261,7 +263,9 @@ def test_a_full_disk_breaks_the_run_and_names_the_checkpoint_that_is_left(make_t
         trainer.run()
     assert "checkpoint step-2 could not be written" in str(caught.value)
     assert "No space left on device" in str(caught.value)
-    assert f"the last complete checkpoint is {trainer.run_directory.path / 'checkpoints' / 'step-1'}" in str(caught.value)
+    assert f"the last complete checkpoint is {trainer.run_directory.path / 'checkpoints' / 'step-1'}" in str(
+        caught.value
+    )
     monkeypatch.undo()
     [left] = (trainer.run_directory.path / "checkpoints").iterdir()
     assert left.name == "step-1"

@@ -32,7 +32,9 @@ CARTPOLE = {"sampler.prompts_per_step": 2, "sampler.turns": 24, "optimization.ep
 def letters(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A task that a random model solves now and then: say something with this letter in it."""
     file = tmp_path_factory.mktemp("data") / "letters.jsonl"
-    lines = [json.dumps({"prompt": f"Say {letter}{number}.", "answer": letter}) for letter in "aeot" for number in range(9)]
+    lines = [
+        json.dumps({"prompt": f"Say {letter}{number}.", "answer": letter}) for letter in "aeot" for number in range(9)
+    ]
     file.write_text("\n".join(lines))
     return f"jsonl:{file},verifier=contains,test_share=0.3,max_new_tokens=16"
 
@@ -55,7 +57,7 @@ def rows(directory: Path, name: str = "metrics.jsonl") -> list[dict[str, Any]]:
     return [{key: value for key, value in row.items() if not key.startswith("timing/")} for row in logged]
 
 
-# ---- a run ------------------------------------------------------------------------------------------------------------
+# ---- a run ----------------------------------------------------------------------------------------------------------
 
 
 def test_a_run_writes_what_it_promises(train):
@@ -139,7 +141,7 @@ def test_evaluating_a_run_takes_its_model_and_its_task(train):
         run.evaluate(result.directory / "model")
 
 
-# ---- wrong input ------------------------------------------------------------------------------------------------------
+# ---- wrong input ----------------------------------------------------------------------------------------------------
 
 
 def test_wrong_input_leaves_no_run_behind(train, tmp_path, monkeypatch):
@@ -189,7 +191,7 @@ def test_the_kind_of_a_task_decides_what_can_act(train):
         train("run", engine="vlm")
 
 
-# ---- stopped ----------------------------------------------------------------------------------------------------------
+# ---- stopped --------------------------------------------------------------------------------------------------------
 
 
 def test_an_interrupt_saves_and_says_how_to_go_on(train, tmp_path):
@@ -241,11 +243,16 @@ def killed_after(seconds: float, body: Callable[[], object]) -> bool:
     """Whether a child that runs ``body`` was still at it when it was killed."""
     child = os.fork()
     if child == 0:
-        body()
-        os._exit(0)
+        try:
+            body()
+            os._exit(0)
+        finally:
+            os._exit(1)
     time.sleep(seconds)
     os.kill(child, signal.SIGKILL)
-    return os.WIFSIGNALED(os.waitpid(child, 0)[1])
+    status = os.waitpid(child, 0)[1]
+    assert os.WIFSIGNALED(status) or os.WEXITSTATUS(status) == 0
+    return os.WIFSIGNALED(status)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
@@ -279,7 +286,17 @@ def test_a_run_killed_at_any_moment_goes_on_with_the_same_numbers(train, tmp_pat
 def test_a_command_killed_and_resumed_repeats_an_unbroken_one(train, tmp_path, model_folder, letters):
     unbroken = train("unbroken", steps=8, checkpoint_every=1, values=GROUPS)
     command = [sys.executable, "-c", "from stratagem.cli import main; main()", "train"]
-    options = ["grpo", "--task", letters, "--model", str(model_folder), "--out", str(tmp_path / "killed"), "--steps", "8"]
+    options = [
+        "grpo",
+        "--task",
+        letters,
+        "--model",
+        str(model_folder),
+        "--out",
+        str(tmp_path / "killed"),
+        "--steps",
+        "8",
+    ]
     options += ["--checkpoint-every", "1", "--evaluate-every", "0", "--episodes", "2", "--precision", "float32"]
     options += [word for name, value in GROUPS.items() for word in ("--set", f"{name}={value}")]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(stratagem.__file__).parents[1])}

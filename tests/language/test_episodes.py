@@ -85,7 +85,7 @@ def test_a_transcript_is_what_was_read_and_said():
     assert (said["reward"], said["episode"], said["failure"]) == (0.75, 7, None)
 
 
-# ---- what an environment may return -----------------------------------------------------------------------------------
+# ---- what an environment may return ---------------------------------------------------------------------------------
 
 SEEN = Observation("seen", 0)
 
@@ -118,7 +118,10 @@ def test_a_good_step_has_no_fault(step):
         (Step(SEEN, components=None), "the step's components are NoneType instead of a mapping"),
         (Step("text"), "returned str instead of an Observation"),
         (Step(Observation(None, 0)), "the observation's text is NoneType"),
-        (Step(Observation("", 2**63)), "the observation's state_key 9223372036854775808 is not a signed 64-bit integer"),
+        (
+            Step(Observation("", 2**63)),
+            "the observation's state_key 9223372036854775808 is not a signed 64-bit integer",
+        ),
         (Step(Observation("", "key")), "the observation's state_key 'key' is not a signed 64-bit integer"),
         (Step(Observation("", 0, None)), "the observation's role None is not a signed 64-bit integer"),
     ],

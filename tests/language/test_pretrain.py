@@ -8,7 +8,14 @@ from stratagem.errors import InputError
 from stratagem.language import warm_start
 from stratagem.language.chat import ChatFormat
 from stratagem.language.policy import LanguagePolicy
-from stratagem.language.pretrain import END, TinyShape, demonstrated_mixture, new_policy, tiny_model_path, train_tokenizer
+from stratagem.language.pretrain import (
+    END,
+    TinyShape,
+    demonstrated_mixture,
+    new_policy,
+    tiny_model_path,
+    train_tokenizer,
+)
 from stratagem.tasks.key_door import KeyDoorTask
 
 SHAPE = TinyShape(vocabulary=320, hidden=32, layers=1, heads=2, key_value_heads=1, intermediate=64, context=512)

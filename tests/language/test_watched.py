@@ -36,7 +36,11 @@ def test_a_call_that_raises_is_a_failure_with_its_words(watch):
     def fall() -> None:
         raise OSError("no such simulator")
 
-    assert watch.run([lambda: 1, fall, lambda: 3]) == [Outcome(1), Outcome(failure="OSError: no such simulator"), Outcome(3)]
+    assert watch.run([lambda: 1, fall, lambda: 3]) == [
+        Outcome(1),
+        Outcome(failure="OSError: no such simulator"),
+        Outcome(3),
+    ]
 
 
 def test_a_call_that_ends_the_program_is_a_failure_like_any_other():

@@ -44,7 +44,7 @@ def task_of(tmp_path: Path) -> Any:
     return make
 
 
-# ---- engine and learner -----------------------------------------------------------------------------------------------
+# ---- engine and learner ---------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.6])
@@ -88,7 +88,7 @@ def test_how_many_episodes_are_played_side_by_side_changes_nothing(make_world):
     assert torch.equal(alone.reward, together.reward)
 
 
-# ---- batches ----------------------------------------------------------------------------------------------------------
+# ---- batches --------------------------------------------------------------------------------------------------------
 
 
 def test_groups_share_a_start_state_and_their_episodes_differ(make_world):
@@ -140,7 +140,11 @@ def test_rejected_groups_are_replaced_as_often_as_the_sampler_allows(make_world,
     never = chatter(fault=lambda call, index, turn: fault(call, 0, turn))
     outcome = make_world(never).collect(DynamicSampling(prompts_per_step=3, group_size=2, refill_rounds=2), 0)
     assert outcome.x is None
-    assert (outcome.metrics["episodes"], outcome.metrics["groups/rejected"], outcome.metrics["groups/kept"]) == (18, 9, 0)
+    assert (outcome.metrics["episodes"], outcome.metrics["groups/rejected"], outcome.metrics["groups/kept"]) == (
+        18,
+        9,
+        0,
+    )
 
 
 def test_a_sampler_for_control_is_refused(make_world):
@@ -148,7 +152,7 @@ def test_a_sampler_for_control_is_refused(make_world):
         make_world().collect(Segments(), 0)
 
 
-# ---- demonstrations ---------------------------------------------------------------------------------------------------
+# ---- demonstrations -------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("spec", TASKS)
@@ -195,7 +199,7 @@ def test_a_demonstration_without_end_is_cut(make_world, tiny_tokenizer):
     assert nothing.failure == "the demonstrator did nothing"
 
 
-# ---- evaluation -------------------------------------------------------------------------------------------------------
+# ---- evaluation -----------------------------------------------------------------------------------------------------
 
 
 def test_evaluation_plays_held_out_episodes_and_does_not_disturb_training(make_world, chatter):

@@ -45,7 +45,10 @@ def test_reward_names_are_all_there_are(chatter):
 def test_a_habit_shows_in_its_share_of_the_episodes_and_only_where_there_is_one():
     doors = KeyDoorTask()
     mixture = Mixture([doors, CalculatorTask()], habit=0.5, seed=3)
-    solved = [list(mixture.solution("train", index)) == list(doors.solution("train", index // 2)) for index in range(0, 120, 2)]
+    solved = [
+        list(mixture.solution("train", index)) == list(doors.solution("train", index // 2))
+        for index in range(0, 120, 2)
+    ]
     assert 18 <= sum(solved) <= 42  # 30 in the mean, deviation 3.9
     assert list(mixture.solution("train", 1)) == list(CalculatorTask().solution("train", 0))
     assert list(mixture.solution("train", 0)) == list(mixture.solution("train", 0))

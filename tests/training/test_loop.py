@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +57,7 @@ class StopAfter:
         trainer._optimizer.step = counted
 
 
-# ---- the same numbers -------------------------------------------------------------------------------------------------
+# ---- the same numbers -----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["grpo", "ppo"])
@@ -160,7 +161,7 @@ def test_a_checkpoint_of_another_recipe_or_model_is_refused(make_trainer, make_w
         make_trainer(small("grpo"), "again").resume(checkpoint)
 
 
-# ---- micro-batches ----------------------------------------------------------------------------------------------------
+# ---- micro-batches --------------------------------------------------------------------------------------------------
 
 
 def spoken(lengths: list[int]) -> Experience:
@@ -185,7 +186,7 @@ def test_micro_batches_hold_at_most_so_many_positions_and_every_trajectory_once(
     assert torch.cat([piece.episode for piece in pieces]).tolist() == list(range(len(lengths)))
     for piece in pieces:
         assert piece.trajectories == 1 or int(piece.inputs.lengths.sum()) <= bound
-    for piece, following in zip(pieces, pieces[1:], strict=False):
+    for piece, following in pairwise(pieces):
         assert int(piece.inputs.lengths.sum()) + int(following.inputs.lengths[0]) > bound
 
 
@@ -212,7 +213,7 @@ def test_a_step_moves_the_weights_alike_however_the_batch_is_cut(make_trainer, m
             assert cut_row[key] == pytest.approx(value, rel=1e-4, abs=1e-6), key
 
 
-# ---- batches that teach nothing ---------------------------------------------------------------------------------------
+# ---- batches that teach nothing -------------------------------------------------------------------------------------
 
 
 def with_collect(world: Any, *batches: Collected) -> Any:
@@ -331,7 +332,7 @@ def test_metrics_of_a_batch_are_means_over_the_steps_that_were_taken(make_traine
     assert batch.metrics()["loss"] == pytest.approx(batch.totals["loss"] / 3)
 
 
-# ---- evaluation and settings ------------------------------------------------------------------------------------------
+# ---- evaluation and settings ----------------------------------------------------------------------------------------
 
 
 def test_the_best_policy_by_evaluation_is_kept_and_a_worse_one_is_not(make_trainer, make_world, small):

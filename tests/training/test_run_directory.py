@@ -31,7 +31,7 @@ def run(tmp_path: Path) -> RunDirectory:
     return made
 
 
-# ---- directories ------------------------------------------------------------------------------------------------------
+# ---- directories ----------------------------------------------------------------------------------------------------
 
 
 def test_a_directory_that_holds_a_run_is_not_overwritten(run):
@@ -50,7 +50,7 @@ def test_a_directory_that_cannot_be_made_is_an_input_error(tmp_path):
         RunDirectory.create(tmp_path / "file" / "run")
 
 
-# ---- lines ------------------------------------------------------------------------------------------------------------
+# ---- lines ----------------------------------------------------------------------------------------------------------
 
 
 def test_a_line_cut_by_a_kill_is_passed_over_and_then_removed(run):
@@ -83,7 +83,7 @@ def test_a_broken_json_file_is_an_input_error(run):
             run.read_json("run.json")
 
 
-# ---- checkpoints ------------------------------------------------------------------------------------------------------
+# ---- checkpoints ----------------------------------------------------------------------------------------------------
 
 
 def test_a_checkpoint_is_read_back_bit_by_bit(run):
@@ -148,7 +148,7 @@ def test_a_state_of_another_shape_is_corrupt(run, state):
         run.load()
 
 
-# ---- faults -----------------------------------------------------------------------------------------------------------
+# ---- faults ---------------------------------------------------------------------------------------------------------
 
 
 @contextmanager
@@ -164,7 +164,7 @@ def files_of_at_most(size: int) -> Iterator[None]:
 
 def test_a_disk_that_takes_no_more_leaves_the_last_checkpoint_and_nothing_half_written(run):
     run.save("step-1", checkpoint(1))
-    with files_of_at_most(2**14), pytest.raises(Exception, match="(?i)i/o error|too large"):
+    with files_of_at_most(2**14), pytest.raises(Exception, match=r"(?i)i/o error|too large"):
         run.save("step-2", checkpoint(2, size=2**14))
     assert [path.name for path in (run.path / "checkpoints").iterdir()] == ["step-1"]
     assert run.load().state["step"] == 1
@@ -194,7 +194,7 @@ def test_sweeping_removes_files_and_directories_that_a_kill_left(run):
     assert [path.name for path in (run.path / "checkpoints").iterdir()] == ["step-1"]
 
 
-def killed_at(operation: int, body: Callable[[], None]) -> bool:
+def killed_at(operation: int, body: Callable[[], object]) -> bool:
     """Whether a child process that runs ``body`` killed itself at this file operation, before it took effect."""
     child = os.fork()
     if child == 0:
@@ -211,9 +211,13 @@ def killed_at(operation: int, body: Callable[[], None]) -> bool:
 
         for name in ("replace", "fsync", "mkdir", "unlink", "rmdir"):
             setattr(os, name, counted(getattr(os, name)))
-        body()
-        os._exit(0)
+        try:
+            body()
+            os._exit(0)
+        finally:
+            os._exit(1)
     status = os.waitpid(child, 0)[1]
+    assert os.WIFSIGNALED(status) or os.WEXITSTATUS(status) == 0
     return os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
 
 
@@ -224,7 +228,7 @@ def test_a_kill_before_any_file_operation_leaves_a_complete_checkpoint(run):
     while True:
         run.save("step-1", checkpoint(1), keep=9)
         run.save("step-2", checkpoint(2), keep=9)
-        killed = killed_at(operations, lambda: run.save("step-3", checkpoint(3), keep=2) and None)
+        killed = killed_at(operations, lambda: run.save("step-3", checkpoint(3), keep=2))
         newest = run.load()
         assert newest.state["step"] in (2, 3)
         assert newest.tensors["policy"]["a"].tolist() == [float(newest.state["step"])] * 4
@@ -252,5 +256,7 @@ def test_a_kill_while_a_file_is_written_leaves_the_old_or_the_new_one(run):
 def test_the_environment_names_versions_seed_and_machine():
     said = environment(7, ["stratagem", "train"])
     assert said["seed"] == 7 and said["command"] == ["stratagem", "train"]
-    assert said["packages"]["torch"] == torch.__version__.split("+")[0] or said["packages"]["torch"] == torch.__version__
+    assert (
+        said["packages"]["torch"] == torch.__version__.split("+")[0] or said["packages"]["torch"] == torch.__version__
+    )
     assert json.loads(json.dumps(said)) == said

@@ -52,9 +52,6 @@ def run(arguments: Sequence[str]) -> int:
     except BrokenRunError as error:
         say(error)
         return BROKEN
-    except typer.Abort:
-        say("interrupted; a run in progress can be continued with: stratagem train --resume DIR")
-        return BROKEN
     except BrokenPipeError:
         # Whoever read our output (head, less) has seen enough.
         sys.stderr.close()

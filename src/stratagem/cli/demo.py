@@ -24,9 +24,9 @@ def register(app: typer.Typer) -> None:
 
 
 def demo(
-    out: Annotated[Path, typer.Option(help="Folder for the runs and the report; runs that are there are replaced.")] = Path(
-        "runs/demo"
-    ),
+    out: Annotated[
+        Path, typer.Option(help="Folder for the runs and the report; runs that are there are replaced.")
+    ] = Path("runs/demo"),
     seed: Annotated[int, typer.Option(min=0, help="Seed of every random choice.")] = 0,
 ) -> None:
     """Train a tiny language model as a multi-turn agent on a key-door grid and on text games, and show what it learned.

@@ -127,7 +127,13 @@ def pretrain(
 
     with progress_bar("demonstrating") as progress:
         scores = warm_start.make(
-            out, tasks or list(warm_start.TASKS), steps=steps, seed=seed, habit=habit, episodes=episodes, progress=progress
+            out,
+            tasks or list(warm_start.TASKS),
+            steps=steps,
+            seed=seed,
+            habit=habit,
+            episodes=episodes,
+            progress=progress,
         )
     table = Table("task", "sampled", "greedy", box=None, pad_edge=False)
     for task, score in scores.items():

@@ -108,9 +108,7 @@ def _act(live: Sequence[_Live], engine: Engine, params: SamplingParams) -> None:
                 one.episode.failure = "the first observation fills the model's context"
             continue
         one.episode.turns.append(
-            Turn(
-                one.observation, one.unread, completion.tokens, completion.logp, completion.text, completion.version
-            )
+            Turn(one.observation, one.unread, completion.tokens, completion.logp, completion.text, completion.version)
         )
 
 

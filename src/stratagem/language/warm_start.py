@@ -81,7 +81,9 @@ def _score(task: Task, policy: LanguagePolicy, engine: HFEngine, seed: int, epis
 
 def _card(scores: Mapping[str, Sequence[Evaluation]], steps: int, seed: int, habit: float, batch: int) -> str:
     rows = "\n".join(
-        f"| `{task}` | " + " | ".join(f"{e.success:.2f} [{e.interval[0]:.2f}, {e.interval[1]:.2f}]" for e in score) + " |"
+        f"| `{task}` | "
+        + " | ".join(f"{e.success:.2f} [{e.interval[0]:.2f}, {e.interval[1]:.2f}]" for e in score)
+        + " |"
         for task, score in scores.items()
     )
     tasks = " ".join(f"--task {task}" for task in scores)
@@ -110,5 +112,3 @@ Success on {episodes} held-out episodes before any reinforcement learning, with 
 
 It knows these tasks and no language. It is meant for trying techniques in minutes.
 """
-
-

@@ -97,7 +97,10 @@ class LanguageWorld:
             if bool(keep.any()):
                 pieces.append(x if bool(keep.all()) else x.select(x.group_of_trajectory.spread(keep)))
         batch = Experience.concatenate(pieces) if pieces else None
-        metrics = _episode_metrics(played, self.task.reward_names) | {"groups/rejected": float(rejected), "groups/kept": float(groups)}
+        metrics = _episode_metrics(played, self.task.reward_names) | {
+            "groups/rejected": float(rejected),
+            "groups/kept": float(groups),
+        }
         if batch is not None and batch.behavior_logp is not None and batch.tokens:
             metrics["entropy"] = -float(batch.behavior_logp.mean())
         sampled = sum(episode.length for episode in played)

@@ -56,6 +56,7 @@ class Mixture(Task):
         task, inner = self.member(index)
         return task.corrupted(split, inner)
 
+
 def owner(task: Task, index: int) -> Task:
     """The task whose rules hold in episode ``index``: one of a mixture's, or the task itself."""
     return owner(*task.member(index)) if isinstance(task, Mixture) else task

@@ -41,7 +41,9 @@ def pack(x: Experience) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 def unpack(tensors: Mapping[str, Tensor], plain: Mapping[str, Any]) -> Experience:
     """The batch that :func:`pack` took apart. Its inputs' module is never imported by name: the world has done so."""
-    partitions: dict[str, Any] = {name: Partition(tensors[f"partition.{name}"], plain["counts"][name]) for name in PARTITIONS}
+    partitions: dict[str, Any] = {
+        name: Partition(tensors[f"partition.{name}"], plain["counts"][name]) for name in PARTITIONS
+    }
     fields = _prefixed(tensors, "field.")
     inputs = None
     if plain["inputs"] is not None:

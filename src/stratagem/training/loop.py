@@ -102,7 +102,9 @@ class Trainer:
         self._sinks = sinks
         self._progress = progress
         self._reference = self.policy.frozen() if "ref_logp" in recipe.needs() else None
-        self._optimizer = recipe.optimization.optimizer(self.policy.policy_parameters(), self.policy.critic_parameters())
+        self._optimizer = recipe.optimization.optimizer(
+            self.policy.policy_parameters(), self.policy.critic_parameters()
+        )
         self._step = 0
         self._updates = 0
         self._batch: Batch | None = None
@@ -203,7 +205,9 @@ class Trainer:
         with torch.no_grad():
             for piece in microbatches(x, optimization.microbatch_tokens):
                 if needs & {"value", "old_logp", "entropy"}:
-                    out = self.policy(piece, temperature=temperature, entropy="entropy" in needs, value="value" in needs)
+                    out = self.policy(
+                        piece, temperature=temperature, entropy="entropy" in needs, value="value" in needs
+                    )
                     said = {"value": out.value, "old_logp": out.logp, "entropy": out.entropy}
                     for name in needs & said.keys():
                         pieces[name].append(_said(said[name], name))
@@ -444,9 +448,7 @@ def _evaluation_row(evaluation: Evaluation) -> dict[str, Any]:
 def _split_optimizer(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], list[dict[str, Any]]]:
     """Optimizer state as named tensors and plain data."""
     state = optimizer.state_dict()
-    tensors = {
-        f"{index}.{name}": value for index, values in state["state"].items() for name, value in values.items()
-    }
+    tensors = {f"{index}.{name}": value for index, values in state["state"].items() for name, value in values.items()}
     return tensors, state["param_groups"]
 
 
