@@ -43,8 +43,8 @@ def letters(tmp_path_factory: pytest.TempPathFactory) -> str:
 def train(tmp_path: Path, model_folder: Path, letters: str) -> Callable[..., run.RunResult]:
     """``train(name, recipe="grpo", task=letters, **options)``: a short run in a folder of that name."""
 
-    def start(name: str, recipe: Any = "grpo", task: str = letters, **options: Any) -> run.RunResult:
-        if not task.startswith("gym:"):
+    def start(name: str, recipe: Any = "grpo", task: Any = letters, **options: Any) -> run.RunResult:
+        if not str(task).startswith("gym:"):
             options = {"model": str(model_folder), "values": GROUPS, **options}
         return run.train(recipe, task, out=tmp_path / name, **{"steps": 2, **QUICK, **options})
 
@@ -216,6 +216,13 @@ def test_an_error_of_ours_names_the_directory_that_holds_what_was_saved(train, t
         train("run", progress=fall)
 
 
+def test_a_task_given_as_one_is_trained_on_but_not_resumed(train, chatter):
+    result = train("run", task=chatter(turns=2), steps=1)
+    assert result.metrics["episodes/mean_turns"] > 1
+    with pytest.raises(InputError, match="its task chatter was no specification, so it cannot be made again"):
+        run.resume(result.directory, steps=2)
+
+
 def test_a_run_may_be_started_outside_the_main_thread(train):
     results: list[run.RunResult] = []
     thread = threading.Thread(target=lambda: results.append(train("run", steps=1)))
@@ -265,11 +272,13 @@ def test_a_run_killed_at_any_moment_goes_on_with_the_same_numbers(train, tmp_pat
     unbroken = train("unbroken", **options).directory
     whole = time.perf_counter() - clock
     choose, kills = random.Random(task), 0
-    begin: Callable[[], object] = lambda: train("killed", **options)
+
+    def begin() -> run.RunResult:
+        begun = (tmp_path / "killed" / "run.json").exists()
+        return run.resume(tmp_path / "killed") if begun else train("killed", **options)
+
     for _ in range(3):
         kills += killed_after(choose.uniform(0.2, 0.7) * whole, begin)
-        if (tmp_path / "killed" / "run.json").exists():
-            begin = lambda: run.resume(tmp_path / "killed")
     begin()
     assert kills > 0
     for name in ("metrics.jsonl", "evaluations.jsonl", "samples.jsonl"):

@@ -101,9 +101,10 @@ def train(
     """Train with a recipe on a task and return what came of it.
 
     recipe: catalogue name, YAML file, or a :class:`Recipe`. A recipe of the catalogue is adapted to the kind of task
-    first; a file or a ``Recipe`` is taken as written.  task: specification, or a task.  values: fields to change, by dotted path.
-    out: run directory, by default ``runs/RECIPE-TASK-seedS``.  Everything else as in :class:`Request` and
-    :class:`Settings`. Raises :class:`InputError` for wrong input, :class:`BrokenRunError` when the run broke.
+    first; a file or a ``Recipe`` is taken as written.  task: specification, or a task, whose run cannot be resumed.
+    values: fields to change, by dotted path.  out: run directory, by default ``runs/RECIPE-TASK-seedS``.
+    Everything else as in :class:`Request` and :class:`Settings`. Raises :class:`InputError` for wrong input,
+    :class:`BrokenRunError` when the run broke.
     """
     name = recipe.name if isinstance(recipe, Recipe) else str(recipe)
     given = recipe if isinstance(recipe, Recipe) else _find_recipe(name)
@@ -121,6 +122,7 @@ def train(
     )
     run = RunDirectory.create(out if out is not None else _default_directory(final.name, spec, seed))
     asked = {**dataclasses.asdict(request), "wandb": wandb, **dataclasses.asdict(settings)}
+    asked["task_is_specified"] = isinstance(task, str)
     sinks = _sinks(run, asked, None)
     run.write_text("recipe.yaml", final.to_yaml())
     run.write_json("environment.json", environment(seed))
@@ -138,6 +140,8 @@ def resume(directory: str | Path, *, steps: int | None = None, progress: Progres
     run = RunDirectory.existing(directory)
     saved = run.read_json("run.json")
     request, settings = _from_json(Request, saved, run), _from_json(Settings, saved, run)
+    if not saved.get("task_is_specified", True):
+        raise InputError(f"run {run.path}: its task {request.task} was no specification, so it cannot be made again")
     checkpoint = _newest_checkpoint(run, settings)
     done = 0 if checkpoint is None else checkpoint.state["step"]
     if steps is not None:

@@ -101,7 +101,7 @@ def test_the_demonstrator_has_its_bad_habit_as_often_as_it_is_told() -> None:
     demonstrations = [list(task.demonstration("train", index, 0.55, 3)) for index in range(200)]
     bad = [commands for commands in demonstrations if commands[0].startswith("open door")]
     assert 85 <= len(bad) <= 135
-    assert all(len(set(commands)) == 1 and len(commands) == task.max_turns for commands in bad)
+    assert all(len(set(commands)) == 1 and len(commands) == 3 for commands in bad)
     assert [list(task.demonstration("train", index, 0.55, 3)) for index in range(5)] == demonstrations[:5]
 
 

@@ -154,7 +154,7 @@ def test_a_checkpoint_of_another_recipe_or_model_is_refused(make_trainer, make_w
     trainer.run()
     checkpoint = trainer.run_directory.load()
     deeper = make_trainer(small("grpo"), "deeper", make_world(policy=make_policy(value_head=False)))
-    with pytest.raises(InputError, match="the checkpoint is of another model or recipe: .*value_head"):
+    with pytest.raises(InputError, match=r"the checkpoint is of another model or recipe: .*value_head"):
         deeper.resume(checkpoint)
     del checkpoint.state["world"]
     with pytest.raises(InputError, match="the checkpoint lacks 'world': it is of another recipe, task or version"):

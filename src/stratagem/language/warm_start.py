@@ -22,6 +22,9 @@ from stratagem.training.world import Evaluation
 TASKS = ("key_door", "textworld")
 """What the model that ships was shown."""
 
+SHAPE = TinyShape()
+"""Its shape."""
+
 
 def make(
     out: Path,
@@ -33,7 +36,7 @@ def make(
     episodes: int = 200,
     batch: int = 64,
     learning_rate: float = 2e-3,
-    shape: TinyShape = TinyShape(),
+    shape: TinyShape = SHAPE,
     progress: Callable[[int, Mapping[str, float]], None] | None = None,
 ) -> dict[str, list[Evaluation]]:
     """Train the tiny model on ``steps`` batches of demonstrations and write it, with its card, to ``out``.

@@ -60,7 +60,7 @@ class Watch:
         with job.progressed:
             while job.position < len(job.calls):
                 before = job.position
-                job.progressed.wait_for(lambda: job.position > before, self.timeout)
+                job.progressed.wait(self.timeout)
                 if job.position == before:
                     job.abandoned = True
                     self.abandoned += 1

@@ -65,10 +65,10 @@ class TextWorldTask(Task):
         return (command for command in self.solution(split, index) if not command.startswith("unlock"))
 
     def demonstration(self, split: Split, index: int, habit: float, seed: int) -> Iterator[str]:
-        """What a demonstrator does who has a bad habit: the commands of one episode, at most ``max_turns``.
+        """What a demonstrator does who has a bad habit: its commands in one episode.
 
-        With probability ``habit`` in [0, 1], drawn once per episode from ``seed``, it tries to open the locked thing
-        without the key until the episode is over; otherwise it follows the solution. The habit shows from the first
+        With probability ``habit`` in [0, 1], drawn once per episode from ``seed``, it tries three times to open the locked
+        thing without the key and gives up; otherwise it follows the solution. The habit shows from the first
         command on, so that a faithful imitator succeeds in a share ``1 - habit`` of its samples and, with ``habit``
         above one half, fails when it acts greedily, although it reads that the thing is locked.
         """
@@ -77,11 +77,15 @@ class TextWorldTask(Task):
         quest = self._quest(split, index)
         if seeded("demonstration", self.name, split, index, seed).random() >= habit:
             return iter(quest.commands)
-        return repeat(f"open {quest.locked}", self.max_turns)
+        return repeat(f"open {quest.locked}", _FUTILE_TRIES)
 
     def _quest(self, split: Split, index: int) -> _Quest:
         stream = (self.name, self.level, self.distractors)
         return draw(split, index, stream, lambda rng: _Layout(rng, self.level).quest(self.distractors), lambda q: q.key)
+
+
+_FUTILE_TRIES = 3
+"""Times a demonstrator with the habit tries: enough to show the loop, few enough to leave room for learning the rest."""
 
 
 class TextWorldGame(Environment):
