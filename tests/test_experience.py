@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from stratagem.experience import Experience, PolicyOutput
-from stratagem.partition import rows_of
-from stratagem.partition import Partition
+from stratagem.partition import Partition, rows_of
 
 
 @dataclass(frozen=True)

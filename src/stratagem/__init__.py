@@ -32,7 +32,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """``train``, ``resume`` and ``evaluate`` on first use: importing them brings in transformers, which takes seconds."""
+    """``train``, ``resume`` and ``evaluate`` on first use: they bring in transformers, which takes seconds."""
     if name in ("evaluate", "resume", "train"):
         return getattr(import_module("stratagem.run"), name)
     raise AttributeError(f"module 'stratagem' has no attribute {name!r}")

@@ -16,8 +16,8 @@ from stratagem.errors import InputError
 
 ATTENTION = "stratagem_packed"
 
-# For a few queries over cached keys on CPU, written-out attention in float32 takes half the time of torch's fused kernel;
-# beyond this many scores its memory is the greater worry.
+# For a few queries over cached keys on CPU, written-out attention in float32 takes half the time of torch's fused
+# kernel; beyond this many scores its memory is the greater worry.
 _EXPLICIT_SCORES = 2**25
 # Padding may cost this factor before sequences are split into buckets of similar length.
 _TOLERATED_PADDING = 1.5

@@ -67,8 +67,8 @@ class TextWorldTask(Task):
     def demonstration(self, split: Split, index: int, habit: float, seed: int) -> Iterator[str]:
         """What a demonstrator does who has a bad habit: its commands in one episode.
 
-        With probability ``habit`` in [0, 1], drawn once per episode from ``seed``, it tries three times to open the locked
-        thing without the key and gives up; otherwise it follows the solution. The habit shows from the first
+        With probability ``habit`` in [0, 1], drawn once per episode from ``seed``, it tries three times to open the
+        locked thing without the key and gives up; otherwise it follows the solution. The habit shows from the first
         command on, so that a faithful imitator succeeds in a share ``1 - habit`` of its samples and, with ``habit``
         above one half, fails when it acts greedily, although it reads that the thing is locked.
         """
@@ -85,7 +85,7 @@ class TextWorldTask(Task):
 
 
 _FUTILE_TRIES = 3
-"""Times a demonstrator with the habit tries: enough to show the loop, few enough to leave room for learning the rest."""
+"""Times a demonstrator with the habit tries: enough to show the loop, few enough to leave most tokens to solutions."""
 
 
 class TextWorldGame(Environment):
