@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import math
 import threading
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ import pytest
 import torch
 
 from stratagem.errors import BrokenRunError
+from stratagem.parts import Reward
 from stratagem.sampling import Demonstrations, Rollouts
 from stratagem.tasks.task import Observation, Step, state_key
 from stratagem.training import run_directory
@@ -297,3 +299,58 @@ def test_a_model_that_cannot_be_written_leaves_the_one_before(make_trainer, smal
     with pytest.raises(BrokenRunError, match=r"the model could not be written \(No space left on device\)"):
         trainer._save_model({})
     assert (trainer.run_directory.path / "model" / "model.safetensors").read_bytes() == before
+
+
+def test_a_run_in_which_every_episode_is_lost_saves_stops_and_says_so(make_trainer, make_world, chatter, small):
+    def fault(called: str, index: int, turn: int) -> None:
+        if called == "step" and index >= 6:
+            raise OSError("connection lost")
+
+    trainer = make_trainer(small("grpo"), world=make_world(chatter(fault=fault)), steps=50)
+    with (
+        pytest.warns(UserWarning, match="no episode was of use"),
+        pytest.raises(BrokenRunError, match=r"no episode of 3 batches in a row .*samples\.jsonl"),
+    ):
+        trainer.run()
+    # Two batches of three start states were good.
+    assert trainer.run_directory.load().state["step"] == 5
+
+
+# ---- reward parts ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Spoiled(Reward):
+    """A reward that does not work for start state 1: it raises, or makes the group's first return NaN."""
+
+    raises: bool = False
+    hopeless: bool = False
+
+    def __call__(self, x):
+        bad = x.task_id == 1
+        if self.hopeless or (self.raises and bool(bad.any())):
+            raise ZeroDivisionError("no reference")
+        reward = x.reward.clone()
+        reward[x.group_of_trajectory.first()[bad]] = math.nan
+        return x.replace(reward=reward)
+
+
+def test_a_reward_part_that_raises_on_a_group_costs_that_group(make_trainer, small):
+    trainer = make_trainer(small("grpo").replace(rewards=(_Spoiled(raises=True),)), steps=1)
+    with pytest.warns(UserWarning, match="a reward part raised ZeroDivisionError: no reference"):
+        trainer.run()
+    [row] = trainer.run_directory.rows("metrics.jsonl")
+    assert (row["batch/trajectories"], row["batch/dropped_trajectories"], row["optimizer_steps"]) == (8, 4, 1)
+
+
+def test_a_return_that_a_reward_part_makes_nan_costs_that_trajectory(make_trainer, small):
+    trainer = make_trainer(small("grpo").replace(rewards=(_Spoiled(),)), steps=1)
+    trainer.run()
+    [row] = trainer.run_directory.rows("metrics.jsonl")
+    assert (row["batch/trajectories"], row["batch/dropped_trajectories"], row["optimizer_steps"]) == (11, 1, 1)
+
+
+def test_a_reward_part_that_never_works_ends_the_run_with_its_own_error(make_trainer, small):
+    trainer = make_trainer(small("grpo").replace(rewards=(_Spoiled(hopeless=True),)), steps=1)
+    with pytest.warns(UserWarning), pytest.raises(ZeroDivisionError, match="no reference"):
+        trainer.run()

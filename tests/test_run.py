@@ -216,11 +216,18 @@ def test_an_error_of_ours_names_the_directory_that_holds_what_was_saved(train, t
         train("run", progress=fall)
 
 
-def test_a_task_given_as_one_is_trained_on_but_not_resumed(train, chatter):
+def test_a_task_given_as_one_is_given_again_to_resume(train, chatter):
     result = train("run", task=chatter(turns=2), steps=1)
     assert result.metrics["episodes/mean_turns"] > 1
-    with pytest.raises(InputError, match="its task chatter was no specification, so it cannot be made again"):
+    with pytest.raises(InputError, match="was started with a task of its own; resume it with task= from Python"):
         run.resume(result.directory, steps=2)
+    unbroken = train("unbroken", task=chatter(turns=2), steps=2)
+    assert rows(run.resume(result.directory, task=chatter(turns=2), steps=2).directory) == rows(unbroken.directory)
+
+
+def test_a_device_that_is_not_here_is_named(train):
+    with pytest.raises(InputError, match="device abacus: not available here"):
+        train("run", device="abacus")
 
 
 def test_a_run_may_be_started_outside_the_main_thread(train):

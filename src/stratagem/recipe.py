@@ -82,16 +82,24 @@ class Recipe(Part):
         return frozenset(name.removeprefix("output.") for name in self.needs() if name.startswith("output."))
 
     def prepare(self, x: Experience) -> Experience:
-        """The experience ready for the objective: rewards shaped, trajectories selected, advantage and targets set.
+        """The experience ready for the objective: :meth:`shape`, then :meth:`credit`."""
+        return self.credit(self.shape(x))
 
-        Groups left with fewer trajectories than the advantage can compare are gone, too. Raises ``ValueError`` naming
-        a field that is missing, or the trajectory whose return is not finite.
-        """
+    def shape(self, x: Experience) -> Experience:
+        """The experience with its rewards shaped. Raises ``ValueError`` naming a field the recipe reads and x lacks."""
         missing = x.missing(self.experience_needs())
         if missing:
             raise ValueError(f"recipe {self.name} reads {', '.join(missing)}, which this experience does not have")
         for reward in self.rewards:
             x = reward(x)
+        return x
+
+    def credit(self, x: Experience) -> Experience:
+        """The experience with trajectories selected, advantage and value target set.
+
+        Groups left with fewer trajectories than the advantage can compare are gone, too. Raises ``ValueError`` naming
+        the trajectory whose return is not finite.
+        """
         if not bool(x.returns.isfinite().all()):
             bad = int(torch.nonzero(~x.returns.isfinite())[0])
             raise ValueError(f"recipe {self.name}: trajectory {bad} has return {float(x.returns[bad])}")

@@ -37,6 +37,9 @@ _Saved = TypeVar("_Saved")
 TINY = "tiny"
 """Name of the base model that ships with the package."""
 
+UNSEEN = 100_000
+"""Number of the first held-out episode that no run looks at while it trains."""
+
 DEFAULT_STEPS = {"text": 40, "control": 60}
 """Batches a run learns from when nobody says how many, by family of task."""
 
@@ -50,6 +53,7 @@ class Request:
     engine: what samples text (``hf``).  precision: of policy and engine; ``auto`` is bfloat16 where it is native.
     lora: rank of low-rank adapters, None to train all weights.
     concurrency: episodes played side by side.  timeout: seconds an environment may take for one step.
+    device: of a language model, as torch names it; ``auto`` is CUDA where there is one. Control runs on the processor.
     """
 
     recipe: str
@@ -60,6 +64,7 @@ class Request:
     lora: int | None = None
     concurrency: int = 256
     timeout: float = 30.0
+    device: str = "auto"
 
 
 @dataclass(frozen=True)
@@ -95,13 +100,14 @@ def train(
     checkpoint_every: int = 10,
     concurrency: int = 256,
     timeout: float = 30.0,
+    device: str = "auto",
     wandb: str | None = None,
     progress: Progress | None = None,
 ) -> RunResult:
     """Train with a recipe on a task and return what came of it.
 
     recipe: catalogue name, YAML file, or a :class:`Recipe`. A recipe of the catalogue is adapted to the kind of task
-    first; a file or a ``Recipe`` is taken as written.  task: specification, or a task, whose run cannot be resumed.
+    first; a file or a ``Recipe`` is taken as written.  task: specification, or a task.
     values: fields to change, by dotted path.  out: run directory, by default ``runs/RECIPE-TASK-seedS``.
     Everything else as in :class:`Request` and :class:`Settings`. Raises :class:`InputError` for wrong input,
     :class:`BrokenRunError` when the run broke.
@@ -109,7 +115,7 @@ def train(
     name = recipe.name if isinstance(recipe, Recipe) else str(recipe)
     given = recipe if isinstance(recipe, Recipe) else _find_recipe(name)
     made, spec = (registry.make(task), task) if isinstance(task, str) else (task, task.name)
-    request = Request(name, spec, model, engine, precision, lora, concurrency, timeout)
+    request = Request(name, spec, model, engine, precision, lora, concurrency, timeout, device)
     world = build_world(request, made, seed)
     adapted = world.adapt(given) if not isinstance(recipe, Recipe) and not _is_file(name) else given
     final = adapted.with_values(values or {})
@@ -131,17 +137,25 @@ def train(
     return _finish(trainer, run, world)
 
 
-def resume(directory: str | Path, *, steps: int | None = None, progress: Progress | None = None) -> RunResult:
+def resume(
+    directory: str | Path,
+    *,
+    task: AnyTask | None = None,
+    steps: int | None = None,
+    progress: Progress | None = None,
+) -> RunResult:
     """Continue a run from its newest complete checkpoint, with the same numbers as an unbroken run.
 
-    A run that died before its first checkpoint was due starts over. steps: a new total, if the run is to go on for
-    longer. Raises :class:`InputError` when there is nothing to resume.
+    A run that died before its first checkpoint was due starts over.
+    task: the task of a run that was started with one instead of a specification.
+    steps: a new total, if the run is to go on for longer.
+    Raises :class:`InputError` when there is nothing to resume.
     """
     run = RunDirectory.existing(directory)
     saved = run.read_json("run.json")
     request, settings = _from_json(Request, saved, run), _from_json(Settings, saved, run)
-    if not saved.get("task_is_specified", True):
-        raise InputError(f"run {run.path}: its task {request.task} was no specification, so it cannot be made again")
+    if task is None and not saved.get("task_is_specified", True):
+        raise InputError(f"run {run.path}: was started with a task of its own; resume it with task= from Python")
     checkpoint = _newest_checkpoint(run, settings)
     done = 0 if checkpoint is None else checkpoint.state["step"]
     if steps is not None:
@@ -149,7 +163,7 @@ def resume(directory: str | Path, *, steps: int | None = None, progress: Progres
             raise InputError(f"steps = {steps}: run {run.path} has done {done} already")
         settings = dataclasses.replace(settings, steps=steps)
     recipe = Recipe.load(run.path / "recipe.yaml")
-    world = build_world(request, registry.make(request.task), settings.seed)
+    world = build_world(request, registry.make(request.task) if task is None else task, settings.seed)
     sinks = _sinks(run, saved, -1 if checkpoint is None else done)
     trainer = Trainer(recipe, world, run, settings, sinks, progress)
     trainer.resume(checkpoint)
@@ -166,8 +180,11 @@ def evaluate(
     precision: Precision = "auto",
     concurrency: int = 256,
     timeout: float = 30.0,
+    device: str = "auto",
 ) -> list[Evaluation]:
     """Sampled and greedy evaluation of a run's best policy, or of a model, on held-out episodes of a task.
+
+    They are other episodes than those a run looks at to choose its best policy, unless the task has too few.
 
     source: run directory, model folder, hub name or ``tiny``.  task: by default the run's own.
     """
@@ -179,11 +196,13 @@ def evaluate(
             raise InputError(f"run {path}: has no model yet; it is saved with the first evaluation")
     if task is None:
         raise InputError(f"eval {source}: name a task with --task; only a run knows its own")
-    request = Request("", task, str(source), precision=precision, concurrency=concurrency, timeout=timeout)
+    request = Request(
+        "", task, str(source), precision=precision, concurrency=concurrency, timeout=timeout, device=device
+    )
     world = build_world(request, registry.make(task), seed)
     try:
         world.serve(0)
-        return [world.evaluate(episodes, "sampled"), world.evaluate(episodes, "greedy")]
+        return [world.evaluate(episodes, "sampled", UNSEEN), world.evaluate(episodes, "greedy", UNSEEN)]
     finally:
         world.close()
 
@@ -204,8 +223,19 @@ def _language(request: Request, task: Task, seed: int) -> World:
     torch.manual_seed(seed)
     # The critic is one row of zeros: it costs nothing, and any recipe may ask for values.
     policy = LanguagePolicy.from_path(str(path), value_head=True, dtype=request.precision, lora=lora)
+    policy.to(_device(request.device))
     engine = HFEngine(policy, dtype=request.precision)
     return LanguageWorld(task, policy, engine, seed, request.concurrency, request.timeout)
+
+
+def _device(name: str) -> torch.device:
+    """The device of this name. Raises :class:`InputError` when torch does not have it here."""
+    try:
+        device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(f"device {name}: not available here ({str(error).splitlines()[0]})") from None
+    return device
 
 
 def _control(request: Request, task: GymTask, seed: int) -> World:

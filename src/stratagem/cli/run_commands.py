@@ -45,6 +45,7 @@ def train(
     checkpoint_every: Annotated[int, typer.Option(min=1, help="Batches between checkpoints.")] = 10,
     concurrency: Annotated[int, typer.Option(min=1, help="Episodes played side by side.")] = 256,
     timeout: Annotated[float, typer.Option(min=0.001, help="Seconds an environment may take for a step.")] = 30.0,
+    device: Annotated[str, typer.Option(help="cpu, cuda, or auto (cuda where there is one).")] = "auto",
     wandb: Annotated[str | None, typer.Option(help="Weights & Biases project.")] = None,
 ) -> None:
     """Train a policy with a recipe on a task, or continue a run."""
@@ -76,6 +77,7 @@ def train(
                 checkpoint_every=checkpoint_every,
                 concurrency=concurrency,
                 timeout=timeout,
+                device=device,
                 wandb=wandb,
                 progress=progress,
             )
@@ -116,7 +118,7 @@ def evaluate(
 
 def pretrain(
     out: Annotated[Path, typer.Option(help="Folder for the model.")] = Path("tiny"),
-    steps: Annotated[int, typer.Option(min=1, help="Batches of demonstrations.")] = 300,
+    steps: Annotated[int, typer.Option(min=1, help="Batches of demonstrations.")] = 500,
     seed: Seed = 0,
     habit: Annotated[float, typer.Option(min=0, max=1, help="Share of demonstrations with a bad habit.")] = 0.55,
     tasks: Annotated[list[str] | None, typer.Option("--task", help="What to demonstrate; may be repeated.")] = None,

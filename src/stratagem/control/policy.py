@@ -108,6 +108,11 @@ class ControlPolicy(nn.Module, ABC):
 
     # ---- the trainer's contract ------------------------------------------------------------------------------------
 
+    @property
+    def device(self) -> torch.device:
+        """Where the weights live."""
+        return next(self.parameters()).device
+
     def policy_parameters(self) -> Iterator[Tensor]:
         """Everything but the critic."""
         return (parameter for name, parameter in self.named_parameters() if not name.startswith("critic."))

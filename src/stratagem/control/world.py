@@ -229,11 +229,13 @@ class ControlWorld:
 
     # ---- evaluating ------------------------------------------------------------------------------------------------
 
-    def evaluate(self, episodes: int, mode: Literal["sampled", "greedy"]) -> Evaluation:
-        """Held-out start states 0 to ``episodes - 1``, one episode each, sampled at temperature 1 or greedily."""
+    def evaluate(self, episodes: int, mode: Literal["sampled", "greedy"], first: int = 0) -> Evaluation:
+        """``episodes`` held-out start states from number ``first`` on, sampled at temperature 1 or greedily."""
         act = self._served.acting()
         noise = numpy_generator(self._seed, "evaluate") if mode == "sampled" else None
-        starts = [Start(number, number, self.task.start_seed("test", number)) for number in range(episodes)]
+        starts = [
+            Start(number, number, self.task.start_seed("test", number)) for number in range(first, first + episodes)
+        ]
         recording = self._play_whole(starts, lambda observation: act(observation, noise))
         ended = recording.ended("terminal", "limit")
         return evaluation(

@@ -34,8 +34,8 @@ def make(
     seed: int,
     habit: float,
     episodes: int = 200,
-    batch: int = 64,
-    learning_rate: float = 2e-3,
+    batch: int = 32,
+    learning_rate: float = 3e-3,
     shape: TinyShape = SHAPE,
     progress: Callable[[int, Mapping[str, float]], None] | None = None,
 ) -> dict[str, list[Evaluation]]:

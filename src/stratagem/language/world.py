@@ -163,9 +163,10 @@ class LanguageWorld:
 
     # ---- evaluating ------------------------------------------------------------------------------------------------
 
-    def evaluate(self, episodes: int, mode: Literal["sampled", "greedy"]) -> Evaluation:
-        """Held-out start states 0 to ``episodes - 1``, one episode each, at temperature 1 or greedily."""
-        played = [Episode(index, 0, derive(self._seed, "evaluate", index)) for index in range(episodes)]
+    def evaluate(self, episodes: int, mode: Literal["sampled", "greedy"], first: int = 0) -> Evaluation:
+        """``episodes`` held-out start states from number ``first`` on, once each, at temperature 1 or greedily."""
+        numbers = range(first, first + episodes)
+        played = [Episode(index, 0, derive(self._seed, "evaluate", index)) for index in numbers]
         self._play("test", played, self._params(1.0, greedy=mode == "greedy"))
         good = [episode for episode in played if episode.failure is None]
         return evaluation(

@@ -41,7 +41,7 @@ class TextWorldTask(Task):
     """
 
     level: Annotated[int, Field(ge=1, le=3)] = 1
-    distractors: Annotated[int, Field(ge=0, le=4)] = 1
+    distractors: Annotated[int, Field(ge=0, le=4)] = 0
 
     name = "textworld"
     description = "find the key, open what is locked and take the goal, in a generated text game"

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -50,6 +50,10 @@ class Settings:
         for name in ("steps", "evaluate_every", "evaluation_episodes", "checkpoint_every", "keep_checkpoints"):
             if getattr(self, name) < least.get(name, 0):
                 raise InputError(f"{name} = {getattr(self, name)}: must be at least {least.get(name, 0)}")
+
+
+LOST_BATCHES = 3
+"""So many batches in a row without one good episode end the run."""
 
 
 @dataclass
@@ -111,6 +115,7 @@ class Trainer:
         self._best: float | None = None
         self._last_metrics: dict[str, float] = {}
         self._stopping = False
+        self._lost_batches = 0
 
     # ---- the run ---------------------------------------------------------------------------------------------------
 
@@ -123,8 +128,14 @@ class Trainer:
             if self._stopping:
                 self.checkpoint()
                 raise Interrupted
-            if self._step % self.settings.checkpoint_every == 0 or self._step == self.settings.steps:
+            lost = self._lost_batches >= LOST_BATCHES
+            if lost or self._step % self.settings.checkpoint_every == 0 or self._step == self.settings.steps:
                 self.checkpoint()
+            if lost:
+                raise BrokenRunError(
+                    f"no episode of {LOST_BATCHES} batches in a row was of use; {self.run_directory.path} holds what "
+                    "was saved, and its samples.jsonl shows what happened to some"
+                )
         if self._best is None:
             self._save_model({})
         return self._last_metrics
@@ -177,9 +188,11 @@ class Trainer:
         self._write_samples(collected)
         if collected.x is None:
             warnings.warn(f"step {self._step + 1}: no episode was of use; samples.jsonl shows some", stacklevel=2)
+            self._lost_batches += 1
             return Batch(None, report | {"batch/skipped": 1.0})
+        self._lost_batches = 0
         clock = time.perf_counter()
-        x = self.recipe.prepare(self._complete(collected.x))
+        x = self.recipe.credit(self._shape(self._complete(collected.x.to(self.policy.device))))
         report["timing/credit"] = time.perf_counter() - clock
         report["batch/trajectories"] = float(x.trajectories)
         report["batch/dropped_trajectories"] = float(collected.x.trajectories - x.trajectories)
@@ -191,6 +204,26 @@ class Trainer:
         if self.recipe.optimization.shuffle == "turns":
             x = x.by_turn()
         return Batch(x, report)
+
+    def _shape(self, x: Experience) -> Experience:
+        """Rewards shaped, without the groups a reward part raises on and trajectories whose return is no number."""
+        try:
+            x = self.recipe.shape(x)
+        except Exception as error:
+            warnings.warn(f"step {self._step + 1}: a reward part raised {type(error).__name__}: {error}", stacklevel=2)
+            x = self._shape_groups(x, error)
+        finite = x.returns.isfinite()
+        return x if bool(finite.all()) else x.select(finite)
+
+    def _shape_groups(self, x: Experience, error: Exception) -> Experience:
+        """The groups of ``x`` that can be shaped alone. Raises ``error`` when there is none: the part is at fault."""
+        shaped = []
+        for group in range(x.groups):
+            with contextlib.suppress(Exception):
+                shaped.append(self.recipe.shape(x.select(x.group_of_trajectory.labels == group)))
+        if not shaped:
+            raise error
+        return Experience.concatenate(shaped)
 
     def _complete(self, x: Experience) -> Experience:
         """The experience with the fields the recipe reads and only a policy can say."""
@@ -235,7 +268,7 @@ class Trainer:
             yield None
             return
         shuffled = torch.randperm(x.trajectories, generator=generator(self.settings.seed, "shuffle", self._step, epoch))
-        yield from torch.tensor_split(shuffled, count)
+        yield from torch.tensor_split(shuffled.to(x.device), count)
 
     def _update(self, batch: Batch, x: Experience) -> None:
         """One optimizer step; when loss or gradient is not finite it is not taken, but counted."""
@@ -350,7 +383,7 @@ class Trainer:
         with self._writing(f"checkpoint {name}"):
             self.run_directory.save(name, Checkpoint(state, tensors), self.settings.keep_checkpoints)
 
-    @contextmanager
+    @contextlib.contextmanager
     def _writing(self, what: str) -> Iterator[None]:
         """A full disk breaks the run and says which checkpoint is there to go on from."""
         try:
@@ -394,7 +427,7 @@ class Trainer:
         self._last_metrics = state["last_metrics"]
         if state["batch"] is not None:
             saved = state["batch"]
-            x = unpack(checkpoint.tensors["batch"], saved["experience"])
+            x = unpack(checkpoint.tensors["batch"], saved["experience"]).to(self.policy.device)
             self._batch = Batch(x, saved["report"], saved["update"], saved["not_finite"], saved["totals"])
 
 

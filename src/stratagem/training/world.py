@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+import torch
 from torch import Tensor
 
 from stratagem.experience import Experience, PolicyOutput
@@ -29,6 +30,11 @@ class Policy(Protocol):
         self, x: Experience, temperature: float = 1.0, entropy: bool = False, value: bool = False
     ) -> PolicyOutput:
         """Log-probabilities (and entropy, value) of every action in ``x``, with gradients, in row order."""
+        ...
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes; batches are brought there."""
         ...
 
     def policy_parameters(self) -> Iterable[Tensor]:
@@ -114,8 +120,8 @@ class World(Protocol):
         """Roll out what the sampler asks for, with the weights last served. Sets ``behavior_logp``."""
         ...
 
-    def evaluate(self, episodes: int, mode: Literal["sampled", "greedy"]) -> Evaluation:
-        """Play held-out episodes, the same ones each time, without disturbing training."""
+    def evaluate(self, episodes: int, mode: Literal["sampled", "greedy"], first: int = 0) -> Evaluation:
+        """Play held-out episodes, the same ones each time, from number ``first`` on, without disturbing training."""
         ...
 
     def state_dict(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
