@@ -112,7 +112,7 @@ def save_tiny_model(path: Path) -> None:
 
 
 def prompts(count: int) -> list[str]:
-    """Sums in words, 14 to 31 tokens long."""
+    """Sums in words, 15 to 33 tokens long."""
     task = _sums()
     return [task.environment("train", index).reset().text for index in range(count)]
 

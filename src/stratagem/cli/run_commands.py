@@ -122,6 +122,7 @@ def pretrain(
     seed: Seed = 0,
     habit: Annotated[float, typer.Option(min=0, max=1, help="Share of demonstrations with a bad habit.")] = 0.55,
     tasks: Annotated[list[str] | None, typer.Option("--task", help="What to demonstrate; may be repeated.")] = None,
+    others: Annotated[list[str] | None, typer.Option("--other", help="What else to score it on.")] = None,
     episodes: Annotated[int, typer.Option(min=1, help="Held-out episodes to score each task on.")] = 200,
 ) -> None:
     """Make the tiny base model: train it on generated demonstrations, score it, and write its model card."""
@@ -134,6 +135,7 @@ def pretrain(
             steps=steps,
             seed=seed,
             habit=habit,
+            others=list(warm_start.OTHERS) if tasks is None and others is None else others or [],
             episodes=episodes,
             progress=progress,
         )

@@ -22,6 +22,9 @@ from stratagem.training.world import Evaluation
 TASKS = ("key_door", "textworld")
 """What the model that ships was shown."""
 
+OTHERS = ("sokoban", "calculator", "rg:chain_sum")
+"""What else its card gives a score for."""
+
 SHAPE = TinyShape()
 """Its shape."""
 
@@ -33,6 +36,7 @@ def make(
     steps: int,
     seed: int,
     habit: float,
+    others: Sequence[str] = (),
     episodes: int = 200,
     batch: int = 32,
     learning_rate: float = 3e-3,
@@ -42,7 +46,7 @@ def make(
     """Train the tiny model on ``steps`` batches of demonstrations and write it, with its card, to ``out``.
 
     habit: share of demonstrations in which the demonstrator gives in to its bad habit.  batch: demonstrations in each.
-    learning_rate: at the first batch, falling linearly to a tenth.
+    learning_rate: at the first batch, falling linearly to a tenth.  others: tasks it is scored on and was not shown.
     Returns the sampled and the greedy evaluation of every task. Deterministic in ``seed`` on one machine. A model that
     is at ``out`` already is replaced; raises :class:`InputError` when something else is there.
     """
@@ -60,10 +64,10 @@ def make(
         settings = Settings(steps=steps, seed=seed, evaluation_episodes=0, checkpoint_every=steps)
         Trainer(recipe, world, RunDirectory.create(scratch), settings, progress=progress).run()
     world.close()
-    scores = {task.name: _score(task, policy, engine, seed, episodes) for task in made}
+    scores = {spec: _score(_text_task(spec), policy, engine, seed, episodes) for spec in (*tasks, *others)}
     out.parent.mkdir(parents=True, exist_ok=True)
     with whole_directory(out) as directory:
-        policy.save(directory, _card(scores, steps, seed, habit, batch))
+        policy.save(directory, _card(tasks, scores, steps, seed, habit, batch))
     return scores
 
 
@@ -82,14 +86,21 @@ def _score(task: Task, policy: LanguagePolicy, engine: HFEngine, seed: int, epis
     return scores
 
 
-def _card(scores: Mapping[str, Sequence[Evaluation]], steps: int, seed: int, habit: float, batch: int) -> str:
+def _card(
+    shown: Sequence[str],
+    scores: Mapping[str, Sequence[Evaluation]],
+    steps: int,
+    seed: int,
+    habit: float,
+    batch: int,
+) -> str:
     rows = "\n".join(
-        f"| `{task}` | "
+        f"| `{task}` | {'yes' if task in shown else 'no'} | "
         + " | ".join(f"{e.success:.2f} [{e.interval[0]:.2f}, {e.interval[1]:.2f}]" for e in score)
         + " |"
         for task, score in scores.items()
     )
-    tasks = " ".join(f"--task {task}" for task in scores)
+    tasks = " ".join(f"--task {task}" for task in shown)
     episodes = next(iter(scores.values()))[0].episodes
     return f"""---
 license: apache-2.0
@@ -109,8 +120,8 @@ ways, the right one and the wrong one, so that reinforcement learning has a real
 
 Success on {episodes} held-out episodes before any reinforcement learning, with 95 % intervals:
 
-| task | sampled | greedy |
-|---|---|---|
+| task | was shown | sampled | greedy |
+|---|---|---|---|
 {rows}
 
 It knows these tasks and no language. It is meant for trying techniques in minutes.
