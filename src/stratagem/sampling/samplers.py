@@ -17,9 +17,10 @@ from stratagem.parts import Sampler
 class Rollouts(Sampler):
     """Whole episodes by the current policy: ``prompts_per_step`` start states, ``group_size`` episodes from each.
 
-    temperature, top_p, top_k: of token sampling (top_k 0: no limit). ``behavior_logp`` is of the distribution
-    sampled from; the learner's log-probabilities are at the same temperature, without the cut of top_p and top_k, so with
-    these a recipe should have a correction.  refill_rounds: how often groups that were lost or rejected are replaced by fresh ones in one step.
+    temperature, top_p, top_k: of token sampling (top_k 0: no limit). ``behavior_logp`` is of the distribution sampled
+    from; the learner's log-probabilities are at the same temperature, without the cut of top_p and top_k, so with these
+    a recipe should have a correction.
+    refill_rounds: how often groups that were lost or rejected are replaced by fresh ones in one step.
     """
 
     temperature: Annotated[float, Gt(0)] = 1.0
