@@ -106,3 +106,8 @@ def test_a_folder_that_is_no_model_is_not_replaced(tmp_path):
 def test_a_task_for_control_has_nothing_to_demonstrate(tmp_path):
     with pytest.raises(InputError, match="has no demonstrations in text"):
         warm_start.make(tmp_path / "tiny", ["gym:CartPole-v1"], steps=1, seed=0, habit=0.5)
+
+
+def test_the_end_token_is_learned_as_an_input(make_policy):
+    policy = make_policy()
+    assert policy.model.get_input_embeddings().padding_idx is None

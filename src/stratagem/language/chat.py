@@ -28,13 +28,15 @@ class ChatFormat:
 
     Without a chat template the format is plain: each message and each observation on lines of their own.
 
-    ``end_token_ids``: tokens with which the model ends its turn; pass them as ``stop_token_ids``.
+    ``end_token_ids``: tokens with which the model may end its turn; pass them as ``stop_token_ids``.
+    ``end_tokens``: what a demonstration ends a turn with: the template's own end token, else the tokenizer's, if any.
 
     Raises :class:`InputError` when the template cannot render user, assistant, user.
     """
 
     append_only: bool
     end_token_ids: tuple[int, ...]
+    end_tokens: tuple[int, ...]
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         self._tokenizer: Any = tokenizer
@@ -44,6 +46,8 @@ class ChatFormat:
         )
         closing = self._encode(self._before)
         self._closing = closing[0] if closing and closing[0] in set(self._tokenizer.all_special_ids) else None
+        end = self._tokenizer.eos_token_id if self._closing is None else self._closing
+        self.end_tokens = () if end is None else (int(end),)
         ends = {self._closing, self._tokenizer.eos_token_id} - {None}
         self.end_token_ids = tuple(sorted(int(end) for end in ends))
 

@@ -86,7 +86,8 @@ def new_policy(tokenizer: PreTrainedTokenizerFast, shape: TinyShape, seed: int, 
         tie_word_embeddings=True,
         bos_token_id=None,
         eos_token_id=end,
-        pad_token_id=end,
+        # No padding token: an embedding gives its padding row no gradient, and every turn ends with this one.
+        pad_token_id=None,
     )
     return LanguagePolicy(Qwen3ForCausalLM(config), tokenizer, **options)
 

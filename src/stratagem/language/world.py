@@ -215,7 +215,7 @@ def demonstrate(
         observation = reset(environment)
         read = opening(owned, observation, chat)
         for text in task.solution(split, index) if actions is None else actions:
-            episode.turns.append(Turn(observation, read, [*encode(text), *chat.end_token_ids[:1]], None, text))
+            episode.turns.append(Turn(observation, read, [*encode(text), *chat.end_tokens], None, text))
             step = environment.step(text)
             episode.failure = step_fault(step, owned.reward_names)
             if episode.failure is not None:
