@@ -89,3 +89,7 @@ def test_an_unusable_template_is_refused_in_one_line(make_tokenizer_with: MakeTo
 def test_an_empty_opening_is_refused(tokenizer: PreTrainedTokenizerFast) -> None:
     with pytest.raises(InputError, match="at least one message"):
         ChatFormat(tokenizer).opening([])
+
+
+def test_a_demonstration_ends_a_turn_as_the_template_does(tokenizer: PreTrainedTokenizerFast) -> None:
+    assert ChatFormat(tokenizer).end_tokens == (tokenizer.convert_tokens_to_ids("<|im_end|>"),)

@@ -89,9 +89,9 @@ def test_a_warm_start_lowers_the_loss_and_writes_a_model_with_its_card(tmp_path)
         progress=lambda step, metrics: losses.append(metrics["loss"]),
     )
     assert len(losses) == 12 and losses[-1] < 0.7 * losses[0]
-    assert [evaluation.mode for evaluation in scores["key_door"]] == ["sampled", "greedy"]
+    assert [evaluation.mode for evaluation in scores["key_door:size=4"]] == ["sampled", "greedy"]
     card = (tmp_path / "tiny" / "README.md").read_text()
-    assert "stratagem pretrain --task key_door --steps 12 --seed 0 --habit 0.5" in card
+    assert "stratagem pretrain --task key_door:size=4 --steps 12 --seed 0 --habit 0.5" in card
     LanguagePolicy.from_path(tmp_path / "tiny")
     assert [path.name for path in tmp_path.iterdir()] == ["tiny"]
 
