@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from stratagem.control.episodes import Act, Ending, Lane, Recording, Start, play
+from stratagem.control.episodes import Act, Lane, Recording, Start, play
 from stratagem.control.inputs import ControlInputs
 from stratagem.control.policy import ControlPolicy
 from stratagem.control.task import GymTask
@@ -325,8 +325,8 @@ def _rows(recording: Recording) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.
 
 
 def _samples(recording: Recording) -> list[dict[str, Any]]:
-    """A few episodes as plain data, failed ones first."""
-    endings: list[Ending] = [*recording.ended("failed"), *recording.ended("terminal", "limit", "cut")]
+    """A few episodes as plain data: failed ones first, then by number, since the first to end are the worst."""
+    endings = sorted(recording.endings.values(), key=lambda ending: (ending.how != "failed", ending.start.episode))
     return [
         {
             "episode": ending.start.episode,
