@@ -1,7 +1,10 @@
 from collections.abc import Callable
+from itertools import pairwise
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import GPT2Config, GPT2LMHeadModel, MambaConfig, MambaForCausalLM, PreTrainedModel
 
@@ -11,6 +14,12 @@ from stratagem.language.attention import PackedSequences, enable_packing, run_tr
 
 MakeModel = Callable[..., PreTrainedModel]
 ARCHITECTURES = ["qwen3", "tied", "llama", "qwen2", "mistral"]
+OPENINGS = {
+    "a group": ([5, 6, 7, 8, 9, 1, 2], [5, 6, 7, 8, 3, 4], [5, 6, 7, 8, 3, 9, 9]),
+    "two groups": ([5, 6, 1], [5, 6, 2], [5, 7, 1], [5, 7, 1, 8]),
+    "openings of one another": ([5, 6, 7, 8], [5, 6], [5, 6, 7], [5, 6, 7]),
+    "uneven": (list(range(1, 40)), [1, 2, 9], [1], list(range(1, 38))),
+}
 LENGTHS = {"similar": [9, 12, 10], "equal": [8, 8], "uneven": [40, 3, 5, 38, 1, 2], "single": [7]}
 
 
@@ -41,6 +50,53 @@ def test_packed_equals_each_sequence_alone(make_model: MakeModel, kind: str, len
     assert len(packed[1]) == len(alone[1])
     for ours, theirs in zip(packed[1], alone[1], strict=True):
         torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ARCHITECTURES)
+@pytest.mark.parametrize("rows", OPENINGS.values(), ids=OPENINGS.keys())
+def test_shared_openings_equal_each_sequence_alone(
+    make_model: MakeModel, kind: str, rows: tuple[list[int], ...]
+) -> None:
+    model, token_ids = make_model(kind), torch.tensor([token for row in rows for token in row])
+    alone = logits_and_gradients(
+        model, lambda: torch.cat([model(torch.tensor([row]), use_cache=False).logits[0] for row in rows])
+    )
+    enable_packing(model)
+    layout = PackedSequences([len(row) for row in rows], "cpu", token_ids)
+    assert len(layout.computed) < len(token_ids)
+
+    def shared() -> torch.Tensor:
+        hidden = run_trunk(model, token_ids[layout.computed], layout.positions, layout)
+        return model.get_output_embeddings()(hidden[layout.source])
+
+    together = logits_and_gradients(model, shared)
+    torch.testing.assert_close(together[0], alone[0], atol=1e-5, rtol=1e-5)
+    for ours, theirs in zip(together[1], alone[1], strict=True):
+        torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-4)
+
+
+def test_each_opening_is_computed_in_the_first_sequence_that_has_it() -> None:
+    rows = [[5, 6, 7, 8], [5, 6, 9], [5, 6, 9, 4], [1, 6, 9]]
+    layout = PackedSequences([4, 3, 4, 3], "cpu", torch.tensor([token for row in rows for token in row]))
+    assert layout.computed.tolist() == [0, 1, 2, 3, 6, 10, 11, 12, 13]
+    assert layout.positions.tolist() == [0, 1, 2, 3, 2, 3, 0, 1, 2]
+    assert layout.source.tolist() == [0, 1, 2, 3, 0, 1, 4, 0, 1, 4, 5, 6, 7, 8]
+
+
+def test_only_neighbours_share() -> None:
+    layout = PackedSequences([3, 2, 3], "cpu", torch.tensor([5, 6, 7, 5, 6, 5, 6, 7]))
+    assert layout.computed.tolist() == [0, 1, 2, 7]
+    assert layout.source.tolist() == [0, 1, 2, 0, 1, 0, 1, 3]
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.lists(st.integers(0, 1), min_size=1, max_size=6), min_size=1, max_size=9))
+def test_a_token_takes_its_state_from_one_that_saw_the_same(rows: list[list[int]]) -> None:
+    seen = [row[: end + 1] for row in rows for end in range(len(row))]
+    layout = PackedSequences([len(row) for row in rows], "cpu", torch.tensor([row[-1] for row in seen]))
+    assert [seen[token] for token in layout.computed[layout.source].tolist()] == seen
+    in_common = [sum(a[:end] == b[:end] for end in range(1, min(len(a), len(b)) + 1)) for a, b in pairwise(rows)]
+    assert len(layout.computed) == len(seen) - sum(in_common)
 
 
 @pytest.mark.parametrize("window", [None, 4])

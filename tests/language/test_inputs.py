@@ -42,6 +42,18 @@ def test_a_trajectory_without_actions_stays_in_place() -> None:
     assert inputs.select(torch.tensor([1, 2])).action_positions.tolist() == [2]
 
 
+def test_actions_are_predicted_from_what_comes_before_the_last_one() -> None:
+    read = three_conversations().before_actions()
+    assert read.token_ids.tolist() == [10, 11, 20, 21, 30]
+    assert read.lengths.tolist() == [2, 2, 1]
+    assert read.predecessors.tolist() == [0, 1, 3, 4]
+
+
+def test_a_trajectory_without_actions_need_not_be_read() -> None:
+    read = TokenInputs(torch.tensor([1, 2, 3, 4, 5]), torch.tensor([2, 1, 2]), torch.tensor([1, 4])).before_actions()
+    assert (read.token_ids.tolist(), read.lengths.tolist(), read.predecessors.tolist()) == ([1, 4], [1, 1], [0, 1])
+
+
 @settings(max_examples=30, deadline=None)
 @given(st.permutations([0, 1, 2]), st.integers(0, 3))
 def test_concatenating_selections_is_selecting_both(order: list[int], cut: int) -> None:

@@ -24,6 +24,41 @@ def batch() -> Experience:
     return Experience.from_lengths([2, 2, 4], [2, 1], [2], inputs=inputs)
 
 
+def groups() -> Experience:
+    """Two groups of three trajectories that begin alike, as turns of (what is read, the actions).
+
+    In the first group all share the first turn with its actions, and one trajectory is the opening of another. The
+    prompt of the second group begins like that of the first; two of its trajectories are the same.
+    """
+    trajectories = [
+        [([1, 2, 3, 4], [5, 6]), ([7, 8], [9, 10])],
+        [([1, 2, 3, 4], [5, 6]), ([7, 8], [9, 10, 11, 12]), ([13], [])],
+        [([1, 2, 3, 4], [5, 6]), ([8], [9])],
+        [([1, 2, 7], [7, 7, 7])],
+        [([1, 2, 7], [8, 8, 8, 8, 8])],
+        [([1, 2, 7], [8, 8, 8, 8, 8])],
+    ]
+    turns = [turn for trajectory in trajectories for turn in trajectory]
+    acted = [flag for read, actions in turns for flag in [False] * len(read) + [True] * len(actions)]
+    inputs = TokenInputs(
+        token_ids=torch.tensor([token for turn in turns for part in turn for token in part]),
+        lengths=torch.tensor([sum(len(part) for turn in row for part in turn) for row in trajectories]),
+        action_positions=torch.tensor(acted).nonzero().squeeze(1),
+    )
+    counts = [len(actions) for _, actions in turns]
+    return Experience.from_lengths(counts, [len(row) for row in trajectories], [3, 3], inputs=inputs)
+
+
+def outputs_and_gradients(policy: LanguagePolicy, x: Experience, sizes: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Log-probs, entropies and values [tokens, 3] and all gradients, from pieces of so many trajectories."""
+    pieces = [x.microbatch(chosen) for chosen in torch.arange(x.trajectories).split(sizes)]
+    outputs = [policy(piece, temperature=0.8, entropy=True, value=True) for piece in pieces]
+    columns = torch.cat([torch.stack((out.logp, out.entropy, out.value), dim=1) for out in outputs])
+    (columns * torch.randn(columns.shape, generator=torch.Generator().manual_seed(4))).mean().backward()
+    trained = [parameter for parameter in policy.parameters() if parameter.requires_grad]
+    return columns.detach(), torch.cat([parameter.grad.flatten() for parameter in trained])
+
+
 def policy_of(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, **options: Any) -> LanguagePolicy:
     return LanguagePolicy(model, tokenizer, **({"dtype": "float32"} | options))
 
@@ -75,6 +110,31 @@ def test_selecting_trajectories_selects_their_outputs(
     torch.testing.assert_close(policy(x.select(torch.tensor([1]))).logp, whole[4:], atol=1e-6, rtol=1e-6)
     both_ways = policy(Experience.concatenate([x.select(torch.tensor([1])), x.select(torch.tensor([0]))])).logp
     torch.testing.assert_close(both_ways, torch.cat((whole[4:], whole[:4])), atol=1e-6, rtol=1e-6)
+
+
+@pytest.mark.parametrize("options", [{}, {"gradient_checkpointing": True}, {"lora": LoRA(rank=2)}], ids=str)
+@pytest.mark.parametrize("kind", ["qwen3", "llama"])
+@pytest.mark.parametrize("sizes", [[6], [2, 3, 1]], ids=str)
+def test_trajectories_that_share_their_opening_act_as_each_alone(
+    make_model: MakeModel, tokenizer: PreTrainedTokenizerFast, kind: str, options: dict[str, Any], sizes: list[int]
+) -> None:
+    results = []
+    for pieces in (sizes, [1] * 6):
+        policy = moved(policy_of(make_model(kind), tokenizer, value_head=True, **options).train())
+        results.append(outputs_and_gradients(policy, groups(), pieces))
+    torch.testing.assert_close(results[0][0], results[1][0], atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(results[0][1], results[1][1], atol=1e-5, rtol=1e-5)
+
+
+def test_a_shared_opening_runs_once_and_what_follows_the_last_action_never(
+    make_model: MakeModel, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    policy, ran = policy_of(make_model(), tokenizer), []
+    policy.model.get_input_embeddings().register_forward_pre_hook(lambda _, given: ran.extend(given[0].flatten()))
+    policy(groups())
+    # What each trajectory adds; the sixth repeats the fifth.
+    added = [[1, 2, 3, 4, 5, 6, 7, 8, 9], [10, 11], [8], [7, 7, 7], [8, 8, 8, 8], []]
+    assert [int(token) for token in ran] == [token for tokens in added for token in tokens]
 
 
 @pytest.mark.parametrize("value_gradient", [True, False])
