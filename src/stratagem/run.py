@@ -23,6 +23,7 @@ from stratagem.language.policy import LanguagePolicy
 from stratagem.language.pretrain import tiny_model_path
 from stratagem.language.world import LanguageWorld
 from stratagem.recipe import Recipe
+from stratagem.study.report import write_report
 from stratagem.tasks import registry
 from stratagem.tasks.task import AnyTask, Task
 from stratagem.training.loop import Interrupted, Settings, Trainer
@@ -293,6 +294,7 @@ def _finish(trainer: Trainer, run: RunDirectory, world: World) -> RunResult:
     finally:
         trainer.close()
         world.close()
+    write_report([run], run.path / "report.html", "Training run")
     return RunResult(run.path, metrics, run.rows("evaluations.jsonl"))
 
 

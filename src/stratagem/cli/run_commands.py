@@ -50,8 +50,6 @@ def train(
 ) -> None:
     """Train a policy with a recipe on a task, or continue a run."""
     from stratagem import run
-    from stratagem.study.report import write_report
-    from stratagem.training.run_directory import RunDirectory
 
     if resume is not None:
         _only(context, "resume", "steps")
@@ -81,11 +79,10 @@ def train(
                 wandb=wandb,
                 progress=progress,
             )
-    report = write_report([RunDirectory(result.directory)], result.directory / "report.html", "Training run")
     console = Console(highlight=False)
     if result.evaluations:
         console.print(before_and_after([("", result.evaluations)]))
-    console.print(f"run: {result.directory}   report: {report}", markup=False)
+    console.print(f"run: {result.directory}   report: {result.directory / 'report.html'}", markup=False)
 
 
 def evaluate(
