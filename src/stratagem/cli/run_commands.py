@@ -115,7 +115,7 @@ def evaluate(
 
 def pretrain(
     out: Annotated[Path, typer.Option(help="Folder for the model.")] = Path("tiny"),
-    steps: Annotated[int, typer.Option(min=1, help="Batches of demonstrations.")] = 500,
+    steps: Annotated[int, typer.Option(min=1, help="Batches of demonstrations.")] = 1000,
     seed: Seed = 0,
     habit: Annotated[float, typer.Option(min=0, max=1, help="Share of demonstrations with a bad habit.")] = 0.55,
     tasks: Annotated[list[str] | None, typer.Option("--task", help="What to demonstrate; may be repeated.")] = None,

@@ -90,38 +90,56 @@ class _Bucket:
 class PackedSequences:
     """Causal self-attention inside each of several complete sequences, packed one after the other.
 
-    Padding exists only here: queries, keys and values are laid out as [sequences, longest] in a few buckets of
-    similar length.
+    The model need not run over all *tokens* that are given. With ``token_ids``, the opening that a sequence shares
+    with the one before it is *computed* there only: what a causal model makes of a token does not depend on what
+    follows. In attention every sequence is whole again: queries, keys and values are gathered from the computed tokens
+    into *slots*, [sequences, longest] in a few buckets of similar length. Padding exists only there.
+
+    computed: which of the tokens the model runs over, ascending.  positions: where each of these is in its sequence.
+    source: from which of the computed tokens each token takes its hidden state.
     """
 
-    def __init__(self, lengths: Sequence[int], device: torch.device | str) -> None:
-        self._buckets, starts = _buckets(lengths)
+    def __init__(
+        self, lengths: Sequence[int], device: torch.device | str, token_ids: Int[Tensor, " tokens"] | None = None
+    ) -> None:
         sizes = torch.tensor(lengths, device=device)
-        packed_starts = sizes.cumsum(0) - sizes
         every = torch.arange(int(sum(lengths)), device=device)
-        self.positions: Int[Tensor, " positions"] = every - torch.repeat_interleave(packed_starts, sizes)
-        self._slots = torch.repeat_interleave(torch.tensor(starts, device=device), sizes) + self.positions
-        self._total = sum(bucket.sequences * bucket.longest for bucket in self._buckets)
-        # Equal lengths need no copying: the packed row already is the padded layout.
-        self._dense = len(self._buckets) <= 1 and self._total == len(every)
+        positions = every - torch.repeat_interleave(sizes.cumsum(0) - sizes, sizes)
+        alike = every if token_ids is None else _first_alike(token_ids, sizes, positions)
+        own = alike == every
+        self.computed: Int[Tensor, " computed"] = torch.nonzero(own).squeeze(1)
+        self.positions: Int[Tensor, " computed"] = positions[self.computed]
+        self.source: Int[Tensor, " tokens"] = (own.cumsum(0) - 1)[alike]
+        self._buckets, starts = _buckets(lengths)
+        total = sum(bucket.sequences * bucket.longest for bucket in self._buckets)
+        slots = torch.repeat_interleave(torch.tensor(starts, device=device), sizes) + positions
+        self._slot_of_computed = slots[self.computed]
+        # Padding repeats the first token: nothing sees it, and it gets no gradient.
+        self._source_of_slot = torch.zeros(total, dtype=torch.int64, device=device)
+        self._source_of_slot[slots] = self.source
+        # Equal lengths with nothing shared need no copying: the computed tokens already are the slots.
+        self._dense = len(self._buckets) <= 1 and total == len(self.computed)
         self._masks: dict[tuple[int, int | None], Tensor] = {}
 
     def attend(
         self, layer: int, query: Packed, key: Packed, value: Packed, scaling: float, window: int | None
     ) -> Packed:
         """Causal attention within each sequence (see :class:`Layout`)."""
-        if not self._dense:
-            query, key, value = (_pad(tensor, self._slots, self._total) for tensor in (query, key, value))
-        outputs = [
-            self._attend_bucket(_rows(query, b), _rows(key, b), _rows(value, b), scaling, window) for b in self._buckets
-        ]
-        output = outputs[0] if len(outputs) == 1 else torch.cat(outputs)
-        return output if self._dense else _unpad(output, self._slots)
-
-    def _attend_bucket(self, query: Tensor, key: Tensor, value: Tensor, scaling: float, window: int | None) -> Packed:
         # torch's fused CPU kernel is several times slower in bfloat16 than in float32.
         given, kind = query.dtype, torch.float32 if query.is_cpu else query.dtype
-        query, key, value = (tensor.transpose(1, 2).to(kind) for tensor in (query, key, value))
+        query, key, value = (self._to_slots(tensor).to(kind) for tensor in (query, key, value))
+        outputs = [
+            self._attend_bucket(_cut(query, b), _cut(key, b), _cut(value, b), scaling, window) for b in self._buckets
+        ]
+        output = outputs[0] if len(outputs) == 1 else torch.cat(outputs)
+        return (output if self._dense else output.index_select(0, self._slot_of_computed)).to(given)
+
+    def _to_slots(self, computed: Packed) -> Float[Tensor, "slots heads dim"]:
+        # In float32 because, on the way back, the gradients of a shared token add up here.
+        return computed if self._dense else computed.float().index_select(0, self._source_of_slot)
+
+    def _attend_bucket(self, query: Tensor, key: Tensor, value: Tensor, scaling: float, window: int | None) -> Packed:
+        query, key, value = (tensor.transpose(1, 2) for tensor in (query, key, value))
         longest = query.shape[2]
         bounded = window is not None and window < longest
         with torch.autocast(query.device.type, enabled=False):
@@ -129,12 +147,12 @@ class PackedSequences:
                 query,
                 key,
                 value,
-                attn_mask=self._mask(longest, window, query.device).to(kind) if bounded else None,
+                attn_mask=self._mask(longest, window, query.device).to(query.dtype) if bounded else None,
                 is_causal=not bounded,
                 scale=scaling,
                 enable_gqa=True,
             )
-        return output.transpose(1, 2).flatten(0, 1).to(given)
+        return output.transpose(1, 2).flatten(0, 1)
 
     def _mask(self, longest: int, window: int | None, device: torch.device) -> Float[Tensor, "longest longest"]:
         if (longest, window) not in self._masks:
@@ -235,44 +253,25 @@ def _buckets(lengths: Sequence[int]) -> tuple[list[_Bucket], list[int]]:
     return buckets, starts
 
 
-def _rows(slots: Float[Tensor, "slots heads dim"], bucket: _Bucket) -> Float[Tensor, "sequences longest heads dim"]:
+def _first_alike(
+    token_ids: Int[Tensor, " tokens"], sizes: Int[Tensor, " sequences"], positions: Int[Tensor, " tokens"]
+) -> Int[Tensor, " tokens"]:
+    """For every token the first one that sees the same: itself, or one at its position in an earlier sequence.
+
+    Only neighbours are compared, so between the two all sequences begin alike, up to and including this position.
+    """
+    every = torch.arange(len(token_ids), device=token_ids.device)
+    sequence = torch.repeat_interleave(torch.arange(len(sizes), device=sizes.device), sizes)
+    previous_size = torch.cat((sizes.new_zeros(1), sizes[:-1]))[sequence]
+    above = every - previous_size  # the same position in the previous sequence
+    differs = (positions >= previous_size) | (token_ids != token_ids[above])
+    common = sizes.scatter_reduce(0, sequence, torch.where(differs, positions, sizes[sequence]), "amin")
+    first = torch.where(positions < common[sequence], above, every)
+    for _ in range(len(sizes).bit_length()):  # each time, twice as many sequences back
+        first = first[first]
+    return first
+
+
+def _cut(slots: Float[Tensor, "slots heads dim"], bucket: _Bucket) -> Float[Tensor, "sequences longest heads dim"]:
     end = bucket.start + bucket.sequences * bucket.longest
     return slots[bucket.start : end].view(bucket.sequences, bucket.longest, *slots.shape[1:])
-
-
-def _pad(packed: Packed, slots: Int[Tensor, " positions"], total: int) -> Float[Tensor, "slots heads dim"]:
-    padded: Tensor = _Pad.apply(packed, slots, total)  # type: ignore[no-untyped-call]
-    return padded
-
-
-def _unpad(padded: Float[Tensor, "slots heads dim"], slots: Int[Tensor, " positions"]) -> Packed:
-    packed: Tensor = _Unpad.apply(padded, slots)  # type: ignore[no-untyped-call]
-    return packed
-
-
-# No two tokens share a slot, so each of these is the other's gradient; autograd, which cannot know that, would
-# accumulate instead, several times slower.
-class _Pad(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, packed: Tensor, slots: Tensor, total: int) -> Tensor:
-        ctx.save_for_backward(slots)
-        return packed.new_zeros((total, *packed.shape[1:])).index_copy_(0, slots, packed)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
-        (slots,) = ctx.saved_tensors
-        return gradients[0].index_select(0, slots), None, None
-
-
-class _Unpad(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, padded: Tensor, slots: Tensor) -> Tensor:
-        ctx.save_for_backward(slots)
-        ctx.total = padded.shape[0]
-        return padded.index_select(0, slots)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        (slots,) = ctx.saved_tensors
-        gradient = gradients[0]
-        return gradient.new_zeros((ctx.total, *gradient.shape[1:])).index_copy_(0, slots, gradient), None

@@ -4,13 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import NamedTuple, Self
 
 import torch
 from jaxtyping import Int
 from torch import Tensor
 
 from stratagem.partition import rows_of
+
+
+class Contexts(NamedTuple):
+    """Of every trajectory that has actions what comes before its last one, packed one after the other.
+
+    token_ids: the tokens.  lengths: how many of each such trajectory, at least 1.
+    predecessors: where in ``token_ids`` the token just before each action stands.
+    """
+
+    token_ids: Int[Tensor, " tokens"]
+    lengths: Int[Tensor, " trajectories"]
+    predecessors: Int[Tensor, " actions"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,8 +68,15 @@ class TokenInputs:
     @property
     def actions_per_trajectory(self) -> Int[Tensor, " trajectories"]:
         """How many action tokens each trajectory has."""
-        owner = torch.searchsorted(self.lengths.cumsum(0), self.action_positions, right=True)
-        return torch.bincount(owner, minlength=len(self.lengths))
+        return torch.bincount(self._trajectory_of_action, minlength=len(self.lengths))
+
+    def before_actions(self) -> Contexts:
+        """The tokens that actions are predicted from; a last action and what follows it are not among them."""
+        places = self.position_ids
+        lengths = torch.zeros_like(self.lengths)
+        lengths.scatter_reduce_(0, self._trajectory_of_action, places[self.action_positions], "amax")
+        kept = places < torch.repeat_interleave(lengths, self.lengths)
+        return Contexts(self.token_ids[kept], lengths[lengths > 0], (kept.cumsum(0) - 1)[self.action_positions - 1])
 
     def select(self, trajectories: Int[Tensor, " kept"]) -> Self:
         """The inputs of these trajectories, in this order."""
@@ -90,3 +109,7 @@ class TokenInputs:
     @property
     def _starts(self) -> Int[Tensor, " trajectories"]:
         return self.lengths.cumsum(0) - self.lengths
+
+    @property
+    def _trajectory_of_action(self) -> Int[Tensor, " tokens"]:
+        return torch.searchsorted(self.lengths.cumsum(0), self.action_positions, right=True)

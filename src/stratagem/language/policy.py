@@ -208,9 +208,10 @@ class LanguagePolicy(nn.Module):
         return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=enabled)
 
     def _hidden_before_actions(self, inputs: TokenInputs) -> Float[Tensor, "tokens hidden"]:
-        layout = PackedSequences(inputs.lengths.tolist(), self.device)
-        hidden = run_trunk(self.model, inputs.token_ids, layout.positions, layout)
-        return hidden[inputs.action_positions - 1]
+        read = inputs.before_actions()
+        layout = PackedSequences(read.lengths.tolist(), self.device, read.token_ids)
+        hidden = run_trunk(self.model, read.token_ids[layout.computed], layout.positions, layout)
+        return hidden.index_select(0, layout.source[read.predecessors])
 
     def _values(self, hidden: Float[Tensor, "tokens hidden"]) -> Float[Tensor, " tokens"]:
         assert self.value_head is not None

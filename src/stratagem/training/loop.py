@@ -268,7 +268,9 @@ class Trainer:
             yield None
             return
         shuffled = torch.randperm(x.trajectories, generator=generator(self.settings.seed, "shuffle", self._step, epoch))
-        yield from torch.tensor_split(shuffled.to(x.device), count)
+        for chosen in torch.tensor_split(shuffled, count):
+            # In their old order the trajectories of a group stay neighbours, and neighbours share their prompt.
+            yield chosen.sort().values.to(x.device)
 
     def _update(self, batch: Batch, x: Experience) -> None:
         """One optimizer step; when loss or gradient is not finite it is not taken, but counted."""
