@@ -116,6 +116,8 @@ def train(
     name = recipe.name if isinstance(recipe, Recipe) else str(recipe)
     given = recipe if isinstance(recipe, Recipe) else _find_recipe(name)
     made, spec = (registry.make(task), task) if isinstance(task, str) else (task, task.name)
+    if model is None and made.family == "text":
+        model = TINY
     request = Request(name, spec, model, engine, precision, lora, concurrency, timeout, device)
     world = build_world(request, made, seed)
     adapted = world.adapt(given) if not isinstance(recipe, Recipe) and not _is_file(name) else given
@@ -219,7 +221,7 @@ def build_world(request: Request, task: AnyTask, seed: int) -> World:
 def _language(request: Request, task: Task, seed: int) -> World:
     if request.engine != "hf":
         raise unknown("engine", request.engine, ("hf",))
-    path = tiny_model_path() if request.model in (None, TINY) else request.model
+    path = tiny_model_path() if request.model == TINY else request.model
     lora = None if request.lora is None else {"rank": request.lora, "alpha": 2.0 * request.lora}
     torch.manual_seed(seed)
     # The critic is one row of zeros: it costs nothing, and any recipe may ask for values.

@@ -51,7 +51,7 @@ def demo(
                 out=out / task,
                 steps=steps,
                 seed=seed,
-                evaluate_every=10,
+                evaluate_every=5,
                 evaluation_episodes=200,
                 progress=progress,
             )
