@@ -218,8 +218,6 @@ def _built(annotation: Any, plain: Any, where: str) -> Any:
         if not isinstance(plain, list | tuple):
             raise InputError(f"{where} = {plain!r}: must be a list of parts")
         return tuple(_built(expected, item, f"{where}.{index}") for index, item in enumerate(plain))
-    if expected is Recipe:
-        return _constructed(Recipe, plain, where)
     if isinstance(plain, str):
         plain = {"part": plain}
     if not isinstance(plain, dict) or not isinstance(plain.get("part"), str):

@@ -13,7 +13,7 @@ def test_doctor_says_what_is_here_and_how_to_get_the_rest(stratagem):
     found = json.loads(said.out)
     assert said.code == 0
     assert found["python"] == platform.python_version() and found["torch"] == torch.__version__
-    assert {"processor", "memory", "accelerator", "bfloat16", "base model", "sandbox"} <= set(found)
+    assert {"processor", "memory", "accelerator", "bfloat16", "base model"} <= set(found)
     for name, value in found.items():
         if name.startswith("extra "):
             assert value == "installed" or value == f"pip install 'stratagem[{name.removeprefix('extra ')}]'"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import platform
-import shutil
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from typing import Annotated
@@ -61,9 +60,6 @@ def _findings() -> dict[str, str]:
         "accelerator": torch.cuda.get_device_name() if device == "cuda" else "none: training runs on the processor",
         "bfloat16": "native: used by --precision auto" if native_bfloat16(device) else "not native: float32 is used",
         "base model": tiny,
-        "sandbox": "bubblewrap"
-        if shutil.which("bwrap")
-        else "none: install bubblewrap to isolate code that policies write",
     }
     for extra, modules in EXTRAS.items():
         missing = [module for module in modules if find_spec(module) is None]
