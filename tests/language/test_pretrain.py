@@ -111,3 +111,12 @@ def test_a_task_for_control_has_nothing_to_demonstrate(tmp_path):
 def test_the_end_token_is_learned_as_an_input(make_policy):
     policy = make_policy()
     assert policy.model.get_input_embeddings().padding_idx is None
+
+
+def test_the_same_seed_makes_the_same_model_to_the_bit(tmp_path):
+    for name in ("one", "two"):
+        warm_start.make(
+            tmp_path / name, ["key_door:size=4"], steps=3, seed=5, habit=0.5, episodes=2, batch=4, shape=SHAPE
+        )
+    one, two = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("one", "two"))
+    assert one == two
