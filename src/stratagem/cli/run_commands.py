@@ -81,7 +81,7 @@ def train(
             )
     console = Console(highlight=False)
     if result.evaluations:
-        console.print(before_and_after([("", result.evaluations)]))
+        console.print(before_and_after([(result.directory.name, result.evaluations)]))
     console.print(f"run: {result.directory}   report: {result.directory / 'report.html'}", markup=False)
 
 
@@ -180,7 +180,7 @@ def _number(value: object) -> object:
 
 def before_and_after(runs: list[tuple[str, list[dict[str, Any]]]]) -> Table:
     """Held-out results before and after training, sampled and greedy, with 95 % intervals."""
-    table = Table("task", "mode", "before", "after", box=None, pad_edge=False)
+    table = Table("run", "mode", "before", "after", box=None, pad_edge=False)
     for name, evaluations in runs:
         for mode in ("sampled", "greedy"):
             rows = [row for row in evaluations if row["mode"] == mode]
