@@ -71,3 +71,10 @@ def test_no_module_is_imported_because_a_checkpoint_says_so(tmp_path, monkeypatc
     tensors, plain = pack(batch())
     with pytest.raises(KeyError):
         unpack(tensors, {**plain, "inputs": ["malice", "Inputs"]})
+
+
+@pytest.mark.parametrize("named", [["os", "system"], ["stratagem.errors", "InputError"], ["stratagem.partition", "no"]])
+def test_nothing_but_inputs_is_built_because_a_checkpoint_says_so(named):
+    tensors, plain = pack(batch())
+    with pytest.raises(ValueError, match="is no class of inputs"):
+        unpack(tensors, {**plain, "inputs": named})

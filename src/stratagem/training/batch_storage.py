@@ -40,7 +40,11 @@ def pack(x: Experience) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def unpack(tensors: Mapping[str, Tensor], plain: Mapping[str, Any]) -> Experience:
-    """The batch that :func:`pack` took apart. Its inputs' module is never imported by name: the world has done so."""
+    """The batch that :func:`pack` took apart.
+
+    Its inputs' module is never imported by name (the world has done so), and nothing but a dataclass of inputs is built
+    from what a file says. Raises ``ValueError`` for anything else.
+    """
     partitions: dict[str, Any] = {
         name: Partition(tensors[f"partition.{name}"], plain["counts"][name]) for name in PARTITIONS
     }
@@ -48,7 +52,10 @@ def unpack(tensors: Mapping[str, Tensor], plain: Mapping[str, Any]) -> Experienc
     inputs = None
     if plain["inputs"] is not None:
         module, name = plain["inputs"]
-        inputs = getattr(sys.modules[module], name)(**_prefixed(tensors, "inputs."))
+        found = getattr(sys.modules[module], name, None)
+        if not (isinstance(found, type) and dataclasses.is_dataclass(found) and hasattr(found, "concatenate")):
+            raise ValueError(f"{module}.{name} is no class of inputs")
+        inputs = found(**_prefixed(tensors, "inputs."))
     return Experience(
         **partitions,
         **fields,  # type: ignore[arg-type]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import math
 import time
 import warnings
@@ -21,7 +22,7 @@ from stratagem.seeding import generator, seed_torch
 from stratagem.training.batch_storage import pack, unpack
 from stratagem.training.run_directory import Checkpoint, RunDirectory, whole_directory
 from stratagem.training.sinks import Sink
-from stratagem.training.world import Collected, Evaluation, World
+from stratagem.training.world import Collected, World
 
 
 @dataclass(frozen=True)
@@ -324,7 +325,7 @@ class Trainer:
         metrics: dict[str, float] = {}
         for mode in ("sampled", "greedy"):
             evaluation = self.world.evaluate(self.settings.evaluation_episodes, mode)
-            self.run_directory.append("evaluations.jsonl", {"step": step, **_evaluation_row(evaluation)})
+            self.run_directory.append("evaluations.jsonl", {"step": step, **dataclasses.asdict(evaluation)})
             for name in ("success", "mean_return", "mean_length"):
                 value = getattr(evaluation, name)
                 if value is not None:
@@ -464,20 +465,6 @@ def _said(value: Tensor | None, name: str) -> Tensor:
     if value is None:
         raise ValueError(f"the recipe reads {name}, which this policy does not say")
     return value
-
-
-def _evaluation_row(evaluation: Evaluation) -> dict[str, Any]:
-    return {
-        "mode": evaluation.mode,
-        "episodes": evaluation.episodes,
-        "success": evaluation.success,
-        "interval": list(evaluation.interval),
-        "mean_return": evaluation.mean_return,
-        "std_return": evaluation.std_return,
-        "mean_length": evaluation.mean_length,
-        "failed": evaluation.failed,
-        "samples": evaluation.samples,
-    }
 
 
 def _split_optimizer(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], list[dict[str, Any]]]:
