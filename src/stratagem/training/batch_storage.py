@@ -49,10 +49,10 @@ def unpack(tensors: Mapping[str, Tensor], plain: Mapping[str, Any]) -> Experienc
         name: Partition(tensors[f"partition.{name}"], plain["counts"][name]) for name in PARTITIONS
     }
     fields = _prefixed(tensors, "field.")
-    inputs = None
+    inputs: Any = None
     if plain["inputs"] is not None:
         module, name = plain["inputs"]
-        found = getattr(sys.modules[module], name, None)
+        found: Any = getattr(sys.modules[module], name, None)
         if not (isinstance(found, type) and dataclasses.is_dataclass(found) and hasattr(found, "concatenate")):
             raise ValueError(f"{module}.{name} is no class of inputs")
         inputs = found(**_prefixed(tensors, "inputs."))
