@@ -23,6 +23,7 @@ from stratagem.errors import BrokenRunError, InputError
 from stratagem.language.policy import LanguagePolicy
 from stratagem.training.run_directory import RunDirectory
 
+MEASURED = ("timing/", "memory/")
 QUICK: dict[str, Any] = {"precision": "float32", "evaluation_episodes": 2}
 GROUPS = {"sampler.prompts_per_step": 2, "sampler.group_size": 3}
 CARTPOLE = {"sampler.prompts_per_step": 2, "sampler.turns": 24, "optimization.epochs": 2, "optimization.minibatches": 2}
@@ -52,9 +53,9 @@ def train(tmp_path: Path, model_folder: Path, letters: str) -> Callable[..., run
 
 
 def rows(directory: Path, name: str = "metrics.jsonl") -> list[dict[str, Any]]:
-    """Logged rows without what a clock said."""
+    """Logged rows without what a clock or the memory of the process said."""
     logged = RunDirectory(directory).rows(name)
-    return [{key: value for key, value in row.items() if not key.startswith("timing/")} for row in logged]
+    return [{key: value for key, value in row.items() if not key.startswith(MEASURED)} for row in logged]
 
 
 # ---- a run ----------------------------------------------------------------------------------------------------------

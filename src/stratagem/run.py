@@ -44,6 +44,9 @@ UNSEEN = 100_000
 DEFAULT_STEPS = {"text": 40, "control": 60}
 """Batches a run learns from when nobody says how many, by family of task."""
 
+ANY_STEPS = 10**9
+"""Batches of a run that only its budget of tokens ends."""
+
 
 @dataclass(frozen=True)
 class Request:
@@ -95,8 +98,10 @@ def train(
     values: Mapping[str, Any] | None = None,
     out: str | Path | None = None,
     steps: int | None = None,
+    budget: int | None = None,
     seed: int = 0,
     evaluate_every: int = 0,
+    evaluate_tokens: int | None = None,
     evaluation_episodes: int = 100,
     checkpoint_every: int = 10,
     concurrency: int = 256,
@@ -122,10 +127,14 @@ def train(
     world = build_world(request, made, seed)
     adapted = world.adapt(given) if not isinstance(recipe, Recipe) and not _is_file(name) else given
     final = adapted.with_values(values or {})
+    if steps is None:
+        steps = DEFAULT_STEPS[made.family] if budget is None else ANY_STEPS
     settings = Settings(
-        steps=DEFAULT_STEPS[made.family] if steps is None else steps,
+        steps=steps,
         seed=seed,
+        budget=budget,
         evaluate_every=evaluate_every,
+        evaluate_tokens=evaluate_tokens,
         evaluation_episodes=evaluation_episodes,
         checkpoint_every=checkpoint_every,
     )

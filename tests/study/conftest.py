@@ -61,7 +61,7 @@ def learned(make_run: MakeRun) -> RunDirectory:
     """A run of two steps that took success from 45 to 97 of 100 sampled, and nowhere greedily."""
     metrics = [
         {"step": step, "success": 0.5 * step, "reward": 0.5 * step, "entropy": 1.0 / step, "grad_norm": 0.3,
-         "clip_fraction": 0.1, "episodes": 4.0, "episodes/failed": 1.0, "completions/mean_length": 10.0,
+         "clip_fraction": 0.1, "tokens/sampled": 30.0, "completions/mean_length": 10.0,
          "timing/rollout": 60.0, "timing/learn": 30.0, "timing/tokens_per_second": 5000.0}
         for step in (1, 2)
     ]  # fmt: skip

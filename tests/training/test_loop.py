@@ -19,16 +19,17 @@ from stratagem.language.inputs import TokenInputs
 from stratagem.parts import Objective
 from stratagem.sampling import Rollouts
 from stratagem.schedules import LinearRamp
-from stratagem.training.loop import Interrupted, Settings, microbatches
+from stratagem.training.loop import Interrupted, Settings, Trainer, microbatches
 from stratagem.training.world import Collected
 
+MEASURED = ("timing/", "memory/")
 TWO_EPOCHS = {"optimization__epochs": 2, "optimization__minibatches": 2}
 
 
 def rows(trainer: Any, name: str = "metrics.jsonl") -> list[dict[str, Any]]:
-    """Logged rows without what a clock said."""
+    """Logged rows without what a clock or the memory of the process said."""
     logged = trainer.run_directory.rows(name)
-    return [{key: value for key, value in row.items() if not key.startswith("timing/")} for row in logged]
+    return [{key: value for key, value in row.items() if not key.startswith(MEASURED)} for row in logged]
 
 
 def assert_same_state(first: Any, second: Any) -> None:
@@ -228,7 +229,7 @@ def collected(world: Any, **changes: Any) -> Collected:
     world.serve(0)
     brought = type(world).collect(world, Rollouts(prompts_per_step=2, group_size=3), 0)
     assert brought.x is not None
-    return Collected(brought.x.replace(**changes), brought.metrics)
+    return Collected(brought.x.replace(**changes), brought.tokens, brought.metrics)
 
 
 def test_a_batch_without_learning_signal_costs_no_optimizer_step_and_says_so(make_trainer, make_world, small):
@@ -254,7 +255,7 @@ def test_a_batch_that_teaches_says_that_it_was_not_skipped(make_trainer, small):
 
 def test_a_lost_batch_is_skipped_and_the_run_goes_on(make_trainer, make_world, small):
     world = make_world()
-    batches = [Collected(None, {"episodes/failed": 12.0}), collected(world)]
+    batches = [Collected(None, 48, {"episodes/failed": 12.0}), collected(world)]
     trainer = make_trainer(small("grpo"), world=with_collect(world, *batches))
     with pytest.warns(UserWarning, match="step 1: no episode was of use"):
         trainer.run()
@@ -268,7 +269,7 @@ def test_a_group_left_with_one_trajectory_is_dropped_where_groups_are_compared(m
         world = make_world()
         whole = collected(world).x
         left = whole.select(torch.tensor([0, 3, 4, 5]))
-        trainer = make_trainer(small(name), name, with_collect(world, Collected(left)), steps=1)
+        trainer = make_trainer(small(name), name, with_collect(world, Collected(left, left.tokens)), steps=1)
         trainer.run()
         return rows(trainer)[0]["batch/dropped_trajectories"]
 
@@ -278,7 +279,7 @@ def test_a_group_left_with_one_trajectory_is_dropped_where_groups_are_compared(m
 
 def test_trajectories_without_a_token_cost_nothing(make_trainer, make_world, small):
     """A micro-batch without a token has a loss without a gradient."""
-    world = with_collect(make_world(), Collected(spoken([3, 0, 2])))
+    world = with_collect(make_world(), Collected(spoken([3, 0, 2]), 5))
     trainer = make_trainer(small("grpo", optimization__microbatch_tokens=1), world=world, steps=1)
     trainer.run()
     assert rows(trainer)[0]["optimizer_steps"] == 1
@@ -391,6 +392,51 @@ def test_settings_out_of_range_are_refused(name):
         Settings(**{name: 0})
     with pytest.raises(InputError, match="evaluate_every = -1: must be at least 0"):
         Settings(evaluate_every=-1)
+    with pytest.raises(InputError, match="budget = 0: must be at least 1 token, or None"):
+        Settings(budget=0)
+
+
+# ---- a budget of tokens ---------------------------------------------------------------------------------------------
+
+
+def test_a_budget_ends_the_run_with_the_batch_that_uses_it_up(make_trainer, small):
+    unbounded = make_trainer(small("grpo"), "unbounded", steps=4)
+    unbounded.run()
+    totals = [row["tokens/total"] for row in rows(unbounded)]
+    assert [b - a for a, b in pairwise([0, *totals])] == [row["tokens/sampled"] for row in rows(unbounded)]
+    for budget, steps in ((totals[1], 2), (totals[1] + 1, 3)):
+        bounded = make_trainer(small("grpo"), f"budget-{budget}", steps=100, budget=int(budget))
+        bounded.run()
+        assert rows(bounded) == rows(unbounded)[:steps]
+
+
+def test_evaluations_come_whenever_so_many_tokens_were_sampled(make_trainer, small):
+    trainer = make_trainer(small("grpo"), steps=6, evaluation_episodes=1, evaluate_tokens=250)
+    trainer.run()
+    totals = [row["tokens/total"] for row in rows(trainer)]
+    due = [n for n, (a, b) in enumerate(pairwise([0, *totals]), 1) if b // 250 > a // 250 or n == 6]
+    assert [row["step"] for row in rows(trainer, "evaluations.jsonl")][::2] == [0, *due]
+    assert 2 <= len(due) < 6, "the figures of this test should leave some batches without an evaluation"
+
+
+def test_a_run_stopped_within_its_budget_uses_up_the_rest_and_no_more(make_trainer, small, make_world):
+    whole = make_trainer(small("grpo"), "whole", steps=100, budget=500)
+    whole.run()
+    stopped = make_trainer(small("grpo"), "stopped", steps=100, budget=500)
+    StopAfter(stopped, 1)
+    with pytest.raises(Interrupted):
+        stopped.run()
+    resumed = Trainer(small("grpo"), make_world(), stopped.run_directory, stopped.settings)
+    resumed.resume(stopped.run_directory.load())
+    resumed.run()
+    assert rows(resumed) == rows(whole)
+
+
+def test_a_budget_too_small_for_the_first_batch_is_refused_with_what_that_takes(make_trainer, small):
+    whole = make_trainer(small("grpo"), "whole", steps=1)
+    needed = int(whole.run()["tokens/sampled"])
+    with pytest.raises(InputError, match=rf"budget = 5 tokens: too small for one step; .* samples about {needed}$"):
+        make_trainer(small("grpo"), "small", budget=5).run()
 
 
 def test_samples_bear_the_number_of_the_step_that_learned_from_them(make_trainer, small):

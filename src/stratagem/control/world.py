@@ -123,7 +123,7 @@ class ControlWorld:
 
         recording = play(self.task, self._running, next_start, self._act(1.0, step, 0), sampler.turns)
         x = self._experience(recording, 1.0)
-        return Collected(x, self._metrics([recording]), _samples(recording))
+        return Collected(x, _turns([recording]), self._metrics([recording]), _samples(recording))
 
     def _rollouts(self, sampler: Rollouts, step: int) -> Collected:
         recordings: list[Recording] = []
@@ -143,7 +143,8 @@ class ControlWorld:
             if bool(keep.any()):
                 pieces.append(x if bool(keep.all()) else x.select(x.group_of_trajectory.spread(keep)))
         x = Experience.concatenate(pieces) if pieces else None
-        return Collected(x, self._metrics(recordings) | {"groups/kept": float(groups)}, _samples(recordings[0]))
+        metrics = self._metrics(recordings) | {"groups/kept": float(groups)}
+        return Collected(x, _turns(recordings), metrics, _samples(recordings[0]))
 
     def _play_whole(self, starts: Sequence[Start], act: Act) -> Recording:
         self._resize(self._spare, max(len(self._spare), min(len(starts), EPISODES_AT_ONCE)))
@@ -217,7 +218,6 @@ class ControlWorld:
         metrics = {
             "episodes": float(len(ended)),
             "episodes/failed": float(sum(len(recording.ended("failed")) for recording in recordings)),
-            "rollout/turns": float(sum(len(row) for recording in recordings for row in recording.episode)),
         }
         if ended:
             totals = np.array([ending.total for ending in ended])
@@ -299,6 +299,10 @@ def _mixed(numbers: np.ndarray) -> np.ndarray:
     numbers = (numbers ^ (numbers >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     mixed: np.ndarray = numbers ^ (numbers >> np.uint64(31))
     return mixed
+
+
+def _turns(recordings: Sequence[Recording]) -> int:
+    return sum(len(row) for recording in recordings for row in recording.episode)
 
 
 def _rows(recording: Recording) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray] | None:

@@ -103,9 +103,9 @@ class LanguageWorld:
         }
         if batch is not None and batch.behavior_logp is not None and batch.tokens:
             metrics["entropy"] = -float(batch.behavior_logp.mean())
-        sampled = sum(episode.length for episode in played)
-        metrics["timing/tokens_per_second"] = sampled / max(time.perf_counter() - clock, 1e-9)
-        return Collected(batch, metrics, [episode.transcript() for episode in played[:: sampler.group_size]])
+        tokens = sum(episode.length for episode in played)
+        metrics["timing/tokens_per_second"] = tokens / max(time.perf_counter() - clock, 1e-9)
+        return Collected(batch, tokens, metrics, [episode.transcript() for episode in played[:: sampler.group_size]])
 
     def _play_groups(self, count: int, size: int, params: SamplingParams, attempts: int) -> list[list[Episode]]:
         """Fresh groups, failed episodes replaced while attempts last; a replaced failure stays counted in its group."""
@@ -155,7 +155,8 @@ class LanguageWorld:
         good = [[episode] for episode in episodes if episode.failure is None]
         batch = to_experience(good, self.task.reward_names, 1) if good else None
         metrics = _episode_metrics(episodes, self.task.reward_names)
-        return Collected(batch, metrics, [episode.transcript() for episode in episodes])
+        tokens = sum(episode.length for episode in episodes)
+        return Collected(batch, tokens, metrics, [episode.transcript() for episode in episodes])
 
     def _encode(self, text: str) -> list[int]:
         tokens: list[int] = self.policy.tokenizer(text, add_special_tokens=False)["input_ids"]

@@ -6,7 +6,7 @@ import bisect
 import dataclasses
 import math
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
@@ -54,8 +54,8 @@ class RunRecord:
 
     @property
     def steps_asked(self) -> int | None:
-        """Batches the run was to learn from."""
-        return self.request.get("steps")
+        """Batches the run was to learn from; None where a budget of tokens decides."""
+        return None if self.request.get("budget") else self.request.get("steps")
 
     @cached_property
     def outcome(self) -> Outcome:
@@ -85,7 +85,7 @@ class RunRecord:
     @cached_property
     def _progress(self) -> tuple[list[int], list[float], list[float]]:
         """Steps that have metrics; tokens and seconds up to before the first, after the first, and so on."""
-        tokens = accumulate((_tokens(row) for row in self.metrics), initial=0.0)
+        tokens = accumulate((row.get("tokens/sampled", 0.0) for row in self.metrics), initial=0.0)
         seconds = accumulate((sum(row.get(phase, 0.0) for phase in PHASES) for row in self.metrics), initial=0.0)
         return [row["step"] for row in self.metrics], list(tokens), list(seconds)
 
@@ -135,10 +135,3 @@ def _labels(records: Sequence[RunRecord]) -> list[str]:
         if len(set(labels)) == len(labels):
             return labels
     return [str(record.path) for record in records]
-
-
-def _tokens(row: Mapping[str, Any]) -> float:
-    """What the policy wrote in one step, rejected groups included: tokens, or actions of a control policy."""
-    if "completions/mean_length" in row:
-        return float(row["completions/mean_length"] * (row.get("episodes", 0.0) - row.get("episodes/failed", 0.0)))
-    return float(row.get("rollout/turns", row.get("batch/tokens", 0.0)))

@@ -20,6 +20,7 @@ from stratagem.experience import Experience
 from stratagem.recipe import Recipe
 from stratagem.seeding import generator, seed_torch
 from stratagem.training.batch_storage import pack, unpack
+from stratagem.training.memory import peak_memory
 from stratagem.training.run_directory import Checkpoint, RunDirectory, whole_directory
 from stratagem.training.sinks import Sink
 from stratagem.training.world import Collected, World
@@ -32,6 +33,8 @@ class Settings:
     steps: batches to learn from.  seed: of every random choice.
     evaluate_every: batches between evaluations (0: only before and after); each plays ``evaluation_episodes``
     held-out episodes sampled and as many greedily (0: no evaluation, and the last policy is saved instead of the best).
+    budget: tokens the run may sample; it ends with the batch that uses them up, even before ``steps``.
+    evaluate_tokens: sampled tokens between evaluations, beside those every ``evaluate_every`` batches.
     checkpoint_every: batches between checkpoints; ``keep_checkpoints`` of them stay.
     sample_episodes: episodes of each batch written to ``samples.jsonl``.
 
@@ -42,6 +45,8 @@ class Settings:
     seed: int = 0
     evaluate_every: int = 0
     evaluation_episodes: int = 100
+    budget: int | None = None
+    evaluate_tokens: int | None = None
     checkpoint_every: int = 10
     keep_checkpoints: int = 2
     sample_episodes: int = 2
@@ -51,6 +56,9 @@ class Settings:
         for name in ("steps", "evaluate_every", "evaluation_episodes", "checkpoint_every", "keep_checkpoints"):
             if getattr(self, name) < least.get(name, 0):
                 raise InputError(f"{name} = {getattr(self, name)}: must be at least {least.get(name, 0)}")
+        for name in ("budget", "evaluate_tokens"):
+            if getattr(self, name) is not None and getattr(self, name) < 1:
+                raise InputError(f"{name} = {getattr(self, name)}: must be at least 1 token, or None")
 
 
 LOST_BATCHES = 3
@@ -112,6 +120,7 @@ class Trainer:
         )
         self._step = 0
         self._updates = 0
+        self._tokens = 0
         self._batch: Batch | None = None
         self._best: float | None = None
         self._last_metrics: dict[str, float] = {}
@@ -124,13 +133,13 @@ class Trainer:
         """Train to the last step and return its metrics. The best policy by evaluation is saved in ``model/``."""
         if self._step == 0 and self._batch is None:
             self._evaluate(0)
-        while self._step < self.settings.steps:
+        while not self._finished:
             self.step()
             if self._stopping:
                 self.checkpoint()
                 raise Interrupted
             lost = self._lost_batches >= LOST_BATCHES
-            if lost or self._step % self.settings.checkpoint_every == 0 or self._step == self.settings.steps:
+            if lost or self._step % self.settings.checkpoint_every == 0 or self._finished:
                 self.checkpoint()
             if lost:
                 raise BrokenRunError(
@@ -156,11 +165,21 @@ class Trainer:
         metrics["timing/learn"] = time.perf_counter() - clock
         self._batch = None
         self._step += 1
+        before, self._tokens = self._tokens, self._tokens + int(metrics["tokens/sampled"])
+        metrics["tokens/total"] = float(self._tokens)
+        metrics["memory/peak"] = peak_memory(self.policy.device)
         self._log(metrics)
-        every = self.settings.evaluate_every
-        if self._step == self.settings.steps or (every and self._step % every == 0):
+        every, tokens = self.settings.evaluate_every, self.settings.evaluate_tokens
+        due = bool(every) and self._step % every == 0
+        due = due or (tokens is not None and self._tokens // tokens > before // tokens)
+        if due or self._finished:
             self._evaluate(self._step)
         return metrics
+
+    @property
+    def _finished(self) -> bool:
+        budget = self.settings.budget
+        return self._step >= self.settings.steps or (budget is not None and self._tokens >= budget)
 
     def stop(self) -> None:
         """Save and raise :class:`Interrupted` after the present optimizer step."""
@@ -184,8 +203,9 @@ class Trainer:
         clock = time.perf_counter()
         self.world.serve(self._updates)
         collected = self.world.collect(self.recipe.sampler, self._step)
-        report = dict(collected.metrics)
+        report = {**collected.metrics, "tokens/sampled": float(collected.tokens)}
         report["timing/rollout"] = time.perf_counter() - clock
+        self._within_budget(collected.tokens)
         self._write_samples(collected)
         if collected.x is None:
             warnings.warn(f"step {self._step + 1}: no episode was of use; samples.jsonl shows some", stacklevel=2)
@@ -205,6 +225,15 @@ class Trainer:
         if self.recipe.optimization.shuffle == "turns":
             x = x.by_turn()
         return Batch(x, report)
+
+    def _within_budget(self, sampled: int) -> None:
+        """Refuse a budget that not even the first batch fits into: there would be nothing to judge it by."""
+        budget = self.settings.budget
+        if self._step == 0 and budget is not None and sampled > budget:
+            raise InputError(
+                f"budget = {budget} tokens: too small for one step; a batch of {self.recipe.name} on "
+                f"{self.world.task_name} samples about {sampled}"
+            )
 
     def _shape(self, x: Experience) -> Experience:
         """Rewards shaped, without the groups a reward part raises on and trajectories whose return is no number."""
@@ -365,6 +394,7 @@ class Trainer:
         state: dict[str, Any] = {
             "step": self._step,
             "updates": self._updates,
+            "tokens": self._tokens,
             "best": self._best,
             "last_metrics": self._last_metrics,
             "optimizer": optimizer_plain,
@@ -426,7 +456,8 @@ class Trainer:
         self.recipe = Recipe.from_yaml(state["recipe"], "checkpoint")
         self.recipe.load_state_dict(checkpoint.tensors["parts"])
         self.world.load_state_dict(checkpoint.tensors["world"], state["world"])
-        self._step, self._updates, self._best = state["step"], state["updates"], state["best"]
+        self._step, self._updates, self._tokens = state["step"], state["updates"], state["tokens"]
+        self._best = state["best"]
         self._last_metrics = state["last_metrics"]
         if state["batch"] is not None:
             saved = state["batch"]

@@ -1,0 +1,221 @@
+"""What a comparison is: its plan, the runs that answered it, what statistics make of them, and its file."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import TypeAdapter, ValidationError
+
+from stratagem.errors import InputError
+
+VERSION = 1
+"""Of the file format; a file of another version is refused."""
+
+MeasureName = Literal["success", "mean return"]
+Axis = Literal["tokens", "minutes"]
+Quantity = Literal["final", "area"]
+Verdict = Literal["better", "worse", "no difference"]
+
+
+# ---- what was asked and measured ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is compared, and the conditions every arm shares.
+
+    arms: recipe as YAML by the arm's label, before it is adapted to a kind of task; the first arm is the reference the
+    others are judged against.  from_catalogue: labels of those that are adapted.
+    tasks: specifications.  seeds: each arm runs each task with each of them.
+    budget: tokens a run may sample (actions, for control).  model: folder or hub name; None for the default.
+    values: fields changed in every arm, by dotted path.
+    evaluations: held-out evaluations on the way, beside the one before training, evenly over the budget.
+    episodes: held-out episodes of an evaluation, in each mode.
+    precision, device, threads: as every run computes; ``threads`` is of one run.
+    """
+
+    arms: dict[str, str]
+    from_catalogue: tuple[str, ...]
+    tasks: tuple[str, ...]
+    seeds: tuple[int, ...]
+    budget: int
+    model: str | None
+    values: dict[str, Any]
+    evaluations: int
+    episodes: int
+    precision: str
+    device: str
+    threads: int
+
+    @property
+    def reference(self) -> str:
+        """The arm the others are judged against."""
+        return next(iter(self.arms))
+
+
+@dataclass(frozen=True)
+class Point:
+    """Held-out scores after ``step`` batches: ``tokens`` sampled and ``seconds`` spent on training until then.
+
+    sampled, greedy: success or mean return, whichever the task is judged by.
+    """
+
+    step: int
+    tokens: int
+    seconds: float
+    sampled: float
+    greedy: float
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One finished run: an arm on a task with a seed.
+
+    measure: what its scores are.  points: in order, the first before training.  peak_memory: MiB of the whole process.
+    meetings: held-out episodes before and after training, as plain data for a reader: ``mode``, ``episode``,
+    ``before``, ``after`` (transcripts, or None).
+    """
+
+    arm: str
+    task: str
+    seed: int
+    measure: MeasureName
+    points: tuple[Point, ...]
+    tokens: int
+    seconds: float
+    optimizer_steps: int
+    peak_memory: float
+    failed_episodes: int
+    meetings: tuple[dict[str, Any], ...] = ()
+
+
+# ---- what statistics make of it -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A value with its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Summary:
+    """One arm on one task, or on all of them together (``task`` None).
+
+    final: sampled score at the end of the budget.  greedy: the same, greedy.  area: mean sampled score over the budget
+    (area under the curve over tokens, divided by the budget). All three are interquartile means over seeds.
+    tokens_to_threshold: median over seeds of the tokens until the sampled score first reached the threshold (None when
+    fewer than half did), ``reached``: how many did.
+    tokens, seconds: mean of a run.  peak_memory: largest of a run, in MiB.
+    """
+
+    arm: str
+    task: str | None
+    seeds: int
+    final: Estimate
+    greedy: Estimate
+    area: Estimate
+    tokens_to_threshold: float | None
+    reached: int
+    tokens: float
+    seconds: float
+    peak_memory: float
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """An arm against the reference in one quantity on one task, or on all together (``task`` None).
+
+    difference: interquartile mean of the differences between runs of equal seed.  probability_of_improvement: that a
+    run of the arm beats one of the reference, ties counting half.  p: of a paired test that there is no difference.
+    adjusted_p: corrected for all contrasts of the comparison.
+    """
+
+    arm: str
+    reference: str
+    task: str | None
+    quantity: Quantity
+    difference: Estimate
+    probability_of_improvement: Estimate
+    p: float
+    adjusted_p: float
+    verdict: Verdict
+
+
+@dataclass(frozen=True)
+class Band:
+    """The curve of an arm on a task: interquartile mean over seeds with its interval, on a common grid."""
+
+    arm: str
+    task: str
+    mode: Literal["sampled", "greedy"]
+    axis: Axis
+    x: tuple[float, ...]
+    value: tuple[float, ...]
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """What a comparison came to. ``thresholds``: by task, the score ``tokens_to_threshold`` counts to."""
+
+    thresholds: dict[str, float]
+    summaries: tuple[Summary, ...]
+    contrasts: tuple[Contrast, ...]
+    bands: tuple[Band, ...]
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """All of a comparison, as ``results.json`` holds it.
+
+    command: that made it.  environment: versions and machine.  recipes: by task and arm, the recipe as it ran, as YAML.
+    """
+
+    plan: Plan
+    trials: tuple[Trial, ...]
+    analysis: Analysis
+    command: str
+    environment: dict[str, Any]
+    recipes: dict[str, dict[str, str]]
+    version: int = VERSION
+
+
+# ---- its file -------------------------------------------------------------------------------------------------------
+
+
+def to_json(comparison: Comparison) -> str:
+    """The comparison as JSON text."""
+    return json.dumps(dataclasses.asdict(comparison), indent=1, ensure_ascii=False) + "\n"
+
+
+def read_comparison(path: Path) -> Comparison:
+    """Read ``results.json``, or the one in this folder.
+
+    Raises :class:`InputError` when it is missing, broken or of another version.
+    """
+    path = path / "results.json" if path.is_dir() else path
+    try:
+        plain = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+    except ValueError:
+        raise InputError(f"{path}: is not the results of a comparison (not valid JSON)") from None
+    version = plain.get("version") if isinstance(plain, dict) else None
+    if version != VERSION:
+        raise InputError(f"{path}: is of version {version}; this is Stratagem's version {VERSION} of the format")
+    try:
+        return TypeAdapter(Comparison).validate_python(plain)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        where = ".".join(map(str, problem["loc"]))
+        raise InputError(f"{path}: {where}: {problem['msg']}") from None
