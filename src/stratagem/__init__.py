@@ -13,6 +13,7 @@ from stratagem.recipe import Recipe
 
 if TYPE_CHECKING:
     from stratagem.run import evaluate, resume, train
+    from stratagem.study.compare import compare
 
 __version__ = "0.1.0"
 
@@ -24,15 +25,23 @@ __all__ = [
     "Partition",
     "PolicyOutput",
     "Recipe",
+    "compare",
     "evaluate",
     "recipes",
     "resume",
     "train",
 ]
 
+_LATE = {
+    "compare": "stratagem.study.compare",
+    "evaluate": "stratagem.run",
+    "resume": "stratagem.run",
+    "train": "stratagem.run",
+}
+
 
 def __getattr__(name: str) -> Any:
-    """``train``, ``resume`` and ``evaluate`` on first use: they bring in transformers, which takes seconds."""
-    if name in ("evaluate", "resume", "train"):
-        return getattr(import_module("stratagem.run"), name)
+    """``train``, ``compare`` and their like on first use: they bring in transformers, which takes seconds."""
+    if name in _LATE:
+        return getattr(import_module(_LATE[name]), name)
     raise AttributeError(f"module 'stratagem' has no attribute {name!r}")

@@ -8,7 +8,7 @@ import typer
 from stratagem.cli import app as entry
 from stratagem.errors import BrokenRunError, InputError
 
-COMMANDS = ("methods", "show", "tasks", "train", "eval", "pretrain", "doctor", "demo")
+COMMANDS = ("methods", "show", "tasks", "train", "eval", "compare", "report", "claim", "pretrain", "doctor", "demo")
 
 
 @pytest.mark.parametrize("arguments", [(), ("--help",)])

@@ -12,6 +12,8 @@ import pytest
 
 import stratagem as package
 from stratagem import catalogue
+from stratagem.study import claims
+from stratagem.study.claims import Claim, Expect, Record, run_claim, write_record
 
 KEYS = {"name", "title", "family", "roles", "arxiv", "year", "base", "claim"}
 
@@ -59,7 +61,7 @@ def test_a_wrong_name_is_answered_with_the_nearest(stratagem, arguments, error):
 
 def test_showing_a_technique_shows_its_difference_from_its_base(stratagem):
     shown = json.loads(stratagem("show", "dapo", "--json").out)
-    assert set(shown) == KEYS | {"summary", "parts", "diff"}
+    assert set(shown) == KEYS | {"summary", "record", "parts", "diff"}
     assert {"path": "objective.gate.high", "before": 0.2, "after": 0.28} in shown["diff"]
     assert shown["parts"]["objective.gate"] == "clip" and shown["parts"]["sampler.group_size"] == 8
     people = stratagem("show", "dapo")
@@ -75,6 +77,79 @@ def test_every_field_shown_can_be_set(stratagem, name):
     assert len(leaves) > 5
     for path, value in leaves.items():
         assert recipe.with_values({path: value}) == recipe, path
+
+
+# ---- claims ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def record(stratagem, monkeypatch, tmp_path):
+    """``record(*values)``: dapo's claim, that its noise is below 1, on record here with a measurement of each."""
+    monkeypatch.setattr(claims, "_shipped", lambda: tmp_path / "nothing")
+
+    def write(*values: float) -> Record:
+        about = ("dapo", "Less noise than [GRPO].", "figure 3", "grpo", (Expect("noise", below=1),), "Small games.")
+        written = Record.of(Claim(*about, experiment=lambda seed: {}))
+        for place, value in enumerate(values):
+            measured = {"noise": value, "steps": 7}
+            claim = Claim(*about, experiment=lambda seed, measured=measured: measured)
+            written = written.adding(run_claim(claim, range(5 * place, 5 * place + 5)))
+        write_record(written)
+        return written
+
+    return write
+
+
+def test_methods_shows_the_verdict_and_what_was_measured(stratagem, record):
+    written = record(0.5)
+    cards = {card["name"]: card for card in json.loads(stratagem("methods", "--json").out)}
+    assert cards["grpo"]["claim"] is None
+    assert cards["dapo"]["claim"] == {
+        "verdict": "holds",
+        "statement": "Less noise than [GRPO].",
+        "measured": {
+            "noise": {"value": 0.5, "low": 0.5, "high": 0.5, "expected": "below 1", "verdict": "holds"},
+            "steps": {"value": 7, "low": 7, "high": 7, "expected": None, "verdict": None},
+        },
+        "seeds": 5,
+        "seconds": written.seconds,
+    }
+    lines = stratagem("methods").out.splitlines()
+    assert "holds" in next(line for line in lines if line.startswith("dapo"))
+    assert "holds" not in next(line for line in lines if line.startswith("grpo"))
+
+
+def test_showing_a_technique_shows_its_claim(stratagem, record):
+    record(0.5, 1.5)
+    shown = stratagem("show", "dapo").out
+    assert "Claim: inconclusive (10 seeds, " in shown
+    assert "Less noise than [GRPO]. (figure 3)" in shown and "Compared with grpo. Small games." in shown
+    # Five times 0.5 and five times 1.5: standard error 1/6, and the 97.5 % point of t with 9 degrees is 2.2622.
+    assert "1 [0.623, 1.38]" in shown and "below 1: inconclusive" in shown
+    assert "seeds 0, 1, 2, 3, 4: holds" in shown and "seeds 5, 6, 7, 8, 9: fails" in shown
+    assert "Claim: not measured" in stratagem("show", "rloo").out
+
+
+def test_showing_a_technique_as_data_holds_the_whole_record(stratagem, record):
+    written = record(0.5)
+    shown = json.loads(stratagem("show", "dapo", "--json").out)["record"]
+    assert shown["rule"] == [{"quantity": "noise", "above": None, "below": 1}]
+    assert shown["measurements"][0]["values"]["noise"] == [0.5] * 5
+    assert shown["measurements"][0]["date"] == written.measurements[0].date
+
+
+@pytest.mark.parametrize("command", [("methods",), ("methods", "--json"), ("show", "dapo")])
+def test_a_record_of_another_version_is_one_line(stratagem, record, command):
+    record(0.5)
+    Path("results/claims/dapo.json").write_text('{"version": 0}')
+    said = stratagem(*command)
+    assert (said.code, said.out) == (2, "")
+    assert said.err == (
+        "error: results/claims/dapo.json: is of version 0; this is Stratagem's version 1 of the format\n"
+    )
+
+
+# ---- tasks ----------------------------------------------------------------------------------------------------------
 
 
 def test_tasks_are_listed_with_what_they_need(stratagem):

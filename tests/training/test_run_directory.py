@@ -7,6 +7,7 @@ import os
 import random
 import resource
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -253,8 +254,9 @@ def test_a_kill_while_a_file_is_written_leaves_the_old_or_the_new_one(run):
         assert run.read_json("run.json")["steps"] in (1, 2)
 
 
-def test_the_environment_names_versions_seed_and_machine():
-    said = environment(7, ["stratagem", "train"])
+def test_the_environment_names_versions_seed_command_and_machine_but_no_path(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["/somewhere/bin/stratagem", "train"])
+    said = environment(7)
     assert said["seed"] == 7 and said["command"] == ["stratagem", "train"]
     assert (
         said["packages"]["torch"] == torch.__version__.split("+")[0] or said["packages"]["torch"] == torch.__version__

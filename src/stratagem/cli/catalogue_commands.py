@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from typing import Annotated, Any
 
@@ -10,7 +11,9 @@ from rich.console import Console
 from rich.table import Table
 
 from stratagem import catalogue
+from stratagem.cli.claim_command import measured_rows, summary
 from stratagem.recipe import Recipe
+from stratagem.study.claims import Record, recorded
 from stratagem.tasks import registry
 
 Json = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]
@@ -33,15 +36,19 @@ def methods(
     if as_json:
         print(json.dumps([_entry(card) for card in cards], indent=2))
         return
-    table = Table("name", "family", "changes", "year", "arXiv", "title", box=None, pad_edge=False)
+    table = Table("name", "family", "changes", "claim", "year", "arXiv", "title", box=None, pad_edge=False)
     for card in cards:
-        table.add_row(card.name, card.family, ", ".join(card.roles), str(card.year), card.arxiv or "", card.title)
+        record = recorded(card.name)
+        verdict = record.verdict if record else ""
+        roles = ", ".join(card.roles)
+        table.add_row(card.name, card.family, roles, verdict, str(card.year), card.arxiv or "", card.title)
     Console().print(table)
 
 
 def show(name: Annotated[str, typer.Argument(help="A technique of the catalogue.")], as_json: Json = False) -> None:
-    """Show a technique: its card, its parts, and how it differs from its base."""
+    """Show a technique: its card, its claim, its parts, and how it differs from its base."""
     card = catalogue.card(name)
+    record = recorded(name)
     built = card.build()
     recipe = built if isinstance(built, Recipe) else None
     base = catalogue.card(card.base).recipe() if card.base and recipe else None
@@ -49,12 +56,17 @@ def show(name: Annotated[str, typer.Argument(help="A technique of the catalogue.
     if as_json:
         parts = recipe.flat() if recipe else {}
         differences = [{"path": c.path, "before": c.before, "after": c.after} for c in changes]
-        print(json.dumps({**_entry(card), "summary": card.summary, "parts": parts, "diff": differences}, indent=2))
+        details = {"record": dataclasses.asdict(record) if record else None, "parts": parts, "diff": differences}
+        print(json.dumps({**_entry(card), "summary": card.summary, **details}, indent=2))
         return
     console = Console(highlight=False)
     source = f"arXiv {card.arxiv}" if card.arxiv else "no arXiv identifier"
     console.print(f"[bold]{card.name}[/bold]: {card.title} ({card.year}, {source})")
     console.print(card.summary, markup=False)
+    if record is None:
+        console.print("\n[bold]Claim[/bold]: not measured")
+    else:
+        _show_claim(record, console)
     if base is not None:
         console.print(f"\n[bold]Against {card.base}[/bold]")
         table = Table("field", str(card.base), card.name, box=None, pad_edge=False)
@@ -82,7 +94,22 @@ def tasks(as_json: Json = False) -> None:
     Console().print(table)
 
 
+def _show_claim(record: Record, console: Console) -> None:
+    seeds = f"{len(record.seeds)} seeds, {record.seconds:.1f} s"
+    console.print(f"\n[bold]Claim[/bold]: {record.verdict} ({seeds})")
+    console.print(f"{record.statement} ({record.source})", markup=False)
+    console.print(f"Compared with {record.baseline}. {record.scale}", markup=False)
+    table = Table("measured", "mean", "expected", box=None, pad_edge=False)
+    for row in measured_rows(record):
+        table.add_row(*row)
+    console.print(table)
+    if len(record.measurements) > 1:
+        for measurement in record.measurements:
+            console.print(f"seeds {', '.join(map(str, measurement.seeds))}: {measurement.verdict}")
+
+
 def _entry(card: catalogue.Card) -> dict[str, Any]:
+    record = recorded(card.name)
     return {
         "name": card.name,
         "title": card.title,
@@ -91,7 +118,7 @@ def _entry(card: catalogue.Card) -> dict[str, Any]:
         "arxiv": card.arxiv,
         "year": card.year,
         "base": card.base,
-        "claim": None,
+        "claim": summary(record) if record else None,
     }
 
 

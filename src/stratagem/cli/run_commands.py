@@ -65,7 +65,7 @@ def train(
                 task,
                 model=model,
                 engine=engine,
-                precision=_precision(precision),
+                precision=parse_precision(precision),
                 lora=lora,
                 values=parse_values(values or []),
                 out=out,
@@ -98,7 +98,7 @@ def evaluate(
     """Evaluate a run's best policy, or a model, on held-out episodes: sampled and greedy."""
     from stratagem import run
 
-    results = run.evaluate(source, task, episodes=episodes, seed=seed, precision=_precision(precision))
+    results = run.evaluate(source, task, episodes=episodes, seed=seed, precision=parse_precision(precision))
     if as_json:
         print(json.dumps([dataclasses.asdict(result) for result in results], indent=2))
         return
@@ -200,7 +200,8 @@ def success_cell(row: dict[str, Any]) -> str:
     return f"{value:.{digits}f} \\[{low:.{digits}f}, {high:.{digits}f}]"
 
 
-def _precision(name: str) -> Any:
+def parse_precision(name: str) -> Any:
+    """The precision of this name. Raises :class:`InputError` for another."""
     if name not in ("auto", "float32", "bfloat16"):
         raise InputError(f"--precision {name}: must be auto, float32 or bfloat16")
     return name

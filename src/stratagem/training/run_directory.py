@@ -6,10 +6,12 @@ import json
 import os
 import platform
 import shutil
+import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -173,8 +175,23 @@ def read_checkpoint(path: Path) -> Checkpoint:
     return Checkpoint(state, tensors)
 
 
-def environment(seed: int, command: list[str] | None = None) -> dict[str, Any]:
-    """Versions, seed and machine, for ``environment.json``."""
+def environment(seed: int) -> dict[str, Any]:
+    """Seed, command, versions and machine, for ``environment.json``."""
+    return {"seed": seed, "command": command_line(), **machine()}
+
+
+def command_line() -> list[str]:
+    """The command that started this process, as one would type it."""
+    program = Path(sys.argv[0])
+    name = f"python -m {program.parent.name}" if program.name == "__main__.py" else program.name
+    return [*name.split(), *sys.argv[1:]]
+
+
+def machine() -> dict[str, Any]:
+    """Versions and machine: what a figure may depend on beside its command.
+
+    commit: of the checkout, marked ``-dirty`` when its source differs; None for an installed package.
+    """
     versions = {}
     for package in PACKAGES:
         try:
@@ -182,15 +199,31 @@ def environment(seed: int, command: list[str] | None = None) -> dict[str, Any]:
         except PackageNotFoundError:
             continue
     return {
-        "seed": seed,
-        "command": command if command is not None else sys.argv,
+        "commit": _commit(),
         "python": platform.python_version(),
-        "platform": platform.platform(),
-        "processor": platform.processor() or platform.machine(),
+        "platform": f"{platform.system()} {platform.machine()}",
+        "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "cuda": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "packages": versions,
     }
+
+
+@cache
+def _commit() -> str | None:
+    """The commit this package is checked out at, if it is."""
+    checkout = Path(__file__).parents[3]
+    if not (checkout / ".git").exists():
+        return None
+    git = ("git", "--no-optional-locks", "-C", str(checkout))
+    try:
+        head, changes = (
+            subprocess.run([*git, *question], capture_output=True, text=True, check=True).stdout.strip()
+            for question in (("rev-parse", "HEAD"), ("status", "--porcelain", "--", "src"))
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return f"{head}-dirty" if changes else head
 
 
 @contextmanager

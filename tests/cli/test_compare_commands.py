@@ -1,0 +1,83 @@
+"""``stratagem compare`` and ``stratagem report``: a table, two files, and one line for what is wrong."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+QUICK = (
+    "--task", "gym:CartPole-v1", "--seeds", "2", "--budget", "300", "--evaluations", "2", "--episodes", "3",
+    "--set", "sampler.prompts_per_step=2", "--set", "sampler.group_size=2",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def compared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a comparison."""
+    from stratagem.cli.app import run
+
+    out = tmp_path_factory.mktemp("compare") / "out"
+    assert run(["compare", "reinforce", "rloo", *QUICK, "--out", str(out)]) == 0
+    return out
+
+
+def test_the_table_judges_every_arm_against_the_first(stratagem: Any, compared: Path) -> None:
+    said = stratagem("compare", "reinforce", "rloo", *QUICK, "--out", str(compared))
+    assert said.code == 0
+    assert "2 seeds, 300 tokens a run" in said.out and "judged against reinforce" in said.out
+    assert "reference" in said.out and "no difference" in " ".join(said.out.split())
+    assert f"{compared}/results.json" in said.out.replace("\n", "")
+
+
+def test_json_is_the_analysis_and_nothing_else(stratagem: Any, compared: Path) -> None:
+    said = stratagem("compare", "reinforce", "rloo", *QUICK, "--out", str(compared), "--json")
+    analysis = json.loads(said.out)
+    assert {contrast["arm"] for contrast in analysis["contrasts"]} == {"rloo"}
+    assert {summary["arm"] for summary in analysis["summaries"]} == {"reinforce", "rloo"}
+
+
+def test_a_report_is_written_anew_from_the_results_alone(stratagem: Any, compared: Path, tmp_path: Path) -> None:
+    alone = tmp_path / "results.json"
+    alone.write_bytes((compared / "results.json").read_bytes())
+    said = stratagem("report", str(alone))
+    assert said.code == 0 and (tmp_path / "report.html").read_text() == (compared / "report.html").read_text()
+    run = next(compared.glob("runs/*/*/seed-0"))
+    assert stratagem("report", str(run), "--out", str(tmp_path / "run.html")).code == 0
+    assert (tmp_path / "run.html").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (("rloo", "grpo", "--task", "key_door", "--seeds", "1"), "seeds = 1: needs at least 2"),
+        (("rloo", "grpo", "--task", "key_door", "--budget", "0"), "budget = 0: must be at least 1"),
+        (("rloo", "nothing.yaml", "--task", "key_door"), "recipe file nothing.yaml: cannot be read"),
+        (("rloo", "grpo", "--task", "key_door", "--precision", "int4"), "--precision int4: must be"),
+        (("rloo", "grpo"), "Missing option '--task'"),
+    ],
+)
+def test_wrong_input_is_one_line_and_exit_code_2(stratagem: Any, arguments: tuple[str, ...], line: str) -> None:
+    said = stratagem("compare", *arguments)
+    assert said.code == 2 and said.out == "" and line in said.err and len(said.err.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ('{"version": 7}', "is of version 7"),
+        ("{", "not valid JSON"),
+        ('{"version": 1}', "plan"),
+    ],
+)
+def test_results_that_cannot_be_read_are_refused(stratagem: Any, tmp_path: Path, text: str, line: str) -> None:
+    (tmp_path / "results.json").write_text(text)
+    said = stratagem("report", str(tmp_path))
+    assert said.code == 2 and line in said.err and len(said.err.splitlines()) == 1
+
+
+def test_a_report_of_nothing_is_refused(stratagem: Any, tmp_path: Path) -> None:
+    assert stratagem("report", str(tmp_path / "missing")).code == 2
+    assert stratagem("report", str(tmp_path)).code == 2
