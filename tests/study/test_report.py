@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from stratagem.errors import InputError
-from stratagem.study.report import ending, write_report
+from stratagem.study.page import ending
+from stratagem.study.report import write_report
 from stratagem.training.run_directory import RunDirectory
 
 MakeRun = Callable[..., RunDirectory]

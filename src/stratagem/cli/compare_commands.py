@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -168,8 +167,9 @@ def _verdict(contrast: Contrast) -> str:
 
 def _reached(summary: Summary) -> str:
     tokens = summary.tokens_to_threshold
-    median = "never" if tokens is None or math.isnan(tokens) else f"{tokens:,.0f}"
-    return median if summary.reached == summary.seeds else f"{median} ({summary.reached} of {summary.seeds})"
+    if tokens is None:
+        return f"most did not ({summary.reached} did)"
+    return f"{tokens:,.0f}" if summary.reached == summary.runs else f"{tokens:,.0f} ({summary.reached} did)"
 
 
 def _escaped(text: str) -> str:

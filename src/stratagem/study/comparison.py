@@ -61,7 +61,7 @@ class Plan:
 class Point:
     """Held-out scores after ``step`` batches: ``tokens`` sampled and ``seconds`` spent on training until then.
 
-    sampled, greedy: success or mean return, whichever the task is judged by.
+    sampled, greedy: success or mean return, whichever the task is judged by; finite.
     """
 
     step: int
@@ -98,7 +98,7 @@ class Trial:
 
 @dataclass(frozen=True)
 class Estimate:
-    """A value with its 95 % interval."""
+    """A value with its 95 % interval; how it was made is said where one is made."""
 
     value: float
     low: float
@@ -110,15 +110,16 @@ class Summary:
     """One arm on one task, or on all of them together (``task`` None).
 
     final: sampled score at the end of the budget.  greedy: the same, greedy.  area: mean sampled score over the budget
-    (area under the curve over tokens, divided by the budget). All three are interquartile means over seeds.
-    tokens_to_threshold: median over seeds of the tokens until the sampled score first reached the threshold (None when
-    fewer than half did), ``reached``: how many did.
+    (area under the curve over tokens, divided by the budget). All three are interquartile means over runs.
+    tokens_to_threshold: tokens by which half of the runs had reached the threshold, sampled (None when fewer than half
+    did within the budget), ``reached``: how many of the ``runs`` did.
     tokens, seconds: mean of a run.  peak_memory: largest of a run, in MiB.
     """
 
     arm: str
     task: str | None
     seeds: int
+    runs: int
     final: Estimate
     greedy: Estimate
     area: Estimate
@@ -134,8 +135,8 @@ class Contrast:
     """An arm against the reference in one quantity on one task, or on all together (``task`` None).
 
     difference: interquartile mean of the differences between runs of equal seed.  probability_of_improvement: that a
-    run of the arm beats one of the reference, ties counting half.  p: of a paired test that there is no difference.
-    adjusted_p: corrected for all contrasts of the comparison.
+    run of the arm beats one of the reference, ties counting half.  p: of Student's paired test on the differences
+    per seed, averaged over tasks.  adjusted_p: by Benjamini and Yekutieli over all contrasts of the comparison.
     """
 
     arm: str

@@ -8,14 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from plotly.offline import get_plotlyjs
-
 from stratagem import catalogue
 from stratagem.errors import InputError
 from stratagem.recipe import Change
-from stratagem.study.curve import COLORS, Line, curve_svg, lines, write_whole
+from stratagem.study.curve import COLORS, Line, curve_svg, lines
 from stratagem.study.outcome import MEAN_RETURN, MODES, SUCCESS, measure_of, scores
+from stratagem.study.page import DASHES, Meeting, write_page
 from stratagem.study.record import RunRecord, read_runs
 from stratagem.training.run_directory import RunDirectory
 
@@ -28,7 +26,6 @@ DIAGNOSTICS = {
     "kl_old": "KL from the policy before the step",
     "completions/mean_length": "tokens per episode",
 }
-DASHES = ("solid", "dash", "dot", "dashdot")
 
 
 def write_report(runs: Sequence[RunDirectory], path: Path, title: str) -> Path:
@@ -38,24 +35,15 @@ def write_report(runs: Sequence[RunDirectory], path: Path, title: str) -> Path:
     when there are no runs or ``path`` cannot be written.
     """
     records = read_runs(runs)
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    page = environment.get_template("report.html.jinja").render(
-        title=title,
+    return write_page(
+        "report.html.jinja",
+        path,
+        title,
+        _charts(records),
         stories=[_story(record, COLORS[place % len(COLORS)]) for place, record in enumerate(records)],
         several=len(records) > 1,
-        charts=_charts(records),
         picture=curve_svg(records),
-        plotly=get_plotlyjs(),
-        ending=ending,
-        shown=shown,
     )
-    return write_whole(path, page)
 
 
 # ---- curves ----------------------------------------------------------------------------------------------------------
@@ -116,23 +104,6 @@ def _named(records: Sequence[RunRecord], label: str) -> RunRecord:
 
 
 @dataclass(frozen=True)
-class Meeting:
-    """The same start state played before and after training; one of them None where it was not kept."""
-
-    mode: str
-    episode: Any
-    before: Mapping[str, Any] | None
-    after: Mapping[str, Any] | None
-
-    @property
-    def summary(self) -> str:
-        """How it ended, before and after."""
-        if self.before is not None and self.after is not None:
-            return f"{ending(self.before)} → {ending(self.after)}"
-        return f"{ending(self.before)} (before)" if self.before is not None else f"{ending(self.after or {})} (after)"
-
-
-@dataclass(frozen=True)
 class Story:
     """One run as the page tells it.
 
@@ -155,23 +126,6 @@ class Story:
     facts: list[tuple[str, str]]
 
 
-def ending(transcript: Mapping[str, Any]) -> str:
-    """How an episode ended, in a few words: ``success, reward 1``."""
-    if transcript.get("failure"):
-        return f"failed ({transcript['failure']})"
-    words = []
-    if "success" in transcript:
-        words.append("success" if transcript["success"] else "no success")
-    words += [f"{name} {transcript[name]:.3g}" for name in ("reward", "return") if name in transcript]
-    words += ["cut by a limit"] if transcript.get("truncated") else []
-    return ", ".join(words) or "played"
-
-
-def shown(value: Any) -> str:
-    """A field of a recipe as its YAML has it; a dash where a recipe has none."""
-    return "—" if value is None else str(value)
-
-
 def _story(record: RunRecord, color: str) -> Story:
     base, changes = _difference(record)
     command = record.environment.get("command")
@@ -182,7 +136,7 @@ def _story(record: RunRecord, color: str) -> Story:
         color=color,
         tiles=list(_tiles(record)),
         remarks=list(_remarks(record)),
-        meetings=list(_meetings(record)),
+        meetings=list(meetings(record)),
         training=[row for row in record.samples if row["step"] in (first, last)],
         table=list(_table(record)),
         card=_card(record.recipe_name),
@@ -228,7 +182,7 @@ def _scores_at(record: RunRecord, step: int) -> str:
     return ", ".join(f"{mode} {measure.score(s)}" for mode in MODES for s in found[mode] if s.step == step)
 
 
-def _meetings(record: RunRecord) -> Iterator[Meeting]:
+def meetings(record: RunRecord) -> Iterator[Meeting]:
     """Evaluation episodes of the first and the last evaluation, side by side."""
     for mode in MODES:
         rows = [row for row in record.evaluations if row.get("mode") == mode]

@@ -17,7 +17,7 @@ from stratagem.recipe import Recipe
 from stratagem.study.comparison import VERSION, MeasureName, Plan, Point, Trial
 from stratagem.study.outcome import MODES, SUCCESS, scores
 from stratagem.study.record import RunRecord, read_runs
-from stratagem.study.report import _meetings as meetings
+from stratagem.study.report import meetings
 from stratagem.study.workers import Call, run_apart
 from stratagem.tasks.task import state_key
 from stratagem.training.run_directory import RunDirectory
@@ -127,10 +127,11 @@ def _summarized(record: RunRecord, place: Place, keep_episodes: bool) -> Trial:
     name: MeasureName = "success" if measure == SUCCESS else "mean return"
     sampled, greedy = ({s.step: s.value for s in scores(record.evaluations, mode, measure)} for mode in MODES)
     steps = sorted(sampled.keys() & greedy.keys())
-    axes, last = record.axes(steps), record.metrics[-1]
+    minutes, last = record.axes(steps)["minutes"], record.metrics[-1]
+    tokens = {0: 0} | {row["step"]: int(row["tokens/total"]) for row in record.metrics}
     points = tuple(
-        Point(step, int(tokens), 60 * minutes, sampled[step], greedy[step])
-        for step, tokens, minutes in zip(steps, axes["tokens"], axes["minutes"], strict=True)
+        Point(step, tokens[step], 60 * at, sampled[step], greedy[step])
+        for step, at in zip(steps, minutes, strict=True)
     )
     return Trial(
         arm=place.arm,

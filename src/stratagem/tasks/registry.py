@@ -106,6 +106,12 @@ _BUILT_IN = (
         "stratagem.control.task:from_spec",
         extra="control",
     ),
+    TaskCard(
+        "lab",
+        "lab:GAME[,spread=1,staleness=0]",
+        "a token game small enough to enumerate, judged exactly",
+        "stratagem.lab.world:from_spec",
+    ),
 )
 
 

@@ -1,0 +1,115 @@
+"""``lab``: what a technique makes of the exact gradient."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from stratagem import catalogue
+from stratagem.errors import InputError
+from stratagem.recipe import Recipe
+
+if TYPE_CHECKING:
+    from stratagem.lab import Diagnosis, Estimate
+
+VERSION = 1
+"""Of the JSON this command writes."""
+
+LEGEND = (
+    "bias: |E u - g| / |g| of the update u and the exact gradient g; direction: the same after the best rescaling; "
+    "noise: groups needed for REINFORCE's precision, over REINFORCE's; gain: rise of the return by a step of length "
+    "{step:g}, in percent of the exact gradient's; entropy: change by that step, in nats. Brackets: 95 % intervals."
+)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the application."""
+    app.command()(lab)
+
+
+def lab(
+    names: Annotated[list[str], typer.Argument(help="Techniques of the catalogue, or YAML files.")],
+    games: Annotated[list[str] | None, typer.Option("--game", help="Only this game; may be repeated.")] = None,
+    groups: Annotated[int | None, typer.Option(min=1, help="Groups to draw; default 65536.")] = None,
+    batch_groups: Annotated[int | None, typer.Option(min=1, help="Groups of a batch; default 512.")] = None,
+    drift: Annotated[float, typer.Option(min=0, help="Move of the policy since sampling, in logits.")] = 0.0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of every random choice.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Machine-readable output.")] = False,
+    out: Annotated[Path | None, typer.Option(help="File to write the JSON to as well.")] = None,
+) -> None:
+    """Judge techniques where the gradient is known: bias, direction, noise, and what a step does to the return."""
+    from stratagem.lab import GAMES, diagnose, find_game
+    from stratagem.lab.diagnose import GROUPS
+
+    recipes = [_recipe(name) for name in names]
+    chosen = [find_game(name) for name in games] if games else list(GAMES.values())
+    pairs = [(game, recipe) for game in chosen for recipe in recipes]
+    watched = Console(stderr=True)
+    diagnoses = [
+        diagnose(recipe, game, groups=groups or GROUPS, batch_groups=batch_groups, drift=drift, seed=seed)
+        for game, recipe in track(pairs, "judging", console=watched, transient=True, disable=not watched.is_terminal)
+    ]
+    described = {game.name: game.description for game in chosen}
+    found = {
+        "version": VERSION,
+        "games": described,
+        "diagnoses": [dataclasses.asdict(diagnosis) for diagnosis in diagnoses],
+    }
+    if out is not None:
+        _write(out, found)
+    if as_json:
+        print(json.dumps(found, indent=1))
+        return
+    console = Console(highlight=False)
+    for game in chosen:
+        here = [diagnosis for diagnosis in diagnoses if diagnosis.game == game.name]
+        console.print(f"[bold]{game.name}[/bold]: {described[game.name]}", soft_wrap=True)
+        console.print(f"expected return {here[0].expected_return:.3f}, exact gradient {here[0].gradient_norm:.4f} long")
+        console.print(_table(here), end="\n\n")
+    console.print(LEGEND.format(step=diagnoses[0].step), markup=False)
+
+
+def _recipe(name: str) -> Recipe:
+    return Recipe.load(name) if name.endswith((".yaml", ".yml")) else catalogue.card(name).recipe()
+
+
+def _write(path: Path, found: dict[str, Any]) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"lab --out {path}: cannot be written ({error.strerror})") from None
+
+
+def _table(diagnoses: list[Diagnosis]) -> Table:
+    table = Table("recipe", "verdict", box=None, pad_edge=False)
+    for column in ("bias", "direction", "cosine", "noise", "gain", "entropy", "groups/s"):
+        table.add_column(column, justify="right")
+    for diagnosis in diagnoses:
+        gain, entropy = diagnosis.gain, diagnosis.entropy_change
+        table.add_row(
+            diagnosis.recipe,
+            diagnosis.verdict,
+            _cell(diagnosis.bias),
+            _cell(diagnosis.direction),
+            _cell(diagnosis.cosine),
+            _cell(diagnosis.noise, 2),
+            "-" if gain is None else f"{100 * gain / diagnosis.exact_gain:.0f} %",
+            "-" if entropy is None else f"{entropy:+.4f}",
+            f"{diagnosis.groups_per_second:,.0f}",
+        )
+    return table
+
+
+def _cell(estimate: Estimate | None, digits: int = 3) -> str:
+    """The estimate with its interval; the bracket is escaped, since rich would take it for markup."""
+    if estimate is None:
+        return "-"
+    return f"{estimate.value:.{digits}f} \\[{estimate.low:.{digits}f}, {estimate.high:.{digits}f}]"

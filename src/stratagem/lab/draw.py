@@ -1,0 +1,85 @@
+"""Groups of trajectories drawn from the leaves of a tree, as many and as often as a sampler asks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float64, Int
+from torch import Tensor
+
+from stratagem.errors import InputError
+from stratagem.experience import Experience
+from stratagem.partition import Partition
+from stratagem.parts import Sampler
+from stratagem.sampling import Rollouts
+
+
+@dataclass(frozen=True, eq=False)
+class Drawn:
+    """What a sampler got: ``kept`` groups to learn from (perhaps none), and all that it drew, round by round."""
+
+    kept: Experience
+    rounds: list[Experience]
+
+    @property
+    def groups(self) -> int:
+        """Groups drawn, rejected ones included."""
+        return sum(x.groups for x in self.rounds)
+
+
+def collect(
+    leaves: Experience,
+    probability: Float64[Tensor, " leaves"],
+    sampler: Sampler,
+    source: Callable[[int], torch.Generator],
+) -> Drawn:
+    """``prompts_per_step`` groups; those the sampler rejects are replaced, up to ``refill_rounds`` times.
+
+    leaves: all trajectories, one group per start, with the fields the batch is to have.  probability: of each.
+    source: the generator of a round.
+
+    Raises :class:`InputError` for a sampler that does not roll out the policy itself.
+    """
+    if not isinstance(sampler, Rollouts):
+        raise InputError(f"sampler {sampler.part_name()}: the lab draws rollouts of the policy itself")
+    if sampler.top_p < 1 or sampler.top_k > 0:
+        raise InputError(f"sampler {sampler.part_name()}: the lab samples without top_p and top_k")
+    rounds: list[Experience] = []
+    kept: list[Experience] = []
+    missing = sampler.prompts_per_step
+    while missing and len(rounds) <= sampler.refill_rounds:
+        x = draw(leaves, probability, missing, sampler.group_size, source(len(rounds)))
+        keep = sampler.keep(x)
+        rounds.append(x)
+        missing -= int(keep.sum())
+        kept.append(x if bool(keep.all()) else x.select(x.group_of_trajectory.spread(keep)))
+    return Drawn(kept[0] if len(kept) == 1 else Experience.concatenate(kept), rounds)
+
+
+def draw(
+    leaves: Experience, probability: Float64[Tensor, " leaves"], groups: int, size: int, source: torch.Generator
+) -> Experience:
+    """``groups`` groups of ``size`` trajectories, those of a group from one start, with the fields of ``leaves``."""
+    upper = probability.cumsum(0)
+    last = leaves.group_of_trajectory.size().cumsum(0) - 1
+    high = upper[last]
+    low = torch.cat([high.new_zeros(1), high[:-1]])
+    start = _place(high, torch.rand(groups, dtype=torch.float64, generator=source) * high[-1])
+    uniform = torch.rand((groups, size), dtype=torch.float64, generator=source)
+    chosen = _place(upper, torch.lerp(low[start, None], high[start, None], uniform))
+    # What rounding may do at the edge of a start's interval must not lead into another start.
+    first = torch.cat([last.new_zeros(1), last[:-1] + 1])
+    chosen = chosen.clamp(first[start, None], last[start, None]).view(-1)
+    x = leaves.select(chosen)
+    return x.replace(
+        group_of_trajectory=Partition.from_sizes(torch.full((groups,), size)),
+        domain_of_group=Partition.whole(groups),
+        task_id=start,
+    )
+
+
+def _place(upper: Float64[Tensor, " cells"], point: Float64[Tensor, "..."]) -> Int[Tensor, "..."]:
+    """The cell in which each point lies; cells end at ``upper``, and empty ones hold nothing."""
+    return torch.searchsorted(upper, point, right=True).clamp_(max=len(upper) - 1)

@@ -1,0 +1,181 @@
+"""Everything that can be said exactly about a policy on a tree: returns, gradient, values, entropy, optimal play."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from jaxtyping import Float, Float64, Shaped
+from torch import Tensor
+
+from stratagem.lab.tree import Tree, added
+
+
+@dataclass(frozen=True, eq=False)
+class Exact:
+    """A softmax policy on a tree, solved in float64. Logits of ``-inf`` are actions never taken.
+
+    With ``P`` the probability of a leaf, ``R`` its return and ``(n, a)`` the tokens on the way to it:
+    ``J = sum P R`` and ``dJ/dlogits[n, a] = C[n, a] - pi(a | n) sum_b C[n, b]`` with ``C[n, a] = sum_{leaves via n, a}
+    P R``.
+
+    logits: [nodes, vocabulary].
+    """
+
+    tree: Tree
+    logits: Float[Tensor, "nodes vocabulary"]
+
+    @classmethod
+    def greedy(cls, tree: Tree, logits: Float[Tensor, "nodes vocabulary"]) -> Exact:
+        """The policy that takes the likeliest token, the first one on a tie."""
+        best = torch.nn.functional.one_hot(logits.argmax(-1), logits.shape[-1]).bool()
+        return cls(tree, torch.where(best, 0.0, -torch.inf))
+
+    # ---- probabilities ---------------------------------------------------------------------------------------------
+
+    @cached_property
+    def logp(self) -> Float64[Tensor, "nodes vocabulary"]:
+        """``log pi(a | n)``."""
+        return torch.log_softmax(self.logits.double(), -1)
+
+    @cached_property
+    def leaf_probability(self) -> Float64[Tensor, " leaves"]:
+        """Probability of every complete trajectory; they add up to 1."""
+        return self.tree.chance * self.tree.leaves.trajectory_of_token.sum(self.tree.chosen(self.logp)).exp()
+
+    @cached_property
+    def node_probability(self) -> Float64[Tensor, " nodes"]:
+        """Probability that an episode comes by a node."""
+        return added(self.tree.node, self._of_token(self.leaf_probability), self.tree.nodes)
+
+    @cached_property
+    def start_probability(self) -> Float64[Tensor, " starts"]:
+        """Probability of every start."""
+        return self.tree.leaves.group_of_trajectory.sum(self.leaf_probability)
+
+    # ---- expectations ----------------------------------------------------------------------------------------------
+
+    def expected(self, values: Shaped[Tensor, " leaves"]) -> float:
+        """Expectation of a figure of whole trajectories."""
+        return float((self.leaf_probability * values).sum())
+
+    @cached_property
+    def expected_return(self) -> float:
+        """``J``."""
+        return self.expected(self.tree.leaves.returns)
+
+    @cached_property
+    def return_std(self) -> float:
+        """Standard deviation of the return over episodes."""
+        return math.sqrt(self.expected((self._returns - self.expected_return).square()))
+
+    @property
+    def success(self) -> float:
+        """Probability of success."""
+        assert self.tree.leaves.success is not None
+        return self.expected(self.tree.leaves.success)
+
+    @property
+    def length(self) -> float:
+        """Expected tokens of an episode."""
+        return self.expected(self.tree.leaves.trajectory_of_token.size())
+
+    @property
+    def turns(self) -> float:
+        """Expected turns of an episode."""
+        return self.expected(self.tree.leaves.trajectory_of_turn.size())
+
+    @cached_property
+    def node_entropy(self) -> Float64[Tensor, " nodes"]:
+        """Entropy of every node's distribution, in nats."""
+        return _entr(self.logp.exp()).sum(-1)
+
+    @property
+    def entropy(self) -> float:
+        """Mean entropy of the tokens of an episode: each node counts as often as it is met."""
+        return float((self.node_probability @ self.node_entropy) / self.node_probability.sum())
+
+    @cached_property
+    def value(self) -> Float64[Tensor, " nodes"]:
+        """``V(n)``: expected reward still to come at a node; 0 where the policy never is."""
+        still_to_come = _reward_to_go(self.tree) * self._of_token(self.leaf_probability)
+        total = added(self.tree.node, still_to_come, self.tree.nodes)
+        return torch.where(self.node_probability > 0, total / self.node_probability, 0.0)
+
+    # ---- the gradient ----------------------------------------------------------------------------------------------
+
+    @cached_property
+    def gradient(self) -> Float64[Tensor, "nodes vocabulary"]:
+        """``dJ / dlogits``."""
+        return self.through_softmax(self.tree.total(self._of_token(self.leaf_probability * self._returns)))
+
+    def through_softmax(
+        self, by_logp: Float64[Tensor, "... nodes vocabulary"]
+    ) -> Float64[Tensor, "... nodes vocabulary"]:
+        """Derivatives by ``log pi`` as derivatives by the logits: ``C - pi sum_b C``."""
+        return by_logp - self.logp.exp() * by_logp.sum(-1, keepdim=True)
+
+    @property
+    def entropy_slope(self) -> Float64[Tensor, "nodes vocabulary"]:
+        """Derivative of every node's entropy by its logits: ``-pi (log pi + H)``."""
+        probability = self.logp.exp()
+        return _entr(probability) - probability * self.node_entropy.unsqueeze(-1)
+
+    def reinforce_noise(self, group_size: int) -> float:
+        """``tr Cov`` of REINFORCE's update from one group, with the expected return as its baseline.
+
+        The update is the mean over ``group_size`` trajectories from one start of ``(R - J) sum_t grad log pi``.
+        """
+        probability = self.logp.exp()
+        score = 1 - 2 * self.tree.chosen(probability) + probability.square().sum(-1)[self.tree.node]
+        length = self.tree.leaves.trajectory_of_token.sum(score)
+        single = self.expected((self._returns - self.expected_return).square() * length)
+        start_of_node = torch.zeros(self.tree.nodes, dtype=torch.int64)
+        start_of_node[self.tree.node] = self.tree.leaves.group_of_token.labels
+        # The starts share no node, so the gradient's rows of one start are p_s times its own gradient.
+        own = added(start_of_node, self.gradient.square().sum(-1), self.tree.starts) / self.start_probability
+        between = float(own.sum())
+        return single / group_size + (1 - 1 / group_size) * between - float(self.gradient.square().sum())
+
+    # ---- helpers ---------------------------------------------------------------------------------------------------
+
+    @property
+    def _returns(self) -> Float64[Tensor, " leaves"]:
+        return self.tree.leaves.returns.double()
+
+    def _of_token(self, values: Float64[Tensor, " leaves"]) -> Float64[Tensor, " tokens"]:
+        return self.tree.leaves.to_tokens(trajectory=values)
+
+
+def optimal_values(tree: Tree) -> Float64[Tensor, "nodes vocabulary"]:
+    """``Q*(n, a)``: expected reward still to come after a token when all that follow are the best ones."""
+    x, depth = tree.leaves, tree.leaves.trajectory_of_token.position()
+    # Of the leaves via a node and token, those beyond each answer of the game weigh as much as that answer is likely,
+    # whatever the policy; so any one with full support serves.
+    weight = x.to_tokens(trajectory=Exact(tree, torch.zeros(tree.nodes, tree.game.vocabulary)).leaf_probability)
+    share = weight / tree.chosen(tree.total(weight))
+    reward, last = x.token_rewards().double(), x.trajectory_of_token.is_last()
+    best = torch.zeros(tree.nodes, dtype=torch.float64)
+    values = torch.zeros(tree.nodes, tree.game.vocabulary, dtype=torch.float64)
+    following = torch.where(last, 0, tree.node.roll(-1))
+    for level in range(int(depth.max()), -1, -1):
+        here = depth == level
+        still = reward + torch.where(last, 0.0, best[following])
+        values += tree.total(torch.where(here, share * still, 0.0))
+        nodes = tree.node[here].unique()
+        best[nodes] = values[nodes].amax(-1)
+    return values
+
+
+def _entr(probability: Tensor) -> Tensor:
+    """``-p log p``, 0 at 0."""
+    result: Tensor = torch.special.entr(probability)
+    return result
+
+
+def _reward_to_go(tree: Tree) -> Float64[Tensor, " tokens"]:
+    """Reward from each token of the leaves to the end."""
+    x = tree.leaves
+    return x.trajectory_of_token.discounted_scan(x.token_rewards().double(), 1.0)

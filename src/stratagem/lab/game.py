@@ -1,0 +1,49 @@
+"""What a game must say of itself to be enumerated: where it starts, and what answers to the policy's tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One way a turn may end.
+
+    state: the policy's next turn begins in it; None ends the episode.  probability: of this way, given the turn.
+    reward: of the turn.  success: of the episode.  truncated: the episode was cut by a limit of the game.
+    """
+
+    state: Hashable | None = None
+    probability: float = 1.0
+    reward: float = 0.0
+    success: bool = False
+    truncated: bool = False
+
+
+Act = Callable[[Any, tuple[int, ...]], "Sequence[Outcome] | None"]
+
+
+@dataclass(frozen=True)
+class TokenGame:
+    """A game between a policy that speaks in tokens and a world that answers with states.
+
+    Each turn begins in a state, which the policy sees; it then writes tokens until ``act(state, tokens)`` says that the
+    turn is over. What an act leads to depends on nothing else, and every episode ends.
+
+    name: how it is called.  description: one line.  vocabulary: number of tokens, at least 2.
+    starts: probability and state of every start (what a prompt is to a language model).
+    act: None while the turn goes on, else its outcomes, whose probabilities add up to 1.
+    """
+
+    name: str
+    description: str
+    vocabulary: int
+    starts: tuple[tuple[float, Hashable], ...]
+    act: Act
+
+
+def over(reward: float, success: bool | None = None, truncated: bool = False) -> list[Outcome]:
+    """The episode ends for sure; unless told otherwise, with success when the reward is positive."""
+    return [Outcome(reward=reward, success=reward > 0 if success is None else success, truncated=truncated)]

@@ -1,0 +1,119 @@
+"""The lab's own games, each a few lines that pose one difficulty, by name."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Hashable, Sequence
+
+from stratagem.errors import unknown
+from stratagem.lab.game import Act, Outcome, TokenGame, over
+
+GAMES: dict[str, TokenGame] = {}
+"""All games by name; each is named after its function."""
+
+
+def find_game(name: str) -> TokenGame:
+    """The game of this name. Raises :class:`InputError` naming the nearest one."""
+    if name not in GAMES:
+        raise unknown("game", name, GAMES)
+    return GAMES[name]
+
+
+def game(vocabulary: int, starts: Sequence[tuple[float, Hashable]] = ((1.0, "start"),)) -> Callable[[Act], Act]:
+    """Enter a game into ``GAMES`` under the name of its ``act``, whose docstring describes it."""
+
+    def enter(act: Act) -> Act:
+        description = " ".join((inspect.getdoc(act) or "").split())
+        GAMES[act.__name__] = TokenGame(act.__name__, description, vocabulary, tuple(starts), act)
+        return act
+
+    return enter
+
+
+@game(vocabulary=4)
+def four_by_four(state: str, tokens: tuple[int, ...]) -> list[Outcome] | None:
+    """One answer of four tokens out of four; right when at least two are where they belong."""
+    if len(tokens) < 4:
+        return None
+    return over(float(_in_place(tokens) >= 2))
+
+
+@game(vocabulary=3)
+def graded(state: str, tokens: tuple[int, ...]) -> list[Outcome] | None:
+    """One answer of three tokens; a quarter for each in its place, the rest for all three."""
+    if len(tokens) < 3:
+        return None
+    placed = _in_place(tokens)
+    return over(1.0 if placed == 3 else placed / 4, success=placed == 3)
+
+
+@game(vocabulary=4)
+def rare(state: str, tokens: tuple[int, ...]) -> list[Outcome] | None:
+    """One answer of four tokens; a single one of the 256 is right."""
+    if len(tokens) < 4:
+        return None
+    return over(float(_in_place(tokens) == 4))
+
+
+@game(vocabulary=3, starts=((0.4, 1), (0.3, 2), (0.3, 3)))
+def prompts(needed: int, tokens: tuple[int, ...]) -> list[Outcome] | None:
+    """Three prompts, answered by three tokens, that ask for one, two or all of them in their place."""
+    if len(tokens) < 3:
+        return None
+    return over(float(_in_place(tokens) >= needed))
+
+
+@game(vocabulary=3)
+def length(state: str, tokens: tuple[int, ...]) -> list[Outcome] | None:
+    """Bits ended by token 2 within five tokens; right with an odd number of ones, be the answer short or long."""
+    if tokens[-1] == 2:
+        return over(float(sum(tokens[:-1]) % 2))
+    return over(0.0, truncated=True) if len(tokens) == 5 else None
+
+
+@game(vocabulary=2, starts=((1.0, (0, 0)),))
+def corridor(state: tuple[int, int], tokens: tuple[int, ...]) -> list[Outcome] | None:
+    """Four turns of two tokens: 00 steps left, 11 right, else nothing; the goal is two to the right.
+
+    Many histories lead to the same place.
+    """
+    if len(tokens) < 2:
+        return None
+    turn, place = state
+    place += sum(tokens) - 1
+    if place == 2:
+        return over(1.0)
+    return over(0.0, truncated=True) if turn == 3 else [Outcome((turn + 1, place))]
+
+
+@game(vocabulary=2, starts=((1.0, (0, 0)),))
+def windy(state: tuple[int, int], tokens: tuple[int, ...]) -> list[Outcome] | None:
+    """Four turns of one token, left or right; one step in five goes the other way. 1 for ending two to the right."""
+    turn, place = state
+    direction = 1 if tokens[0] else -1
+
+    def step(by: int, probability: float) -> Outcome:
+        if turn < 3:
+            return Outcome((turn + 1, place + by), probability)
+        there = place + by >= 2
+        return Outcome(None, probability, float(there), there)
+
+    return [step(direction, 0.8), step(-direction, 0.2)]
+
+
+@game(vocabulary=3, starts=((1.0, (0, 0)),))
+def stopping(state: tuple[int, int], tokens: tuple[int, ...]) -> list[Outcome]:
+    """Up to four turns: token 0 stops, 1 earns a quarter, 2 pays a quarter for a half in every turn still to come.
+
+    Where an episode stops is the policy's doing, and turns differ in what they earn.
+    """
+    turn, works = state
+    earned = {0: 0.0, 1: 0.25, 2: -0.25}[tokens[0]] + (0.5 * works if tokens[0] else 0.0)
+    if tokens[0] == 0 or turn == 3:
+        return over(earned, success=turn == 3)
+    return [Outcome((turn + 1, works + (tokens[0] == 2)), reward=earned)]
+
+
+def _in_place(tokens: tuple[int, ...]) -> int:
+    """How many tokens stand where they belong: token i in place i."""
+    return sum(token == place for place, token in enumerate(tokens))

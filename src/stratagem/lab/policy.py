@@ -1,0 +1,110 @@
+"""A softmax for every decision node of a tree, and a value beside it: the policy that knows no generalisation."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import torch
+from jaxtyping import Float, Int
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from stratagem.errors import InputError
+from stratagem.experience import Experience, PolicyOutput
+from stratagem.partition import rows_of
+from stratagem.training.run_directory import whole_directory
+
+
+@dataclass(frozen=True, eq=False)
+class NodeInputs:
+    """The decision node of every token, trajectory after trajectory.
+
+    lengths: tokens per trajectory.
+    """
+
+    node: Int[Tensor, " tokens"]
+    lengths: Int[Tensor, " trajectories"]
+
+    def select(self, trajectories: Int[Tensor, " kept"]) -> Self:
+        """The inputs of these trajectories, in this order."""
+        return type(self)(self.node[rows_of(self.lengths, trajectories)], self.lengths[trajectories])
+
+    def concatenate(self, others: Sequence[Self]) -> Self:
+        """These inputs followed by the others."""
+        pieces = [self, *others]
+        return type(self)(torch.cat([piece.node for piece in pieces]), torch.cat([piece.lengths for piece in pieces]))
+
+    def to(self, device: torch.device | str) -> Self:
+        """The same inputs on another device."""
+        return type(self)(self.node.to(device), self.lengths.to(device))
+
+
+class TabularPolicy(nn.Module):
+    """``pi(a | n) = softmax(logits[n] / temperature)_a`` and a critic ``V(n) = values[n]``.
+
+    logits: float [nodes, vocabulary], where learning starts. The critic starts at 0.
+    """
+
+    def __init__(self, logits: Float[Tensor, "nodes vocabulary"]) -> None:
+        super().__init__()
+        self.logits = nn.Parameter(logits.detach().float().clone())
+        self.values = nn.Parameter(torch.zeros(len(logits)))
+
+    def forward(
+        self, x: Experience, *, temperature: float = 1.0, entropy: bool = False, value: bool = False
+    ) -> PolicyOutput:
+        """Log-probability of every token of ``x``; entropy and value of its node when asked for.
+
+        Raises ``ValueError`` when the inputs are not :class:`NodeInputs`.
+        """
+        if not isinstance(x.inputs, NodeInputs) or x.action is None:
+            raise ValueError(f"a tabular policy reads NodeInputs and actions, not {type(x.inputs).__name__}")
+        node, logp = x.inputs.node, torch.log_softmax(self.logits / temperature, -1)
+        return PolicyOutput(
+            logp[node, x.action],
+            torch.special.entr(logp.exp()).sum(-1)[node] if entropy else None,
+            self.values[node] if value else None,
+        )
+
+    @property
+    def device(self) -> torch.device:
+        """Where the table lives."""
+        return self.logits.device
+
+    def policy_parameters(self) -> Iterator[Tensor]:
+        """The logits."""
+        yield self.logits
+
+    def critic_parameters(self) -> Iterator[Tensor]:
+        """The values."""
+        yield self.values
+
+    def frozen(self) -> Self:
+        """A copy that no longer moves."""
+        return copy.deepcopy(self).requires_grad_(False)
+
+    def save(self, directory: Path, card: str) -> None:
+        """Write ``policy.safetensors``, ``policy.json`` and the card as ``README.md``, all or nothing."""
+        nodes, vocabulary = self.logits.shape
+        with whole_directory(directory) as temporary:
+            save_file(self.state_dict(), temporary / "policy.safetensors")
+            shape = {"kind": "tabular", "nodes": nodes, "vocabulary": vocabulary}
+            (temporary / "policy.json").write_text(json.dumps(shape) + "\n", encoding="utf-8")
+            (temporary / "README.md").write_text(card, encoding="utf-8")
+
+    @classmethod
+    def from_directory(cls, directory: str | Path) -> Self:
+        """Read what :meth:`save` wrote. Raises :class:`InputError` when the directory is missing or damaged."""
+        try:
+            tensors = load_file(Path(directory) / "policy.safetensors")
+            policy = cls(tensors["logits"])
+            policy.load_state_dict(tensors)
+        except (OSError, KeyError, RuntimeError, SafetensorError) as error:
+            raise InputError(f"policy {directory}: no readable tabular policy ({type(error).__name__})") from None
+        return policy

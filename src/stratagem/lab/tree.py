@@ -1,0 +1,167 @@
+"""A game enumerated: its decision nodes, and all its complete trajectories as one batch."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float64, Int, Shaped
+from torch import Tensor
+
+from stratagem.errors import InputError
+from stratagem.experience import Experience
+from stratagem.lab.game import TokenGame
+from stratagem.lab.policy import NodeInputs
+from stratagem.seeding import generator
+from stratagem.tasks.task import state_key
+
+MOST_LEAVES = 200_000
+"""A game with more complete trajectories than this is not enumerated."""
+
+
+@dataclass(frozen=True, eq=False)
+class Tree:
+    """Every history of a game is a decision node, every complete trajectory a leaf.
+
+    A policy is a softmax for each node, ``logits [nodes, vocabulary]``; a leaf has the probability ``chance`` times
+    those of its tokens.
+
+    leaves: one trajectory per leaf, one group per start, in the game's order. ``inputs`` hold the node of every token;
+    ``action``, ``turn_reward``, ``turn_state``, ``turn_done``, ``reward``, ``success``, ``finished``, ``truncated`` and
+    ``task_id`` (the number of the start) are set.
+    chance: probability of all that the game chose on the way to a leaf, its start included.
+    states: the state in which the turn of each decision node began.
+    """
+
+    game: TokenGame
+    leaves: Experience
+    chance: Float64[Tensor, " leaves"]
+    states: tuple[object, ...]
+
+    @staticmethod
+    @cache
+    def enumerate(game: TokenGame) -> Tree:
+        """The tree of a game. Raises :class:`InputError` when probabilities do not add up or the game is too large."""
+        if game.vocabulary < 2:
+            raise InputError(f"game {game.name}: vocabulary = {game.vocabulary}: must be at least 2")
+        _check_sum(game, "its starts", [probability for probability, _ in game.starts])
+        states: list[object] = []
+        walks = [_walk(game, states, start) for start in range(len(game.starts))]
+        leaves = list(itertools.islice(itertools.chain(*walks), MOST_LEAVES + 1))
+        if len(leaves) > MOST_LEAVES:
+            raise InputError(f"game {game.name}: has more than {MOST_LEAVES} trajectories, too many to enumerate")
+        chance = torch.tensor([leaf.chance for leaf in leaves], dtype=torch.float64)
+        return Tree(game, _experience(leaves, len(game.starts)), chance, tuple(states))
+
+    def normal_logits(self, seed: int, spread: float = 1.0) -> Float64[Tensor, "nodes vocabulary"]:
+        """Random logits of standard deviation ``spread``."""
+        return spread * torch.randn(self.nodes, self.game.vocabulary, generator=generator(seed, "logits")).double()
+
+    @property
+    def nodes(self) -> int:
+        """Number of decision nodes."""
+        return len(self.states)
+
+    @property
+    def node(self) -> Int[Tensor, " tokens"]:
+        """The node in which each token of the leaves was chosen."""
+        assert isinstance(self.leaves.inputs, NodeInputs)
+        return self.leaves.inputs.node
+
+    @property
+    def action(self) -> Int[Tensor, " tokens"]:
+        """The tokens of the leaves."""
+        assert self.leaves.action is not None
+        return self.leaves.action
+
+    @property
+    def starts(self) -> int:
+        """Number of start states."""
+        return self.leaves.groups
+
+    def chosen(self, table: Shaped[Tensor, "nodes vocabulary"]) -> Shaped[Tensor, " tokens"]:
+        """What a table over nodes and tokens says at every token of the leaves."""
+        return table[self.node, self.action]
+
+    def total(self, values: Shaped[Tensor, " tokens"]) -> Float64[Tensor, "nodes vocabulary"]:
+        """Values at the tokens of the leaves added up by node and token: the way back from :meth:`chosen`."""
+        places = self.node * self.game.vocabulary + self.action
+        return added(places, values, self.nodes * self.game.vocabulary).view(self.nodes, -1)
+
+
+def added(places: Int[Tensor, " rows"], values: Shaped[Tensor, " rows"], count: int) -> Float64[Tensor, " count"]:
+    """Values added up by place, in float64."""
+    return torch.bincount(places, weights=values.double(), minlength=count)
+
+
+class _Turn(NamedTuple):
+    state: object
+    nodes: tuple[int, ...]
+    tokens: tuple[int, ...]
+    reward: float
+
+
+class _Leaf(NamedTuple):
+    start: int
+    chance: float
+    turns: tuple[_Turn, ...]
+    success: bool
+    truncated: bool
+
+
+def _walk(game: TokenGame, states: list[object], start: int) -> Iterator[_Leaf]:
+    """The leaves below a start, depth first; nodes are numbered as they are met, and their states noted."""
+
+    def grow(past: tuple[_Turn, ...], chance: float, turn: _Turn) -> Iterator[_Leaf]:
+        outcomes = game.act(turn.state, turn.tokens) if turn.tokens else None
+        if outcomes is None:
+            node = len(states)
+            states.append(turn.state)
+            for token in range(game.vocabulary):
+                longer = turn._replace(nodes=(*turn.nodes, node), tokens=(*turn.tokens, token))
+                yield from grow(past, chance, longer)
+            return
+        _check_sum(game, f"the outcomes of {turn.tokens} in {turn.state!r}", [o.probability for o in outcomes])
+        for outcome in outcomes:
+            turns, reached = (*past, turn._replace(reward=outcome.reward)), chance * outcome.probability
+            if outcome.state is None:
+                yield _Leaf(start, reached, turns, outcome.success, outcome.truncated)
+            else:
+                yield from grow(turns, reached, _Turn(outcome.state, (), (), 0.0))
+
+    probability, state = game.starts[start]
+    try:
+        yield from grow((), probability, _Turn(state, (), (), 0.0))
+    except RecursionError:
+        raise InputError(f"game {game.name}: an episode does not end") from None
+
+
+def _experience(leaves: Sequence[_Leaf], starts: int) -> Experience:
+    turns = [turn for leaf in leaves for turn in leaf.turns]
+    tokens_per_turn = torch.tensor([len(turn.tokens) for turn in turns])
+    sizes = torch.bincount(torch.tensor([leaf.start for leaf in leaves]), minlength=starts)
+    lengths = torch.tensor([sum(len(turn.tokens) for turn in leaf.turns) for leaf in leaves])
+    x = Experience.from_lengths(
+        tokens_per_turn,
+        [len(leaf.turns) for leaf in leaves],
+        sizes,
+        action=torch.tensor([token for turn in turns for token in turn.tokens]),
+        turn_reward=torch.tensor([turn.reward for turn in turns]),
+        turn_state=torch.tensor([state_key(turn.state) for turn in turns]),
+        success=[leaf.success for leaf in leaves],
+        finished=[not leaf.truncated for leaf in leaves],
+        truncated=[leaf.truncated for leaf in leaves],
+        task_id=torch.arange(starts),
+        inputs=NodeInputs(torch.tensor([node for turn in turns for node in turn.nodes]), lengths),
+    )
+    return x.replace(reward=x.returns, turn_done=x.trajectory_of_turn.is_last())
+
+
+def _check_sum(game: TokenGame, what: str, probabilities: Sequence[float]) -> None:
+    if min(probabilities, default=0.0) < 0 or not math.isclose(sum(probabilities), 1.0, abs_tol=1e-9):
+        raise InputError(f"game {game.name}: the probabilities of {what} are {probabilities}; they must add up to 1")

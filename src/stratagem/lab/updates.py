@@ -1,0 +1,109 @@
+"""What a recipe would do to the logits: its first update on many independent batches of exactly known odds."""
+
+from __future__ import annotations
+
+import copy
+import time
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from jaxtyping import Float64
+from torch import Tensor
+
+from stratagem.errors import InputError
+from stratagem.experience import Experience, PolicyOutput
+from stratagem.lab.draw import collect
+from stratagem.lab.exact import Exact
+from stratagem.lab.policy import NodeInputs
+from stratagem.lab.tree import added
+from stratagem.recipe import Recipe
+from stratagem.seeding import generator
+
+BLOCKS = 128
+"""Independent means of batches from which intervals are made."""
+
+
+@dataclass(frozen=True, eq=False)
+class Updates:
+    """Minus the gradient of a recipe's loss by the logits, batch by batch.
+
+    blocks: means over equally many batches.  groups: drawn in all of them, those the sampler rejected included.
+    batch_groups: asked for in each batch.  seconds: it took.
+    """
+
+    blocks: Float64[Tensor, "blocks nodes vocabulary"]
+    groups: int
+    batch_groups: int
+    seconds: float
+
+    @property
+    def mean(self) -> Float64[Tensor, "nodes vocabulary"]:
+        """The expected update."""
+        return self.blocks.mean(0)
+
+
+def sample_updates(
+    recipe: Recipe, policy: Exact, behavior: Exact, groups: int, batch_groups: int, seed: int
+) -> Updates:
+    """Updates of ``policy`` on what ``behavior`` did: at least ``groups`` groups in batches of ``batch_groups``.
+
+    Batches are made as the trainer makes them: sampler (with its rejections and refills), rewards, selections, credit,
+    objective. The critic is exact, and critic and reference are those of ``behavior``; so is ``old_logp`` where the two
+    policies differ. What parts remember is warmed up on one batch more; the recipe given is left as it is.
+
+    Raises :class:`InputError` for a recipe that learns from something else, or reads what a tree does not have.
+    """
+    recipe = copy.deepcopy(recipe)
+    leaves = _with_tables(recipe, policy, behavior)
+    sampler = recipe.sampler.replace(prompts_per_step=batch_groups)
+    table, entropies = policy.logp.float(), policy.node_entropy.float()
+    rounds = max(1, -(-groups // (batch_groups * BLOCKS)))
+    by_logp = torch.zeros(BLOCKS, *policy.logp.shape, dtype=torch.float64)
+    by_entropy = torch.zeros(BLOCKS, policy.tree.nodes, dtype=torch.float64)
+    drawn, clock = 0, time.perf_counter()
+    for number in range(-1, rounds * BLOCKS):
+        batch = collect(leaves, behavior.leaf_probability, sampler, partial(generator, seed, "batch", number))
+        x = recipe.prepare(batch.kept)
+        if number >= 0:
+            drawn += batch.groups
+            _add_update(recipe, x, table, entropies, by_logp[number % BLOCKS], by_entropy[number % BLOCKS])
+    updates = policy.through_softmax(by_logp) + by_entropy.unsqueeze(-1) * policy.entropy_slope
+    return Updates(updates / rounds, drawn, batch_groups, time.perf_counter() - clock)
+
+
+def _with_tables(recipe: Recipe, policy: Exact, behavior: Exact) -> Experience:
+    """The leaves with what the recipe reads of a policy. Raises :class:`InputError` for what no policy can say."""
+    tree = policy.tree
+    logp = tree.chosen(behavior.logp).float()
+    known = {"ref_logp": logp, "value": behavior.value[tree.node].float()}
+    known["entropy"] = behavior.node_entropy[tree.node].float()
+    needs = recipe.experience_needs()
+    leaves = tree.leaves.replace(behavior_logp=logp, **{name: known[name] for name in known if name in needs})
+    if policy is not behavior:
+        leaves = leaves.replace(old_logp=logp)
+    missing = leaves.missing(needs)
+    if missing:
+        raise InputError(f"it reads {', '.join(missing)}, which a tree does not have")
+    if recipe.optimization.shuffle == "turns":
+        raise InputError("it learns from single turns")
+    return leaves
+
+
+def _add_update(
+    recipe: Recipe, x: Experience, table: Tensor, entropies: Tensor, by_logp: Tensor, by_entropy: Tensor
+) -> None:
+    """Add minus the derivatives of the loss by ``log pi(a | n)`` and by the entropy of ``n``."""
+    assert isinstance(x.inputs, NodeInputs) and x.action is not None
+    node, needs = x.inputs.node, recipe.output_needs()
+    places = node * table.shape[1] + x.action
+    logp = table.view(-1)[places].requires_grad_()
+    entropy = entropies[node].requires_grad_() if "entropy" in needs else None
+    loss = recipe.objective(PolicyOutput(logp, entropy, x.value if "value" in needs else None), x).loss
+    if not loss.requires_grad:
+        return
+    loss.backward()
+    if logp.grad is not None:
+        by_logp -= added(places, logp.grad, table.numel()).view_as(table)
+    if entropy is not None and entropy.grad is not None:
+        by_entropy -= added(node, entropy.grad, len(entropies))
