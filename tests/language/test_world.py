@@ -139,7 +139,7 @@ def test_rejected_groups_are_replaced_as_often_as_the_sampler_allows(make_world,
     assert outcome.x.groups == 3 and outcome.metrics["groups/rejected"] >= 2
     never = chatter(fault=lambda call, index, turn: fault(call, 0, turn))
     outcome = make_world(never).collect(DynamicSampling(prompts_per_step=3, group_size=2, refill_rounds=2), 0)
-    assert outcome.x is None
+    assert outcome.x.tokens == 0, "nothing to learn from, though nothing was lost"
     assert (outcome.metrics["episodes"], outcome.metrics["groups/rejected"], outcome.metrics["groups/kept"]) == (
         18,
         9,

@@ -264,6 +264,16 @@ def test_a_lost_batch_is_skipped_and_the_run_goes_on(make_trainer, make_world, s
     assert (second["batch/skipped"], second["optimizer_steps"]) == (0, 1)
 
 
+def test_batches_whose_groups_are_all_rejected_are_skipped_and_lose_nothing(make_trainer, make_world, small):
+    """A policy that has learned everything teaches dynamic sampling nothing; that is no fault, however long it lasts."""
+    world = make_world()
+    rejected = [Collected(collected(world).x.select(torch.tensor([], dtype=torch.int64)), 48) for _ in range(4)]
+    trainer = make_trainer(small("ppo"), world=with_collect(world, *rejected, collected(world)), steps=5)
+    trainer.run()
+    assert [row["batch/skipped"] for row in rows(trainer)] == [1, 1, 1, 1, 0]
+    assert [row["optimizer_steps"] for row in rows(trainer)][3:] == [0, 4]
+
+
 def test_a_group_left_with_one_trajectory_is_dropped_where_groups_are_compared(make_trainer, make_world, small):
     def dropped(name: str) -> float:
         world = make_world()

@@ -46,7 +46,7 @@ def lab(
 ) -> None:
     """Judge techniques where the gradient is known: bias, direction, noise, and what a step does to the return."""
     from stratagem.lab import GAMES, diagnose, find_game
-    from stratagem.lab.diagnose import GROUPS
+    from stratagem.lab.diagnosis import GROUPS
 
     recipes = [_recipe(name) for name in names]
     chosen = [find_game(name) for name in games] if games else list(GAMES.values())

@@ -140,8 +140,7 @@ class ControlWorld:
                 continue
             keep = sampler.keep(x)
             groups += int(keep.sum())
-            if bool(keep.any()):
-                pieces.append(x if bool(keep.all()) else x.select(x.group_of_trajectory.spread(keep)))
+            pieces.append(x if bool(keep.all()) else x.select(x.group_of_trajectory.spread(keep)))
         x = Experience.concatenate(pieces) if pieces else None
         metrics = self._metrics(recordings) | {"groups/kept": float(groups)}
         return Collected(x, _turns(recordings), metrics, _samples(recordings[0]))

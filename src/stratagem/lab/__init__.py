@@ -1,6 +1,6 @@
 """Token games small enough to enumerate: the exact gradient, and what a recipe makes of it."""
 
-from stratagem.lab.diagnose import Diagnosis, Estimate, diagnose
+from stratagem.lab.diagnosis import Diagnosis, Estimate, diagnose
 from stratagem.lab.exact import Exact
 from stratagem.lab.game import Outcome, TokenGame, over
 from stratagem.lab.games import GAMES, find_game

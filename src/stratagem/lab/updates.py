@@ -52,7 +52,8 @@ def sample_updates(
     objective. The critic is exact, and critic and reference are those of ``behavior``; so is ``old_logp`` where the two
     policies differ. What parts remember is warmed up on one batch more; the recipe given is left as it is.
 
-    Raises :class:`InputError` for a recipe that learns from something else, or reads what a tree does not have.
+    Raises :class:`InputError` for a recipe that learns from something else, or reads what a tree does not have, and
+    for an update that is not finite.
     """
     recipe = copy.deepcopy(recipe)
     leaves = _with_tables(recipe, policy, behavior)
@@ -69,6 +70,8 @@ def sample_updates(
             drawn += batch.groups
             _add_update(recipe, x, table, entropies, by_logp[number % BLOCKS], by_entropy[number % BLOCKS])
     updates = policy.through_softmax(by_logp) + by_entropy.unsqueeze(-1) * policy.entropy_slope
+    if not bool(updates.isfinite().all()):
+        raise InputError("its update is not finite")
     return Updates(updates / rounds, drawn, batch_groups, time.perf_counter() - clock)
 
 

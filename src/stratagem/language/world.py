@@ -94,8 +94,7 @@ class LanguageWorld:
             keep = sampler.keep(x)
             rejected += int((~keep).sum())
             groups += int(keep.sum())
-            if bool(keep.any()):
-                pieces.append(x if bool(keep.all()) else x.select(x.group_of_trajectory.spread(keep)))
+            pieces.append(x if bool(keep.all()) else x.select(x.group_of_trajectory.spread(keep)))
         batch = Experience.concatenate(pieces) if pieces else None
         metrics = _episode_metrics(played, self.task.reward_names) | {
             "groups/rejected": float(rejected),

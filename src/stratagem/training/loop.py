@@ -212,6 +212,8 @@ class Trainer:
             self._lost_batches += 1
             return Batch(None, report | {"batch/skipped": 1.0})
         self._lost_batches = 0
+        if collected.x.tokens == 0:
+            return Batch(None, report | {"batch/skipped": 1.0})
         clock = time.perf_counter()
         x = self.recipe.credit(self._shape(self._complete(collected.x.to(self.policy.device))))
         report["timing/credit"] = time.perf_counter() - clock

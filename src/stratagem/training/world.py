@@ -66,9 +66,10 @@ class Policy(Protocol):
 class Collected:
     """What one call of :meth:`World.collect` brought.
 
-    x: the batch, None when every episode was lost.  tokens: how many the policy wrote (or actions it took), whatever
-    became of them; a run's budget counts these.  metrics: what happened (``reward``, ``success``, ``episodes/failed``,
-    ``timing/...``).  samples: a few episodes a person can read, as plain data.
+    x: the batch; None when every episode was lost, empty when the sampler rejected every group.
+    tokens: how many the policy wrote (or actions it took), whatever became of them; a run's budget counts these.
+    metrics: what happened (``reward``, ``success``, ``episodes/failed``, ``timing/...``).
+    samples: a few episodes a person can read, as plain data.
     """
 
     x: Experience | None

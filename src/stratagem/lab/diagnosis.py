@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
 import torch
 from jaxtyping import Float, Float64
 from scipy import stats
@@ -29,7 +30,7 @@ LEVEL = 0.001
 ROUNDING = 1e-5
 """Relative error that float32 may leave in an update: no bias below it is one."""
 
-FLIPS = 20_000
+FLIPS = 10_000
 """Random signs tried by the test."""
 
 GROUPS = 65_536
@@ -58,8 +59,8 @@ class Diagnosis:
     bias: ``|E u - g| / |g|``, with ``bias_p``, the p-value of no bias.
     direction: ``min_s |s E u - g| / |g|``, the sine of the angle between the two, which no learning rate can mend, with
     ``direction_p``.  cosine: of that angle.  scale: ``E u . g / |g|^2``.
-    noise: ``tr Cov(u) / |E u|^2`` for one group drawn, over the same of REINFORCE with the expected return as its
-    baseline and groups of this size; below 1, fewer groups do.
+    noise: ``tr Cov(u) / |E u|^2`` for one group drawn, over the same of REINFORCE on policy, with the expected return
+    as its baseline and groups of this size; below 1, fewer groups do.
     step: length of a step in the logits.  gain, exact_gain: rise of ``J`` by a step along ``E u``, and along ``g``.
     entropy_change: of the mean token entropy, in nats, by the step along ``E u``.
 
@@ -244,7 +245,7 @@ def _jackknife(
 ) -> Estimate:
     """The statistic and its interval, both as ``shown``, from what it is without each row in turn."""
     count = len(rows)
-    without = torch.tensor([statistic(rows[torch.arange(count) != row]) for row in range(count)])
-    error = math.sqrt((count - 1) * float(without.var(correction=0)))
+    without = np.array([statistic(rows[torch.arange(count) != row]) for row in range(count)])
+    error = math.sqrt((count - 1) * without.var())
     value, half = statistic(rows), float(stats.t.ppf(0.975, count - 1)) * error
     return Estimate(shown(value), shown(value - half), shown(value + half))

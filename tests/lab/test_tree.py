@@ -1,0 +1,79 @@
+"""Enumeration: every history a node, every complete trajectory a leaf."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+import torch
+
+from stratagem.errors import InputError
+from stratagem.lab import GAMES, Outcome, TokenGame, Tree, over
+
+
+def test_a_leaf_is_a_trajectory_and_a_node_a_history(both):
+    tree = both.tree
+    assert tree.nodes == 3 and tree.leaves.trajectories == 4
+    assert tree.action.tolist() == [0, 0, 0, 1, 1, 0, 1, 1]
+    assert tree.node.tolist() == [0, 1, 0, 1, 0, 2, 0, 2]
+    assert tree.leaves.returns.tolist() == [0, 0, 0, 1]
+    assert tree.leaves.success.tolist() == [False, False, False, True]
+    assert tree.chance.tolist() == [1, 1, 1, 1]
+
+
+def test_chance_outcomes_are_leaves_of_their_own_within_their_start(arms):
+    tree = arms.tree
+    assert tree.leaves.group_of_trajectory.labels.tolist() == [0, 0, 0, 1, 1, 1]
+    torch.testing.assert_close(tree.chance, torch.tensor([0.5, 0.5, 0.0, 0.5, 0.05, 0.45], dtype=torch.float64))
+    assert tree.leaves.task_id.tolist() == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("name", "leaves", "longest"),
+    [("four_by_four", 256, 4), ("graded", 27, 3), ("prompts", 81, 3), ("length", 63, 5), ("windy", 256, 4)],
+)
+def test_leaves_are_counted_by_hand(name, leaves, longest):
+    """``length``: 2^t unfinished answers of t bits are ended by the third token, t = 0..4, and 2^5 are cut."""
+    tree = Tree.enumerate(GAMES[name])
+    assert tree.leaves.trajectories == leaves
+    assert int(tree.leaves.trajectory_of_token.size().max()) == longest
+
+
+def test_one_place_reached_by_several_histories_is_one_state_and_several_nodes():
+    tree = Tree.enumerate(GAMES["corridor"])
+    keys = tree.leaves.turn_of_token.spread(tree.leaves.turn_state)
+    in_first_place = keys == keys[tree.node == tree.states.index((2, 0))][0]
+    assert len(tree.node[in_first_place].unique()) > 3
+    assert len(set(tree.states)) < tree.nodes
+
+
+def test_an_episode_cut_by_the_game_is_truncated_and_one_that_ends_is_not():
+    x = Tree.enumerate(GAMES["corridor"]).leaves
+    assert torch.equal(x.truncated, ~x.finished) and torch.equal(x.success, x.finished)
+    assert torch.equal(x.turn_done, x.trajectory_of_turn.is_last())
+
+
+def test_turn_rewards_add_up_to_the_return():
+    x = Tree.enumerate(GAMES["stopping"]).leaves
+    assert torch.equal(x.trajectory_of_turn.sum(x.turn_reward), x.returns)
+    assert len(x.trajectory_of_turn.size().unique()) == 4
+
+
+def wrong(act: object, starts: Sequence[tuple[float, object]] = ((1.0, 0),), vocabulary: int = 2) -> TokenGame:
+    return TokenGame("wrong", "", vocabulary, tuple(starts), act)
+
+
+@pytest.mark.parametrize(
+    ("game", "problem"),
+    [
+        (wrong(lambda state, tokens: over(1.0), [(0.5, 0)]), "its starts are"),
+        (wrong(lambda state, tokens: [Outcome(probability=0.5)]), "the outcomes of"),
+        (wrong(lambda state, tokens: None), "does not end"),
+        (wrong(lambda state, tokens: over(1.0), vocabulary=1), "vocabulary = 1"),
+        (wrong(lambda state, tokens: over(1.0) if len(tokens) == 6 else None, vocabulary=8), "too many"),
+    ],
+)
+def test_a_game_that_cannot_be_enumerated_is_refused_in_one_line(game, problem):
+    with pytest.raises(InputError, match=problem) as caught:
+        Tree.enumerate(game)
+    assert "\n" not in str(caught.value)

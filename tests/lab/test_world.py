@@ -1,0 +1,244 @@
+"""Training in the lab: the same numbers from the same seed, stale policies, demonstrations, exact evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from stratagem.catalogue import card
+from stratagem.errors import InputError
+from stratagem.experience import Experience
+from stratagem.lab import GAMES, Exact, TabularPolicy
+from stratagem.lab.exact import optimal_values
+from stratagem.lab.world import LabTask, LabWorld, from_spec
+from stratagem.sampling import Demonstrations, DynamicSampling, Rollouts, Segments
+from stratagem.training.loop import Interrupted, Settings, Trainer
+from stratagem.training.run_directory import RunDirectory
+
+Train = Callable[..., Trainer]
+
+
+@pytest.fixture
+def trainer(tmp_path: Path) -> Train:
+    """``trainer(recipe, spec, name="run", seed=0, values={}, **settings)``."""
+
+    def make(recipe: str, task: LabTask, name: str = "run", seed: int = 0, **settings: Any) -> Trainer:
+        world = LabWorld(task, seed)
+        adapted = world.adapt(card(recipe).recipe())
+        settings = {"steps": 6, "checkpoint_every": 100, **settings}
+        return Trainer(adapted, world, RunDirectory.create(tmp_path / name), Settings(seed=seed, **settings))
+
+    return make
+
+
+def rows(trainer: Trainer) -> list[dict[str, Any]]:
+    logged = trainer.run_directory.rows("metrics.jsonl")
+    of_this_machine = ("timing/", "memory/")
+    return [{name: value for name, value in row.items() if not name.startswith(of_this_machine)} for row in logged]
+
+
+def collected(world: LabWorld, sampler: Any, step: int = 0) -> Experience:
+    x = world.collect(sampler, step).x
+    assert x is not None
+    return x
+
+
+# ---- batches --------------------------------------------------------------------------------------------------------
+
+
+def test_a_batch_is_whole_groups_with_the_log_probabilities_of_the_policy_served():
+    world = LabWorld(LabTask(GAMES["prompts"]), seed=0)
+    x = collected(world, Rollouts(prompts_per_step=5, group_size=3))
+    assert x.group_of_trajectory.size().tolist() == [3] * 5
+    torch.testing.assert_close(x.behavior_logp, world.policy(x).logp.detach())
+    assert x.version.unique().tolist() == [0]
+
+
+def test_temperature_is_that_of_sampling_and_of_the_log_probabilities():
+    world = LabWorld(LabTask(GAMES["graded"]), seed=0)
+    x = collected(world, Rollouts(temperature=0.5))
+    torch.testing.assert_close(x.behavior_logp, world.policy(x, temperature=0.5).logp.detach())
+
+
+def test_metrics_count_what_was_sampled_rejected_groups_included():
+    world = LabWorld(LabTask(GAMES["four_by_four"]), seed=0)
+    found = world.collect(DynamicSampling(prompts_per_step=16, group_size=2), 0)
+    assert found.metrics["groups/rejected"] > 0 and found.metrics["groups/kept"] == found.x.groups
+    drawn = found.metrics["groups/kept"] + found.metrics["groups/rejected"]
+    assert found.metrics["episodes"] == 2 * drawn and found.tokens == 8 * drawn
+    assert found.metrics["completions/mean_length"] == 4
+    assert set(found.metrics) >= {"reward", "reward_std", "success", "entropy"}
+
+
+def test_a_batch_whose_groups_are_all_rejected_is_empty_and_takes_no_step(trainer):
+    """A policy that is always right has nothing to compare; that must not end a run."""
+    run = trainer("dapo", LabTask(GAMES["graded"]), evaluation_episodes=0)
+    with torch.no_grad():
+        run.policy.logits.copy_(100 * optimal_values(run.world.tree))
+    for _ in range(5):
+        assert run.step()["batch/skipped"] == 1
+
+
+def test_demonstrations_err_in_one_token_of_ten():
+    """Of the errors one in four is right by chance: 0.925 of the tokens stand where they belong."""
+    world = LabWorld(LabTask(GAMES["rare"]), seed=0)
+    x = collected(world, Demonstrations(prompts_per_step=5000))
+    assert x.groups == x.trajectories == 5000 and x.behavior_logp is None
+    assert float(x.success.double().mean()) == pytest.approx(0.925**4, abs=0.035)
+
+
+def test_samples_can_be_read():
+    found = LabWorld(LabTask(GAMES["corridor"]), seed=0).collect(Rollouts(), 0).samples
+    assert len(found) == 3
+    first = found[0]["messages"]
+    assert first[0] == {"role": "user", "content": "state (0, 0)"}
+    assert first[1]["role"] == "assistant" and first[1]["content"] in {"0 0", "0 1", "1 0", "1 1"}
+    assert sum(message.get("reward", 0) for message in first) == found[0]["reward"]
+
+
+@pytest.mark.parametrize("sampler", [Segments(), Rollouts(top_p=0.5)])
+def test_other_samplers_are_refused(sampler):
+    with pytest.raises(InputError, match=f"sampler {sampler.part_name()}"):
+        LabWorld(LabTask(GAMES["graded"]), seed=0).collect(sampler, 0)
+
+
+# ---- staleness ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("staleness", [0, 1, 3])
+def test_a_stale_policy_acts_with_the_weights_of_so_many_batches_ago(staleness):
+    world = LabWorld(LabTask(GAMES["graded"], staleness=staleness), seed=0)
+    served = []
+    for step in range(6):
+        with torch.no_grad():
+            world.policy.logits.copy_(
+                torch.randn(world.policy.logits.shape, generator=torch.Generator().manual_seed(step))
+            )
+        for _ in range(2):  # An evaluation serves once more; that makes no policy older.
+            world.serve(10 * step)
+        served.append(world.policy.frozen())
+        x, old = collected(world, Rollouts(), step), max(0, step - staleness)
+        assert x.version.unique().tolist() == [10 * old]
+        torch.testing.assert_close(x.behavior_logp, served[old](x).logp)
+
+
+def test_evaluation_is_of_the_newest_weights():
+    world = LabWorld(LabTask(GAMES["graded"], staleness=3), seed=0)
+    collected(world, Rollouts())
+    with torch.no_grad():
+        world.policy.logits.copy_(100 * optimal_values(world.tree))
+    world.serve(1)
+    collected(world, Rollouts(), 1)
+    assert world.evaluate(1, "sampled").mean_return == pytest.approx(1)
+
+
+# ---- evaluation -----------------------------------------------------------------------------------------------------
+
+
+def test_evaluation_is_exact():
+    world = LabWorld(LabTask(GAMES["stopping"]), seed=0)
+    sampled, greedy = (world.evaluate(10, mode) for mode in ("sampled", "greedy"))
+    policy = Exact(world.tree, world.policy.logits.detach())
+    assert sampled.mean_return == pytest.approx(policy.expected_return)
+    assert sampled.interval == (sampled.success, sampled.success) and 0 < sampled.success < 1
+    assert sampled.mean_length == pytest.approx(policy.turns) and sampled.episodes == 10
+    assert greedy.success in (0.0, 1.0) and greedy.std_return == 0
+
+
+# ---- whole runs -----------------------------------------------------------------------------------------------------
+
+
+def test_the_trainer_brings_rloo_near_the_optimum(trainer):
+    run = trainer("rloo", LabTask(GAMES["windy"]), steps=150)
+    before = run.world.evaluate(1, "sampled").mean_return
+    run.run()
+    after = run.world.evaluate(1, "sampled").mean_return
+    assert before < 0.5 and after > 0.78  # The best there is: 0.8192.
+
+
+@pytest.mark.parametrize("recipe", ["ppo", "dapo", "sft"])
+def test_the_same_seed_gives_the_same_numbers(trainer, recipe):
+    task = LabTask(GAMES["corridor"], staleness=1)
+    first, again = trainer(recipe, task, "first"), trainer(recipe, task, "again")
+    other = trainer(recipe, task, "other", seed=1)
+    for run in (first, again, other):
+        run.run()
+    assert rows(first) == rows(again) != rows(other)
+    assert torch.equal(first.policy.logits, again.policy.logits)
+
+
+def test_runs_of_one_seed_start_alike_whatever_the_recipe(trainer):
+    first, second = (trainer(name, LabTask(GAMES["graded"]), name, steps=1) for name in ("grpo", "rloo"))
+    assert torch.equal(first.policy.logits, second.policy.logits)
+    first.run()
+    second.run()
+    assert rows(first)[0]["reward"] == rows(second)[0]["reward"]
+
+
+@pytest.mark.parametrize("stopped_after", [0, 1])
+def test_a_resumed_run_repeats_an_unbroken_one(trainer, stopped_after):
+    """Stopped between batches, or after the first of the four optimizer steps of a batch of ``ppo``."""
+    task = LabTask(GAMES["graded"], staleness=2)
+    unbroken = trainer("ppo", task, "unbroken", evaluate_every=2)
+    unbroken.run()
+    broken = trainer("ppo", task, "broken", evaluate_every=2)
+    broken._evaluate(0)
+    for _ in range(3):
+        broken.step()
+    if stopped_after:
+        broken.stop()
+        with pytest.raises(Interrupted):
+            broken.step()
+    else:
+        broken.checkpoint()
+    world = LabWorld(task, 0)
+    resumed = Trainer(broken.recipe, world, broken.run_directory, broken.settings)
+    resumed.resume(broken.run_directory.load())
+    resumed.run()
+    assert rows(resumed) == rows(unbroken)
+    assert torch.equal(resumed.policy.logits, unbroken.policy.logits)
+    evaluations = [run.run_directory.rows("evaluations.jsonl") for run in (resumed, unbroken)]
+    assert evaluations[0] == evaluations[1]
+
+
+# ---- the task and its policy ----------------------------------------------------------------------------------------
+
+
+def test_a_specification_names_the_game_and_what_differs():
+    task = from_spec("windy", {"spread": "0.5", "staleness": "2"})
+    assert task.name == "lab:windy,spread=0.5,staleness=2" and task.description == GAMES["windy"].description
+    assert from_spec("windy", {}).name == "lab:windy" and task.family == "lab"
+    assert from_spec("rare", {"spread": "0"}).spread == 0
+
+
+@pytest.mark.parametrize(
+    ("argument", "options", "problem"),
+    [
+        (None, {}, "needs a game, such as lab:four_by_four"),
+        ("windi", {}, "did you mean 'windy'"),
+        ("windy", {"spred": "1"}, "did you mean 'spread'"),
+        ("windy", {"spread": "wide"}, "spread=wide"),
+        ("windy", {"spread": "nan"}, "finite"),
+        ("windy", {"staleness": "-1"}, "at least 0"),
+        ("windy", {"staleness": "1.5"}, "an integer"),
+    ],
+)
+def test_a_wrong_specification_is_answered_in_one_line(argument, options, problem):
+    with pytest.raises(InputError, match=problem) as caught:
+        from_spec(argument, options)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_saved_policy_is_read_back_and_must_fit_the_game(tmp_path):
+    world = LabWorld(LabTask(GAMES["graded"]), seed=3)
+    world.policy.save(tmp_path / "model", "# card")
+    again = TabularPolicy.from_directory(tmp_path / "model")
+    assert torch.equal(again.logits, world.policy.logits)
+    with pytest.raises(InputError, match=r"needs logits of shape \(85, 4\), not \(13, 3\)"):
+        LabWorld(LabTask(GAMES["rare"]), 0, again)
+    with pytest.raises(InputError, match="no readable tabular policy"):
+        TabularPolicy.from_directory(tmp_path)
