@@ -10,9 +10,10 @@ from types import ModuleType
 import pytest
 
 from stratagem import catalogue, parts
+from stratagem.study import claims
 
 ROOT = Path(__file__).parent.parent
-PAGES = {"README.md": 2, "docs/concepts.md": 4, "docs/guides/extending.md": 4}
+PAGES = {"README.md": 2, "docs/concepts.md": 4, "docs/guides/extending.md": 5}
 """Pages, and how many blocks of each run at the least."""
 
 
@@ -24,8 +25,9 @@ def blocks(page: str) -> list[str]:
 
 @pytest.fixture
 def _nothing_stays_registered(monkeypatch):
-    catalogue.cards()
+    catalogue.cards(), claims.claims()
     monkeypatch.setattr(catalogue, "_CARDS", dict(catalogue._CARDS))
+    monkeypatch.setattr(claims, "_CLAIMS", dict(claims._CLAIMS))
     monkeypatch.setattr(parts, "REGISTRY", {kind: dict(named) for kind, named in parts.REGISTRY.items()})
 
 

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from stratagem import catalogue
-from stratagem.study.comparison import Analysis, Band, Comparison, Contrast, Estimate, Plan, Point, Summary, Trial
+from stratagem.estimate import Estimate
+from stratagem.study.comparison import Analysis, Band, Comparison, Contrast, Plan, Point, Summary, Trial
 from stratagem.training.run_directory import RunDirectory
 from stratagem.training.statistics import success_interval
 

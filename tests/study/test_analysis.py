@@ -154,7 +154,7 @@ def test_runs_are_paired_by_seed() -> None:
 
 
 def test_p_is_adjusted_for_all_contrasts_of_the_comparison() -> None:
-    """Benjamini and Yekutieli by hand: times number over rank and 1 + 1/2 + 1/3 + 1/4, monotone from the largest down."""
+    """Benjamini and Yekutieli by hand: times number over rank and 1 + 1/2 + 1/3 + 1/4, monotone from the top."""
     trials = [
         t for arm, lasts in zip("abc", (LOW, HIGH, [0.3, 0.2, 0.6, 0.3, 0.7]), strict=True) for t in runs(arm, lasts)
     ]

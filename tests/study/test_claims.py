@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stratagem.errors import BrokenRunError, InputError
+from stratagem.estimate import Estimate
 from stratagem.study import claims
 from stratagem.study.claims import Claim, Expect, Record, claim, read_record, recorded, run_claim, write_record
-from stratagem.study.comparison import Estimate
 
 BELOW_ONE = Expect("noise", below=1)
 

@@ -16,7 +16,8 @@ from typing import Any
 import pytest
 
 from stratagem.errors import InputError
-from stratagem.study.comparison import Comparison, Estimate, Verdict, read_comparison, to_json
+from stratagem.estimate import Estimate
+from stratagem.study.comparison import Comparison, Verdict, read_comparison, to_json
 from stratagem.study.comparison_report import (
     finding,
     judgement,

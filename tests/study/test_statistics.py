@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from scipy import stats
 
-from stratagem.study.comparison import Estimate
+from stratagem.estimate import Estimate
 from stratagem.study.statistics import (
     average,
     first_reach,

@@ -265,7 +265,7 @@ def test_a_lost_batch_is_skipped_and_the_run_goes_on(make_trainer, make_world, s
 
 
 def test_batches_whose_groups_are_all_rejected_are_skipped_and_lose_nothing(make_trainer, make_world, small):
-    """A policy that has learned everything teaches dynamic sampling nothing; that is no fault, however long it lasts."""
+    """A policy that has learned everything teaches dynamic sampling nothing; that is no fault, and may last."""
     world = make_world()
     rejected = [Collected(collected(world).x.select(torch.tensor([], dtype=torch.int64)), 48) for _ in range(4)]
     trainer = make_trainer(small("ppo"), world=with_collect(world, *rejected, collected(world)), steps=5)

@@ -17,7 +17,8 @@ from stratagem.cli.run_commands import Precision, parse_precision, parse_values
 from stratagem.errors import InputError
 
 if TYPE_CHECKING:
-    from stratagem.study.comparison import Analysis, Comparison, Contrast, Estimate, Summary
+    from stratagem.estimate import Estimate
+    from stratagem.study.comparison import Analysis, Comparison, Contrast, Summary
     from stratagem.study.trials import Progress as Advance
 
 

@@ -17,7 +17,8 @@ from stratagem.errors import InputError
 from stratagem.recipe import Recipe
 
 if TYPE_CHECKING:
-    from stratagem.lab import Diagnosis, Estimate
+    from stratagem.estimate import Estimate
+    from stratagem.lab import Diagnosis
 
 VERSION = 1
 """Of the JSON this command writes."""

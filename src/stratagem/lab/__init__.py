@@ -1,6 +1,6 @@
 """Token games small enough to enumerate: the exact gradient, and what a recipe makes of it."""
 
-from stratagem.lab.diagnosis import Diagnosis, Estimate, diagnose
+from stratagem.lab.diagnosis import Diagnosis, diagnose
 from stratagem.lab.exact import Exact
 from stratagem.lab.game import Outcome, TokenGame, over
 from stratagem.lab.games import GAMES, find_game
@@ -10,7 +10,6 @@ from stratagem.lab.tree import Tree
 __all__ = [
     "GAMES",
     "Diagnosis",
-    "Estimate",
     "Exact",
     "Outcome",
     "TabularPolicy",

@@ -14,6 +14,7 @@ from scipy import stats
 from torch import Tensor
 
 from stratagem.errors import InputError
+from stratagem.estimate import Estimate
 from stratagem.lab.exact import Exact
 from stratagem.lab.game import TokenGame
 from stratagem.lab.games import find_game
@@ -38,15 +39,6 @@ GROUPS = 65_536
 
 
 @dataclass(frozen=True)
-class Estimate:
-    """A figure and its 95 % interval, by the jackknife over independent blocks of batches."""
-
-    value: float
-    low: float
-    high: float
-
-
-@dataclass(frozen=True)
 class Diagnosis:
     """What a recipe's update is worth at one policy of one game. ``u`` is the update, ``g`` the exact gradient.
 
@@ -64,7 +56,8 @@ class Diagnosis:
     step: length of a step in the logits.  gain, exact_gain: rise of ``J`` by a step along ``E u``, and along ``g``.
     entropy_change: of the mean token entropy, in nats, by the step along ``E u``.
 
-    Figures that need an update are None where there is none.
+    Figures that need an update are None where there is none; intervals are the jackknife's over independent blocks of
+    batches.
     """
 
     recipe: str

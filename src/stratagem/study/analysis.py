@@ -13,9 +13,10 @@ from jaxtyping import Float
 from scipy import stats
 
 from stratagem.errors import InputError
+from stratagem.estimate import Estimate
 from stratagem.seeding import numpy_generator
 from stratagem.study import statistics
-from stratagem.study.comparison import Analysis, Axis, Band, Contrast, Estimate, Plan, Point, Quantity, Summary, Trial
+from stratagem.study.comparison import Analysis, Axis, Band, Contrast, Plan, Point, Quantity, Summary, Trial
 
 GRID = 41
 """Points of a band."""

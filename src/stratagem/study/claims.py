@@ -20,8 +20,8 @@ from pydantic import TypeAdapter, ValidationError
 
 from stratagem import catalogue
 from stratagem.errors import BrokenRunError, InputError
+from stratagem.estimate import Estimate
 from stratagem.parts import import_entry_points
-from stratagem.study.comparison import Estimate
 from stratagem.study.curve import write_whole
 from stratagem.training.run_directory import machine
 

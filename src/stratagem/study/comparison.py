@@ -11,6 +11,7 @@ from typing import Any, Literal
 from pydantic import TypeAdapter, ValidationError
 
 from stratagem.errors import InputError
+from stratagem.estimate import Estimate
 
 VERSION = 1
 """Of the file format; a file of another version is refused."""
@@ -94,15 +95,6 @@ class Trial:
 
 
 # ---- what statistics make of it -------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A value with its 95 % interval; how it was made is said where one is made."""
-
-    value: float
-    low: float
-    high: float
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,9 @@ from typing import Any, Literal
 import numpy as np
 
 from stratagem.errors import InputError
+from stratagem.estimate import Estimate
 from stratagem.recipe import Recipe
-from stratagem.study.comparison import Band, Comparison, Contrast, Estimate, Plan, Quantity, Summary, Trial, Verdict
+from stratagem.study.comparison import Band, Comparison, Contrast, Plan, Quantity, Summary, Trial, Verdict
 from stratagem.study.curve import COLORS
 from stratagem.study.outcome import MEAN_RETURN, SUCCESS, Direction, Measure, Score
 from stratagem.study.page import DASHES, Meeting, write_page

@@ -9,7 +9,8 @@ import numpy as np
 from jaxtyping import Float
 from scipy import stats
 
-from stratagem.study.comparison import Estimate, Verdict
+from stratagem.estimate import Estimate
+from stratagem.study.comparison import Verdict
 
 SIGNIFICANCE = 0.05
 """What the adjusted p of a difference must be below."""

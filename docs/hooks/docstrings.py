@@ -15,4 +15,9 @@ class PlainRoles(Extension):
 
     def on_object(self, *, obj: Object, **_: Any) -> None:
         if obj.docstring is not None:
-            obj.docstring.value = ROLE.sub(r"`\1`", obj.docstring.value)
+            obj.docstring.value = plain_roles(obj.docstring.value)
+
+
+def plain_roles(text: str) -> str:
+    """The text with every cross-reference role as plain code."""
+    return ROLE.sub(r"`\1`", text)
