@@ -1,4 +1,4 @@
-"""What runs showed, for people: the report page and the learning curve."""
+"""What runs showed: comparisons, claims, their statistics, and pages for people."""
 
 from stratagem.study.curve import write_curve_svg
 from stratagem.study.report import write_report

@@ -130,8 +130,7 @@ def _summarized(record: RunRecord, place: Place, keep_episodes: bool) -> Trial:
     minutes, last = record.axes(steps)["minutes"], record.metrics[-1]
     tokens = {0: 0} | {row["step"]: int(row["tokens/total"]) for row in record.metrics}
     points = tuple(
-        Point(step, tokens[step], 60 * at, sampled[step], greedy[step])
-        for step, at in zip(steps, minutes, strict=True)
+        Point(step, tokens[step], 60 * at, sampled[step], greedy[step]) for step, at in zip(steps, minutes, strict=True)
     )
     return Trial(
         arm=place.arm,
