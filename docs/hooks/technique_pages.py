@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 import inspect
-import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import yaml
 from interval_figure import interval_figure, number
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
-from pydantic import TypeAdapter, ValidationError
 
-from stratagem import catalogue, lab
+from stratagem import catalogue
 from stratagem.catalogue import Card
-from stratagem.errors import InputError
 from stratagem.estimate import Estimate
+from stratagem.lab.record import LabRecord, read_lab_record
 from stratagem.parts import Part
 from stratagem.recipe import Recipe
 from stratagem.sampling import Rollouts
@@ -35,20 +33,11 @@ from stratagem.study.page import shown
 
 
 @dataclass(frozen=True)
-class LabFile:
-    """``results/lab/TECHNIQUE.json``, as ``stratagem lab TECHNIQUE --json`` prints it. games: description by name."""
-
-    version: Literal[1]
-    games: dict[str, str]
-    diagnoses: tuple[lab.Diagnosis, ...]
-
-
-@dataclass(frozen=True)
 class Evidence:
     """All that is recorded: claims and lab verdicts by technique, comparisons by the name of their folder."""
 
     records: Mapping[str, Record]
-    labs: Mapping[str, LabFile]
+    labs: Mapping[str, LabRecord]
     comparisons: Mapping[str, Comparison]
 
     @classmethod
@@ -56,23 +45,13 @@ class Evidence:
         """What the folder ``results`` holds. Raises :class:`InputError` naming a file that is broken."""
         names = [card.name for card in catalogue.cards()]
         records = {name: read_record(name, results / FOLDER.name) for name in names}
-        labs = {name: results / "lab" / f"{name}.json" for name in names}
+        labs = {name: read_lab_record(results / "lab" / f"{name}.json") for name in names}
         comparisons = sorted(results.glob("compare/*/results.json"))
         return cls(
             {name: record for name, record in records.items() if record is not None},
-            {name: _read_lab(path) for name, path in labs.items() if path.is_file()},
+            {name: lab for name, lab in labs.items() if lab is not None},
             {path.parent.name: read_comparison(path) for path in comparisons},
         )
-
-
-def _read_lab(path: Path) -> LabFile:
-    try:
-        return TypeAdapter(LabFile).validate_python(json.loads(path.read_text(encoding="utf-8")))
-    except ValidationError as error:
-        problem = error.errors()[0]
-        raise InputError(f"{path}: {'.'.join(map(str, problem['loc']))}: {problem['msg']}") from None
-    except (OSError, ValueError):
-        raise InputError(f"{path}: is not what `stratagem lab --json` prints") from None
 
 
 # ---- pages ----------------------------------------------------------------------------------------------------------
@@ -340,7 +319,7 @@ def listed(values: Iterable[object], between: str = ", ") -> Markup:
     return text(between).join(map(text, values))
 
 
-def interval(estimate: Estimate | lab.Estimate | None) -> str:
+def interval(estimate: Estimate | None) -> str:
     """``0.43 [0.4, 0.46]``, without the interval where it has no width; a dash for None."""
     if estimate is None:
         return "—"

@@ -85,7 +85,7 @@ def test_every_field_shown_can_be_set(stratagem, name):
 @pytest.fixture
 def record(stratagem, monkeypatch, tmp_path):
     """``record(*values)``: dapo's claim, that its noise is below 1, on record here with a measurement of each."""
-    monkeypatch.setattr(claims, "_shipped", lambda: tmp_path / "nothing")
+    monkeypatch.setattr(claims, "shipped", lambda folder: tmp_path / "nothing")
 
     def write(*values: float) -> Record:
         about = ("dapo", "Less noise than [GRPO].", "figure 3", "grpo", (Expect("noise", below=1),), "Small games.")
@@ -172,3 +172,10 @@ def test_methods_is_there_at_once_and_without_transformers():
     child = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
     assert child.returncode == 0, child.stderr
     assert float(child.stderr) < 3.0
+
+
+def test_show_has_what_the_lab_found(stratagem):
+    assert stratagem("lab", "rloo", "--game", "rare", "--groups", 512, "--out", "results/lab/rloo.json").code == 0
+    said = stratagem("show", "rloo")
+    assert "Lab (stratagem lab explains the columns)" in said.out
+    assert any(line.startswith("rare ") for line in said.out.splitlines())

@@ -213,7 +213,7 @@ def test_the_lab_table_has_a_row_for_each_game(tmp_path):
 
 @pytest.mark.parametrize(
     ("spoil", "complaint"),
-    [({"version": 2}, "version: Input should be 1"), ({"verdict": "guilty"}, "diagnoses.0.verdict: ")],
+    [({"version": 2}, "is of version 2"), ({"verdict": "guilty"}, "diagnoses.0.verdict: ")],
 )
 def test_a_broken_lab_file_is_named(tmp_path, spoil, complaint):
     version = spoil.pop("version", 1)

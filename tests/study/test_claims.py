@@ -256,7 +256,7 @@ def test_a_record_without_measurements_is_refused(tmp_path):
 
 
 def test_a_record_here_comes_before_the_one_that_ships(tmp_path, monkeypatch):
-    monkeypatch.setattr(claims, "_shipped", lambda: tmp_path / "shipped")
+    monkeypatch.setattr(claims, "shipped", lambda folder: tmp_path / "shipped")
     monkeypatch.chdir(tmp_path)
     assert recorded("rloo") is None
     write_record(RECORD, tmp_path / "shipped")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -13,8 +14,11 @@ from rich.table import Table
 from stratagem import catalogue
 from stratagem.cli.claim_command import measured_rows, summary
 from stratagem.recipe import Recipe
-from stratagem.study.claims import Record, recorded
+from stratagem.study.claims import Record, recorded, shipped
 from stratagem.tasks import registry
+
+LAB = Path("results/lab")
+"""Where what the lab found is recorded, and looked for first."""
 
 Json = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]
 
@@ -67,6 +71,7 @@ def show(name: Annotated[str, typer.Argument(help="A technique of the catalogue.
         console.print("\n[bold]Claim[/bold]: not measured")
     else:
         _show_claim(record, console)
+    _show_lab(name, console)
     if base is not None:
         console.print(f"\n[bold]Against {card.base}[/bold]")
         table = Table("field", str(card.base), card.name, box=None, pad_edge=False)
@@ -106,6 +111,20 @@ def _show_claim(record: Record, console: Console) -> None:
     if len(record.measurements) > 1:
         for measurement in record.measurements:
             console.print(f"seeds {', '.join(map(str, measurement.seeds))}: {measurement.verdict}")
+
+
+def _show_lab(name: str, console: Console) -> None:
+    """What the lab found, where it is recorded: here, or with Stratagem."""
+    places = [LAB / f"{name}.json", shipped(LAB) / f"{name}.json"]
+    if not any(place.is_file() for place in places):
+        return
+    from stratagem.cli.lab_command import diagnosis_table
+    from stratagem.lab.record import read_lab_record  # brings in scipy, for which no other card should wait
+
+    record = read_lab_record(places[0]) or read_lab_record(places[1])
+    assert record is not None
+    console.print("\n[bold]Lab[/bold] (stratagem lab explains the columns)")
+    console.print(diagnosis_table([(diagnosis.game, diagnosis) for diagnosis in record.diagnoses], "game"))
 
 
 def _entry(card: catalogue.Card) -> dict[str, Any]:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
+from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -13,15 +12,11 @@ from rich.progress import track
 from rich.table import Table
 
 from stratagem import catalogue
-from stratagem.errors import InputError
 from stratagem.recipe import Recipe
 
 if TYPE_CHECKING:
     from stratagem.estimate import Estimate
     from stratagem.lab import Diagnosis
-
-VERSION = 1
-"""Of the JSON this command writes."""
 
 LEGEND = (
     "bias: |E u - g| / |g| of the update u and the exact gradient g; direction: the same after the best rescaling; "
@@ -48,6 +43,8 @@ def lab(
     """Judge techniques where the gradient is known: bias, direction, noise, and what a step does to the return."""
     from stratagem.lab import GAMES, diagnose, find_game
     from stratagem.lab.diagnosis import GROUPS
+    from stratagem.lab.record import LabRecord
+    from stratagem.study.curve import write_whole
 
     recipes = [_recipe(name) for name in names]
     chosen = [find_game(name) for name in games] if games else list(GAMES.values())
@@ -57,23 +54,18 @@ def lab(
         diagnose(recipe, game, groups=groups or GROUPS, batch_groups=batch_groups, drift=drift, seed=seed)
         for game, recipe in track(pairs, "judging", console=watched, transient=True, disable=not watched.is_terminal)
     ]
-    described = {game.name: game.description for game in chosen}
-    found = {
-        "version": VERSION,
-        "games": described,
-        "diagnoses": [dataclasses.asdict(diagnosis) for diagnosis in diagnoses],
-    }
+    record = LabRecord({game.name: game.description for game in chosen}, tuple(diagnoses))
     if out is not None:
-        _write(out, found)
+        write_whole(out, record.to_json())
     if as_json:
-        print(json.dumps(found, indent=1))
+        print(record.to_json(), end="")
         return
     console = Console(highlight=False)
     for game in chosen:
         here = [diagnosis for diagnosis in diagnoses if diagnosis.game == game.name]
-        console.print(f"[bold]{game.name}[/bold]: {described[game.name]}", soft_wrap=True)
+        console.print(f"[bold]{game.name}[/bold]: {game.description}", soft_wrap=True)
         console.print(f"expected return {here[0].expected_return:.3f}, exact gradient {here[0].gradient_norm:.4f} long")
-        console.print(_table(here), end="\n\n")
+        console.print(diagnosis_table([(diagnosis.recipe, diagnosis) for diagnosis in here]), end="\n\n")
     console.print(LEGEND.format(step=diagnoses[0].step), markup=False)
 
 
@@ -81,22 +73,15 @@ def _recipe(name: str) -> Recipe:
     return Recipe.load(name) if name.endswith((".yaml", ".yml")) else catalogue.card(name).recipe()
 
 
-def _write(path: Path, found: dict[str, Any]) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"lab --out {path}: cannot be written ({error.strerror})") from None
-
-
-def _table(diagnoses: list[Diagnosis]) -> Table:
-    table = Table("recipe", "verdict", box=None, pad_edge=False)
+def diagnosis_table(diagnoses: Iterable[tuple[str, Diagnosis]], first: str = "recipe") -> Table:
+    """Named diagnoses, one a row; ``first``: what the names are."""
+    table = Table(first, "verdict", box=None, pad_edge=False)
     for column in ("bias", "direction", "cosine", "noise", "gain", "entropy", "groups/s"):
         table.add_column(column, justify="right")
-    for diagnosis in diagnoses:
+    for name, diagnosis in diagnoses:
         gain, entropy = diagnosis.gain, diagnosis.entropy_change
         table.add_row(
-            diagnosis.recipe,
+            name,
             diagnosis.verdict,
             _cell(diagnosis.bias),
             _cell(diagnosis.direction),

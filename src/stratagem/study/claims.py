@@ -307,15 +307,14 @@ def read_record(technique: str, folder: Path = FOLDER) -> Record | None:
 
 def recorded(technique: str) -> Record | None:
     """The record of a technique: the one in ``results/claims`` here, else the one that ships with Stratagem."""
-    return read_record(technique) or read_record(technique, _shipped())
+    return read_record(technique) or read_record(technique, shipped(FOLDER))
 
 
-@cache
-def _shipped() -> Path:
-    """Where our own records are: inside an installed package, beside ``src`` in a checkout."""
+def shipped(folder: Path) -> Path:
+    """Where what we recorded in ``folder`` lies: inside an installed package, beside ``src`` in a checkout."""
     package = Path(__file__).parents[1]
-    installed = package / FOLDER
-    return installed if installed.is_dir() else package.parents[1] / FOLDER
+    installed = package / folder
+    return installed if installed.is_dir() else package.parents[1] / folder
 
 
 @cache
