@@ -7,10 +7,8 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import TypeAdapter, ValidationError
-
-from stratagem.errors import InputError
 from stratagem.lab.diagnosis import Diagnosis
+from stratagem.recorded import read_recorded
 
 VERSION = 1
 """Of the file format; a file of another version is refused."""
@@ -34,19 +32,4 @@ def read_lab_record(path: Path) -> LabRecord | None:
 
     Raises :class:`InputError` when it is broken or of another version.
     """
-    try:
-        plain = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
-    except ValueError:
-        raise InputError(f"{path}: is not what stratagem lab writes (not valid JSON)") from None
-    version = plain.get("version") if isinstance(plain, dict) else None
-    if version != VERSION:
-        raise InputError(f"{path}: is of version {version}; this is Stratagem's version {VERSION} of the format")
-    try:
-        return TypeAdapter(LabRecord).validate_python(plain)
-    except ValidationError as error:
-        problem = error.errors()[0]
-        raise InputError(f"{path}: {'.'.join(map(str, problem['loc']))}: {problem['msg']}") from None
+    return read_recorded(path, LabRecord, VERSION, "the record of the lab")

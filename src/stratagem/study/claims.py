@@ -16,12 +16,12 @@ from statistics import fmean
 from typing import Annotated, Any, Literal, Self, TypeVar
 
 from annotated_types import MinLen
-from pydantic import TypeAdapter, ValidationError
 
 from stratagem import catalogue
 from stratagem.errors import BrokenRunError, InputError
 from stratagem.estimate import Estimate
 from stratagem.parts import import_entry_points
+from stratagem.recorded import read_recorded
 from stratagem.study.curve import write_whole
 from stratagem.training.run_directory import machine
 
@@ -286,23 +286,7 @@ def read_record(technique: str, folder: Path = FOLDER) -> Record | None:
 
     Raises :class:`InputError` when it is broken or of another version.
     """
-    path = folder / f"{technique}.json"
-    try:
-        plain = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
-    except ValueError:
-        raise InputError(f"{path}: is not the record of a claim (not valid JSON)") from None
-    version = plain.get("version") if isinstance(plain, dict) else None
-    if version != VERSION:
-        raise InputError(f"{path}: is of version {version}; this is Stratagem's version {VERSION} of the format")
-    try:
-        return _reader().validate_python(plain)
-    except ValidationError as error:
-        problem = error.errors()[0]
-        raise InputError(f"{path}: {'.'.join(map(str, problem['loc']))}: {problem['msg']}") from None
+    return read_recorded(folder / f"{technique}.json", Record, VERSION, "the record of a claim")
 
 
 def recorded(technique: str) -> Record | None:
@@ -315,8 +299,3 @@ def shipped(folder: Path) -> Path:
     package = Path(__file__).parents[1]
     installed = package / folder
     return installed if installed.is_dir() else package.parents[1] / folder
-
-
-@cache
-def _reader() -> TypeAdapter[Record]:
-    return TypeAdapter(Record)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 import shlex
 import shutil
@@ -12,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import TypeAdapter, ValidationError
 
 from stratagem import catalogue, run
 from stratagem.errors import BrokenRunError, InputError
 from stratagem.recipe import Recipe
+from stratagem.recorded import read_recorded
 from stratagem.study.analysis import analyse
 from stratagem.study.comparison import VERSION, Comparison, Plan, Trial, to_json
 from stratagem.study.comparison_report import write_comparison_report
@@ -185,8 +184,8 @@ def _jobs(jobs: int | None, device: str, threads: int) -> int:
 def _begin(folder: Path, plan: Plan) -> None:
     """Make the folder of a new comparison, or see that this one continues or extends what is there."""
     file, arms = folder / "plan.json", plan.arms
-    if file.exists():
-        earlier = _read_plan(file)
+    earlier = read_recorded(file, Plan, VERSION, "the plan of a comparison")
+    if earlier is not None:
         if any(folder.glob("runs/*/*/*/trial.json")):
             _refuse_another(earlier, plan, folder)
             arms = {**earlier.arms, **plan.arms}
@@ -197,17 +196,6 @@ def _begin(folder: Path, plan: Plan) -> None:
         RunDirectory(folder).write_json("plan.json", {"version": VERSION, **dataclasses.asdict(plan), "arms": arms})
     except OSError as error:
         raise InputError(f"{folder}: cannot be written ({error.strerror})") from None
-
-
-def _read_plan(file: Path) -> Plan:
-    try:
-        plain = json.loads(file.read_text(encoding="utf-8"))
-        version = plain.pop("version", None)
-        if version == VERSION:
-            return TypeAdapter(Plan).validate_python(plain)
-    except (OSError, ValueError, AttributeError, ValidationError):
-        raise InputError(f"{file}: is not the plan of a comparison; choose another --out") from None
-    raise InputError(f"{file}: is of version {version}, not {VERSION}; choose another --out")
 
 
 def _refuse_another(earlier: Plan, plan: Plan, folder: Path) -> None:

@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import TypeAdapter, ValidationError
-
 from stratagem.errors import InputError
 from stratagem.estimate import Estimate
+from stratagem.recorded import read_recorded
 
 VERSION = 1
 """Of the file format; a file of another version is refused."""
@@ -197,18 +196,7 @@ def read_comparison(path: Path) -> Comparison:
     Raises :class:`InputError` when it is missing, broken or of another version.
     """
     path = path / "results.json" if path.is_dir() else path
-    try:
-        plain = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
-    except ValueError:
-        raise InputError(f"{path}: is not the results of a comparison (not valid JSON)") from None
-    version = plain.get("version") if isinstance(plain, dict) else None
-    if version != VERSION:
-        raise InputError(f"{path}: is of version {version}; this is Stratagem's version {VERSION} of the format")
-    try:
-        return TypeAdapter(Comparison).validate_python(plain)
-    except ValidationError as error:
-        problem = error.errors()[0]
-        where = ".".join(map(str, problem["loc"]))
-        raise InputError(f"{path}: {where}: {problem['msg']}") from None
+    comparison = read_recorded(path, Comparison, VERSION, "the results of a comparison")
+    if comparison is None:
+        raise InputError(f"{path}: there is no such file, so there are no results to read")
+    return comparison

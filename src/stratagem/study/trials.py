@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from filelock import FileLock
-from pydantic import TypeAdapter, ValidationError
 
 from stratagem import run
 from stratagem.errors import BrokenRunError, InputError
 from stratagem.recipe import Recipe
+from stratagem.recorded import read_recorded
 from stratagem.study.comparison import VERSION, MeasureName, Plan, Point, Trial
 from stratagem.study.outcome import MODES, SUCCESS, scores
 from stratagem.study.record import RunRecord, read_runs
@@ -61,7 +61,7 @@ def run_all(
 ) -> tuple[list[Trial], dict[Place, BrokenRunError]]:
     """Finish every run that is not; the trials in the order of the plan, and what broke."""
     places = places_of(plan)
-    trials = {place: _trial_of(place.directory(folder)) for place in places if _is_finished(place.directory(folder))}
+    trials = {place: trial for place in places if (trial := _finished(place.directory(folder))) is not None}
     missing = [place for place in places if place not in trials]
     calls = [
         Call(_run_one, (plan, place, place.directory(folder)), place.directory(folder) / "log.txt", plan.threads)
@@ -79,9 +79,11 @@ def run_all(
                 if ended.error is not None:
                     broken[place] = ended.error
                     continue
-                trials[place] = _trial_of(place.directory(folder))
+                trial = _finished(place.directory(folder))
+                assert trial is not None, f"{place} ended well without its trial.json"
+                trials[place] = trial
                 if progress is not None:
-                    progress(len(trials), len(places), _line(trials[place]))
+                    progress(len(trials), len(places), _line(trial))
     except KeyboardInterrupt:
         raise BrokenRunError(
             f"stopped and saved; {len(trials)} of {len(places)} runs are finished in {folder}, and the same command "
@@ -94,7 +96,7 @@ def _run_one(plan: Plan, place: Place, directory: Path) -> None:
     """In a process of its own: begin the run or continue it, and write down what came of it."""
     # A comparison that was killed may have left a process that is still saving.
     with FileLock(directory.with_name(f".{directory.name}.lock"), timeout=600):
-        if _is_finished(directory):
+        if _finished(directory) is not None:
             return
         if (directory / "run.json").exists():
             run.resume(directory)
@@ -147,21 +149,9 @@ def _summarized(record: RunRecord, place: Place, keep_episodes: bool) -> Trial:
     )
 
 
-def _is_finished(directory: Path) -> bool:
-    return (directory / "trial.json").exists()
-
-
-def _trial_of(directory: Path) -> Trial:
-    """What a finished run came to. Raises :class:`InputError` when its file is of another version or damaged."""
-    plain = RunDirectory(directory).read_json("trial.json")
-    version = plain.pop("version", None)
-    if version != VERSION:
-        raise InputError(f"{directory / 'trial.json'}: is of version {version}, not {VERSION}; choose another --out")
-    try:
-        return TypeAdapter(Trial).validate_python(plain)
-    except ValidationError as error:
-        where = ".".join(map(str, error.errors()[0]["loc"]))
-        raise InputError(f"{directory / 'trial.json'}: {where}: {error.errors()[0]['msg']}") from None
+def _finished(directory: Path) -> Trial | None:
+    """What a finished run came to; None while it is not. Raises :class:`InputError` when its file is of no use."""
+    return read_recorded(directory / "trial.json", Trial, VERSION, "a run of a comparison")
 
 
 def _line(trial: Trial) -> str:
