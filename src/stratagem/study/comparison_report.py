@@ -401,7 +401,8 @@ def _shared(plan: Plan) -> Iterator[tuple[str, str]]:
     yield "budget", f"{plan.budget:,} tokens (actions, for control) a run"
     yield "seeds", ", ".join(map(str, plan.seeds))
     yield "evaluations", f"before training and {plan.evaluations} on the way, {plan.episodes} episodes in each mode"
-    yield "computed with", f"{plan.precision} on {plan.device}, {plan.threads} thread{'s' * (plan.threads > 1)} a run"
+    threads = f"{plan.threads} thread{'s' * (plan.threads > 1)}"
+    yield "computed with", f"precision {plan.precision}, device {plan.device}, {threads} a run"
     for path, value in plan.values.items():
         yield path, str(value)
 
