@@ -12,6 +12,7 @@ from stratagem.partition import Partition
 from stratagem.recipe import Recipe
 
 if TYPE_CHECKING:
+    from stratagem import lab
     from stratagem.run import evaluate, resume, train
     from stratagem.study.compare import compare
 
@@ -27,6 +28,7 @@ __all__ = [
     "Recipe",
     "compare",
     "evaluate",
+    "lab",
     "recipes",
     "resume",
     "train",
@@ -41,7 +43,9 @@ _LATE = {
 
 
 def __getattr__(name: str) -> Any:
-    """``train``, ``compare`` and their like on first use: they bring in transformers, which takes seconds."""
+    """``train``, ``compare`` and their like on first use: they bring in transformers or scipy, which take seconds."""
+    if name == "lab":
+        return import_module("stratagem.lab")
     if name in _LATE:
         return getattr(import_module(_LATE[name]), name)
     raise AttributeError(f"module 'stratagem' has no attribute {name!r}")
