@@ -25,7 +25,7 @@ from stratagem.recipe import Recipe
 from stratagem.sampling import Rollouts
 from stratagem.study.claims import FOLDER, Claim, Expect, Record, Verdict, claims, read_record
 from stratagem.study.comparison import Comparison, Quantity, Summary, read_comparison
-from stratagem.study.comparison_report import MEASURES, finding, judgement, question
+from stratagem.study.comparison_report import MEASURES, finding, judgement, overview, question
 from stratagem.study.outcome import Score
 from stratagem.study.page import shown
 
@@ -105,15 +105,16 @@ def technique(card: Card, evidence: Evidence) -> str:
 def comparisons(evidence: Evidence) -> str:
     """The page that lists the recorded comparisons: what was asked, and what came out for every arm."""
     listed = [
-        {
-            "name": name,
-            "question": question(comparison.plan),
-            "headlines": [judgement(comparison, arm).headline for arm in list(comparison.plan.arms)[1:]],
-            "plan": comparison.plan,
-        }
+        {"name": name, "question": question(comparison.plan), "answer": _answer(comparison), "plan": comparison.plan}
         for name, comparison in evidence.comparisons.items()
     ]
     return _render("comparisons.md.jinja", comparisons=listed)
+
+
+def _answer(comparison: Comparison) -> str:
+    """What came out: a sentence for a single arm, else the arms by what was shown of them."""
+    judgements = [judgement(comparison, arm) for arm in list(comparison.plan.arms)[1:]]
+    return judgements[0].headline if len(judgements) == 1 else overview(judgements)
 
 
 def _methods(families: Sequence[str], evidence: Evidence) -> str:
