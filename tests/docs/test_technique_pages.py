@@ -235,7 +235,8 @@ def test_a_technique_lists_the_comparisons_it_was_in(tmp_path, a_comparison):
 
 def test_the_list_of_comparisons_gives_the_question_and_what_came_out(a_comparison):
     found = plain(comparisons(Evidence({}, {}, {"one": a_comparison("no difference", 0.01)})))
-    assert "## Does rloo beat grpo on key_door?\n\nNo difference between rloo and grpo was shown with 2 seeds." in found
+    assert "## Does rloo beat grpo on key_door?" in found
+    assert "No difference between rloo and grpo was shown with 2 seeds." in found
     assert "[The report](comparisons/one.html)" in found
     assert "2 seeds (0, 1), 40,000 tokens a run, on key_door" in found
 
