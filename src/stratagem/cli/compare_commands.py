@@ -75,7 +75,7 @@ def compare(
     console = Console(highlight=False)
     show_comparison(result, console)
     folder = out or comparing.default_folder(result.plan)
-    console.print(f"results: {folder}/results.json   report: {folder}/report.html", markup=False)
+    console.print(f"results: {folder}/results.json   report: {folder}/report.html", markup=False, soft_wrap=True)
 
 
 def report(
