@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Iterable
+from itertools import groupby
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -40,13 +42,11 @@ def methods(
     if as_json:
         print(json.dumps([_entry(card) for card in cards], indent=2))
         return
-    table = Table("name", "family", "changes", "claim", "year", "arXiv", "title", box=None, pad_edge=False)
-    for card in cards:
-        record = recorded(card.name)
-        verdict = record.verdict if record else ""
-        roles = ", ".join(card.roles)
-        table.add_row(card.name, card.family, roles, verdict, str(card.year), card.arxiv or "", card.title)
-    Console().print(table)
+    tables = {shown: _methods(members) for shown, members in groupby(cards, key=lambda card: card.family)}
+    console = Console(highlight=False)
+    for shown, table in tables.items():
+        console.print(f"[bold]{shown}[/bold]")
+        console.print(table)
 
 
 def show(name: Annotated[str, typer.Argument(help="A technique of the catalogue.")], as_json: Json = False) -> None:
@@ -97,6 +97,19 @@ def tasks(as_json: Json = False) -> None:
     for card in cards:
         table.add_row(_cell(card.pattern), card.description, f"stratagem\\[{card.extra}]" if card.extra else "")
     Console().print(table)
+
+
+def _methods(cards: Iterable[catalogue.Card]) -> Table:
+    """Name, verdict of the claim, and what the technique is."""
+    table = Table(box=None, pad_edge=False, show_header=False)
+    for column, wraps in (("name", False), ("claim", False), ("what", True)):
+        table.add_column(column, no_wrap=not wraps)
+    for card in cards:
+        record = recorded(card.name)
+        source = f"{card.year}, arXiv {card.arxiv}" if card.arxiv else str(card.year)
+        what = f"{card.title} ({source}), changes {', '.join(card.roles)}"
+        table.add_row(card.name, record.verdict if record else "", _cell(what))
+    return table
 
 
 def _show_claim(record: Record, console: Console) -> None:

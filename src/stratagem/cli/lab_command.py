@@ -75,7 +75,9 @@ def _recipe(name: str) -> Recipe:
 
 def diagnosis_table(diagnoses: Iterable[tuple[str, Diagnosis]], first: str = "recipe") -> Table:
     """Named diagnoses, one a row; ``first``: what the names are."""
-    table = Table(first, "verdict", box=None, pad_edge=False)
+    table = Table(box=None, pad_edge=False)
+    table.add_column(first, no_wrap=True)
+    table.add_column("verdict")
     for column in ("bias", "direction", "cosine", "noise", "gain", "entropy", "groups/s"):
         table.add_column(column, justify="right")
     for name, diagnosis in diagnoses:
