@@ -25,8 +25,7 @@ from stratagem.recipe import Recipe
 from stratagem.sampling import Rollouts
 from stratagem.study.claims import FOLDER, Claim, Expect, Record, Verdict, claims, read_record
 from stratagem.study.comparison import Comparison, Quantity, Summary, read_comparison
-from stratagem.study.comparison_report import MEASURES, finding, judgement, overview, question
-from stratagem.study.outcome import Score
+from stratagem.study.comparison_report import finding, judgement, measure_on, overview, question, score_text
 from stratagem.study.page import shown
 
 # ---- what is recorded -----------------------------------------------------------------------------------------------
@@ -281,9 +280,8 @@ def _standings(card: Card, evidence: Evidence) -> Iterator[Standing]:
 
 def _cell(comparison: Comparison, summary: Summary, quantity: Quantity) -> str:
     """``80 % [75, 85], better than grpo (+10.0 points)``."""
-    measure = next(MEASURES[trial.measure] for trial in comparison.trials if summary.task in (None, trial.task))
-    estimate: Estimate = getattr(summary, quantity)
-    cell = measure.score(Score(0, estimate.value, estimate.low, estimate.high, 0))
+    measure = measure_on(comparison, summary.task)
+    cell = score_text(getattr(summary, quantity), measure)
     for contrast in comparison.analysis.contrasts:
         if (contrast.arm, contrast.task, contrast.quantity) == (summary.arm, summary.task, quantity):
             difference = finding(contrast, measure).difference

@@ -29,7 +29,7 @@ from stratagem.study.report import write_report
 from stratagem.tasks import registry
 from stratagem.tasks.task import AnyTask, Task
 from stratagem.training.loop import Interrupted, Settings, Trainer
-from stratagem.training.run_directory import Checkpoint, RunDirectory, environment
+from stratagem.training.run_directory import Checkpoint, RunDirectory, environment, file_name
 from stratagem.training.sinks import Sink, TensorBoardSink, WandbSink
 from stratagem.training.world import Evaluation, World
 
@@ -291,8 +291,7 @@ def _is_file(name: str) -> bool:
 
 
 def _default_directory(recipe: str, task: str, seed: int) -> Path:
-    safe = "".join(character if character.isalnum() or character in "-_" else "-" for character in task)
-    return Path("runs") / f"{recipe}-{safe}-seed{seed}"
+    return Path("runs") / f"{recipe}-{file_name(task)}-seed{seed}"
 
 
 def _sinks(run: RunDirectory, asked: Mapping[str, Any], resumed: int | None) -> tuple[Sink, ...]:

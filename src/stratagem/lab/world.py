@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -138,7 +138,7 @@ class LabWorld:
         drawn = collect(leaves, acting.leaf_probability, sampler, partial(generator, self._seed, "collect", step))
         return self._collected(drawn)
 
-    @property
+    @cached_property
     def _demonstrator(self) -> Float64[Tensor, " leaves"]:
         """Probability of every leaf when the best tokens are taken but for the demonstrator's errors."""
         values = optimal_values(self.tree)

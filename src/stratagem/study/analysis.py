@@ -16,7 +16,18 @@ from stratagem.errors import InputError
 from stratagem.estimate import Estimate
 from stratagem.seeding import numpy_generator
 from stratagem.study import statistics
-from stratagem.study.comparison import Analysis, Axis, Band, Contrast, Plan, Point, Quantity, Summary, Trial
+from stratagem.study.comparison import (
+    Analysis,
+    Axis,
+    Band,
+    Contrast,
+    Plan,
+    Point,
+    Quantity,
+    Summary,
+    Trial,
+    whole_seeds,
+)
 
 GRID = 41
 """Points of a band."""
@@ -124,13 +135,11 @@ def _cells(plan: Plan, trials: Sequence[Trial]) -> tuple[dict[tuple[str, str], _
     """The runs with seeds that every arm finished on every task, lowest seed first, and what a reader must know."""
     done = {(trial.arm, trial.task, trial.seed): trial for trial in trials if trial.points}
     places = [(arm, task) for arm in plan.arms for task in plan.tasks]
-    counted, notes = [], []
-    for seed in sorted(set(plan.seeds)):
+    counted = sorted(whole_seeds(plan, trials))
+    notes = []
+    for seed in sorted(set(plan.seeds) - set(counted)):
         missing = [f"{arm} on {task}" for arm, task in places if (arm, task, seed) not in done]
-        if missing:
-            notes.append(f"seed {seed} left out: no finished run with a score of {', '.join(missing)}")
-        else:
-            counted.append(seed)
+        notes.append(f"seed {seed} left out: no finished run with a score of {', '.join(missing)}")
     if len(counted) < 2:
         raise InputError(
             f"seeds: {len(counted)} of {len(set(plan.seeds))} were finished by every arm on every task; "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 import shlex
 import shutil
@@ -17,7 +18,7 @@ from stratagem.errors import BrokenRunError, InputError
 from stratagem.recipe import Recipe
 from stratagem.recorded import read_recorded
 from stratagem.study.analysis import analyse
-from stratagem.study.comparison import VERSION, Comparison, Plan, Trial, to_json
+from stratagem.study.comparison import VERSION, Comparison, Plan, Trial, to_json, whole_seeds
 from stratagem.study.comparison_report import write_comparison_report
 from stratagem.study.trials import Place, Progress, folder_name, places_of, run_all
 from stratagem.tasks import registry
@@ -83,11 +84,13 @@ def compare(
         threads=threads,
     )
     _refuse_the_impossible(plan, labelled)
+    if threshold is not None and not (0 <= threshold <= 1 or ("control" in families and math.isfinite(threshold))):
+        raise InputError(f"threshold = {threshold}: tasks judged by success have shares from 0 to 1")
     side_by_side = _jobs(jobs, device, threads)
     folder = Path(default_folder(plan) if out is None else out)
     _begin(folder, plan)
     trials, broken = run_all(folder, plan, side_by_side, progress)
-    if broken and _whole_seeds(plan, trials) < 2:
+    if broken and len(whole_seeds(plan, trials)) < 2:
         raise BrokenRunError(_story(broken, plan, folder))
     comparison = Comparison(
         plan=plan,
@@ -165,6 +168,7 @@ def _refuse_the_impossible(plan: Plan, labelled: Mapping[str, tuple[Recipe, bool
 
 
 def default_folder(plan: Plan) -> str:
+    """Where a comparison lies when nobody says where."""
     return f"runs/compare-{folder_name('-'.join(plan.arms))}-{folder_name('-'.join(plan.tasks))}"
 
 
@@ -219,12 +223,6 @@ def _recipes_as_run(folder: Path, plan: Plan, trials: Sequence[Trial]) -> dict[s
         file = Place(trial.arm, trial.task, trial.seed).directory(folder) / "recipe.yaml"
         recipes[trial.task].setdefault(trial.arm, file.read_text(encoding="utf-8"))
     return recipes
-
-
-def _whole_seeds(plan: Plan, trials: Sequence[Trial]) -> int:
-    """Seeds with which every arm finished every task."""
-    finished = [trial.seed for trial in trials]
-    return sum(finished.count(seed) == len(plan.arms) * len(plan.tasks) for seed in plan.seeds)
 
 
 def _story(broken: Mapping[Place, BrokenRunError], plan: Plan, folder: Path) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -180,6 +182,12 @@ class Comparison:
     environment: dict[str, Any]
     recipes: dict[str, dict[str, str]]
     version: int = VERSION
+
+
+def whole_seeds(plan: Plan, trials: Sequence[Trial]) -> list[int]:
+    """Seeds with which every arm finished every task and has a score there; no other counts in any figure."""
+    finished = Counter(trial.seed for trial in trials if trial.points)
+    return [seed for seed in plan.seeds if finished[seed] == len(plan.arms) * len(plan.tasks)]
 
 
 # ---- its file -------------------------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ import numpy as np
 from stratagem.errors import InputError
 from stratagem.estimate import Estimate
 from stratagem.recipe import Recipe
-from stratagem.study.comparison import Band, Comparison, Contrast, Plan, Quantity, Summary, Trial, Verdict
+from stratagem.study.comparison import Band, Comparison, Contrast, Plan, Quantity, Summary, Trial, Verdict, whole_seeds
 from stratagem.study.curve import COLORS
 from stratagem.study.outcome import MEAN_RETURN, SUCCESS, Direction, Measure, Score
 from stratagem.study.page import DASHES, Meeting, write_page
@@ -125,7 +125,7 @@ def judgement(comparison: Comparison, arm: str) -> Judgement:
         arm=arm,
         color=_look(list(comparison.plan.arms).index(arm))["color"],
         headline=_headline(arm, comparison.plan.reference, Counter(c.verdict for c in contrasts), seeds),
-        findings=[finding(contrast, _measure(comparison, contrast.task)) for contrast in contrasts],
+        findings=[finding(contrast, measure_on(comparison, contrast.task)) for contrast in contrasts],
     )
 
 
@@ -183,7 +183,7 @@ class Results:
 
 
 def _results(comparison: Comparison, task: str | None) -> Results:
-    measure, analysis = _measure(comparison, task), comparison.analysis
+    measure, analysis = measure_on(comparison, task), comparison.analysis
     threshold = analysis.thresholds.get(task) if task is not None else None
     reaching = [] if threshold is None else [f"tokens to {measure.text(threshold)}"]
     unit = "difference, points" if measure.percent else "difference"
@@ -202,7 +202,7 @@ def _results(comparison: Comparison, task: str | None) -> Results:
 
 
 def _score_row(summary: Summary, measure: Measure, reaching: bool) -> list[str]:
-    scores = [_score(estimate, measure) for estimate in (summary.final, summary.greedy, summary.area)]
+    scores = [score_text(estimate, measure) for estimate in (summary.final, summary.greedy, summary.area)]
     tokens = summary.tokens_to_threshold
     reached = "not reached" if tokens is None else f"{tokens:,.0f}"
     costs = [f"{cost:,.0f}" for cost in (summary.tokens, summary.seconds, summary.peak_memory)]
@@ -222,7 +222,8 @@ def _contrast_row(contrast: Contrast, measure: Measure) -> list[str]:
     ]
 
 
-def _score(estimate: Estimate, measure: Measure) -> str:
+def score_text(estimate: Estimate, measure: Measure) -> str:
+    """A score as a person reads it: ``80 % [75, 85]``."""
     return measure.score(Score(0, estimate.value, estimate.low, estimate.high, 0))
 
 
@@ -289,7 +290,7 @@ def _differences(comparison: Comparison, task: str) -> dict[str, Any]:
 
 
 def _panel(comparison: Comparison, task: str) -> dict[str, Any]:
-    measure = _measure(comparison, task)
+    measure = measure_on(comparison, task)
     return {"task": task, "measure": measure.name, "percent": measure.percent}
 
 
@@ -300,7 +301,7 @@ def _row(arm: str, estimate: Estimate, by_seed: dict[int, float]) -> dict[str, A
 
 def _final_by_seed(comparison: Comparison, arm: str, task: str) -> dict[int, float]:
     """The sampled score at the end of the budget, linear between evaluations, by seed; of the seeds that count."""
-    budget, whole = comparison.plan.budget, _whole_seeds(comparison)
+    budget, whole = comparison.plan.budget, whole_seeds(comparison.plan, comparison.trials)
     return {trial.seed: _score_at(trial, budget) for trial in _trials(comparison, arm, task) if trial.seed in whole}
 
 
@@ -397,7 +398,10 @@ def with_fresh_seeds(command: str, seeds: Sequence[int]) -> str:
 def _shared(plan: Plan) -> Iterator[tuple[str, str]]:
     """What was the same for every arm."""
     yield "model", plan.model or "the default: the tiny model for text, a fresh policy for control"
-    yield "start states", "training and held-out ones never overlap; every score is of held-out ones"
+    yield (
+        "start states",
+        "every score is of held-out ones, which training never meets; a game of the lab is judged exactly",
+    )
     yield "budget", f"{plan.budget:,} tokens (actions, for control) a run"
     yield "seeds", ", ".join(map(str, plan.seeds))
     yield "evaluations", f"before training and {plan.evaluations} on the way, {plan.episodes} episodes in each mode"
@@ -434,7 +438,7 @@ def _places(comparison: Comparison) -> list[str | None]:
     return [None, *comparison.plan.tasks] if together else list(comparison.plan.tasks)
 
 
-def _measure(comparison: Comparison, task: str | None) -> Measure:
+def measure_on(comparison: Comparison, task: str | None) -> Measure:
     """What the task is judged by; tasks are only put together when all are judged by success."""
     names = (trial.measure for trial in comparison.trials if task in (None, trial.task))
     return MEASURES[next(names, SUCCESS.name)]
@@ -444,13 +448,6 @@ def _trials(comparison: Comparison, arm: str, task: str) -> list[Trial]:
     """By seed."""
     found = (trial for trial in comparison.trials if (trial.arm, trial.task) == (arm, task))
     return sorted(found, key=lambda trial: trial.seed)
-
-
-def _whole_seeds(comparison: Comparison) -> list[int]:
-    """Seeds with which every arm finished every task; the others count in no estimate."""
-    finished = Counter(trial.seed for trial in comparison.trials if trial.points)
-    runs = len(comparison.plan.arms) * len(comparison.plan.tasks)
-    return [seed for seed in comparison.plan.seeds if finished[seed] == runs]
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -20,7 +20,7 @@ from stratagem.study.record import RunRecord, read_runs
 from stratagem.study.report import meetings
 from stratagem.study.workers import Call, run_apart
 from stratagem.tasks.task import state_key
-from stratagem.training.run_directory import RunDirectory
+from stratagem.training.run_directory import RunDirectory, file_name
 
 Progress = Callable[[int, int, str], None]
 """Called with the number of finished runs, of all runs, and a line about the newest."""
@@ -49,7 +49,7 @@ def places_of(plan: Plan) -> list[Place]:
 
 def folder_name(name: str) -> str:
     """A file name for this name: itself where it can be one, else what can be kept of it and a hash."""
-    kept = "".join(character if character.isalnum() or character in "-_" else "-" for character in name)[:60]
+    kept = file_name(name)[:60]
     return kept if kept == name else f"{kept}-{state_key(name) % 16**6:06x}"
 
 

@@ -180,6 +180,11 @@ def environment(seed: int) -> dict[str, Any]:
     return {"seed": seed, "command": command_line(), **machine()}
 
 
+def file_name(name: str) -> str:
+    """The name with a dash for every sign that has a meaning in paths."""
+    return "".join(character if character.isalnum() or character in "-_" else "-" for character in name)
+
+
 def command_line() -> list[str]:
     """The command that started this process, as one would type it."""
     program = Path(sys.argv[0])
