@@ -188,8 +188,9 @@ def dr_grpo(seed: int) -> dict[str, float]:
     baseline="grpo",
     rule=(Expect("direction", below=PARALLEL), Expect("grpo_direction", above=PARALLEL)),
     scale=IN_THE_LAB
-    + "Batches of 512 groups; `stratagem lab reinforce_pp --game prompts --batch-groups 8` has the trainer's. A table "
-    "does not generalise, so the overfitting to few prompts (GRPO: 95 % on AIME 24 after training on it, 0 % on AIME 25) cannot be shown.",
+    + "Batches of 512 groups; with a trainer's 8 the direction is slightly off (sine 0.02 in `stratagem lab "
+    "reinforce_pp --game prompts --batch-groups 8`). A table does not generalise, so the overfitting to few prompts "
+    "(GRPO: 95 % on AIME 24 after training on it, 0 % on AIME 25) cannot be shown.",
 )
 def reinforce_pp(seed: int) -> dict[str, float]:
     """Sine of the angle between expected update and exact gradient."""
@@ -236,7 +237,7 @@ def reinforce_pp_baseline(seed: int) -> dict[str, float]:
     scale=IN_THE_LAB
     + "Ten epochs of mini-batches of about 64 tokens, as in the paper, at four times the lab's learning rate. "
     "That rate was set after a first run at the lab's own, where the clip makes no difference "
-    "(score_gain_small_steps), had been inconclusive; seeds from 200 on were run after that. Tables instead of "
+    "(score_gain_small_steps), had been inconclusive, and seeds run after that did not confirm it. Tables instead of "
     "networks, so an update too far spoils only the states it was made in.",
 )
 def ppo(seed: int) -> dict[str, float]:
