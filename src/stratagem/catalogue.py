@@ -67,19 +67,33 @@ class Card:
 
 _CARDS: dict[str, Card] = {}
 
+_TECHNIQUES = ("stratagem.recipes",)
+"""Modules that enter techniques into the catalogue."""
+
 
 def paper(
-    arxiv: str | None, *, title: str, family: str, roles: tuple[str, ...], year: int, base: str | None = None
+    arxiv: str | None,
+    *,
+    title: str,
+    family: str,
+    roles: tuple[str, ...],
+    year: int,
+    base: str | None = None,
+    name: str | None = None,
 ) -> Callable[[_Built], _Built]:
-    """Enter a recipe function or a class into the catalogue under its own name."""
+    """Enter a recipe function, or the class of a technique that is no recipe, into the catalogue.
+
+    name: by which it is called; by default the function's or class's own.
+    """
     if family not in FAMILIES:
         raise unknown("family", family, FAMILIES)
 
     def enter(build: _Built) -> _Built:
-        name = build.__name__
-        if name in _CARDS and _CARDS[name].build.__module__ != build.__module__:
-            raise InputError(f"technique {name!r} is already in the catalogue, from {_CARDS[name].build.__module__}")
-        _CARDS[name] = Card(name, title, family, roles, arxiv, year, base, build)
+        called = build.__name__ if name is None else name
+        earlier = _CARDS.get(called)
+        if earlier is not None and earlier.build.__module__ != build.__module__:
+            raise InputError(f"technique {called!r} is already in the catalogue, from {earlier.build.__module__}")
+        _CARDS[called] = Card(called, title, family, roles, arxiv, year, base, build)
         return build
 
     return enter
@@ -111,6 +125,7 @@ def card(name: str) -> Card:
 
 @cache
 def _load() -> None:
-    """Import our recipes and everything installed under the entry-point group ``stratagem.recipes``."""
-    import_module("stratagem.recipes")
+    """Import our techniques and everything installed under the entry-point group ``stratagem.recipes``."""
+    for module in _TECHNIQUES:
+        import_module(module)
     import_entry_points("stratagem.recipes")

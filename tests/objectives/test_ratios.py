@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from stratagem.experience import Experience, PolicyOutput
-from stratagem.objectives import GeometricMeanRatio, TokenRatio
+from stratagem.objectives import GeometricMeanRatio, ProductRatio, TokenRatio
 
 THREE = torch.tensor([0.1, -0.1, 0.3])
 
@@ -62,3 +62,15 @@ def test_the_geometric_mean_leaves_out_tokens_that_may_not_train():
 def test_trajectories_without_tokens_have_no_ratio():
     ratio = GeometricMeanRatio()(PolicyOutput(torch.tensor([-0.9, -0.8])), batch([1, 0, 1], [1, 1, 1]))
     assert ratio.tolist() == pytest.approx([math.exp(0.1), math.exp(0.2)])
+
+
+def test_the_product_is_the_ratio_of_the_whole_unit_and_reaches_every_token_of_it():
+    logp = (THREE - 1).requires_grad_()
+    ratio = ProductRatio()(PolicyOutput(logp), batch())
+    assert ratio.tolist() == pytest.approx([math.exp(0.3)] * 3)
+    ratio[0].backward()
+    assert logp.grad.tolist() == pytest.approx([math.exp(0.3)] * 3)
+    by_turn = ProductRatio("turn")(PolicyOutput(THREE - 1), batch([2, 1], [2]))
+    assert by_turn.tolist() == pytest.approx([1.0, 1.0, math.exp(0.3)])
+    masked = ProductRatio()(PolicyOutput(torch.tensor([-0.9, -math.inf, -0.7])), batch(mask=[True, False, True]))
+    assert masked.tolist() == pytest.approx([math.exp(0.4)] * 3)

@@ -16,7 +16,7 @@ from stratagem.experience import Experience, PolicyOutput
 from stratagem.objectives import Clip, LogLikelihood, SequenceSum
 from stratagem.recipe import Recipe
 
-EVERY = [getattr(recipes, name) for name in recipes.__all__]
+EVERY = [getattr(recipes, name) for name in recipes.baselines.__all__]
 GROUP_RELATIVE = ["grpo", "dapo", "gspo", "cispo", "decoupled_ppo"]
 
 

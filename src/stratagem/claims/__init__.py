@@ -1,4 +1,4 @@
-"""Claims: one small experiment per technique, one file per family; importing this enters them all."""
+"""Claims: one small experiment per technique, a file or folder per family; importing this enters them all."""
 
 from importlib import import_module
 from pkgutil import iter_modules

@@ -4,7 +4,7 @@ from stratagem.objectives.aggregations import FixedLength, SequenceMean, Sequenc
 from stratagem.objectives.corrections import MaskedImportance, TruncatedImportance
 from stratagem.objectives.gates import Clip, ClippedWeight, LogLikelihood, Unclipped
 from stratagem.objectives.policy_gradient import PolicyGradient, ValueLoss
-from stratagem.objectives.ratios import GeometricMeanRatio, TokenRatio
+from stratagem.objectives.ratios import GeometricMeanRatio, ProductRatio, TokenRatio
 from stratagem.objectives.regularizers import KL, EntropyBonus, kl_estimate
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "LogLikelihood",
     "MaskedImportance",
     "PolicyGradient",
+    "ProductRatio",
     "SequenceMean",
     "SequenceSum",
     "TokenMean",

@@ -52,6 +52,27 @@ class TokenRatio(Ratio):
 
 
 @dataclass(frozen=True)
+class ProductRatio(Ratio):
+    """``prod_t rho_t`` over a unit, given to each of its tokens: the ratio of the unit as one action.
+
+    The product is over the tokens of the unit that may train, its logarithm clamped to [-20, 20].
+
+    unit: ``trajectory`` or ``turn``.
+    """
+
+    unit: Literal["turn", "trajectory"] = "trajectory"
+    denominator: Denominator = "old"
+
+    def needs(self) -> frozenset[str]:
+        return frozenset({f"{self.denominator}_logp"})
+
+    def __call__(self, out: PolicyOutput, x: Experience) -> Float[Tensor, " tokens"]:
+        unit, log_ratios = x.level_of_token(self.unit), log_ratio(out, x, self.denominator)
+        total = unit.sum(log_ratios if x.mask is None else torch.where(x.mask, log_ratios, 0.0))
+        return unit.spread(bounded_exp(total))
+
+
+@dataclass(frozen=True)
 class GeometricMeanRatio(Ratio):
     """``s = exp(mean_t log rho_t)`` over a unit, given to each of its tokens: GSPO's ratio (arXiv 2507.18071, eq. 7).
 

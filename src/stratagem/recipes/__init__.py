@@ -1,33 +1,9 @@
-"""Recipes: one short function per paper, one file per family."""
+"""Recipes: one short function per paper; a file per family, or a folder of themes for a large one."""
 
-from stratagem.recipes.baselines import (
-    cispo,
-    dapo,
-    decoupled_ppo,
-    dr_grpo,
-    grpo,
-    gspo,
-    ppo,
-    reinforce,
-    reinforce_pp,
-    reinforce_pp_baseline,
-    rejection_sft,
-    rloo,
-    sft,
-)
+from stratagem.recipes import baselines, objectives
+from stratagem.recipes.baselines import *  # noqa: F403
+from stratagem.recipes.objectives import *  # noqa: F403
 
-__all__ = [
-    "cispo",
-    "dapo",
-    "decoupled_ppo",
-    "dr_grpo",
-    "grpo",
-    "gspo",
-    "ppo",
-    "reinforce",
-    "reinforce_pp",
-    "reinforce_pp_baseline",
-    "rejection_sft",
-    "rloo",
-    "sft",
-]
+__all__: list[str] = []
+__all__ += baselines.__all__
+__all__ += objectives.__all__

@@ -36,6 +36,22 @@ from stratagem.recipe import Recipe
 from stratagem.rewards import KLPenalty, OverlongPenalty
 from stratagem.sampling import AboveReturn, Demonstrations, DynamicSampling, Rollouts
 
+__all__ = [
+    "cispo",
+    "dapo",
+    "decoupled_ppo",
+    "dr_grpo",
+    "grpo",
+    "gspo",
+    "ppo",
+    "reinforce",
+    "reinforce_pp",
+    "reinforce_pp_baseline",
+    "rejection_sft",
+    "rloo",
+    "sft",
+]
+
 
 @paper(
     None,
