@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import pytest
 import torch
@@ -141,7 +142,7 @@ def test_every_number_and_choice_of_the_flat_view_can_be_set_to_what_it_is():
     for recipe in (rich(), recipes.ppo(), recipes.decoupled_ppo(), recipes.reinforce_pp()):
         flat = recipe.flat()
         for path, value in flat.items():
-            of_a_part = any(other.startswith(f"{path}.") for other in flat) or path.split(".")[-2] == "terms"
+            of_a_part = any(other.startswith(f"{path}.") for other in flat) or path.rpartition(".")[0].endswith("terms")
             if not of_a_part:
                 assert recipe.with_values({path: value}) == recipe, path
 
@@ -238,3 +239,23 @@ def test_the_value_target_is_set_for_a_critic():
     ready = recipes.ppo().with_values({"advantage.of.trace": 1.0}).prepare(x)
     assert ready.value_target.tolist() == [1.0, 1.0, 0.0, 0.0]
     assert isinstance(recipes.ppo().advantage.of, GAE)
+
+
+# ---- what the recipe notes of a batch before it is cut ---------------------------------------------------------------
+
+
+def test_pass_rates_are_noted_for_whole_groups_before_anything_is_selected():
+    @dataclass(frozen=True)
+    class _ReadsPassRates(PolicyGradient):
+        requires = frozenset({"pass_rate"})
+
+    recipe = Recipe("r", Rollouts(), Constant(), _ReadsPassRates(), selections=(AboveReturn(1.0),))
+    x = groups([[1.0, 0.0, 0.0, 0.0], [1.0, 1.0, 0.0, 0.0], [0.0, 0.0]])
+    assert recipe.experience_needs() == {"success"}
+    with pytest.raises(ValueError, match="reads success"):
+        recipe.prepare(x)
+    x = x.replace(success=x.returns > 0)
+    ready = recipe.prepare(x)
+    assert ready.trajectories == 3
+    assert ready.pass_rate.tolist() == [0.25, 0.5]
+    assert ready.select(torch.tensor([2])).pass_rate.tolist() == [0.5]

@@ -34,12 +34,13 @@ class PolicyOutput:
     """What the policy being trained says about the actions of an :class:`Experience`, with gradients.
 
     logp: log-probability of every action.  entropy: of the distribution each action was drawn from.
-    value: the critic's estimate of the return from before each action.
+    value: the critic's estimate of the mean return from before each action.  median: of the median return.
     """
 
     logp: Float[Tensor, " tokens"]
     entropy: Float[Tensor, " tokens"] | None = None
     value: Float[Tensor, " tokens"] | None = None
+    median: Float[Tensor, " tokens"] | None = None
 
     def where(self, mask: Bool[Tensor, " tokens"]) -> PolicyOutput:
         """The same output with 0 outside ``mask``, where whatever it holds (-inf, NaN) then reaches no gradient."""
@@ -70,13 +71,16 @@ class Experience:
     Per token: ``action`` (index [tokens] or vector [tokens, dims]); ``behavior_logp``, ``old_logp``, ``ref_logp``
     (log-probability under the policy that sampled it, the policy the update starts from, the frozen reference);
     ``entropy`` and ``value`` at sampling time; ``token_reward``; ``mask`` (False: excluded from learning);
-    ``version`` (of the weights that sampled it); ``advantage``; ``value_target``.
+    ``version`` (of the weights that sampled it); ``advantage``; ``value_target``; ``latent`` (True: the action is a
+    vector and no token).
     Per turn: ``turn_reward``; ``turn_state`` (key of the state acted in); ``turn_role``; ``turn_done``;
     ``turn_observation_length`` (tokens read before acting).
     Per trajectory: ``reward`` [trajectories, names] with ``reward_names`` and ``reward_weights``; ``success``;
     ``finished`` (ended in a terminal state); ``truncated`` (cut by a limit); ``final_value`` (critic's value of the
-    state in which a truncated trajectory was left); ``episode`` (its number in the run).
-    Per group: ``task_id`` (which prompt or start state); ``domain``.
+    state in which a truncated trajectory was left); ``episode`` (its number in the run); ``demonstrated`` (True: by the
+    task's solver, not by a policy).
+    Per group: ``task_id`` (which prompt or start state); ``domain``; ``pass_rate`` (share of its trajectories that
+    succeeded, whatever part of the group is looked at later).
 
     ``old_logp`` may stay None while the policy has not moved since sampling; parts then use the current one, detached.
 
@@ -100,6 +104,7 @@ class Experience:
     version: Int[Tensor, " tokens"] | None = _at("token")
     advantage: Float[Tensor, " tokens"] | None = _at("token")
     value_target: Float[Tensor, " tokens"] | None = _at("token")
+    latent: Bool[Tensor, " tokens"] | None = _at("token")
 
     turn_reward: Float[Tensor, " turns"] | None = _at("turn")
     turn_state: Int[Tensor, " turns"] | None = _at("turn")
@@ -113,8 +118,10 @@ class Experience:
     truncated: Bool[Tensor, " trajectories"] | None = _at("trajectory")
     final_value: Float[Tensor, " trajectories"] | None = _at("trajectory")
     episode: Int[Tensor, " trajectories"] | None = _at("trajectory")
+    demonstrated: Bool[Tensor, " trajectories"] | None = _at("trajectory")
 
     task_id: Int[Tensor, " groups"] | None = _at("group")
+    pass_rate: Float[Tensor, " groups"] | None = _at("group")
     domain: Int[Tensor, " groups"] | None = _at("group")
 
     reward_names: tuple[str, ...] = ("reward",)
@@ -402,6 +409,21 @@ class Experience:
             memory[key] = compute()
         return memory[key]
 
+    def masked(self, mask: Bool[Tensor, " tokens"], name: Hashable) -> Experience:
+        """The same batch in which only tokens of ``mask`` may still train; for a micro-batch, of a whole masked alike.
+
+        ``mask`` is over the tokens of the whole; ``name`` tells it from other masks of the same batch.
+        """
+        whole = self.whole
+        views: dict[Hashable, Experience] = whole.__dict__.setdefault("_masked", {})
+        if name not in views:
+            views[name] = whole.replace(mask=whole.learnable() & mask)
+        seen = views[name]
+        if self.parent is None:
+            return seen
+        assert seen.mask is not None
+        return self.replace(mask=self.piece_of(seen.mask), parent=(seen, self.parent[1]))
+
     def piece_of(self, values: Tensor) -> Tensor:
         """The rows of this micro-batch out of a tensor over the tokens of the whole."""
         return values if self.parent is None else values[self.parent[1]]
@@ -477,7 +499,7 @@ _FIELD_LEVELS: dict[str, str] = {
     entry.name: entry.metadata["level"] for entry in dataclasses.fields(Experience) if "level" in entry.metadata
 }
 _FIGURES = ("behavior_logp", "old_logp", "ref_logp", "entropy", "value", "advantage", "value_target")
-_FLAGS = frozenset({"mask", "turn_done", "success", "finished", "truncated"})
+_FLAGS = frozenset({"mask", "latent", "turn_done", "success", "finished", "truncated", "demonstrated"})
 _REWARDS = frozenset({"token_reward", "turn_reward", "reward"})
 _PARTITIONS = frozenset({"turn_of_token", "trajectory_of_turn", "group_of_trajectory", "domain_of_group"})
 _COMPOSED = ("trajectory_of_token", "group_of_turn", "group_of_token", "domain_of_trajectory")

@@ -279,8 +279,18 @@ class Regularizer(Part):
 
 
 @dataclass(frozen=True)
+class View(Part):
+    """How the policy is asked about the actions of a batch, when not in the way it chose them.
+
+    A view only holds numbers; the policy knows how to answer. ``old_logp`` is asked for in the same view.
+    """
+
+    kind: ClassVar[str] = "view"
+
+
+@dataclass(frozen=True)
 class Objective(Part):
-    """A loss to minimise."""
+    """A loss to minimise. Objectives add up and scale."""
 
     kind: ClassVar[str] = "objective"
 
@@ -292,6 +302,14 @@ class Objective(Part):
         """Whether minimising it on this batch can move the policy at all."""
         return True
 
+    def __add__(self, other: Objective) -> Objective:
+        return ObjectiveSum(_terms(self, ObjectiveSum) + _terms(other, ObjectiveSum))
+
+    def __mul__(self, factor: float) -> Objective:
+        return ScaledObjective(factor, self)
+
+    __rmul__ = __mul__
+
 
 @dataclass(frozen=True)
 class Schedule(Part):
@@ -299,7 +317,7 @@ class Schedule(Part):
 
     kind: ClassVar[str] = "schedule"
 
-    def __call__(self, step: int, metrics: Mapping[str, float]) -> dict[str, float]:
+    def __call__(self, step: int, metrics: Mapping[str, float]) -> dict[str, Any]:
         """New values by dotted path, given the step about to run and the last step's metrics."""
         raise NotImplementedError
 
@@ -379,6 +397,39 @@ class ScaledRegularizer(Regularizer):
 
     def __call__(self, out: PolicyOutput, x: Experience) -> Float[Tensor, " tokens"]:
         return self.factor * self.term(out, x)
+
+
+@dataclass(frozen=True)
+class ObjectiveSum(Objective):
+    """``sum(terms)``. A metric that two terms have is named after the later one's part and place, ``part_1/metric``."""
+
+    terms: tuple[Objective, ...]
+
+    def __call__(self, out: PolicyOutput, x: Experience) -> Loss:
+        losses = [term(out, x) for term in self.terms]
+        metrics: dict[str, Tensor] = {}
+        for place, (term, loss) in enumerate(zip(self.terms, losses, strict=True)):
+            for name, value in loss.metrics.items():
+                metrics[f"{term.part_name()}_{place}/{name}" if name in metrics else name] = value
+        return Loss(torch.stack([loss.loss for loss in losses]).sum(), metrics)
+
+    def has_signal(self, x: Experience) -> bool:
+        return any(term.has_signal(x) for term in self.terms)
+
+
+@dataclass(frozen=True)
+class ScaledObjective(Objective):
+    """``factor * term``; its metrics stay those of the term."""
+
+    factor: float
+    term: Objective
+
+    def __call__(self, out: PolicyOutput, x: Experience) -> Loss:
+        loss = self.term(out, x)
+        return Loss(self.factor * loss.loss, loss.metrics)
+
+    def has_signal(self, x: Experience) -> bool:
+        return self.factor != 0 and self.term.has_signal(x)
 
 
 def _terms(value: Any, sum_class: Any) -> tuple[Any, ...]:

@@ -24,6 +24,7 @@ from stratagem.parts import (
     Sampler,
     Schedule,
     Selection,
+    View,
     field_types,
     find_part,
 )
@@ -60,6 +61,7 @@ class Recipe(Part):
     objective: Objective
     rewards: tuple[Reward, ...] = ()
     selections: tuple[Selection, ...] = ()
+    view: View | None = None
     optimization: Optimization = AdamW()
     schedules: tuple[Schedule, ...] = ()
     base: str | None = None
@@ -75,10 +77,13 @@ class Recipe(Part):
 
     def experience_needs(self) -> frozenset[str]:
         """Experience fields that must be there before :meth:`prepare`."""
-        return frozenset(name for name in self.needs() if not name.startswith("output.")) - {"old_logp"}
+        read = {name for name in self.needs() if not name.startswith("output.")}
+        if "pass_rate" in read:
+            read.add("success")
+        return frozenset(read) - {"old_logp", "pass_rate"}
 
     def output_needs(self) -> frozenset[str]:
-        """What the objective reads of the policy's output beyond ``logp``: ``entropy``, ``value``."""
+        """What the objective reads of the policy's output beyond ``logp``: ``entropy``, ``value``, ``median``."""
         return frozenset(name.removeprefix("output.") for name in self.needs() if name.startswith("output."))
 
     def prepare(self, x: Experience) -> Experience:
@@ -95,7 +100,7 @@ class Recipe(Part):
         return x
 
     def credit(self, x: Experience) -> Experience:
-        """The experience with trajectories selected, advantage and value target set.
+        """The experience with pass rates noted, trajectories selected, advantage and value target set.
 
         Groups left with fewer trajectories than the advantage can compare are gone, too. Raises ``ValueError`` naming
         the trajectory whose return is not finite.
@@ -103,6 +108,8 @@ class Recipe(Part):
         if not bool(x.returns.isfinite().all()):
             bad = int(torch.nonzero(~x.returns.isfinite())[0])
             raise ValueError(f"recipe {self.name}: trajectory {bad} has return {float(x.returns[bad])}")
+        if "pass_rate" in self.needs() and x.success is not None:
+            x = x.replace(pass_rate=x.group_of_trajectory.mean(x.success.float()))
         for selection in self.selections:
             x = x.select(selection(x))
         small = x.group_of_trajectory.size() < self.advantage.least_group()

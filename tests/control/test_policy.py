@@ -29,7 +29,7 @@ def with_outputs(policy: ControlPolicy, outputs: list[float]) -> ControlPolicy:
 
 def test_categorical_log_probabilities_and_entropy_by_hand() -> None:
     policy = with_outputs(CategoricalPolicy(3, 2), [math.log(3.0), 0.0])
-    out = policy(batch(torch.randn(2, 3), torch.tensor([0, 1])), entropy=True)
+    out = policy(batch(torch.randn(2, 3), torch.tensor([0, 1])), also=["entropy"])
     assert out.logp.tolist() == pytest.approx([math.log(0.75), math.log(0.25)])
     entropy = -0.75 * math.log(0.75) - 0.25 * math.log(0.25)
     assert out.entropy.tolist() == pytest.approx([entropy] * 2)
@@ -41,7 +41,7 @@ def test_gaussian_log_probabilities_and_entropy_by_hand() -> None:
     assert isinstance(policy, GaussianPolicy)
     with torch.no_grad():
         policy.log_std.copy_(torch.tensor([0.0, math.log(2.0)]))
-    out = policy(batch(torch.randn(2, 3), torch.tensor([[1.0, -1.0], [2.0, 3.0]])), entropy=True)
+    out = policy(batch(torch.randn(2, 3), torch.tensor([[1.0, -1.0], [2.0, 3.0]])), also=["entropy"])
     at_mean = -math.log(2 * math.pi) - math.log(2.0)
     # One standard deviation off in the first dimension, two in the second.
     assert out.logp.tolist() == pytest.approx([at_mean, at_mean - 0.5 - 2.0])
@@ -99,7 +99,8 @@ def test_every_parameter_belongs_to_the_policy_or_the_critic() -> None:
     owned = [id(p) for p in (*policy.policy_parameters(), *policy.critic_parameters())]
     assert sorted(owned) == sorted(id(p) for p in policy.parameters())
     x = batch(torch.randn(3, 4), torch.zeros(3, 2))
-    policy(x, value=True).value.sum().backward()
+    out = policy(x, also=["value", "median"])
+    (out.value + out.median).sum().backward()
     assert all(p.grad is None for p in policy.policy_parameters())
     assert all(p.grad is not None for p in policy.critic_parameters())
 

@@ -78,7 +78,7 @@ def test_a_terminal_state_is_worth_nothing_more() -> None:
 def test_behaviour_and_value_are_the_policys_own() -> None:
     world = ControlWorld(countdown(), seed=0)
     x = collected(world, Segments(prompts_per_step=3, turns=7))
-    said = world.policy(x, value=True)
+    said = world.policy(x, also=["value"])
     assert torch.equal(said.logp.detach(), x.behavior_logp)
     assert torch.equal(said.value.detach(), x.value)
 

@@ -15,7 +15,7 @@ def test_it_says_log_probability_entropy_and_value_of_every_token(both):
     policy, x = TabularPolicy(both.logits), both.tree.leaves
     with torch.no_grad():
         policy.values.copy_(torch.tensor([1.0, 2.0, 3.0]))
-    out = policy(x, entropy=True, value=True)
+    out = policy(x, also=("entropy", "value"))
     torch.testing.assert_close(out.logp.double(), both.tree.chosen(both.logp))
     torch.testing.assert_close(out.entropy.double(), both.node_entropy[both.tree.node])
     assert out.value.tolist() == [1, 2, 1, 2, 1, 3, 1, 3]
@@ -42,7 +42,7 @@ def test_a_frozen_copy_stays_where_it_was(both):
 def test_the_critic_has_parameters_of_its_own(both):
     policy = TabularPolicy(both.logits)
     assert [p.shape for p in policy.policy_parameters()] == [(3, 2)]
-    assert [p.shape for p in policy.critic_parameters()] == [(3,)]
+    assert [p.shape for p in policy.critic_parameters()] == [(3,), (3,)]
 
 
 def test_inputs_follow_their_trajectories(arms):

@@ -50,10 +50,10 @@ def groups() -> Experience:
 
 
 def outputs_and_gradients(policy: LanguagePolicy, x: Experience, sizes: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Log-probs, entropies and values [tokens, 3] and all gradients, from pieces of so many trajectories."""
+    """Log-probs, entropies, values and medians [tokens, 4] and all gradients, from pieces of so many trajectories."""
     pieces = [x.microbatch(chosen) for chosen in torch.arange(x.trajectories).split(sizes)]
-    outputs = [policy(piece, temperature=0.8, entropy=True, value=True) for piece in pieces]
-    columns = torch.cat([torch.stack((out.logp, out.entropy, out.value), dim=1) for out in outputs])
+    outputs = [policy(piece, temperature=0.8, also=("entropy", "value", "median")) for piece in pieces]
+    columns = torch.cat([torch.stack((out.logp, out.entropy, out.value, out.median), dim=1) for out in outputs])
     (columns * torch.randn(columns.shape, generator=torch.Generator().manual_seed(4))).mean().backward()
     trained = [parameter for parameter in policy.parameters() if parameter.requires_grad]
     return columns.detach(), torch.cat([parameter.grad.flatten() for parameter in trained])
@@ -71,7 +71,7 @@ def test_logp_and_entropy_are_those_of_each_sequence_alone(
     with torch.no_grad():
         logits = [model(row[None], use_cache=False).logits[0] for row in ids.split([9, 6])]
     distributions = (torch.cat([logits[0][[2, 3, 6, 7]], logits[1][[1, 2, 3, 4]]]) / 0.7).log_softmax(-1)
-    output = policy_of(model, tokenizer)(x, temperature=0.7, entropy=True)
+    output = policy_of(model, tokenizer)(x, temperature=0.7, also=["entropy"])
     torch.testing.assert_close(output.logp, distributions.gather(1, x.inputs.actions[:, None])[:, 0], atol=1e-5, rtol=0)
     torch.testing.assert_close(output.entropy, torch.distributions.Categorical(logits=distributions).entropy())
     assert output.value is None
@@ -82,7 +82,7 @@ def test_chunked_equals_unchunked(make_model: MakeModel, tokenizer: PreTrainedTo
     outputs, gradients = [], []
     for budget in (2**25, 320 * 3):
         policy = policy_of(make_model(kind), tokenizer, logits_budget=budget)
-        output = policy(batch(), temperature=1.3, entropy=True)
+        output = policy(batch(), temperature=1.3, also=["entropy"])
         (output.logp * torch.arange(8) + output.entropy).sum().backward()
         outputs.append(torch.cat((output.logp, output.entropy)).detach())
         gradients.append(torch.cat([parameter.grad.flatten() for parameter in policy.parameters()]))
@@ -142,10 +142,10 @@ def test_the_critic_starts_at_zero_and_trains_the_trunk_only_if_asked(
     make_model: MakeModel, tokenizer: PreTrainedTokenizerFast, value_gradient: bool
 ) -> None:
     policy = policy_of(make_model(), tokenizer, value_head=True, value_gradient=value_gradient)
-    values = policy(batch(), value=True).value
+    values = policy(batch(), also=["value"]).value
     assert values.shape == (8,) and bool((values == 0).all())
     torch.nn.init.ones_(policy.value_head.weight)
-    policy(batch(), value=True).value.sum().backward()
+    policy(batch(), also=["value"]).value.sum().backward()
     assert policy.value_head.weight.grad.abs().sum() > 0
     trained = any(p.grad is not None and p.grad.abs().sum() > 0 for p in policy.model.parameters())
     assert trained == value_gradient
@@ -160,7 +160,7 @@ def test_the_value_before_an_action_does_not_know_the_action(
     other_ids = x.inputs.token_ids.clone()
     other_ids[7] = (other_ids[7] + 1) % 320
     other = x.replace(inputs=TokenInputs(other_ids, x.inputs.lengths, x.inputs.action_positions))
-    first, second = policy(x, value=True).value, policy(other, value=True).value
+    first, second = policy(x, also=["value"]).value, policy(other, also=["value"]).value
     torch.testing.assert_close(first[:3], second[:3])
     assert not torch.allclose(first[3], second[3])
 
@@ -181,7 +181,7 @@ def test_a_reference_stays_when_the_policy_moves(make_model: MakeModel, tokenize
 def test_an_empty_batch_gives_empty_outputs(make_model: MakeModel, tokenizer: PreTrainedTokenizerFast) -> None:
     inputs = TokenInputs(torch.tensor([1, 2]), torch.tensor([2]), torch.tensor([], dtype=torch.int64))
     x = Experience.from_lengths([0], [1], [1], inputs=inputs)
-    output = policy_of(make_model(), tokenizer, value_head=True)(x, entropy=True, value=True)
+    output = policy_of(make_model(), tokenizer, value_head=True)(x, also=("entropy", "value"))
     assert output.logp.shape == output.entropy.shape == output.value.shape == (0,)
 
 
@@ -292,7 +292,7 @@ def test_wrong_calls_are_refused(make_model: MakeModel, tokenizer: PreTrainedTok
     with pytest.raises(InputError, match="temperature must be above 0"):
         policy(batch(), temperature=0.0)
     with pytest.raises(InputError, match="no critic"):
-        policy(batch(), value=True)
+        policy(batch(), also=["value"])
     with pytest.raises(InputError, match="reads TokenInputs, this experience has NoneType"):
         policy(batch().replace(inputs=None))
     with pytest.raises(InputError, match="unknown dtype 'float16'"):

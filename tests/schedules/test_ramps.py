@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from stratagem import recipes
 from stratagem.errors import InputError
-from stratagem.schedules import LinearRamp
+from stratagem.schedules import LinearRamp, Switch
 
 
 def test_a_linear_ramp_starts_late_and_stops_at_its_end():
@@ -17,3 +18,14 @@ def test_a_linear_ramp_starts_late_and_stops_at_its_end():
 def test_a_ramp_of_no_steps_is_refused():
     with pytest.raises(InputError, match=r"linear_ramp\.steps = 0"):
         LinearRamp("a", 0.0, 1.0, 0)
+
+
+def test_a_switch_leaves_the_knob_alone_before_its_step_and_turns_it_from_then_on():
+    switch = Switch("objective.aggregation", "token_mean", at=20)
+    assert [switch(step, {}) for step in (0, 19)] == [{}, {}]
+    for step in (20, 21, 500):
+        changed = recipes.grpo().with_values(switch(step, {}))
+        assert changed.flat()["objective.aggregation"] == "token_mean"
+    assert recipes.reinforce_pp_baseline().with_values(Switch("objective.regularizer", None, 0)(0, {})) == (
+        recipes.reinforce_pp_baseline(kl_coefficient=0)
+    )

@@ -12,7 +12,7 @@ from stratagem import catalogue
 from stratagem.experience import Experience
 from stratagem.recipe import Recipe
 from stratagem.sampling import Rollouts
-from stratagem.training.loop import microbatches
+from stratagem.training.microbatches import microbatches
 
 BASELINES = [card.name for card in catalogue.cards("baselines")]
 
@@ -47,7 +47,7 @@ def gradient(policy: Any, recipe: Recipe, pieces: list[Experience]) -> tuple[dic
     policy.zero_grad(set_to_none=True)
     needs, metrics = recipe.output_needs(), {}
     for piece in pieces:
-        out = policy(piece, entropy="entropy" in needs, value="value" in needs)
+        out = policy(piece, also=needs, view=recipe.view)
         loss = recipe.objective(out, piece)
         loss.loss.backward()
         for name, value in {"loss": loss.loss.detach(), **loss.metrics}.items():

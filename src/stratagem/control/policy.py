@@ -6,7 +6,8 @@ import copy
 import json
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -21,27 +22,32 @@ from stratagem.control.inputs import ControlInputs
 from stratagem.control.task import GymTask
 from stratagem.errors import InputError
 from stratagem.experience import Experience, PolicyOutput
+from stratagem.parts import View
 from stratagem.seeding import generator
 from stratagem.training.run_directory import whole_directory
+from stratagem.training.world import check_asked
 
 
 class ControlPolicy(nn.Module, ABC):
-    """A distribution over actions given an observation, and a value: two separate perceptrons.
+    """A distribution over actions given an observation, and mean and median of the return: three separate perceptrons.
 
     Each has two hidden layers with tanh, orthogonal weights and zero biases. The gain of the weights is sqrt(2); 1 in
-    the critic's last layer; 0.01 in the actor's, so that a fresh policy hardly depends on what it sees.
+    the critics' last layers; 0.01 in the actor's, so that a fresh policy hardly depends on what it sees.
 
     features: numbers in an observation.  actions: choices, or dimensions of a continuous action.
     hidden: width of each hidden layer.  seed: of the initial weights.
     """
 
     kind: ClassVar[str]
+    says: ClassVar[frozenset[str]] = frozenset({"entropy", "value", "median"})
+    views: ClassVar[tuple[type[View], ...]] = ()
 
     def __init__(self, features: int, actions: int, hidden: int = 64, seed: int = 0) -> None:
         super().__init__()
         self.features, self.actions, self.hidden = features, actions, hidden
         self.actor = _perceptron(features, hidden, actions, 0.01, generator(seed, "actor"))
         self.critic = _perceptron(features, hidden, 1, 1.0, generator(seed, "critic"))
+        self.median_critic = _perceptron(features, hidden, 1, 1.0, generator(seed, "median critic"))
 
     @staticmethod
     def for_task(task: GymTask, seed: int = 0, hidden: int = 64) -> ControlPolicy:
@@ -52,18 +58,24 @@ class ControlPolicy(nn.Module, ABC):
     # ---- learning --------------------------------------------------------------------------------------------------
 
     def forward(
-        self, x: Experience, *, temperature: float = 1.0, entropy: bool = False, value: bool = False
+        self, x: Experience, *, temperature: float = 1.0, also: Collection[str] = (), view: View | None = None
     ) -> PolicyOutput:
-        """Log-probability of every action of ``x``; entropy and value when asked for. All with gradients.
+        """Log-probability of every action of ``x``, and ``also`` what ``says`` lists. All with gradients.
 
         ``temperature`` > 0 takes the density to the power ``1 / temperature``, as it does for tokens. Raises
-        ``ValueError`` when the inputs are not :class:`ControlInputs`.
+        ``ValueError`` when the inputs are not :class:`ControlInputs`, :class:`InputError` for what it cannot say.
         """
+        check_asked(self, also, view)
         if not isinstance(x.inputs, ControlInputs) or x.action is None:
             raise ValueError(f"a control policy reads ControlInputs and actions, not {type(x.inputs).__name__}")
         observation = x.inputs.observation
-        logp, entropies = self.score(self.actor(observation), x.action, temperature, entropy)
-        return PolicyOutput(logp, entropies, self.values(observation) if value else None)
+        logp, entropies = self.score(self.actor(observation), x.action, temperature, "entropy" in also)
+        return PolicyOutput(
+            logp,
+            entropies,
+            self.values(observation) if "value" in also else None,
+            self.median_critic(observation).squeeze(-1) if "median" in also else None,
+        )
 
     def values(self, observation: Float[Tensor, "turns features"]) -> Float[Tensor, " turns"]:
         """The critic's estimate of the return from each observation."""
@@ -114,14 +126,19 @@ class ControlPolicy(nn.Module, ABC):
         return next(self.parameters()).device
 
     def policy_parameters(self) -> Iterator[Tensor]:
-        """Everything but the critic."""
-        return (parameter for name, parameter in self.named_parameters() if not name.startswith("critic."))
+        """Everything but the critics."""
+        critics = ("critic.", "median_critic.")
+        return (parameter for name, parameter in self.named_parameters() if not name.startswith(critics))
 
     def critic_parameters(self) -> Iterator[Tensor]:
-        """The critic's."""
-        return self.critic.parameters()
+        """The critics'."""
+        return chain(self.critic.parameters(), self.median_critic.parameters())
 
     def frozen(self) -> Self:
+        """A copy that no longer moves."""
+        return self.copy()
+
+    def copy(self) -> Self:
         """A copy that no longer moves."""
         return copy.deepcopy(self).requires_grad_(False)
 

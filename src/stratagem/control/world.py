@@ -206,7 +206,7 @@ class ControlWorld:
         )
         left = torch.from_numpy(np.concatenate([ending.observation for ending in endings], axis=None)).float()
         with torch.no_grad():
-            said = self._served(x, temperature=temperature, entropy=True, value=True)
+            said = self._served(x, temperature=temperature, also=("entropy", "value"))
             final_value = self._served.values(left.view(len(endings), -1)).masked_fill(terminal, 0.0)
         return x.replace(behavior_logp=said.logp, entropy=said.entropy, value=said.value, final_value=final_value)
 

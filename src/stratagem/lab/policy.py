@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import ClassVar, Self
 
 import torch
 from jaxtyping import Float, Int
@@ -18,7 +18,9 @@ from torch import Tensor, nn
 from stratagem.errors import InputError
 from stratagem.experience import Experience, PolicyOutput
 from stratagem.partition import rows_of
+from stratagem.parts import View
 from stratagem.training.run_directory import whole_directory
+from stratagem.training.world import check_asked
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,30 +48,36 @@ class NodeInputs:
 
 
 class TabularPolicy(nn.Module):
-    """``pi(a | n) = softmax(logits[n] / temperature)_a`` and a critic ``V(n) = values[n]``.
+    """``pi(a | n) = softmax(logits[n] / temperature)_a``, and a critic: ``values[n]`` and ``medians[n]`` of the return.
 
     logits: float [nodes, vocabulary], where learning starts. The critic starts at 0.
     """
+
+    says: ClassVar[frozenset[str]] = frozenset({"entropy", "value", "median"})
+    views: ClassVar[tuple[type[View], ...]] = ()
 
     def __init__(self, logits: Float[Tensor, "nodes vocabulary"]) -> None:
         super().__init__()
         self.logits = nn.Parameter(logits.detach().float().clone())
         self.values = nn.Parameter(torch.zeros(len(logits)))
+        self.medians = nn.Parameter(torch.zeros(len(logits)))
 
     def forward(
-        self, x: Experience, *, temperature: float = 1.0, entropy: bool = False, value: bool = False
+        self, x: Experience, *, temperature: float = 1.0, also: Collection[str] = (), view: View | None = None
     ) -> PolicyOutput:
-        """Log-probability of every token of ``x``; entropy and value of its node when asked for.
+        """Log-probability of every token of ``x``; ``also`` what ``says`` lists, of its node.
 
-        Raises ``ValueError`` when the inputs are not :class:`NodeInputs`.
+        Raises ``ValueError`` when the inputs are not :class:`NodeInputs`, :class:`InputError` for what it cannot say.
         """
+        check_asked(self, also, view)
         if not isinstance(x.inputs, NodeInputs) or x.action is None:
             raise ValueError(f"a tabular policy reads NodeInputs and actions, not {type(x.inputs).__name__}")
         node, logp = x.inputs.node, torch.log_softmax(self.logits / temperature, -1)
         return PolicyOutput(
             logp[node, x.action],
-            torch.special.entr(logp.exp()).sum(-1)[node] if entropy else None,
-            self.values[node] if value else None,
+            torch.special.entr(logp.exp()).sum(-1)[node] if "entropy" in also else None,
+            self.values[node] if "value" in also else None,
+            self.medians[node] if "median" in also else None,
         )
 
     @property
@@ -82,10 +90,14 @@ class TabularPolicy(nn.Module):
         yield self.logits
 
     def critic_parameters(self) -> Iterator[Tensor]:
-        """The values."""
-        yield self.values
+        """Values and medians."""
+        yield from (self.values, self.medians)
 
     def frozen(self) -> Self:
+        """A copy that no longer moves."""
+        return self.copy()
+
+    def copy(self) -> Self:
         """A copy that no longer moves."""
         return copy.deepcopy(self).requires_grad_(False)
 

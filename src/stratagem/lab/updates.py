@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import time
 from dataclasses import dataclass
 from functools import partial
@@ -15,7 +16,7 @@ from stratagem.errors import InputError
 from stratagem.experience import Experience, PolicyOutput
 from stratagem.lab.draw import collect
 from stratagem.lab.exact import Exact
-from stratagem.lab.policy import NodeInputs
+from stratagem.lab.policy import NodeInputs, TabularPolicy
 from stratagem.lab.tree import added
 from stratagem.recipe import Recipe
 from stratagem.seeding import generator
@@ -62,14 +63,20 @@ def sample_updates(
     rounds = max(1, -(-groups // (batch_groups * BLOCKS)))
     by_logp = torch.zeros(BLOCKS, *policy.logp.shape, dtype=torch.float64)
     by_entropy = torch.zeros(BLOCKS, policy.tree.nodes, dtype=torch.float64)
+    by_logits = torch.zeros_like(by_logp)
+    simple = recipe.view is None and recipe.output_needs() <= {"entropy", "value"}
     drawn, clock = 0, time.perf_counter()
     for number in range(-1, rounds * BLOCKS):
         batch = collect(leaves, behavior.leaf_probability, sampler, partial(generator, seed, "batch", number))
         x = recipe.prepare(batch.kept)
         if number >= 0:
             drawn += batch.groups
-            _add_update(recipe, x, table, entropies, by_logp[number % BLOCKS], by_entropy[number % BLOCKS])
-    updates = policy.through_softmax(by_logp) + by_entropy.unsqueeze(-1) * policy.entropy_slope
+            block = number % BLOCKS
+            if simple:
+                _add_update(recipe, x, table, entropies, by_logp[block], by_entropy[block])
+            else:
+                by_logits[block] -= _gradient(recipe, x, policy.logits)
+    updates = policy.through_softmax(by_logp) + by_entropy.unsqueeze(-1) * policy.entropy_slope + by_logits
     if not bool(updates.isfinite().all()):
         raise InputError("its update is not finite")
     return Updates(updates / rounds, drawn, batch_groups, time.perf_counter() - clock)
@@ -91,6 +98,18 @@ def _with_tables(recipe: Recipe, policy: Exact, behavior: Exact) -> Experience:
     if recipe.optimization.shuffle == "turns":
         raise InputError("it learns from single turns")
     return leaves
+
+
+def _gradient(recipe: Recipe, x: Experience, logits: Tensor) -> Tensor:
+    """Of the loss by the logits, through a policy that can be asked anything; the critic is the exact one."""
+    policy = TabularPolicy(logits)
+    needs = recipe.output_needs()
+    out = policy(x, also=needs, view=recipe.view)
+    loss = recipe.objective(dataclasses.replace(out, value=x.value) if "value" in needs else out, x).loss
+    if not loss.requires_grad:
+        return torch.zeros_like(policy.logits)
+    loss.backward()
+    return torch.zeros_like(policy.logits) if policy.logits.grad is None else policy.logits.grad
 
 
 def _add_update(

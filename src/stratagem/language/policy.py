@@ -5,10 +5,10 @@ from __future__ import annotations
 import contextlib
 import copy
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Self, cast
+from typing import Any, ClassVar, Literal, Self, cast
 
 import torch
 from jaxtyping import Float, Int
@@ -20,6 +20,8 @@ from stratagem.errors import InputError, unknown
 from stratagem.experience import Experience, PolicyOutput
 from stratagem.language.attention import PackedSequences, enable_packing, run_trunk
 from stratagem.language.inputs import TokenInputs
+from stratagem.parts import View
+from stratagem.training.world import check_asked
 
 ComputeType = Literal["auto", "float32", "bfloat16"]
 
@@ -48,7 +50,8 @@ class LanguagePolicy(nn.Module):
     model: any causal model that packed attention works for; it is switched to packed attention, its weights become
         float32 and its dropout is turned off, since a policy must be the distribution its actions were sampled from.
     tokenizer: kept for engines, chat formats and saving.
-    value_head: add a linear critic on the hidden state before each action, starting at value 0.
+    value_head: add a linear critic on the hidden state before each action, for mean and median of the return, both
+        starting at 0.
     value_gradient: whether the critic's loss also trains the trunk; otherwise it reads a detached hidden state.
     dtype: compute type. "bfloat16" computes under autocast with float32 master weights; "auto" does so where the
         processor has native bfloat16 (:func:`native_bfloat16`). The log-softmax is float32 always.
@@ -57,6 +60,9 @@ class LanguagePolicy(nn.Module):
     logits_budget: most logits (tokens * vocabulary) held at once; with more, chunks are recomputed in the backward
         pass.
     """
+
+    says: ClassVar[frozenset[str]] = frozenset({"entropy", "value", "median"})
+    views: ClassVar[tuple[type[View], ...]] = ()
 
     def __init__(
         self,
@@ -89,6 +95,7 @@ class LanguagePolicy(nn.Module):
         self.dtype: ComputeType = dtype
         hidden = cast(nn.Linear, model.get_output_embeddings()).in_features
         self.value_head = _value_head(hidden) if value_head else None
+        self.median_head = _value_head(hidden) if value_head else None
         self.has_adapters = lora is not None
 
     @classmethod
@@ -123,37 +130,39 @@ class LanguagePolicy(nn.Module):
         return torch.bfloat16 if low else torch.float32
 
     def forward(
-        self, x: Experience, temperature: float = 1.0, entropy: bool = False, value: bool = False
+        self, x: Experience, temperature: float = 1.0, also: Collection[str] = (), view: View | None = None
     ) -> PolicyOutput:
         """What the policy says about the action tokens of ``x``, in their order.
 
-        logp [tokens] and entropy [tokens] in nats, of softmax(logits / temperature); value [tokens], the critic's
-        estimate from before each action. ``entropy`` and ``value`` are computed only when asked for. Raises
+        logp [tokens] and entropy [tokens] in nats, of softmax(logits / temperature); value and median [tokens], the
+        critic's estimates from before each action. All but ``logp`` only when ``also`` names it. Raises
         :class:`InputError` for a temperature not above 0, a batch without token inputs, a value without value head.
         """
+        check_asked(self, also, view)
         if not temperature > 0:
             raise InputError(f"temperature must be above 0, got {temperature}")
-        if value and self.value_head is None:
+        if self.value_head is None and ("value" in also or "median" in also):
             raise InputError("this policy has no critic; build it with value_head=True")
         if not isinstance(x.inputs, TokenInputs):
             raise InputError(f"a language policy reads TokenInputs, this experience has {type(x.inputs).__name__}")
         inputs = x.inputs
         if len(inputs.action_positions) == 0:
             empty = torch.zeros(0, device=self.device)
-            return PolicyOutput(empty, empty if entropy else None, empty if value else None)
+            return PolicyOutput(empty, **dict.fromkeys(also, empty))
         with self._precision():
             hidden = self._hidden_before_actions(inputs)
-            logp, entropies = self._in_chunks(hidden, inputs.actions, temperature, entropy)
-            values = self._values(hidden) if value else None
-        return PolicyOutput(logp, entropies, values)
+            logp, entropies = self._in_chunks(hidden, inputs.actions, temperature, "entropy" in also)
+            values = self._values(self.value_head, hidden) if "value" in also else None
+            medians = self._values(self.median_head, hidden) if "median" in also else None
+        return PolicyOutput(logp, entropies, values, medians)
 
     def policy_parameters(self) -> list[nn.Parameter]:
         """Trainable weights of the model: all of them, or the adapters."""
         return [parameter for parameter in self.model.parameters() if parameter.requires_grad]
 
     def critic_parameters(self) -> list[nn.Parameter]:
-        """Weights of the value head, if there is one."""
-        return [] if self.value_head is None else list(self.value_head.parameters())
+        """Weights of the critic's heads, if there are any."""
+        return [p for head in (self.value_head, self.median_head) if head is not None for p in head.parameters()]
 
     def frozen(self) -> ReferencePolicy:
         """The policy as it is now, frozen. With adapters no copy is made: it is the model without them."""
@@ -163,8 +172,19 @@ class LanguagePolicy(nn.Module):
         nn.Module.__init__(frozen)
         frozen.model = copy.deepcopy(self.model).requires_grad_(False).eval()
         frozen.tokenizer, frozen.dtype, frozen.logits_budget = self.tokenizer, self.dtype, self.logits_budget
-        frozen.value_head, frozen.value_gradient, frozen.has_adapters = None, False, False
+        frozen.value_head, frozen.median_head = None, None
+        frozen.value_gradient, frozen.has_adapters = False, False
         return ReferencePolicy(frozen, without_adapters=False)
+
+    def copy(self) -> Self:
+        """A copy that no longer moves, with everything learned: adapters and critic, too."""
+        tokenizer, self.tokenizer = self.tokenizer, None  # type: ignore[assignment]  # shared, not copied
+        try:
+            copied = copy.deepcopy(self).requires_grad_(False)
+        finally:
+            self.tokenizer = tokenizer
+        copied.tokenizer = tokenizer
+        return copied
 
     @torch.no_grad()
     def weights(self) -> Iterator[tuple[str, Tensor]]:
@@ -213,11 +233,11 @@ class LanguagePolicy(nn.Module):
         hidden = run_trunk(self.model, read.token_ids[layout.computed], layout.positions, layout)
         return hidden.index_select(0, layout.source[read.predecessors])
 
-    def _values(self, hidden: Float[Tensor, "tokens hidden"]) -> Float[Tensor, " tokens"]:
-        assert self.value_head is not None
+    def _values(self, head: nn.Module | None, hidden: Float[Tensor, "tokens hidden"]) -> Float[Tensor, " tokens"]:
+        assert head is not None
         with torch.autocast(self.device.type, enabled=False):
             read = (hidden if self.value_gradient else hidden.detach()).float()
-            values: Tensor = self.value_head(read).squeeze(-1)
+            values: Tensor = head(read).squeeze(-1)
         return values
 
     def _in_chunks(
@@ -249,11 +269,13 @@ class ReferencePolicy:
         self._without_adapters = without_adapters
 
     @torch.no_grad()
-    def __call__(self, x: Experience, temperature: float = 1.0, entropy: bool = False) -> PolicyOutput:
+    def __call__(
+        self, x: Experience, temperature: float = 1.0, also: Collection[str] = (), view: View | None = None
+    ) -> PolicyOutput:
         """As :meth:`LanguagePolicy.forward`, without gradient and without values."""
         scope = self._policy.adapters_disabled() if self._without_adapters else contextlib.nullcontext()
         with scope:
-            return self._policy.forward(x, temperature, entropy)
+            return self._policy.forward(x, temperature, also, view)
 
     def to(self, device: torch.device | str) -> Self:
         """Move the frozen copy; with adapters it lives where the policy does."""

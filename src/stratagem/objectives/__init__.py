@@ -6,6 +6,7 @@ from stratagem.objectives.gates import Clip, ClippedWeight, LogLikelihood, Uncli
 from stratagem.objectives.policy_gradient import PolicyGradient, ValueLoss
 from stratagem.objectives.ratios import GeometricMeanRatio, ProductRatio, TokenRatio
 from stratagem.objectives.regularizers import KL, EntropyBonus, kl_estimate
+from stratagem.objectives.restricted import Restricted
 
 __all__ = [
     "KL",
@@ -18,6 +19,7 @@ __all__ = [
     "MaskedImportance",
     "PolicyGradient",
     "ProductRatio",
+    "Restricted",
     "SequenceMean",
     "SequenceSum",
     "TokenMean",

@@ -1,5 +1,5 @@
 """Changes of a recipe's knobs over a run."""
 
-from stratagem.schedules.ramps import LinearRamp
+from stratagem.schedules.ramps import LinearRamp, Switch
 
-__all__ = ["LinearRamp"]
+__all__ = ["LinearRamp", "Switch"]

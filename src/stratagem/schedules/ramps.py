@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 from annotated_types import Ge
 
@@ -24,6 +24,22 @@ class LinearRamp(Schedule):
     steps: Annotated[int, Ge(1)]
     begin: Annotated[int, Ge(0)] = 0
 
-    def __call__(self, step: int, metrics: Mapping[str, float]) -> dict[str, float]:
+    def __call__(self, step: int, metrics: Mapping[str, float]) -> dict[str, Any]:
         share = min(max((step - self.begin) / self.steps, 0.0), 1.0)
         return {self.knob: self.start + (self.end - self.start) * share}
+
+
+@dataclass(frozen=True)
+class Switch(Schedule):
+    """``knob = value`` from step ``at`` on: the beginning of another phase.
+
+    knob: dotted path into the recipe.  value: a number, the name of a part (with its default fields), or None for
+    none.  at: in batches, from 0.
+    """
+
+    knob: str
+    value: float | int | str | None
+    at: Annotated[int, Ge(0)]
+
+    def __call__(self, step: int, metrics: Mapping[str, float]) -> dict[str, Any]:
+        return {self.knob: self.value} if step >= self.at else {}

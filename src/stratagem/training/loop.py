@@ -7,7 +7,7 @@ import dataclasses
 import math
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,7 +20,9 @@ from stratagem.experience import Experience
 from stratagem.recipe import Recipe
 from stratagem.seeding import generator, seed_torch
 from stratagem.training.batch_storage import pack, unpack
+from stratagem.training.companions import Companions
 from stratagem.training.memory import peak_memory
+from stratagem.training.microbatches import microbatches
 from stratagem.training.run_directory import Checkpoint, RunDirectory, whole_directory
 from stratagem.training.sinks import Sink
 from stratagem.training.world import Collected, World
@@ -114,7 +116,7 @@ class Trainer:
         self.policy = world.policy
         self._sinks = sinks
         self._progress = progress
-        self._reference = self.policy.frozen() if "ref_logp" in recipe.needs() else None
+        self._companions = Companions(self.policy, recipe)
         self._optimizer = recipe.optimization.optimizer(
             self.policy.policy_parameters(), self.policy.critic_parameters()
         )
@@ -164,6 +166,7 @@ class Trainer:
         metrics["optimizer_steps"] = float(self._updates)
         metrics["timing/learn"] = time.perf_counter() - clock
         self._batch = None
+        self._companions.batch_done()
         self._step += 1
         before, self._tokens = self._tokens, self._tokens + int(metrics["tokens/sampled"])
         metrics["tokens/total"] = float(self._tokens)
@@ -215,7 +218,7 @@ class Trainer:
         if collected.x.tokens == 0:
             return Batch(None, report | {"batch/skipped": 1.0})
         clock = time.perf_counter()
-        x = self.recipe.credit(self._shape(self._complete(collected.x.to(self.policy.device))))
+        x = self.recipe.credit(self._shape(self._companions.complete(self.recipe, collected.x.to(self.policy.device))))
         report["timing/credit"] = time.perf_counter() - clock
         report["batch/trajectories"] = float(x.trajectories)
         report["batch/dropped_trajectories"] = float(collected.x.trajectories - x.trajectories)
@@ -257,29 +260,6 @@ class Trainer:
             raise error
         return Experience.concatenate(shaped)
 
-    def _complete(self, x: Experience) -> Experience:
-        """The experience with the fields the recipe reads and only a policy can say."""
-        needs = set(x.missing(self.recipe.experience_needs())) & {"value", "ref_logp", "entropy"}
-        optimization = self.recipe.optimization
-        if x.old_logp is None and optimization.epochs * optimization.minibatches > 1:
-            needs.add("old_logp")
-        if not needs:
-            return x
-        temperature = self.recipe.sampler.policy_temperature
-        pieces: dict[str, list[Tensor]] = {name: [] for name in needs}
-        with torch.no_grad():
-            for piece in microbatches(x, optimization.microbatch_tokens):
-                if needs & {"value", "old_logp", "entropy"}:
-                    out = self.policy(
-                        piece, temperature=temperature, entropy="entropy" in needs, value="value" in needs
-                    )
-                    said = {"value": out.value, "old_logp": out.logp, "entropy": out.entropy}
-                    for name in needs & said.keys():
-                        pieces[name].append(_said(said[name], name))
-                if self._reference is not None and "ref_logp" in needs:
-                    pieces["ref_logp"].append(self._reference(piece, temperature=temperature).logp)
-        return x.replace(**{name: torch.cat(values) for name, values in pieces.items()})
-
     def _remaining_updates(self, batch: Batch) -> Iterator[None]:
         """Take the optimizer steps the batch still owes, one for each item."""
         if batch.x is None:
@@ -314,8 +294,8 @@ class Trainer:
             out = self.policy(
                 piece,
                 temperature=self.recipe.sampler.policy_temperature,
-                entropy="entropy" in needs,
-                value="value" in needs,
+                also=needs,
+                view=self.recipe.view,
             )
             loss = self.recipe.objective(out, piece)
             if loss.loss.requires_grad:  # A piece without a token has nothing to say.
@@ -392,6 +372,7 @@ class Trainer:
             "optimizer": optimizer_tensors,
             "parts": self.recipe.state_dict(),
             "world": world_tensors,
+            "companions": self._companions.state_dict(),
         }
         state: dict[str, Any] = {
             "step": self._step,
@@ -458,6 +439,7 @@ class Trainer:
         self.recipe = Recipe.from_yaml(state["recipe"], "checkpoint")
         self.recipe.load_state_dict(checkpoint.tensors["parts"])
         self.world.load_state_dict(checkpoint.tensors["world"], state["world"])
+        self._companions.load_state_dict(checkpoint.tensors["companions"])
         self._step, self._updates, self._tokens = state["step"], state["updates"], state["tokens"]
         self._best = state["best"]
         self._last_metrics = state["last_metrics"]
@@ -465,39 +447,6 @@ class Trainer:
             saved = state["batch"]
             x = unpack(checkpoint.tensors["batch"], saved["experience"]).to(self.policy.device)
             self._batch = Batch(x, saved["report"], saved["update"], saved["not_finite"], saved["totals"])
-
-
-def microbatches(x: Experience, tokens: int | None) -> list[Experience]:
-    """``x`` in pieces of at most ``tokens`` positions, each remembering the whole; ``[x]`` without a bound.
-
-    A piece is at least one trajectory, so one that is longer makes a piece of its own.
-    """
-    if tokens is None or x.inputs is None:
-        return [x]
-    sizes = _filled_up(x.inputs.lengths.tolist(), tokens)
-    if len(sizes) < 2:
-        return [x]
-    rows = torch.arange(x.trajectories, device=x.device)
-    return [x.microbatch(chosen) for chosen in rows.split(sizes)]
-
-
-def _filled_up(lengths: Sequence[int], bound: int) -> list[int]:
-    """How many trajectories go into each piece when every piece takes as many as fit."""
-    sizes: list[int] = []
-    room = 0
-    for length in lengths:
-        if not sizes or length > room:
-            sizes.append(0)
-            room = bound
-        sizes[-1] += 1
-        room -= length
-    return sizes
-
-
-def _said(value: Tensor | None, name: str) -> Tensor:
-    if value is None:
-        raise ValueError(f"the recipe reads {name}, which this policy does not say")
-    return value
 
 
 def _split_optimizer(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], list[dict[str, Any]]]:

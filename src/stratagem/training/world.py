@@ -2,34 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, Self
 
 import torch
 from torch import Tensor
 
+from stratagem.errors import InputError
 from stratagem.experience import Experience, PolicyOutput
-from stratagem.parts import Sampler
+from stratagem.parts import Sampler, View
 from stratagem.recipe import Recipe
 
 
 class FrozenPolicy(Protocol):
     """A policy that only says what it said before training."""
 
-    def __call__(self, x: Experience, temperature: float = 1.0) -> PolicyOutput:
-        """Log-probabilities of every action in ``x``, without gradients."""
+    def __call__(
+        self, x: Experience, *, temperature: float = 1.0, also: Collection[str] = (), view: View | None = None
+    ) -> PolicyOutput:
+        """As :class:`Policy` does, without gradients."""
         ...
 
 
 class Policy(Protocol):
-    """A policy that can be asked again about what it did."""
+    """A policy that can be asked again about what it did.
+
+    says: fields of :class:`PolicyOutput` it can be asked for beside ``logp``.  views: kinds of views it answers in.
+    """
+
+    @property
+    def says(self) -> frozenset[str]: ...
+
+    @property
+    def views(self) -> tuple[type[View], ...]: ...
 
     def __call__(
-        self, x: Experience, temperature: float = 1.0, entropy: bool = False, value: bool = False
+        self, x: Experience, *, temperature: float = 1.0, also: Collection[str] = (), view: View | None = None
     ) -> PolicyOutput:
-        """Log-probabilities (and entropy, value) of every action in ``x``, with gradients, in row order."""
+        """Log-probabilities of every action in ``x`` and what ``also`` names, with gradients, in row order.
+
+        view: how the actions are looked at; None: as they were chosen. Raises :class:`InputError` (by
+        :func:`check_asked`) for what the policy does not say, or a view it does not know.
+        """
         ...
 
     @property
@@ -46,7 +62,11 @@ class Policy(Protocol):
         ...
 
     def frozen(self) -> FrozenPolicy:
-        """A copy that no longer moves, to measure KL against."""
+        """What it was before training, or a copy of what it is: to measure KL against."""
+        ...
+
+    def copy(self) -> Self:
+        """A copy of all that was learned, which no longer moves by itself; its state may be overwritten."""
         ...
 
     def state_dict(self) -> dict[str, Any]:
@@ -60,6 +80,25 @@ class Policy(Protocol):
     def save(self, directory: Path, card: str, /) -> None:
         """Write the policy for others to use, with a model card."""
         ...
+
+
+class _Asked(Protocol):
+    @property
+    def says(self) -> frozenset[str]: ...
+
+    @property
+    def views(self) -> tuple[type[View], ...]: ...
+
+
+def check_asked(policy: _Asked, also: Collection[str], view: View | None) -> None:
+    """Raise :class:`InputError` naming what this policy cannot be asked for."""
+    kind = type(policy).__name__
+    lacking = sorted(set(also) - policy.says)
+    if lacking:
+        raise InputError(f"{kind} does not say {', '.join(lacking)}; it says {', '.join(sorted(policy.says))}")
+    if view is not None and not isinstance(view, policy.views):
+        known = ", ".join(known.part_name() for known in policy.views) or "none"
+        raise InputError(f"{kind} has no view {view.part_name()}; it has {known}")
 
 
 @dataclass(frozen=True)
