@@ -219,6 +219,10 @@ class Gate(Part):
         """Surrogate of every token."""
         raise NotImplementedError
 
+    def objection(self, ratio: Ratio) -> str | None:
+        """Why this gate makes no sense with that ratio; None when it does."""
+        return None
+
     def binds(self, ratio: Float[Tensor, " tokens"], advantage: Float[Tensor, " tokens"]) -> Bool[Tensor, " tokens"]:
         """Tokens at which the gate changes the plain surrogate; their share is logged as ``clip_fraction``."""
         return torch.zeros_like(ratio, dtype=torch.bool)
@@ -229,6 +233,10 @@ class Correction(Part):
     """Detached weight of every token that repairs the mismatch between the sampling and the learning engine."""
 
     kind: ClassVar[str] = "correction"
+
+    def objection(self, ratio: Ratio) -> str | None:
+        """Why this correction makes no sense with that ratio; None when it does."""
+        return None
 
     def __call__(self, out: PolicyOutput, x: Experience) -> Float[Tensor, " tokens"]:
         """Weight of every token, detached."""

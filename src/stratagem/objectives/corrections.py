@@ -14,7 +14,7 @@ from torch import Tensor
 from stratagem.errors import InputError
 from stratagem.experience import Experience, PolicyOutput
 from stratagem.objectives.ratios import bounded_exp
-from stratagem.parts import Correction
+from stratagem.parts import Correction, Ratio
 
 Unit = Literal["token", "turn", "trajectory"]
 
@@ -32,7 +32,17 @@ def behavior_ratio(out: PolicyOutput, x: Experience, unit: Unit) -> Float[Tensor
 
 
 @dataclass(frozen=True)
-class TruncatedImportance(Correction):
+class _BehaviorWeight(Correction):
+    """A weight by ``pi_old / mu``."""
+
+    def objection(self, ratio: Ratio) -> str | None:
+        if getattr(ratio, "denominator", "old") == "behavior":
+            return "a ratio to the behaviour policy holds pi_old / mu already"
+        return None
+
+
+@dataclass(frozen=True)
+class TruncatedImportance(_BehaviorWeight):
     """``w = clip(pi_old / mu, low, high)``: truncated importance sampling (TIS).
 
     With ``high = inf`` this is the behaviour weight of decoupled PPO (arXiv 2110.00641): the behaviour policy corrects,
@@ -56,7 +66,7 @@ class TruncatedImportance(Correction):
 
 
 @dataclass(frozen=True)
-class MaskedImportance(Correction):
+class MaskedImportance(_BehaviorWeight):
     """``w = (pi_old / mu) 1[low <= pi_old / mu <= high]``: masked importance sampling, IcePop (arXiv 2510.18855).
 
     What lies outside is removed from the surrogate; normalisers still count it.

@@ -9,6 +9,7 @@ import torch
 from annotated_types import Ge, Gt
 from torch import Tensor
 
+from stratagem.errors import InputError
 from stratagem.experience import Experience, Loss, PolicyOutput
 from stratagem.objectives.aggregations import SequenceMean, TokenMean
 from stratagem.objectives.gates import Clip
@@ -60,6 +61,8 @@ class PolicyGradient(Objective):
     ``kl_old`` (k3 of the policy to the one the update started from), ``kl`` (k3 to the reference, where there is one),
     ``ratio``, ``entropy`` (when computed),
     ``regularizer`` and ``correction`` (when there is one).
+
+    Raises :class:`InputError` for a gate or correction that makes no sense with the ratio, with the reason.
     """
 
     ratio: Ratio = TokenRatio()
@@ -68,6 +71,13 @@ class PolicyGradient(Objective):
     correction: Correction | None = None
     regularizer: Regularizer | None = None
     critic: ValueLoss | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for part in (self.gate, self.correction):
+            objection = None if part is None else part.objection(self.ratio)
+            if part is not None and objection is not None:
+                raise InputError(f"{part.kind} {part.part_name()} with ratio {self.ratio.part_name()}: {objection}")
 
     def __call__(self, out: PolicyOutput, x: Experience) -> Loss:
         if x.mask is not None:

@@ -1,0 +1,65 @@
+"""Any ratio with any gate, aggregation and correction: it runs, or is refused when built with the reason."""
+
+from __future__ import annotations
+
+from itertools import product
+
+import pytest
+import torch
+
+import stratagem.recipes  # noqa: F401  (enters every part)
+from stratagem.errors import InputError
+from stratagem.experience import Experience, PolicyOutput
+from stratagem.objectives import GeometricMeanRatio, PolicyGradient, TokenRatio, TruncatedImportance
+from stratagem.parts import REGISTRY, Part
+
+
+def kinds(kind: str) -> list[type[Part]]:
+    """All our parts of a kind."""
+    return [part for name, part in sorted(REGISTRY[kind].items()) if part.__module__.startswith("stratagem.")]
+
+
+def batch() -> Experience:
+    """Three groups of four trajectories of one to four tokens, the policies all apart."""
+    source = torch.Generator().manual_seed(0)
+    lengths = [1 + number % 4 for number in range(12)]
+    logp = -1 - torch.rand(sum(lengths), generator=source)
+    return Experience.from_lengths(
+        lengths,
+        [1] * 12,
+        [4] * 3,
+        behavior_logp=logp,
+        old_logp=logp + 0.1 * torch.randn(len(logp), generator=source),
+        advantage=torch.randn(len(logp), generator=source),
+        reward=torch.rand(12, generator=source),
+        success=torch.rand(12, generator=source) < 0.5,
+        pass_rate=torch.full((3,), 0.5),
+    )
+
+
+@pytest.mark.parametrize("gate", kinds("gate"), ids=lambda part: part.part_name())
+@pytest.mark.parametrize("ratio", kinds("ratio"), ids=lambda part: part.part_name())
+def test_every_composition_learns_or_is_refused_with_the_reason(ratio, gate):
+    x, built = batch(), 0
+    corrections = [None, *(part() for part in kinds("correction"))]
+    for denominator, aggregation, correction in product(("old", "behavior"), kinds("aggregation"), corrections):
+        logp = (x.old_logp + 0.1).requires_grad_()
+        try:
+            parts = {"ratio": ratio(denominator=denominator), "gate": gate(), "correction": correction}
+            objective = PolicyGradient(aggregation=aggregation(), **parts)
+        except InputError as error:
+            assert " with ratio " in str(error)
+            continue
+        missing = x.missing(name for name in objective.needs() if not name.startswith("output."))
+        assert missing == [], "say in batch() what these are"
+        objective(PolicyOutput(logp), x).loss.backward()
+        assert bool(logp.grad.isfinite().all())
+        assert bool((logp.grad != 0).any())
+        built += 1
+    assert built or ratio is not TokenRatio, "a gate that no token ratio may go with"
+
+
+def test_what_holds_the_mismatch_already_is_not_corrected_for_it_again():
+    with pytest.raises(InputError, match="correction truncated_importance with ratio token_ratio: a ratio to the beh"):
+        PolicyGradient(ratio=TokenRatio("behavior"), correction=TruncatedImportance())
+    PolicyGradient(ratio=GeometricMeanRatio(), correction=TruncatedImportance())

@@ -1,0 +1,135 @@
+"""Batches in which a recipe finds all it reads, and derivatives taken twice: by autograd and by differences."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from unittest import mock
+
+import pytest
+import torch
+from torch import Tensor
+
+from stratagem.experience import Experience, PolicyOutput
+from stratagem.recipe import Recipe
+
+OUTPUTS = ("entropy", "value", "median")
+"""What a policy can say of a token beside its log-probability."""
+
+
+@dataclass(frozen=True)
+class Said:
+    """What a policy says of the tokens of a batch, by name, ``logp`` first: float64 [tokens] each."""
+
+    figures: dict[str, Tensor]
+
+    def output(self) -> PolicyOutput:
+        """As an objective gets it."""
+        return PolicyOutput(**self.figures)
+
+    def at(self, rows: Tensor) -> Said:
+        """Of these tokens, in this order."""
+        return Said({name: values[rows] for name, values in self.figures.items()})
+
+    def leaves(self) -> Said:
+        """Copies that collect gradients."""
+        return Said({name: values.detach().clone().requires_grad_() for name, values in self.figures.items()})
+
+    def moved(self, step: float, along: Said) -> Said:
+        """``figures + step * along``."""
+        return Said({name: values + step * along.figures[name] for name, values in self.figures.items()})
+
+    def like(self, source: torch.Generator) -> Said:
+        """Random directions."""
+        return Said({n: torch.randn(len(v), generator=source, dtype=torch.float64) for n, v in self.figures.items()})
+
+
+def fabricate(recipe: Recipe, seed: int = 0, spread: float = 0.3) -> tuple[Experience, Said]:
+    """A credited batch of four groups, some trajectories with two turns, and what a policy says of it.
+
+    spread: standard deviation of the log-ratios between all policies; 0: they agree.
+    """
+    source = torch.Generator().manual_seed(seed)
+    size = max(recipe.sampler.group_size, 2)
+    groups, trajectories = 4, 4 * size
+    turns = [1 + number % 2 for number in range(trajectories)]
+    lengths = [1 + (3 * number + number // 5) % 6 for number in range(sum(turns))]
+    tokens = sum(lengths)
+
+    def noise(rows: int = tokens) -> Tensor:
+        return torch.randn(rows, generator=source, dtype=torch.float64)
+
+    behavior = -1.5 + 0.5 * noise()
+    old = behavior + spread * noise()
+    success = torch.rand(trajectories, generator=source) < 0.4
+    # No group may be all alike, or its credit is zero.
+    success[::size], success[1::size] = True, False
+    x = Experience.from_lengths(
+        lengths,
+        turns,
+        [size] * groups,
+        behavior_logp=behavior,
+        old_logp=old,
+        reward=success.double(),
+        success=success,
+        truncated=torch.zeros(trajectories, dtype=torch.bool),
+        finished=torch.ones(trajectories, dtype=torch.bool),
+        episode=torch.arange(trajectories),
+        task_id=torch.arange(groups),
+        version=torch.zeros(tokens, dtype=torch.int64),
+        action=torch.arange(tokens),
+        turn_state=torch.arange(sum(turns)),
+    )
+    own = {"ref_logp": old + spread * noise(), "value": 0.3 * noise(), "entropy": 1 + 0.1 * noise()}
+    needs = recipe.experience_needs()
+    x = x.replace(**{name: values for name, values in own.items() if name in needs})
+    missing = x.missing(needs)
+    assert not missing, f"the battery does not know how to fabricate {missing}"
+    said = {"logp": old + spread * noise()}
+    lacking = recipe.output_needs() - set(OUTPUTS)
+    assert not lacking, f"the battery does not know how to fabricate {lacking}"
+    said |= {name: 0.5 + 0.3 * noise() for name in OUTPUTS if name in recipe.output_needs()}
+    prepared = recipe.prepare(x)
+    # Each action is a number of its own, so what a selection dropped is missed here.
+    return prepared, Said(said).at(prepared.action)
+
+
+@pytest.fixture(name="fabricate")
+def _fabricate() -> Callable[..., tuple[Experience, Said]]:
+    return fabricate
+
+
+def gradients(recipe: Recipe, x: Experience, said: Said) -> dict[str, Tensor]:
+    """Of the loss by everything the policy says."""
+    leaves = said.leaves()
+    loss = recipe.objective(leaves.output(), x).loss
+    if not loss.requires_grad:
+        return {name: torch.zeros_like(values) for name, values in said.figures.items()}
+    loss.backward()
+    return {n: torch.zeros_like(v) if v.grad is None else v.grad for n, v in leaves.figures.items()}
+
+
+@contextmanager
+def detached_values_held() -> Iterator[Callable[[], None]]:
+    """Whatever is detached inside keeps the value it had when that line ran first; the result starts it over.
+
+    So differences of a loss with stopped gradients agree with its derivative.
+    """
+    first: list[Tensor] = []
+    place = 0
+    plain = Tensor.detach
+
+    def detach(self: Tensor) -> Tensor:
+        nonlocal place
+        if place == len(first):
+            first.append(plain(self).clone())
+        place += 1
+        return first[place - 1]
+
+    def restart() -> None:
+        nonlocal place
+        place = 0
+
+    with mock.patch.object(Tensor, "detach", detach):
+        yield restart

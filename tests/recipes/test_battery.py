@@ -1,0 +1,154 @@
+"""What holds for the loss of every recipe, whoever wrote its parts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import pytest
+import torch
+
+from stratagem import catalogue
+from stratagem.experience import Experience, Loss, PolicyOutput
+from stratagem.objectives import PolicyGradient
+from stratagem.recipe import Recipe
+
+from .conftest import Said, detached_values_held, gradients
+
+RECIPES = [
+    card.name
+    for family in ("baselines", "objectives")
+    for card in catalogue.cards(family)
+    if not isinstance(card.build, type)
+]
+
+Fabricate = Callable[..., tuple[Experience, Said]]
+
+NOT_THE_POLICY_GRADIENT: dict[str, str] = {}
+"""Recipes whose gradient at ratio 1 is not that of ``sum w A log pi``, and what it is instead."""
+
+
+def recipe(name: str) -> Recipe:
+    return catalogue.card(name).recipe()
+
+
+@pytest.mark.parametrize("name", [name for name in RECIPES if name not in NOT_THE_POLICY_GRADIENT])
+def test_where_policies_agree_the_gradient_is_the_policy_gradient(name, fabricate: Fabricate):
+    chosen = recipe(name)
+    x, said = fabricate(chosen, spread=0.0)
+    objective = chosen.objective
+    assert isinstance(objective, PolicyGradient), "state in NOT_THE_POLICY_GRADIENT what its gradient is instead"
+    expected = -objective.aggregation.at(x) * x.advantage
+    found = gradients(chosen.replace(objective=objective.replace(regularizer=None, critic=None)), x, said)["logp"]
+    torch.testing.assert_close(found, expected.double(), rtol=1e-5, atol=1e-8)
+
+
+@pytest.mark.parametrize("spread", [0.05, 0.5])
+@pytest.mark.parametrize("name", RECIPES)
+def test_the_gradient_agrees_with_differences_of_the_loss(name, spread, fabricate: Fabricate):
+    chosen = recipe(name)
+    x, said = fabricate(chosen, spread=spread)
+    source = torch.Generator().manual_seed(1)
+    found = gradients(chosen, x, said)
+    with detached_values_held() as restart:
+
+        def loss(at: Said) -> float:
+            restart()
+            return float(chosen.objective(at.output(), x).loss)
+
+        loss(said)
+        for _ in range(5):
+            along = said.like(source)
+            expected = sum(float((found[n] * along.figures[n]).sum()) for n in said.figures)
+            # Kinks (the edge of a clip, an absolute value) may lie between the two points of a difference, not of all.
+            errors = [
+                abs((loss(said.moved(h, along)) - loss(said.moved(-h, along))) / (2 * h) - expected)
+                for h in (1e-5, 1e-6)
+            ]
+            assert min(errors) <= 1e-6 + 1e-5 * abs(expected)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_the_order_of_trajectories_changes_nothing(name, fabricate: Fabricate):
+    chosen = recipe(name)
+    x, said = fabricate(chosen)
+    whole = gradients(chosen, x, said)
+    order = torch.randperm(x.trajectories, generator=torch.Generator().manual_seed(2))
+    rows = x.turn_of_token.pick(x.trajectory_of_turn.pick(order)[0])[0]
+    found = gradients(chosen, x.select(order), said.at(rows))
+    for figure, values in whole.items():
+        torch.testing.assert_close(found[figure], values[rows], rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_pieces_of_a_batch_have_the_gradient_of_the_whole(name, fabricate: Fabricate):
+    chosen = recipe(name)
+    x, said = fabricate(chosen)
+    whole = gradients(chosen, x, said)
+    for count in (2, 5, x.trajectories):
+        found = []
+        for rows in torch.arange(x.trajectories).tensor_split(count):
+            tokens = x.turn_of_token.pick(x.trajectory_of_turn.pick(rows)[0])[0]
+            found.append(gradients(chosen, x.microbatch(rows), said.at(tokens)))
+        for figure, values in whole.items():
+            together = torch.cat([piece[figure] for piece in found])
+            torch.testing.assert_close(together, values, rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_padding_changes_nothing_whatever_it_holds(name, fabricate: Fabricate):
+    """Every turn gets a token more that may not train and holds no numbers; the batch is then as a padded one."""
+    chosen = recipe(name)
+    x, said = fabricate(chosen)
+    plain = gradients(chosen, x, said)
+    real = torch.cat([torch.tensor([True] * size + [False]) for size in x.turn_of_token.size().tolist()])
+
+    def padded(values: torch.Tensor | None, fill: float) -> torch.Tensor | None:
+        if values is None:
+            return None
+        wide = torch.full((len(real), *values.shape[1:]), fill, dtype=values.dtype)
+        wide[real] = values
+        return wide
+
+    figures = ("behavior_logp", "old_logp", "ref_logp", "value", "entropy", "advantage", "value_target")
+    wide = Experience.from_lengths(
+        (x.turn_of_token.size() + 1).tolist(),
+        x.trajectory_of_turn.size().tolist(),
+        x.group_of_trajectory.size().tolist(),
+        mask=real,
+        **{name: padded(getattr(x, name), float("nan")) for name in figures},
+        **{name: padded(getattr(x, name), 0) for name in ("version", "action")},
+        **{n: getattr(x, n) for n in ("reward", "success", "truncated", "finished", "episode", "task_id", "pass_rate")},
+    )
+    found = gradients(chosen, wide, Said({n: padded(v, float("-inf")) for n, v in said.figures.items()}))
+    for figure, values in plain.items():
+        torch.testing.assert_close(found[figure][real], values, rtol=1e-6, atol=1e-9)
+        assert found[figure][~real].tolist() == [0.0] * int((~real).sum())
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_batch_without_a_token_that_may_train_moves_nothing(name, fabricate: Fabricate):
+    chosen = recipe(name)
+    x, said = fabricate(chosen)
+    for values in gradients(chosen, x.replace(mask=torch.zeros(x.tokens, dtype=torch.bool)), said).values():
+        assert values.tolist() == [0.0] * x.tokens
+
+
+# ---- the battery itself ---------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _MeanOverThePiece(PolicyGradient):
+    """The usual mistake: a normaliser of the micro-batch."""
+
+    def __call__(self, out: PolicyOutput, x: Experience) -> Loss:
+        return Loss(-(out.logp * x.advantage).sum() / x.tokens)
+
+
+def test_the_battery_convicts_a_normaliser_of_the_piece(fabricate: Fabricate):
+    bad = recipe("rloo").replace(objective=_MeanOverThePiece())
+    x, said = fabricate(bad)
+    rows = torch.arange(3)
+    tokens = x.turn_of_token.pick(x.trajectory_of_turn.pick(rows)[0])[0]
+    piece = gradients(bad, x.microbatch(rows), said.at(tokens))["logp"]
+    assert not torch.allclose(piece, gradients(bad, x, said)["logp"][tokens])
