@@ -75,7 +75,9 @@ class Experience:
     ``turn_observation_length`` (tokens read before acting).
     Per trajectory: ``reward`` [trajectories, names] with ``reward_names`` and ``reward_weights``; ``success``;
     ``finished`` (ended in a terminal state); ``truncated`` (cut by a limit); ``final_value`` (critic's value of the
-    state in which a truncated trajectory was left); ``episode`` (its number in the run).
+    state in which a truncated trajectory was left); ``episode`` (its number in the run); ``seed`` (from which a part
+    draws what it leaves to chance; it follows from the run's seed and from nothing the policy did); ``answer`` (key of
+    the final answer: equal answers have equal keys, -1 where none can be read).
     Per group: ``task_id`` (which prompt or start state); ``domain``.
 
     ``old_logp`` may stay None while the policy has not moved since sampling; parts then use the current one, detached.
@@ -113,6 +115,8 @@ class Experience:
     truncated: Bool[Tensor, " trajectories"] | None = _at("trajectory")
     final_value: Float[Tensor, " trajectories"] | None = _at("trajectory")
     episode: Int[Tensor, " trajectories"] | None = _at("trajectory")
+    seed: Int[Tensor, " trajectories"] | None = _at("trajectory")
+    answer: Int[Tensor, " trajectories"] | None = _at("trajectory")
 
     task_id: Int[Tensor, " groups"] | None = _at("group")
     domain: Int[Tensor, " groups"] | None = _at("group")
