@@ -29,10 +29,10 @@ def nft(
 ) -> Recipe:
     """Negative-aware fine-tuning: ``-log R`` on right answers, ``-log max((1 - r R) / (1 - r), floor)`` on wrong ones.
 
-    Wrong answers raise the likelihood of an implicit negative policy built from the same network; on policy the gradient
-    is that of Dr. GRPO, or of GRPO with ``weight="standardized"``. Groups without both right and wrong answers are
-    sampled again. The released code divides the sum over tokens by a constant (1000 there); ``length`` is that constant
-    here, per trajectory.
+    Wrong answers raise the likelihood of an implicit negative policy built from the same network; on policy the
+    gradient is that of Dr. GRPO, or of GRPO with ``weight="standardized"``. Groups without both right and wrong answers
+    are sampled again. The released code divides the sum over tokens by a constant (1000 there); ``length`` is that
+    constant here, per trajectory.
     """
     return Recipe(
         name="nft",
@@ -56,8 +56,8 @@ def nft(
 def rover(scale: float = 1.0, next_value: float = 1.0) -> Recipe:
     """Regress ``rho log(pi / pi_old)`` on the centered reward plus the next state's value under the uniform policy.
 
-    In a deterministic tree with a reward of 0 or 1 at the end, acting by the values of the random policy is optimal; here
-    the policy's own logits learn them. No clip, no KL and no critic.
+    In a deterministic tree with a reward of 0 or 1 at the end, acting by the values of the random policy is optimal;
+    here the policy's own logits learn them. No clip, no KL and no critic.
     """
     return Recipe(
         name="rover",
