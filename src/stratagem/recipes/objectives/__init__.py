@@ -5,3 +5,8 @@ from stratagem.recipes.objectives.alignment import *  # noqa: F403
 
 __all__: list[str] = []
 __all__ += alignment.__all__
+from stratagem.recipes.objectives import losses
+from stratagem.recipes.objectives.losses import *  # noqa: F403
+
+__all__: list[str] = []
+__all__ += losses.__all__
