@@ -34,12 +34,14 @@ class PolicyOutput:
     """What the policy being trained says about the actions of an :class:`Experience`, with gradients.
 
     logp: log-probability of every action.  entropy: of the distribution each action was drawn from.
-    value: the critic's estimate of the return from before each action.
+    value: the critic's estimate of the return from before each action.  median: its estimate of that return's median
+    over the actions the policy may take there.
     """
 
     logp: Float[Tensor, " tokens"]
     entropy: Float[Tensor, " tokens"] | None = None
     value: Float[Tensor, " tokens"] | None = None
+    median: Float[Tensor, " tokens"] | None = None
 
     def where(self, mask: Bool[Tensor, " tokens"]) -> PolicyOutput:
         """The same output with 0 outside ``mask``, where whatever it holds (-inf, NaN) then reaches no gradient."""
@@ -70,7 +72,8 @@ class Experience:
     Per token: ``action`` (index [tokens] or vector [tokens, dims]); ``behavior_logp``, ``old_logp``, ``ref_logp``
     (log-probability under the policy that sampled it, the policy the update starts from, the frozen reference);
     ``entropy`` and ``value`` at sampling time; ``token_reward``; ``mask`` (False: excluded from learning);
-    ``version`` (of the weights that sampled it); ``advantage``; ``value_target``.
+    ``version`` (of the weights that sampled it); ``advantage``; ``value_target``; ``target`` (the ratio an objective
+    pulls towards, when it has one).
     Per turn: ``turn_reward``; ``turn_state`` (key of the state acted in); ``turn_role``; ``turn_done``;
     ``turn_observation_length`` (tokens read before acting).
     Per trajectory: ``reward`` [trajectories, names] with ``reward_names`` and ``reward_weights``; ``success``;
@@ -100,6 +103,7 @@ class Experience:
     version: Int[Tensor, " tokens"] | None = _at("token")
     advantage: Float[Tensor, " tokens"] | None = _at("token")
     value_target: Float[Tensor, " tokens"] | None = _at("token")
+    target: Float[Tensor, " tokens"] | None = _at("token")
 
     turn_reward: Float[Tensor, " turns"] | None = _at("turn")
     turn_state: Int[Tensor, " turns"] | None = _at("turn")
@@ -233,12 +237,17 @@ class Experience:
         return self._composed("group_of_token", self.trajectory_of_token, self.group_of_trajectory)
 
     @property
+    def domain_of_token(self) -> Partition:
+        """Tokens by domain."""
+        return self._composed("domain_of_token", self.group_of_token, self.domain_of_group)
+
+    @property
     def domain_of_trajectory(self) -> Partition:
         """Trajectories by domain."""
         return self._composed("domain_of_trajectory", self.group_of_trajectory, self.domain_of_group)
 
     def level_of_token(self, level: str) -> Partition:
-        """Tokens by ``level``: ``token`` (each for itself), ``turn``, ``trajectory``, ``group`` or ``batch``."""
+        """Tokens by ``level``: ``token`` (each for itself), ``turn``, ``trajectory``, ``group``, ``domain`` or ``batch``."""
         if level == "token":
             return Partition.from_sizes(torch.ones(self.tokens, dtype=torch.int64, device=self.device))
         if level == "batch":
@@ -476,8 +485,8 @@ def _numbers(rows: Tensor) -> Int[Tensor, " kept"]:
 _FIELD_LEVELS: dict[str, str] = {
     entry.name: entry.metadata["level"] for entry in dataclasses.fields(Experience) if "level" in entry.metadata
 }
-_FIGURES = ("behavior_logp", "old_logp", "ref_logp", "entropy", "value", "advantage", "value_target")
+_FIGURES = ("behavior_logp", "old_logp", "ref_logp", "entropy", "value", "advantage", "value_target", "target")
 _FLAGS = frozenset({"mask", "turn_done", "success", "finished", "truncated"})
 _REWARDS = frozenset({"token_reward", "turn_reward", "reward"})
 _PARTITIONS = frozenset({"turn_of_token", "trajectory_of_turn", "group_of_trajectory", "domain_of_group"})
-_COMPOSED = ("trajectory_of_token", "group_of_turn", "group_of_token", "domain_of_trajectory")
+_COMPOSED = ("trajectory_of_token", "group_of_turn", "group_of_token", "domain_of_token", "domain_of_trajectory")

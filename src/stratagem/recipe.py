@@ -78,7 +78,7 @@ class Recipe(Part):
         return frozenset(name for name in self.needs() if not name.startswith("output.")) - {"old_logp"}
 
     def output_needs(self) -> frozenset[str]:
-        """What the objective reads of the policy's output beyond ``logp``: ``entropy``, ``value``."""
+        """What the objective reads of the policy's output beyond ``logp``: ``entropy``, ``value``, ``median``."""
         return frozenset(name.removeprefix("output.") for name in self.needs() if name.startswith("output."))
 
     def prepare(self, x: Experience) -> Experience:
@@ -95,7 +95,7 @@ class Recipe(Part):
         return x
 
     def credit(self, x: Experience) -> Experience:
-        """The experience with trajectories selected, advantage and value target set.
+        """The experience with trajectories selected, advantage, value target and target ratio set.
 
         Groups left with fewer trajectories than the advantage can compare are gone, too. Raises ``ValueError`` naming
         the trajectory whose return is not finite.
@@ -108,8 +108,12 @@ class Recipe(Part):
         small = x.group_of_trajectory.size() < self.advantage.least_group()
         if bool(small.any()):
             x = x.select(~x.group_of_trajectory.spread(small))
-        target = self.advantage.value_target(x)
-        return x.replace(advantage=self.advantage(x).detach(), value_target=None if target is None else target.detach())
+        credit = {
+            "advantage": self.advantage(x),
+            "value_target": self.advantage.value_target(x),
+            "target": self.advantage.target(x),
+        }
+        return x.replace(**{name: None if value is None else value.detach() for name, value in credit.items()})
 
     # ---- paths: one flat view of all fields ------------------------------------------------------------------------
 

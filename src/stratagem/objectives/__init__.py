@@ -1,29 +1,37 @@
 """Losses and what they are made of: ratios, gates, corrections, aggregations, regularizers."""
 
 from stratagem.objectives.aggregations import FixedLength, SequenceMean, SequenceSum, TokenMean
-from stratagem.objectives.corrections import MaskedImportance, TruncatedImportance
-from stratagem.objectives.gates import Clip, ClippedWeight, LogLikelihood, Unclipped
+from stratagem.objectives.bounded import BoundedRatio, best_bounded_policy
+from stratagem.objectives.budgets import LevelBudgets, SharedBudget
+from stratagem.objectives.corrections import DiscrepancyMask, MaskedImportance, TruncatedImportance
+from stratagem.objectives.gates import Clip, ClippedWeight, LogLikelihood, TowardsTarget, Unclipped
 from stratagem.objectives.policy_gradient import PolicyGradient, ValueLoss
 from stratagem.objectives.ratios import GeometricMeanRatio, ProductRatio, TokenRatio
 from stratagem.objectives.regularizers import KL, EntropyBonus, kl_estimate
 
 __all__ = [
     "KL",
+    "BoundedRatio",
     "Clip",
     "ClippedWeight",
+    "DiscrepancyMask",
     "EntropyBonus",
     "FixedLength",
     "GeometricMeanRatio",
+    "LevelBudgets",
     "LogLikelihood",
     "MaskedImportance",
     "PolicyGradient",
     "ProductRatio",
     "SequenceMean",
     "SequenceSum",
+    "SharedBudget",
     "TokenMean",
     "TokenRatio",
+    "TowardsTarget",
     "TruncatedImportance",
     "Unclipped",
     "ValueLoss",
+    "best_bounded_policy",
     "kl_estimate",
 ]
