@@ -247,7 +247,7 @@ class Experience:
         return self._composed("domain_of_trajectory", self.group_of_trajectory, self.domain_of_group)
 
     def level_of_token(self, level: str) -> Partition:
-        """Tokens by ``level``: ``token`` (each for itself), ``turn``, ``trajectory``, ``group``, ``domain`` or ``batch``."""
+        """Tokens by ``token`` (each for itself), ``turn``, ``trajectory``, ``group``, ``domain`` or ``batch``."""
         if level == "token":
             return Partition.from_sizes(torch.ones(self.tokens, dtype=torch.int64, device=self.device))
         if level == "batch":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -115,7 +116,7 @@ def test_repeating_it_with_exact_values_never_lowers_the_return_of_a_decision_pr
         assert later - earned == pytest.approx(bound * float(visits @ distance), abs=1e-9)
         returns.append(earned)
         policy = better
-    rises = [later - earlier for earlier, later in zip(returns, returns[1:], strict=False)]
+    rises = [later - earlier for earlier, later in pairwise(returns)]
     assert min(rises) >= -1e-9
     # It ends at the best return there is.
     best = torch.zeros(states, dtype=torch.float64)
@@ -135,7 +136,9 @@ def batch(ratio: list[float], target: list[float], value: list[float], median: l
         old_logp=torch.zeros(tokens), value=torch.zeros(tokens), value_target=torch.tensor(target), **fields,
     )  # fmt: skip
     logp = torch.tensor(ratio).log().requires_grad_()
-    return PolicyOutput(logp, value=torch.tensor(value).requires_grad_(), median=torch.tensor(median).requires_grad_()), x
+    return PolicyOutput(
+        logp, value=torch.tensor(value).requires_grad_(), median=torch.tensor(median).requires_grad_()
+    ), x
 
 
 def test_loss_and_metrics_worked_by_hand():
@@ -151,7 +154,7 @@ def test_loss_and_metrics_worked_by_hand():
     result.loss.backward()
     # By the log-probability: the ratio times the slope, which is +|A| above the target whatever the clip would say.
     assert out.logp.grad.tolist() == pytest.approx([1.5 * 0.5 / 2, 0.9 * 1.0 / 2])
-    # Neither target nor |A| pass a gradient: the critic has that of its squared error alone, the median tanh(d / 2) / 2.
+    # Neither target nor |A| pass a gradient: the critic has that of its squared error, the median tanh(d / 2) / 2.
     assert out.value.grad.tolist() == pytest.approx([-0.5 / 2, 1.0 / 2])
     slope = 0.25 * math.tanh(0.5) / 2 / 2
     assert out.median.grad.tolist() == pytest.approx([-slope, slope])
@@ -274,9 +277,9 @@ def test_whatever_masked_tokens_hold_poisons_neither_loss_nor_gradient(poison):
 
 def test_what_it_lacks_and_a_value_target_that_is_no_number_are_named():
     out, x = batch([1.0, 1.0], [0.0, 0.0], [0.0, 0.0], [0.0, 0.0])
-    with pytest.raises(ValueError, match="needs the policy's value and median, and x.value_target"):
+    with pytest.raises(ValueError, match=r"needs the policy's value and median, and x\.value_target"):
         BoundedRatio()(PolicyOutput(out.logp, value=out.value), x)
-    with pytest.raises(ValueError, match="needs the policy's value and median, and x.value_target"):
+    with pytest.raises(ValueError, match=r"needs the policy's value and median, and x\.value_target"):
         BoundedRatio()(out, x.replace(value_target=None))
     with pytest.raises(ValueError, match="needs finite value targets; token 1 has inf"):
         BoundedRatio()(out, x.replace(value_target=torch.tensor([0.0, math.inf])))

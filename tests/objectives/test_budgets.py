@@ -241,7 +241,9 @@ def test_a_domain_needs_all_its_groups():
         piece = x.microbatch(rows)
         PolicyGradient(gate=gate)(PolicyOutput(torch.zeros(piece.tokens)), piece)
     piece = x.microbatch(torch.tensor([5, 6]))
-    assert PolicyGradient(gate=gate)(PolicyOutput(torch.zeros(piece.tokens)), piece).loss.item() == pytest.approx(-2 / 7)
+    assert PolicyGradient(gate=gate)(PolicyOutput(torch.zeros(piece.tokens)), piece).loss.item() == pytest.approx(
+        -2 / 7
+    )
 
 
 # ---- bad input ------------------------------------------------------------------------------------------------------
@@ -341,7 +343,9 @@ def test_a_shared_budget_is_above_0():
         SharedBudget(0.0)
 
 
-@pytest.mark.parametrize("gate", [LevelBudgets(), SharedBudget(), LevelBudgets(("trajectory", "group"), (1, 1), (1, 1))])
+@pytest.mark.parametrize(
+    "gate", [LevelBudgets(), SharedBudget(), LevelBudgets(("trajectory", "group"), (1, 1), (1, 1))]
+)
 def test_whatever_masked_tokens_hold_poisons_neither_loss_nor_gradient(gate):
     mask = torch.tensor([True, False, True, False])
     x = Experience.from_lengths([2, 2], [1, 1], [2], mask=mask, advantage=torch.ones(4), old_logp=torch.zeros(4))

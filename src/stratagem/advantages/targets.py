@@ -26,8 +26,8 @@ class GroupQuantileTarget(Advantage):
 
     of: the advantage, whose size weighs the pull.  low, high: distance of the bounds from 1; ``low`` below 1.
     temperature: of the sigmoid; in units of ``s_g``, or of the return when ``standardize`` is False.
-    quantile: 0.5 is the median, taken between two returns by linear interpolation. For unequal bounds the exact solution
-    has its threshold at ``high / (low + high)``.
+    quantile: 0.5 is the median, between two returns by linear interpolation. For unequal bounds the exact solution has
+    its threshold at ``high / (low + high)``; the released code keeps the median.
 
     A group of one has no standard deviation, and nothing to be compared with: 2 is the least.
     """

@@ -1,4 +1,4 @@
-"""Reinforcement learning under a bound on the ratio: the exact solution of a table, and the loss that regresses to it."""
+"""Learning under a bound on the ratio: the exact solution for a table, and the loss that regresses to it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,9 @@ def best_bounded_policy(
     ``low / (low + high)`` of the probability above it: for equal bounds it is the median (arXiv 2604.18578).
 
     probability: ``pi_0``, rows that add up to 1.  value: ``Q``, or an advantage: only its order counts.
-    low: in [0, 1).  high: at least 0. With either at 0, ``pi_0`` itself. Raises ``ValueError`` for a bound out of range.
+    low: in [0, 1).  high: at least 0. With either at 0, ``pi_0`` itself.
+
+    Raises ``ValueError`` for a bound out of range.
     """
     if not (0 <= low < 1 and high >= 0):
         raise ValueError(f"low must lie in [0, 1) and high be at least 0, got {low} and {high}")
@@ -44,14 +46,15 @@ def best_bounded_policy(
 class BoundedRatio(Objective):
     """``mean |(rho - target) A|`` with ``target = 1 - bound + 2 bound sigmoid((Q - u) / temperature)``.
 
-    Bounded policy optimization (arXiv 2604.18578): the best policy whose ratio stays within ``1 +- bound`` makes actions
-    above the median of ``Q(s, .)`` more likely by the whole bound and the others less; the loss regresses the ratio to
-    that, weighted by ``|A|``. Unlike under PPO's clip the gradient never vanishes beyond the bound: it points back.
+    Bounded policy optimization (arXiv 2604.18578): the best policy whose ratio stays within ``1 +- bound`` makes
+    actions above the median of ``Q(s, .)`` more likely by the whole bound and the others less
+    (:func:`best_bounded_policy`); the loss regresses the ratio to that, weighted by ``|A|``. Inside the bound it is
+    PPO's clipped loss, but for the median; beyond it the gradient does not vanish, it points back.
 
     ``Q`` is ``x.value_target`` (with :class:`~stratagem.advantages.GAE`, its lambda-return), ``A = Q - V`` with the
     critic's *present* value, ``u`` its present median; target and ``A`` are detached, and nothing is normalised, so
-    ``temperature`` is in units of the return. ``u`` learns by ``median_weight mean log 2 cosh((Q - u) / 2)``, an absolute
-    error with a rounded tip, ``V`` by ``critic``; its weight 1 is the coefficient 0.5 of the squared error.
+    ``temperature`` is in units of the return. ``u`` learns by ``median_weight mean log 2 cosh((Q - u) / 2)``, an
+    absolute error with a rounded tip, ``V`` by ``critic``, whose weight of 1 is a coefficient 0.5 of the squared error.
 
     center: ``median``, or ``mean`` for the released code's ablation, in which ``V`` takes the place of ``u``.
     ratio, aggregation, regularizer: as in :class:`PolicyGradient`.
@@ -84,7 +87,9 @@ class BoundedRatio(Objective):
             raise ValueError(f"the bounded ratio needs the policy's value and {self.center}, and x.value_target")
         if not bool(x.value_target.isfinite().all()):
             bad = int(torch.nonzero(~x.value_target.isfinite())[0])
-            raise ValueError(f"the bounded ratio needs finite value targets; token {bad} has {float(x.value_target[bad])}")
+            raise ValueError(
+                f"the bounded ratio needs finite value targets; token {bad} has {float(x.value_target[bad])}"
+            )
         above = x.value_target - center
         target = ratio_between(above.detach() / self.temperature, self.bound, self.bound)
         advantage = x.value_target - out.value.detach()

@@ -22,18 +22,19 @@ ORDER: tuple[Level, ...] = ("turn", "trajectory", "group", "domain")
 
 @dataclass(frozen=True)
 class SharedBudget(Gate):
-    """``(1 + d_i) A_i`` with ``d_i = clip(r_i - 1, -B_i, B_i)`` and ``B_i = max(0, T budget - sum_{j != i} |r_j - 1|)``.
+    """``(1 + d_i) A_i``: ``d_i = clip(r_i - 1, -B_i, B_i)``, ``B_i = max(0, T budget - sum_{j != i} |r_j - 1|)``.
 
-    What a token may move is what the other ``T`` tokens of its unit leave of the budget. Within it, ``mean |r - 1| <=
-    budget``, nothing changes; beyond it every token gives up the whole excess, ``|d_i| = max(0, |r_i - 1| - excess)``,
-    so no ratios, feasible or not, reach more than the best under ``max sum r A`` subject to ``mean |r - 1| <= budget``.
-    That makes the gate an unconstrained form of the trust region in total variation (the Aggregational Policy Censoring
-    Objective of arXiv 2603.08239; the formula is taken from a public re-implementation). Nothing is detached: the
+    A token may move by what the other tokens of its unit, ``T`` in all, leave of the budget. Within it,
+    ``mean |r - 1| <= budget``, nothing changes; beyond it every token gives up the whole excess,
+    ``|d_i| = max(0, |r_i - 1| - excess)``. So no ratios, feasible or not, reach more than the best of
+    ``max sum r A`` subject to ``mean |r - 1| <= budget``: the gate is an unconstrained form of a trust region in total
+    variation, the Aggregational Policy Censoring Objective of arXiv 2603.08239. Its formula was not available and is a
+    reconstruction, from a public re-implementation; it was checked against that linear program. Nothing is detached:
     tokens of a unit over its budget push each other back.
 
-    budget: mean ``|r - 1|`` of a unit.  unit: whose tokens share it; the paper says those of one state, and which unit
-    of a batch that is, is a choice of ours. With ``group``, a micro-batch must hold whole groups; a mini-batch counts as
-    a batch of its own.
+    budget: mean ``|r - 1|`` of a unit; the default is ours.  unit: whose tokens share it; the paper says those of one
+    state, and which unit of a batch that is, is a choice of ours. With ``group``, a micro-batch that holds part of one
+    raises :class:`InputError`; a mini-batch counts as a batch of its own.
     """
 
     budget: Annotated[float, Gt(0)] = 0.1
@@ -64,8 +65,8 @@ class LevelBudgets(Gate):
     - ``S+ = mean_t max(x_t, 0)`` and ``S- = mean_t max(-x_t, 0)``, the drift of the whole by sign;
     - ``log w = g(S+, up, T) - g(S-, down, T)``, where ``g(s, C, T)`` is ``s`` up to ``C``, runs back to 0 with slope
       ``-T`` until ``(1 + 1/T) C``, and is 0 from there on;
-    - ``log G_i = log w + clip(x_i - S+) + clip(S-)`` for a token that rose, ``log w + clip(x_i + S-) - clip(S+)`` for one
-      that fell, every clip to ``[-token, token]``.
+    - ``log G_i = log w + clip(x_i - S+) + clip(S-)`` for a token that rose and
+      ``log w + clip(x_i + S-) - clip(S+)`` for one that fell, every clip to ``[-token, token]``.
 
     A token is clipped for how far it is from the tokens that moved its way, not from 1, so a drift of the whole
     trajectory uses up no token's budget. Within all budgets ``G = r``; at ``r = 1`` its Jacobian is the identity.
@@ -78,12 +79,12 @@ class LevelBudgets(Gate):
     paper describes such hierarchies (token, trajectory, prompt group, domain); its formulas were not available, so
     everything beyond the trajectory is a reconstruction.
 
-    levels: from shorter to longer, of ``turn``, ``trajectory``, ``group``, ``domain``.  up, down: budgets of each level,
-    in nats; ``down < up`` is advised.  token: what a token may deviate, far below the others.  No values were published;
-    ``inf`` opens a gate.
+    levels: from shorter to longer, of ``turn``, ``trajectory``, ``group``, ``domain``.  up, down: budgets of each
+    level, in nats; the paper advises ``down < up``.  token: what a token may deviate, by the paper's advice far less.
+    The values it used were not found, so the defaults are a reconstruction. ``inf`` opens a gate.
 
     Means over groups and domains need all their trajectories: a micro-batch that holds part of one raises
-    :class:`InputError`; a mini-batch counts as a batch of its own.
+    :class:`InputError`; a mini-batch counts as a batch of its own, which makes the means approximate.
     """
 
     levels: tuple[Level, ...] = ("trajectory",)
@@ -117,9 +118,7 @@ class LevelBudgets(Gate):
         sizes = _learnable_size(unit, x)
         moved = ratio.log()
         risen = moved.clamp(min=0)
-        rise, fall = [
-            unit.sum(_of_learnable(part, x)) / sizes.clamp(min=1) for part in (risen, risen - moved)
-        ]
+        rise, fall = [unit.sum(_of_learnable(part, x)) / sizes.clamp(min=1) for part in (risen, risen - moved)]
         weight = self._weight(rise, fall, sizes, x)
         clipped_rise, clipped_fall = [mean.clamp(-self.token, self.token) for mean in (rise, fall)]
         # A token that rose and one that fell differ in the mean they are measured by and in what is added again.
@@ -182,6 +181,6 @@ def _needs_whole_units(gate: Gate, x: Experience, level: Level) -> None:
     here = torch.bincount(unit.labels[rows], minlength=unit.count)
     if bool(((here > 0) & (here < unit.size())).any()):
         raise InputError(
-            f"{gate.part_name()}: a micro-batch holds part of a {level}, and the gate needs what the policy says of all "
-            f"of it: set optimization.microbatch_tokens to null, or gate by trajectory"
+            f"{gate.part_name()}: a micro-batch holds part of a {level}, and the gate needs what the policy says of "
+            f"all of it: set optimization.microbatch_tokens to null, or gate by trajectory"
         )

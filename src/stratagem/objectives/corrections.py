@@ -88,7 +88,8 @@ class DiscrepancyMask(Correction):
     Trajectories on which the sampling and the learning engine disagree on the whole are removed, and of the others the
     tokens on which they disagree; the rest keeps its weight (HisPO, arXiv 2603.21065, eq. 8-9). The mean is over the
     tokens that may train. What is removed is still counted by normalisers. A token to which an engine gives probability
-    0 is always removed.
+    0 is always removed. ``pi_old`` is the policy the update started from: where batches are old, their age counts as
+    disagreement, too.
 
     trajectory, token: bounds on the disagreement, above 0; ``inf`` for none. No values were published.
     """

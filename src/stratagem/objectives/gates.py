@@ -82,8 +82,8 @@ class TowardsTarget(Gate):
     """``-|rho - target| |A|``: pulls every ratio to ``x.target``, from either side, by the size of its advantage.
 
     ``x.target`` is set where credit is given, by an advantage that says it, such as
-    :class:`~stratagem.advantages.GroupQuantileTarget`. At a ratio of 1 the gradient is that of ``rho A`` where target and
-    advantage point the same way; at the target itself it is 0, and beyond it points back (arXiv 2604.18578).
+    :class:`~stratagem.advantages.GroupQuantileTarget`. At a ratio of 1 the gradient is that of ``rho A`` where target
+    and advantage point the same way; at the target itself it is 0, and beyond it points back (arXiv 2604.18578).
 
     Raises ``ValueError`` when there is no target.
     """

@@ -84,13 +84,15 @@ def hispo(
 ) -> Recipe:
     """HisPO: trajectories, then tokens, on which the sampling and the learning engine disagree are removed.
 
-    What is left goes through PPO's clip with the whole ratio ``pi / mu``, engine gap and staleness together. ``trajectory``
-    and ``token`` bound the disagreement (:class:`DiscrepancyMask`); ``low``, ``high`` and ``negative_high`` are the triplet
-    clip: ``1 + high`` for good actions, ``1 - low`` and ``1 + negative_high`` for bad ones, none with a gradient beyond.
-    ``length`` is the constant by which sums over tokens are divided, the limit on tokens of a trajectory.
+    What is left goes through PPO's clip with the whole ratio ``pi / mu``, engine gap and staleness together.
+    ``trajectory`` and ``token`` bound the disagreement (:class:`DiscrepancyMask`); ``low``, ``high`` and
+    ``negative_high`` are the triplet clip: ``1 + high`` for good actions, ``1 - low`` and ``1 + negative_high`` for bad
+    ones, none with a gradient beyond. ``length`` is the constant by which sums over tokens are divided, the limit on
+    tokens of a trajectory.
 
-    The paper prints neither the thresholds nor the clips; the defaults are values usual elsewhere. This is its objective;
-    its data loop and its checks of formal proofs are not part of the recipe.
+    The paper prints neither the thresholds nor the clips, and names the triplet clip without a formula: the defaults
+    are values usual elsewhere, the clip is a reconstruction. This is the paper's objective; its data loop and its
+    checks of formal proofs are not part of the recipe.
     """
     return Recipe(
         name="hispo",
