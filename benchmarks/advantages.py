@@ -56,11 +56,12 @@ def measured(recipe: Recipe, x: Experience) -> tuple[float, float, float]:
     """Milliseconds of the advantage, of the objective, and of the objective with its derivative."""
     if "ref_logp" not in recipe.needs():  # As in a run, where nobody computes what no part reads.
         x = x.replace(ref_logp=None)
-    credited = x.replace(advantage=recipe.advantage(x))
+    credited = x.replace(advantage=recipe.advantage(x), target=recipe.advantage.target(x))
     assert x.old_logp is not None
     random = generator(0, "policy")
     logp = x.old_logp + 0.01 * torch.randn(x.tokens, generator=random)
-    out = PolicyOutput(logp.requires_grad_(), value=torch.randn(x.tokens, generator=random).requires_grad_())
+    value, median = torch.randn((2, x.tokens), generator=random)
+    out = PolicyOutput(logp.requires_grad_(), value=value.requires_grad_(), median=median.requires_grad_())
 
     def objective() -> torch.Tensor:
         # A fresh copy, so that nothing remembered from the last call is left out of the time.

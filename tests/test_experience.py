@@ -86,9 +86,12 @@ def test_levels_are_counted_and_composed():
     assert x.group_of_token.labels.tolist() == [0, 0, 0, 0, 0, 0, 1]
     assert x.group_of_turn.labels.tolist() == [0, 0, 0, 0, 1]
     assert x.domain_of_trajectory.labels.tolist() == [0, 0, 0]
+    assert x.domain_of_token.labels.tolist() == [0] * 7
     assert x.level_of_token("token").labels.tolist() == list(range(7))
     assert x.level_of_token("turn").labels.tolist() == [0, 0, 1, 3, 3, 3, 4]
     assert x.level_of_token("trajectory") is x.trajectory_of_token
+    two_domains = Experience.from_lengths([2, 1], [1, 1], [1, 1], [1, 1])
+    assert two_domains.level_of_token("domain").labels.tolist() == [0, 0, 1]
     assert x.level_of_token("batch").size().tolist() == [7]
 
 

@@ -82,6 +82,21 @@ def test_logsumexp_equals_that_of_a_loop(case):
     same(partition.logsumexp(torch.from_numpy(values)), expected)
 
 
+@given(labelled_rows(columns=False), st.floats(0, 1))
+def test_quantiles_equal_those_of_a_loop(case, level):
+    partition, labels, values = case
+    expected = by_segment(labels, partition.count, values, lambda rows: np.quantile(rows, level), 0.0)
+    same(partition.quantile(torch.from_numpy(values), level), expected)
+
+
+def test_the_quantile_of_equal_values_is_that_value_and_of_a_level_outside_is_refused():
+    third = torch.full((7,), 1 / 3)
+    assert Partition.whole(7).quantile(third, 0.37).tolist() == third[:1].tolist()
+    assert Partition.whole(0).quantile(torch.zeros(0)).tolist() == [0.0]
+    with pytest.raises(ValueError, match=r"level must lie in \[0, 1\], got 1\.5"):
+        Partition.whole(7).quantile(third, 1.5)
+
+
 def test_logsumexp_of_minus_infinities_is_minus_infinity_and_does_not_poison_the_gradient():
     values = torch.tensor([-math.inf, -math.inf, 0.0, 0.0], requires_grad=True)
     result = Partition.from_sizes([2, 2]).logsumexp(values)
@@ -308,7 +323,8 @@ def test_segments_of_no_rows_are_skipped_by_scans():
 
 @pytest.mark.parametrize("labels", [[0, 0, 0, 2, 2], [2, 0, 2, 0, 0], [0, 0, 0, 0, 0]])
 @pytest.mark.parametrize(
-    "operation", ["sum", "mean", "var", "std", "min", "max", "logsumexp", "center", "standardize", "discounted_scan"]
+    "operation",
+    ["sum", "mean", "var", "std", "min", "max", "quantile", "logsumexp", "center", "standardize", "discounted_scan"],
 )
 def test_derivatives_equal_finite_differences(labels, operation):
     partition = Partition(torch.tensor(labels), 1 + max(labels))

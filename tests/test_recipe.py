@@ -9,11 +9,18 @@ import pytest
 import torch
 
 from stratagem import recipes
-from stratagem.advantages import GAE, Constant, GroupCentered, LeaveOneOut, MovingAverageBaseline
+from stratagem.advantages import (
+    GAE,
+    Constant,
+    GroupCentered,
+    GroupQuantileTarget,
+    LeaveOneOut,
+    MovingAverageBaseline,
+)
 from stratagem.catalogue import cards
 from stratagem.errors import InputError
 from stratagem.experience import Experience
-from stratagem.objectives import KL, Clip, EntropyBonus, PolicyGradient, TokenMean
+from stratagem.objectives import KL, Clip, EntropyBonus, PolicyGradient, TokenMean, TowardsTarget
 from stratagem.recipe import Recipe
 from stratagem.rewards import OverlongPenalty
 from stratagem.sampling import AboveReturn, Rollouts
@@ -259,3 +266,10 @@ def test_pass_rates_are_noted_for_whole_groups_before_anything_is_selected():
     assert ready.trajectories == 3
     assert ready.pass_rate.tolist() == [0.25, 0.5]
     assert ready.select(torch.tensor([2])).pass_rate.tolist() == [0.5]
+
+
+def test_an_objective_that_pulls_to_a_target_needs_an_advantage_that_sets_one():
+    pulls = PolicyGradient(gate=TowardsTarget())
+    with pytest.raises(InputError, match="recipe r: the objective pulls ratios to a target, which advantage constant"):
+        Recipe("r", Rollouts(), Constant(), pulls)
+    Recipe("r", Rollouts(), 0.5 * GroupQuantileTarget() + Constant(0.0), pulls)

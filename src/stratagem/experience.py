@@ -34,7 +34,8 @@ class PolicyOutput:
     """What the policy being trained says about the actions of an :class:`Experience`, with gradients.
 
     logp: log-probability of every action.  entropy: of the distribution each action was drawn from.
-    value: the critic's estimate of the mean return from before each action.  median: of the median return.
+    value: the critic's estimate of the return from before each action.  median: its estimate of that return's median
+    over the actions the policy may take there.
     mean_logp: mean of the log-probabilities of all actions there were, chosen or not.
     """
 
@@ -74,8 +75,8 @@ class Experience:
     (log-probability under the policy that sampled it, the policy the update starts from, the frozen reference);
     ``old_mean_logp`` (mean log-probability of all actions under the policy the update starts from);
     ``entropy`` and ``value`` at sampling time; ``token_reward``; ``mask`` (False: excluded from learning);
-    ``version`` (of the weights that sampled it); ``advantage``; ``value_target``; ``latent`` (True: the action is a
-    vector and no token).
+    ``version`` (of the weights that sampled it); ``advantage``; ``value_target``; ``target`` (the ratio an objective
+    pulls towards, when it has one); ``latent`` (True: the action is a vector and no token).
     Per turn: ``turn_reward``; ``turn_state`` (key of the state acted in); ``turn_role``; ``turn_done``;
     ``turn_observation_length`` (tokens read before acting).
     Per trajectory: ``reward`` [trajectories, names] with ``reward_names`` and ``reward_weights``; ``success``;
@@ -112,6 +113,7 @@ class Experience:
     advantage: Float[Tensor, " tokens"] | None = _at("token")
     value_target: Float[Tensor, " tokens"] | None = _at("token")
     latent: Bool[Tensor, " tokens"] | None = _at("token")
+    target: Float[Tensor, " tokens"] | None = _at("token")
 
     turn_reward: Float[Tensor, " turns"] | None = _at("turn")
     turn_state: Int[Tensor, " turns"] | None = _at("turn")
@@ -249,12 +251,17 @@ class Experience:
         return self._composed("group_of_token", self.trajectory_of_token, self.group_of_trajectory)
 
     @property
+    def domain_of_token(self) -> Partition:
+        """Tokens by domain."""
+        return self._composed("domain_of_token", self.group_of_token, self.domain_of_group)
+
+    @property
     def domain_of_trajectory(self) -> Partition:
         """Trajectories by domain."""
         return self._composed("domain_of_trajectory", self.group_of_trajectory, self.domain_of_group)
 
     def level_of_token(self, level: str) -> Partition:
-        """Tokens by ``level``: ``token`` (each for itself), ``turn``, ``trajectory``, ``group`` or ``batch``."""
+        """Tokens by ``token`` (each for itself), ``turn``, ``trajectory``, ``group``, ``domain`` or ``batch``."""
         if level == "token":
             return Partition.from_sizes(torch.ones(self.tokens, dtype=torch.int64, device=self.device))
         if level == "batch":
@@ -507,8 +514,18 @@ def _numbers(rows: Tensor) -> Int[Tensor, " kept"]:
 _FIELD_LEVELS: dict[str, str] = {
     entry.name: entry.metadata["level"] for entry in dataclasses.fields(Experience) if "level" in entry.metadata
 }
-_FIGURES = ("behavior_logp", "old_logp", "ref_logp", "old_mean_logp", "entropy", "value", "advantage", "value_target")
+_FIGURES = (
+    "behavior_logp",
+    "old_logp",
+    "ref_logp",
+    "old_mean_logp",
+    "entropy",
+    "value",
+    "advantage",
+    "value_target",
+    "target",
+)
 _FLAGS = frozenset({"mask", "latent", "turn_done", "success", "finished", "truncated", "demonstrated"})
 _REWARDS = frozenset({"token_reward", "turn_reward", "reward"})
 _PARTITIONS = frozenset({"turn_of_token", "trajectory_of_turn", "group_of_trajectory", "domain_of_group"})
-_COMPOSED = ("trajectory_of_token", "group_of_turn", "group_of_token", "domain_of_trajectory")
+_COMPOSED = ("trajectory_of_token", "group_of_turn", "group_of_token", "domain_of_token", "domain_of_trajectory")

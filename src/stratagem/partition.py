@@ -222,6 +222,21 @@ class Partition:
         """Greatest value of each segment; -inf for an empty one (the least integer for integer input)."""
         return self._extreme(values, "max")
 
+    def quantile(self, values: Float[Tensor, " rows"], level: float = 0.5) -> Float[Tensor, " segments"]:
+        """The ``level`` quantile of each segment, between two rows by linear interpolation; 0 for an empty one.
+
+        ``level = 0.5`` is the median. Exactly the common value where the two rows are equal.
+        """
+        if not 0 <= level <= 1:
+            raise ValueError(f"level must lie in [0, 1], got {level}")
+        if len(self) == 0:
+            return torch.zeros(self.count, dtype=_statistic_dtype(values), device=values.device)
+        ordered = _as_statistic(values)[self._ranked(values)]
+        starts, place = self._sizes.cumsum(0) - self._sizes, level * (self._sizes - 1).clamp(min=0).double()
+        below, above = [ordered[(starts + p.long()).clamp(max=len(self) - 1)] for p in (place.floor(), place.ceil())]
+        between = below + (place - place.floor()).to(below.dtype) * (above - below)
+        return torch.where(self._sizes > 0, between, 0.0)
+
     def logsumexp(self, values: Tensor) -> Tensor:
         """``log(sum(exp(values)))`` of each segment without overflow; -inf for an empty one."""
         values = _as_statistic(values)
@@ -271,8 +286,7 @@ class Partition:
 
     def rank(self, values: Tensor, descending: bool = False) -> Int[Tensor, " rows"]:
         """Place of each row in its segment when ordered by value, from 0; equal values in row order."""
-        by_value = torch.argsort(values, stable=True, descending=descending)
-        by_segment = by_value[torch.argsort(self.labels[by_value], stable=True)]
+        by_segment = self._ranked(values, descending)
         starts = self._sizes.cumsum(0) - self._sizes
         place = torch.arange(len(self), device=values.device) - torch.repeat_interleave(starts, self._sizes)
         return torch.empty_like(place).scatter_(0, by_segment, place)
@@ -325,6 +339,11 @@ class Partition:
         if len(self) < 2 or bool((self.labels[1:] >= self.labels[:-1]).all()):
             return None
         return torch.argsort(self.labels, stable=True)
+
+    def _ranked(self, values: Tensor, descending: bool = False) -> Int[Tensor, " rows"]:
+        """Rows by segment, and within it by value."""
+        by_value = torch.argsort(values, stable=True, descending=descending)
+        return by_value[torch.argsort(self.labels[by_value], stable=True)]
 
     def _ends(self) -> Int[Tensor, " filled"]:
         """Last row of every non-empty segment when rows are in segment order."""

@@ -183,6 +183,17 @@ class Advantage(Part):
             (t for _, c in self.children() if isinstance(c, Advantage) and (t := c.value_target(x)) is not None), None
         )
 
+    def target(self, x: Experience) -> Float[Tensor, " tokens"] | None:
+        """The ratio every token is to be pulled towards; None when the estimate says nothing of it."""
+        return next(
+            (t for _, c in self.children() if isinstance(c, Advantage) and (t := c.target(x)) is not None), None
+        )
+
+    def sets_target(self) -> bool:
+        """Whether :meth:`target` ever says something."""
+        own = type(self).target is not Advantage.target
+        return own or any(c.sets_target() for _, c in self.children() if isinstance(c, Advantage))
+
     def least_group(self) -> int:
         """Least group size for this advantage and all it is made of."""
         return max([self.minimum_group, *(c.least_group() for _, c in self.children() if isinstance(c, Advantage))])
@@ -226,6 +237,12 @@ class Gate(Part):
     def binds(self, ratio: Float[Tensor, " tokens"], advantage: Float[Tensor, " tokens"]) -> Bool[Tensor, " tokens"]:
         """Tokens at which the gate changes the plain surrogate; their share is logged as ``clip_fraction``."""
         return torch.zeros_like(ratio, dtype=torch.bool)
+
+    def binds_in(
+        self, ratio: Float[Tensor, " tokens"], advantage: Float[Tensor, " tokens"], x: Experience
+    ) -> Bool[Tensor, " tokens"]:
+        """Like :meth:`binds`, which it asks, for a gate that looks at more than a token's own ratio and advantage."""
+        return self.binds(ratio, advantage)
 
 
 @dataclass(frozen=True)

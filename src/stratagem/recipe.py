@@ -74,13 +74,18 @@ class Recipe(Part):
                 f"recipe {self.name}: sampler.group_size = {self.sampler.group_size}: "
                 f"advantage {self.advantage.part_name()} compares within a group and needs at least {least}"
             )
+        if "target" in self.objective.needs() and not self.advantage.sets_target():
+            raise InputError(
+                f"recipe {self.name}: the objective pulls ratios to a target, which advantage "
+                f"{self.advantage.part_name()} does not set"
+            )
 
     def experience_needs(self) -> frozenset[str]:
         """Experience fields that must be there before :meth:`prepare`."""
         read = {name for name in self.needs() if not name.startswith("output.")}
         if "pass_rate" in read:
             read.add("success")
-        return frozenset(read) - {"old_logp", "old_mean_logp", "pass_rate"}
+        return frozenset(read) - {"old_logp", "old_mean_logp", "pass_rate", "target"}
 
     def output_needs(self) -> frozenset[str]:
         """What the objective reads of the policy's output beyond ``logp``: ``entropy``, ``value``, ``median``."""
@@ -100,7 +105,7 @@ class Recipe(Part):
         return x
 
     def credit(self, x: Experience) -> Experience:
-        """The experience with pass rates noted, trajectories selected, advantage and value target set.
+        """The experience with pass rates noted, trajectories selected, advantage, value target and target ratio set.
 
         Groups left with fewer trajectories than the advantage can compare are gone, too. Raises ``ValueError`` naming
         the trajectory whose return is not finite.
@@ -115,8 +120,12 @@ class Recipe(Part):
         small = x.group_of_trajectory.size() < self.advantage.least_group()
         if bool(small.any()):
             x = x.select(~x.group_of_trajectory.spread(small))
-        target = self.advantage.value_target(x)
-        return x.replace(advantage=self.advantage(x).detach(), value_target=None if target is None else target.detach())
+        credit = {
+            "advantage": self.advantage(x),
+            "value_target": self.advantage.value_target(x),
+            "target": self.advantage.target(x),
+        }
+        return x.replace(**{name: None if value is None else value.detach() for name, value in credit.items()})
 
     # ---- paths: one flat view of all fields ------------------------------------------------------------------------
 

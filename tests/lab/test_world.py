@@ -126,6 +126,15 @@ def test_a_stale_policy_acts_with_the_weights_of_so_many_batches_ago(staleness):
         torch.testing.assert_close(x.behavior_logp, served[old](x).logp)
 
 
+def test_an_engine_of_low_precision_acts_by_rounded_logits_and_is_judged_by_exact_ones():
+    world = LabWorld(LabTask(GAMES["graded"], rounding=0.5), seed=0)
+    exact = world.policy.logits.detach().clone()
+    x = collected(world, Rollouts())
+    assert (2 * exact).round().ne(2 * exact).any()
+    torch.testing.assert_close(x.behavior_logp, TabularPolicy((2 * exact).round() / 2)(x).logp)
+    assert world.evaluate(1, "sampled").mean_return == pytest.approx(Exact(world.tree, exact).expected_return)
+
+
 def test_evaluation_is_of_the_newest_weights():
     world = LabWorld(LabTask(GAMES["graded"], staleness=3), seed=0)
     collected(world, Rollouts())
@@ -213,6 +222,7 @@ def test_a_specification_names_the_game_and_what_differs():
     assert task.name == "lab:windy,spread=0.5,staleness=2" and task.description == GAMES["windy"].description
     assert from_spec("windy", {}).name == "lab:windy" and task.family == "lab"
     assert from_spec("rare", {"spread": "0"}).spread == 0
+    assert from_spec("rare", {"rounding": "0.25"}).name == "lab:rare,rounding=0.25"
 
 
 @pytest.mark.parametrize(
@@ -224,6 +234,8 @@ def test_a_specification_names_the_game_and_what_differs():
         ("windy", {"spread": "wide"}, "spread=wide"),
         ("windy", {"spread": "nan"}, "finite"),
         ("windy", {"staleness": "-1"}, "at least 0"),
+        ("windy", {"rounding": "-1"}, "at least 0"),
+        ("windy", {"rounding": "inf"}, "finite"),
         ("windy", {"staleness": "1.5"}, "an integer"),
     ],
 )

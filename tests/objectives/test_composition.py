@@ -34,6 +34,7 @@ def batch() -> Experience:
         reward=torch.rand(12, generator=source),
         success=torch.rand(12, generator=source) < 0.5,
         pass_rate=torch.full((3,), 0.5),
+        target=torch.full((len(logp),), 1.3),
     )
 
 
@@ -43,7 +44,7 @@ def test_every_composition_learns_or_is_refused_with_the_reason(ratio, gate):
     x, built = batch(), 0
     corrections = [None, *(part() for part in kinds("correction"))]
     for denominator, aggregation, correction in product(("old", "behavior"), kinds("aggregation"), corrections):
-        logp = (x.old_logp + 0.1).requires_grad_()
+        logp = (x.old_logp + 0.02).requires_grad_()
         try:
             parts = {"ratio": ratio(denominator=denominator), "gate": gate(), "correction": correction}
             objective = PolicyGradient(aggregation=aggregation(), **parts)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from stratagem.experience import Experience, PolicyOutput
-from stratagem.objectives import Clip, ClippedWeight, LogLikelihood, Unclipped
+from stratagem.objectives import Clip, ClippedWeight, LogLikelihood, TowardsTarget, Unclipped
 from stratagem.parts import Gate
 
 
@@ -55,3 +55,35 @@ def test_the_clipped_weight_keeps_the_gradient_of_every_token():
 def test_the_ungated_surrogates():
     assert gated(Unclipped(), 3.0, -2.0) == (-6.0, -2.0, False)
     assert gated(LogLikelihood(), 2.0, 3.0)[1] == pytest.approx(1.5)
+
+
+def pulled(ratio: float, advantage: float, target: float) -> tuple[float, float, bool]:
+    """As :func:`gated`, of the gate that pulls towards a target."""
+    rho, credit = torch.tensor([ratio], requires_grad=True), torch.tensor([advantage])
+    x = Experience.from_lengths([1], [1], [1], target=torch.tensor([target]))
+    surrogate = TowardsTarget()(rho, credit, PolicyOutput(rho.log()), x)
+    surrogate.sum().backward()
+    return surrogate.item(), rho.grad.item(), bool(TowardsTarget().binds_in(rho.detach(), credit, x))
+
+
+@pytest.mark.parametrize(
+    ("ratio", "advantage", "target", "surrogate", "slope", "bound"),
+    [
+        (1.0, 1.5, 1.3, -0.45, 1.5, False),  # as A rho does
+        (1.5, 1.0, 1.2, -0.3, -1.0, True),  # where the clip has no gradient, it points back
+        (0.5, -2.0, 0.75, -0.5, 2.0, True),
+        (1.0, -2.0, 0.75, -0.5, -2.0, False),
+        (1.0, -0.5, 1.0, 0.0, 0.0, True),  # held, though the advantage is negative
+        (1.25, 0.0, 1.5, 0.0, 0.0, False),
+    ],
+)
+def test_the_ratio_is_pulled_to_its_target_from_either_side(ratio, advantage, target, surrogate, slope, bound):
+    value, derivative, binds = pulled(ratio, advantage, target)
+    assert value == pytest.approx(surrogate)
+    assert derivative == pytest.approx(slope)
+    assert binds == bound
+
+
+def test_without_a_target_there_is_nothing_to_pull_to():
+    with pytest.raises(ValueError, match=r"needs x\.target, which an advantage such as group_quantile_target sets"):
+        gated(TowardsTarget(), 1.0, 1.0)

@@ -25,6 +25,7 @@ RECIPES = [
 Fabricate = Callable[..., tuple[Experience, Said]]
 
 NOT_THE_POLICY_GRADIENT = {
+    "bpo": "the size of the advantage, in the direction of the side of the median",
     "rover": "a multiple of it, and further on what the next state is worth at random",
 }
 """Recipes whose gradient at ratio 1 is not that of ``sum w A log pi``, and what it is instead."""

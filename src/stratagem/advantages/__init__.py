@@ -1,16 +1,18 @@
-"""Credit per token: group comparison, plain returns, critics, and normalisation or one sign of another advantage."""
+"""Credit per token: group comparison, plain returns, critics, target ratios, signs, and normalisation of another."""
 
 from stratagem.advantages.critic import GAE
 from stratagem.advantages.group import GroupCentered, GroupStandardized, LeaveOneOut
 from stratagem.advantages.normalization import BatchWhitened
 from stratagem.advantages.returns import Constant, MovingAverageBaseline, RewardToGo, TotalReturn
 from stratagem.advantages.signs import Signed
+from stratagem.advantages.targets import GroupQuantileTarget
 
 __all__ = [
     "GAE",
     "BatchWhitened",
     "Constant",
     "GroupCentered",
+    "GroupQuantileTarget",
     "GroupStandardized",
     "LeaveOneOut",
     "MovingAverageBaseline",

@@ -33,19 +33,27 @@ TABULAR = {"optimization.learning_rate": 0.05}
 DEMONSTRATOR_ERROR = 0.1
 """Of the demonstrator's tokens, one in so many is drawn from the whole vocabulary instead of the best ones."""
 
+_OPTIONS = ("spread", "staleness", "rounding")
+
 
 def from_spec(argument: str | None, options: Mapping[str, str]) -> LabTask:
-    """The task ``lab:GAME[,spread=1][,staleness=0]``. Raises :class:`InputError` for a name or value that is wrong."""
-    check_names("lab", options, ["spread", "staleness"])
+    """The task ``lab:GAME[,spread=1][,staleness=0][,rounding=0]``.
+
+    Raises :class:`InputError` for a name or value that is wrong.
+    """
+    check_names("lab", options, list(_OPTIONS))
     if argument is None:
         raise InputError(f"task lab needs a game, such as lab:four_by_four; known: {', '.join(GAMES)}")
-    spread, staleness = options.get("spread", "1"), options.get("staleness", "0")
+    spread, staleness, rounding = [options.get(name, str(getattr(LabTask, name))) for name in _OPTIONS]
     try:
-        return LabTask(find_game(argument), float(spread), int(staleness))
+        return LabTask(find_game(argument), float(spread), int(staleness), float(rounding))
     except ValueError as error:
         if isinstance(error, InputError):
             raise
-        raise InputError(f"task lab: spread={spread}, staleness={staleness}: must be a number and an integer") from None
+        raise InputError(
+            f"task lab: spread={spread}, staleness={staleness}, rounding={rounding}: must be a number, an integer and "
+            "a number"
+        ) from None
 
 
 @dataclass(frozen=True)
@@ -54,6 +62,7 @@ class LabTask:
 
     spread: standard deviation of the initial logits, which follow from the run's seed; 0 starts uniform.
     staleness: batches are sampled with the weights of so many batches ago.
+    rounding: batches are sampled by an engine of low precision, which rounds logits to multiples of it; 0 is exact.
 
     Raises :class:`InputError` for a number out of range.
     """
@@ -63,16 +72,19 @@ class LabTask:
     game: TokenGame
     spread: float = 1.0
     staleness: int = 0
+    rounding: float = 0.0
 
     def __post_init__(self) -> None:
-        if not (0 <= self.spread < math.inf and self.staleness >= 0):
-            raise InputError(f"task {self.name}: spread and staleness must be finite and at least 0")
+        if not (0 <= self.spread < math.inf and self.staleness >= 0 and 0 <= self.rounding < math.inf):
+            raise InputError(f"task {self.name}: spread, staleness and rounding must be finite and at least 0")
 
     @property
     def name(self) -> str:
         """How the command line calls it."""
-        spread = "" if self.spread == 1 else f",spread={self.spread:g}"
-        return f"lab:{self.game.name}{spread}" + (f",staleness={self.staleness}" if self.staleness else "")
+        options = (
+            f",{name}={getattr(self, name):g}" for name in _OPTIONS if getattr(self, name) != getattr(LabTask, name)
+        )
+        return f"lab:{self.game.name}{''.join(options)}"
 
     @property
     def description(self) -> str:
@@ -130,6 +142,8 @@ class LabWorld:
         # Noted here and not when served, so that it does not matter how often weights are served between two batches.
         self._past = [*self._past, (self._version, self._served)][-1 - self.task.staleness :]
         version, logits = self._past[0]
+        if self.task.rounding:
+            logits = (logits / self.task.rounding).round() * self.task.rounding
         acting = Exact(self.tree, logits / sampler.policy_temperature)
         leaves = self.tree.leaves.replace(
             behavior_logp=self.tree.chosen(acting.logp).float(),

@@ -1,8 +1,10 @@
 """Losses and what they are made of: ratios, gates, corrections, aggregations, regularizers."""
 
 from stratagem.objectives.aggregations import FixedLength, SequenceMean, SequenceSum, TokenMean
-from stratagem.objectives.corrections import MaskedImportance, TruncatedImportance
-from stratagem.objectives.gates import Clip, ClippedWeight, LogLikelihood, Unclipped
+from stratagem.objectives.bounded import BoundedRatio, best_bounded_policy
+from stratagem.objectives.budgets import LevelBudgets, SharedBudget
+from stratagem.objectives.corrections import DiscrepancyMask, MaskedImportance, TruncatedImportance
+from stratagem.objectives.gates import Clip, ClippedWeight, LogLikelihood, TowardsTarget, Unclipped
 from stratagem.objectives.implicit import ImplicitNegative
 from stratagem.objectives.policy_gradient import PolicyGradient, ValueLoss
 from stratagem.objectives.random_policy import RandomPolicyRegression
@@ -12,12 +14,15 @@ from stratagem.objectives.restricted import Restricted
 
 __all__ = [
     "KL",
+    "BoundedRatio",
     "Clip",
     "ClippedWeight",
+    "DiscrepancyMask",
     "EntropyBonus",
     "FixedLength",
     "GeometricMeanRatio",
     "ImplicitNegative",
+    "LevelBudgets",
     "LogLikelihood",
     "MaskedImportance",
     "PolicyGradient",
@@ -26,10 +31,13 @@ __all__ = [
     "Restricted",
     "SequenceMean",
     "SequenceSum",
+    "SharedBudget",
     "TokenMean",
     "TokenRatio",
+    "TowardsTarget",
     "TruncatedImportance",
     "Unclipped",
     "ValueLoss",
+    "best_bounded_policy",
     "kl_estimate",
 ]

@@ -19,12 +19,16 @@ from stratagem.parts import Correction, Ratio
 Unit = Literal["token", "turn", "trajectory"]
 
 
-def behavior_ratio(out: PolicyOutput, x: Experience, unit: Unit) -> Float[Tensor, " tokens"]:
-    """``pi_old / mu`` of every token, detached; for a longer unit, the product over its tokens that may train."""
+def log_behavior_ratio(out: PolicyOutput, x: Experience) -> Float[Tensor, " tokens"]:
+    """``log pi_old - log mu`` of every token, detached, unclamped."""
     if x.behavior_logp is None:
         raise ValueError("a correction needs behavior_logp")
-    old = out.logp.detach() if x.old_logp is None else x.old_logp
-    log_weight = old - x.behavior_logp
+    return (out.logp.detach() if x.old_logp is None else x.old_logp) - x.behavior_logp
+
+
+def behavior_ratio(out: PolicyOutput, x: Experience, unit: Unit) -> Float[Tensor, " tokens"]:
+    """``pi_old / mu`` of every token, detached; for a longer unit, the product over its tokens that may train."""
+    log_weight = log_behavior_ratio(out, x)
     if unit != "token":
         level = x.level_of_token(unit)
         log_weight = level.spread(level.sum(torch.where(x.learnable(), log_weight, 0.0)))
@@ -85,6 +89,31 @@ class MaskedImportance(_BehaviorWeight):
     def __call__(self, out: PolicyOutput, x: Experience) -> Float[Tensor, " tokens"]:
         weight = behavior_ratio(out, x, self.unit)
         return torch.where((weight >= self.low) & (weight <= self.high), weight, 0.0)
+
+
+@dataclass(frozen=True)
+class DiscrepancyMask(Correction):
+    """``1[|exp(mean_t log d_t) - 1| < trajectory] 1[|d_t - 1| < token]`` with ``d = pi_old / mu``, engine by engine.
+
+    Trajectories on which the sampling and the learning engine disagree on the whole are removed, and of the others the
+    tokens on which they disagree; the rest keeps its weight (HisPO, arXiv 2603.21065, eq. 8-9). The mean is over the
+    tokens that may train. What is removed is still counted by normalisers. A token to which an engine gives probability
+    0 is always removed. ``pi_old`` is the policy the update started from: where batches are old, their age counts as
+    disagreement, too.
+
+    trajectory, token: bounds on the disagreement, above 0; ``inf`` for none. No values were published.
+    """
+
+    requires: ClassVar[frozenset[str]] = frozenset({"old_logp", "behavior_logp"})
+
+    trajectory: Annotated[float, Gt(0)] = 0.01
+    token: Annotated[float, Gt(0)] = 0.5
+
+    def __call__(self, out: PolicyOutput, x: Experience) -> Float[Tensor, " tokens"]:
+        log_ratio, learnable, unit = log_behavior_ratio(out, x), x.learnable(), x.trajectory_of_token
+        mean = unit.sum(torch.where(learnable, log_ratio, 0.0)) / unit.sum(learnable).clamp(min=1)
+        agree = unit.spread(((bounded_exp(mean) - 1).abs() < self.trajectory).to(log_ratio.dtype))
+        return agree * (((bounded_exp(log_ratio) - 1).abs() < self.token) & log_ratio.isfinite())
 
 
 def _check_bounds(name: str, low: float, high: float) -> None:

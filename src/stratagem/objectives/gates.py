@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import torch
 from annotated_types import Ge, Gt
@@ -75,3 +75,29 @@ class ClippedWeight(Gate):
 
     def _lowest(self) -> float:
         return 0.0 if self.low is None else 1 - self.low
+
+
+@dataclass(frozen=True)
+class TowardsTarget(Gate):
+    """``-|rho - target| |A|``: pulls every ratio to ``x.target``, from either side, by the size of its advantage.
+
+    ``x.target`` is set where credit is given, by an advantage that says it, such as
+    :class:`~stratagem.advantages.GroupQuantileTarget`. At a ratio of 1 the gradient is that of ``rho A`` where target
+    and advantage point the same way; at the target itself it is 0, and beyond it points back (arXiv 2604.18578).
+
+    Raises ``ValueError`` when there is no target.
+    """
+
+    requires: ClassVar[frozenset[str]] = frozenset({"target"})
+
+    def __call__(self, ratio: Tensor, advantage: Tensor, out: PolicyOutput, x: Experience) -> Float[Tensor, " tokens"]:
+        return -(ratio - _target(x)).abs() * advantage.abs()
+
+    def binds_in(self, ratio: Tensor, advantage: Tensor, x: Experience) -> Bool[Tensor, " tokens"]:
+        return ((_target(x) - ratio) * advantage <= 0) & (advantage != 0)
+
+
+def _target(x: Experience) -> Tensor:
+    if x.target is None:
+        raise ValueError("the gate needs x.target, which an advantage such as group_quantile_target sets")
+    return x.target

@@ -102,33 +102,36 @@ class PolicyGradient(Objective):
             penalty = total(self.regularizer(out, x))
             loss = loss + penalty
             metrics["regularizer"] = penalty.detach()
-        metrics |= self._shares(out, x, ratio.detach())
+        metrics |= shares(out, x, ratio.detach(), self.gate.binds_in(ratio.detach(), x.advantage, x))
         if self.critic is not None:
             critic = self.critic(out, x)
             loss, metrics = loss + critic.loss, metrics | dict(critic.metrics)
         return Loss(loss, metrics)
 
-    @torch.no_grad()
-    def _shares(self, out: PolicyOutput, x: Experience, ratio: Tensor) -> dict[str, Tensor]:
-        """Figures in which every token that may train counts the same, whatever the weights add up to."""
-        assert x.advantage is not None
-        tokens = x.whole.learnable_tokens.clamp(min=1)
-
-        def share(values: Tensor) -> Tensor:
-            return (values if x.mask is None else torch.where(x.mask, values, 0.0)).sum() / tokens
-
-        shares = {
-            "clip_fraction": share(self.gate.binds(ratio, x.advantage).float()),
-            "ratio": share(ratio),
-            "kl_old": share(kl_estimate(log_ratio(out, x), "k3")),
-        }
-        if x.ref_logp is not None:
-            shares["kl"] = share(kl_estimate(out.logp - x.ref_logp, "k3"))
-        if out.entropy is not None:
-            shares["entropy"] = share(out.entropy)
-        return shares
-
     def has_signal(self, x: Experience) -> bool:
         if self.regularizer is not None or self.critic is not None:
             return True
         return x.advantage is not None and bool((x.learnable() & (x.advantage != 0)).any())
+
+
+@torch.no_grad()
+def shares(out: PolicyOutput, x: Experience, ratio: Tensor, bound: Tensor) -> dict[str, Tensor]:
+    """Figures in which every token that may train counts the same, whatever the weights add up to.
+
+    bound: tokens to be logged as ``clip_fraction``.
+    """
+    tokens = x.whole.learnable_tokens.clamp(min=1)
+
+    def share(values: Tensor) -> Tensor:
+        return (values if x.mask is None else torch.where(x.mask, values, 0.0)).sum() / tokens
+
+    figures = {
+        "clip_fraction": share(bound.float()),
+        "ratio": share(ratio),
+        "kl_old": share(kl_estimate(log_ratio(out, x), "k3")),
+    }
+    if x.ref_logp is not None:
+        figures["kl"] = share(kl_estimate(out.logp - x.ref_logp, "k3"))
+    if out.entropy is not None:
+        figures["entropy"] = share(out.entropy)
+    return figures

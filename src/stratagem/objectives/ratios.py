@@ -34,6 +34,15 @@ def bounded_exp(log_value: Tensor) -> Tensor:
     return log_value.clamp(-LOG_RATIO_LIMIT, LOG_RATIO_LIMIT).exp_()
 
 
+def ratio_between(score: Tensor, low: float, high: float) -> Tensor:
+    """``1 - low + (low + high) sigmoid(score)``: from ``1 - low`` to ``1 + high``; exactly 1 at 0 when they are equal.
+
+    For any finite or infinite score; far out it is exactly one of the bounds.
+    """
+    # By the hyperbolic tangent: 1 - low + low need not be 1 in floating point.
+    return (score / 2).tanh() * ((low + high) / 2) + (1 + (high - low) / 2)
+
+
 @dataclass(frozen=True)
 class TokenRatio(Ratio):
     """``rho_t = pi(a_t) / pi_ref(a_t)``, the ratio of PPO (arXiv 1707.06347).

@@ -3,4 +3,10 @@
 from stratagem.sampling.samplers import Demonstrations, DynamicSampling, Rollouts, Segments
 from stratagem.sampling.selections import AboveReturn
 
-__all__ = ["AboveReturn", "Demonstrations", "DynamicSampling", "Rollouts", "Segments"]
+__all__ = [
+    "AboveReturn",
+    "Demonstrations",
+    "DynamicSampling",
+    "Rollouts",
+    "Segments",
+]

@@ -2,4 +2,7 @@
 
 from stratagem.schedules.ramps import LinearRamp, Switch
 
-__all__ = ["LinearRamp", "Switch"]
+__all__ = [
+    "LinearRamp",
+    "Switch",
+]

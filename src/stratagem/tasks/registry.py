@@ -108,7 +108,7 @@ _BUILT_IN = (
     ),
     TaskCard(
         "lab",
-        "lab:GAME[,spread=1,staleness=0]",
+        "lab:GAME[,spread=1,staleness=0,rounding=0]",
         "a token game small enough to enumerate, judged exactly",
         "stratagem.lab.world:from_spec",
     ),

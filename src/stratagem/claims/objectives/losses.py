@@ -29,8 +29,8 @@ from stratagem.study.experiments import (
 
 @claim(
     "nft",
-    statement="On policy the update of negative-aware fine-tuning is that of GRPO; off policy it learns at least as much "
-    "as GRPO and DAPO, and far more than fine-tuning on right answers alone, whose entropy it does not lose.",
+    statement="On policy the update of negative-aware fine-tuning is that of GRPO; off policy it learns at least as "
+    "much as GRPO and DAPO, and far more than fine-tuning on right answers alone, whose entropy it does not lose.",
     source="arXiv 2505.18116, the section on the gradient, and the comparisons at 7 and 32 billion parameters",
     baseline="dr_grpo for the gradient; dapo and rejection_sft for learning",
     rule=(
