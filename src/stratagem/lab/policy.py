@@ -85,6 +85,10 @@ class TabularPolicy(nn.Module):
         """The values."""
         yield self.values
 
+    def hidden_matrices(self) -> tuple[Tensor, ...]:
+        """None: a table is looked up and maps nothing."""
+        return ()
+
     def frozen(self) -> Self:
         """A copy that no longer moves."""
         return copy.deepcopy(self).requires_grad_(False)
