@@ -67,7 +67,7 @@ class Card:
 
 _CARDS: dict[str, Card] = {}
 
-_TECHNIQUES = ("stratagem.recipes",)
+_TECHNIQUES = ("stratagem.recipes", "stratagem.merging")
 """Modules that enter techniques into the catalogue."""
 
 

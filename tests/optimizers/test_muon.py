@@ -250,7 +250,7 @@ def hidden_change(width: int, optimizer_of: Any) -> float:
         nn.Parameter(torch.randn(n, m, generator=generator) / math.sqrt(m))
         for n, m in ((width, 16), (width, width), (1, width))
     )
-    features = torch.tanh(x @ first.mT)
+    features = torch.tanh(x @ first.mT).detach()
     loss = (torch.tanh(features @ hidden.mT) @ last.mT - y).square().mean()
     before = hidden.detach().clone()
     hidden.grad = torch.autograd.grad(loss, hidden)[0]

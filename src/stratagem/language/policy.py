@@ -155,7 +155,7 @@ class LanguagePolicy(nn.Module):
         """Weights of the value head, if there is one."""
         return [] if self.value_head is None else list(self.value_head.parameters())
 
-    def hidden_matrices(self) -> list[nn.Parameter]:
+    def hidden_matrices(self) -> list[Tensor]:
         """Trainable weights of the model's linear layers and convolutions, but for the head and what is tied to it.
 
         A fused projection (queries, keys and values in one) counts as one matrix, an adapter as two. Layers that keep

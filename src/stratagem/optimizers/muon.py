@@ -72,8 +72,8 @@ class Muon(AdamW):
     def optimizer(self, policy: Iterable[Tensor], critic: Iterable[Tensor], hidden: Iterable[Tensor] = ()) -> MuonAdamW:
         matrices = {id(p): p for p in hidden if p.ndim >= 2 and min(_sides(p)) > 1}
         others = [p for p in policy if id(p) not in matrices]
-        adam = {"matrices": False, "betas": (self.beta1, self.beta2), "eps": self.eps, "fused": True}
-        muon = {
+        adam: dict[str, Any] = {"matrices": False, "betas": (self.beta1, self.beta2), "eps": self.eps, "fused": True}
+        muon: dict[str, Any] = {
             "matrices": True,
             "momentum": self.momentum,
             "nesterov": self.nesterov,
@@ -216,7 +216,8 @@ def orthogonal_factor(
 def _polar(x: Float[Tensor, "outputs inputs"]) -> Float[Tensor, "outputs inputs"]:
     left, values, right = torch.linalg.svd(x, full_matrices=False)
     present = values > values[0] * max(x.shape) * torch.finfo(x.dtype).eps
-    return (left * present) @ right
+    factor: Tensor = (left * present) @ right
+    return factor
 
 
 def _spectral_norm(
