@@ -11,6 +11,7 @@ import torch
 from annotated_types import Ge, Lt
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn.functional import normalize
 from torch.optim.adamw import adamw
 
 from stratagem.optimizers.adam import AdamW
@@ -229,14 +230,12 @@ def _spectral_norm(
     """
     row = matrix[matrix.norm(dim=1).argmax()]
     starts = row.unsqueeze(1) if warm is None else torch.stack((row, warm.to(row.dtype)), 1)
-    norms = starts.norm(dim=0)
-    for _ in range(iterations):
-        left = torch.nn.functional.normalize(matrix @ starts, dim=0)
-        starts = matrix.mT @ left
-        norms = starts.norm(dim=0)
-        starts = torch.nn.functional.normalize(starts, dim=0)
+    for _ in range(iterations - 1):
+        starts = normalize(matrix.mT @ (matrix @ starts), dim=0)
+    ends = matrix.mT @ normalize(matrix @ starts, dim=0)
+    norms = ends.norm(dim=0)
     best = norms.argmax()
-    return norms[best], starts[:, best]
+    return norms[best], normalize(ends[:, best], dim=0)
 
 
 def _largest(parameters: Sequence[Tensor]) -> list[tuple[Tensor, float]]:
