@@ -369,12 +369,19 @@ class Optimization(Part):
     shuffle: Literal["trajectories", "turns"] = "trajectories"
     microbatch_tokens: Annotated[int, Ge(1)] | None = None
 
-    def optimizer(self, policy: Iterable[Tensor], critic: Iterable[Tensor]) -> torch.optim.Optimizer:
-        """A fresh optimizer with the policy's parameters in its first group and the critic's in its second."""
+    def optimizer(
+        self, policy: Iterable[Tensor], critic: Iterable[Tensor], hidden: Iterable[Tensor] = ()
+    ) -> torch.optim.Optimizer:
+        """A fresh optimizer with the policy's parameters in its first group and the critic's in its second.
+
+        hidden: those of ``policy`` that are weights of linear maps between hidden features, [outputs, inputs, ...]; an
+        optimizer that steps them in another way moves them to a third group. What it keeps for a parameter must be
+        tensors, and its settings plain data, for that is what a checkpoint holds.
+        """
         raise NotImplementedError
 
-    def learning_rates(self) -> tuple[float, float]:
-        """Of the two parameter groups."""
+    def learning_rates(self) -> tuple[float, ...]:
+        """Of the optimizer's groups, in their order."""
         critic = self.critic_learning_rate
         return self.learning_rate, self.learning_rate if critic is None else critic
 

@@ -82,6 +82,7 @@ def test_the_same_seed_gives_the_same_metrics_and_another_seed_others(make_train
         ("reinforce", TWO_EPOCHS, 4),
         ("reinforce_pp", TWO_EPOCHS, 4),
         ("dapo", {"optimization__epochs": 2, "optimization__microbatch_tokens": 200}, 2),
+        ("muonpp", TWO_EPOCHS, 4),
     ],
 )
 def test_a_run_stopped_between_two_optimizer_steps_of_a_batch_goes_on_exactly(

@@ -118,7 +118,7 @@ class Trainer:
         self._progress = progress
         self._companions = Companions(self.policy, recipe)
         self._optimizer = recipe.optimization.optimizer(
-            self.policy.policy_parameters(), self.policy.critic_parameters()
+            self.policy.policy_parameters(), self.policy.critic_parameters(), self.policy.hidden_matrices()
         )
         self._step = 0
         self._updates = 0
