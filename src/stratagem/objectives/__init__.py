@@ -1,6 +1,6 @@
 """Losses and what they are made of: ratios, gates, corrections, aggregations, regularizers."""
 
-from stratagem.objectives.aggregations import FixedLength, SequenceMean, SequenceSum, TokenMean
+from stratagem.objectives.aggregations import FixedLength, LengthPower, SequenceMean, SequenceSum, TokenMean
 from stratagem.objectives.corrections import MaskedImportance, TruncatedImportance
 from stratagem.objectives.gates import Clip, ClippedWeight, LogLikelihood, Unclipped
 from stratagem.objectives.policy_gradient import PolicyGradient, ValueLoss
@@ -14,6 +14,7 @@ __all__ = [
     "EntropyBonus",
     "FixedLength",
     "GeometricMeanRatio",
+    "LengthPower",
     "LogLikelihood",
     "MaskedImportance",
     "PolicyGradient",
