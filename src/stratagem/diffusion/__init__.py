@@ -1,4 +1,4 @@
-"""Masked diffusion: a small policy that denoises its answers, its tasks, and likelihoods exact enough to judge estimates."""
+"""Masked diffusion: a small policy that denoises its answers, its tasks, and exact likelihoods to judge by."""
 
 from stratagem.diffusion.denoising import Noise, denoise
 from stratagem.diffusion.exact import MaskTable, mask_table

@@ -51,9 +51,9 @@ def denoise(
 ) -> Int[Tensor, "rows answer"]:
     """Answers of ``answer`` tokens, revealed in ``steps`` steps of equal size (None: one token in each).
 
-    Each step proposes a token for every masked position, drawn from ``softmax(logits / temperature)``, and keeps those at
-    the next positions of a random ``order``, or those that are most ``confident``: of the largest probability. Without
-    noise the most likely tokens are proposed, and the most confident are kept.
+    Each step proposes a token for every masked position, drawn from ``softmax(logits / temperature)``, and keeps those
+    at the next positions of a random ``order``, or those that are most ``confident``: of the largest probability.
+    Without noise the most likely tokens are proposed, and the most confident are kept.
 
     One by one in random order, an answer has probability ``mean_order prod_i pi(y_i | tokens before it in the order)``.
     """

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from jaxtyping import Bool, Float, Float64, Int
@@ -23,8 +25,8 @@ ROWS_AT_ONCE = 4096
 class MaskTable:
     """``log pi(y_i | view)`` of answers of one length, for each of their 2^length masks.
 
-    logp: in every mask ``m``, where bit ``i`` of ``m`` says that token ``i`` is hidden; of tokens that are not, whatever
-    it holds is not read.
+    logp: in every mask ``m``, where bit ``i`` of ``m`` says that token ``i`` is hidden; of tokens that are not,
+    whatever it holds is not read.
 
     Raises :class:`InputError` when there are not 2^length masks.
     """
@@ -41,13 +43,13 @@ class MaskTable:
         """Tokens of each answer."""
         return self.logp.shape[2]
 
-    @property
+    @cached_property
     def hidden(self) -> Bool[Tensor, "masks tokens"]:
         """Which tokens every mask hides."""
         masks = torch.arange(1 << self.length, device=self.logp.device)
         return (masks.unsqueeze(1) >> torch.arange(self.length, device=masks.device)) % 2 == 1
 
-    @property
+    @cached_property
     def totals(self) -> Float64[Tensor, "answers masks"]:
         """``sum_{i hidden} log pi(y_i | view)`` of every mask."""
         return torch.where(self.hidden, self.logp.double(), 0.0).sum(-1)
@@ -58,13 +60,13 @@ class MaskTable:
         return torch.stack([self.totals[:, count == hidden].mean(-1) for hidden in range(1, self.length + 1)], -1)
 
     def elbo(self) -> Float64[Tensor, " answers"]:
-        """``int_0^1 f(t) dt = sum_c by_count_c / c``, since ``int_0^1 t^(c-1) (1-t)^(L-c) dt`` is ``1 / (c binom(L, c))``."""
+        """``int_0^1 f(t) dt = sum_c by_count_c / c``, as ``int_0^1 t^(c-1) (1-t)^(L-c) dt = 1 / (c binom(L, c))``."""
         counts = torch.arange(1, self.length + 1, device=self.logp.device)
         return (self.by_count() / counts).sum(-1)
 
     def integrand(self, time: float) -> Float64[Tensor, " answers"]:
         """``f(t) = E[(1/t) sum_{i hidden} log pi(y_i | y_t)]``: a polynomial in ``t`` of degree below the length."""
-        count = self.hidden.sum(-1)
+        count = self.hidden.sum(-1).double()
         # One factor t of the probability and the 1/t of the weight are gone, so that t = 0 is as good as any.
         weight = torch.where(count > 0, time ** (count - 1).clamp(min=0) * (1 - time) ** (self.length - count), 0.0)
         return (weight * self.totals).sum(-1)
@@ -79,7 +81,7 @@ class MaskTable:
         for mask in range(1, 1 << self.length):
             last = torch.nonzero(hidden[mask]).squeeze(1)
             paths = logp[:, mask, last] + found[:, mask - (1 << last)]
-            found[:, mask] = paths.logsumexp(-1) - torch.tensor(len(last)).log()
+            found[:, mask] = paths.logsumexp(-1) - math.log(len(last))
         return found[:, -1]
 
     def estimates(self, views: Views) -> Float64[Tensor, "answers repeats"]:
@@ -97,8 +99,8 @@ def mask_table(
 ) -> MaskTable:
     """The table of these answers under a policy, by one evaluation for each mask.
 
-    tokens, response: as in :class:`DiffusionInputs`. Raises :class:`InputError` for answers of different lengths, or longer
-    than 12 tokens.
+    tokens, response: as in :class:`DiffusionInputs`. Raises :class:`InputError` for answers of different lengths, or
+    longer than 12 tokens.
     """
     lengths = response.sum(1).unique().tolist()
     if len(lengths) != 1 or not 1 <= lengths[0] <= LONGEST:

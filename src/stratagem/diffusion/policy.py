@@ -28,8 +28,8 @@ from stratagem.training.run_directory import whole_directory
 class Shape:
     """Size of the network.
 
-    vocabulary: tokens it can say; the mask is one more, with the number ``vocabulary``.  positions: of the canvas, prompt
-    and answer.  width: of the hidden states, a multiple of ``heads``.  layers, heads: at least 1.
+    vocabulary: tokens it can say; the mask is one more, with the number ``vocabulary``.  positions: of the canvas,
+    prompt and answer.  width: of the hidden states, a multiple of ``heads``.  layers, heads: at least 1.
 
     Raises :class:`InputError` for a number out of range.
     """
@@ -38,7 +38,7 @@ class Shape:
     positions: int
     width: int = 32
     layers: int = 2
-    heads: int = 4
+    heads: int = 2
 
     def __post_init__(self) -> None:
         for name, value in dataclasses.asdict(self).items():
@@ -52,8 +52,8 @@ class DiffusionPolicy(nn.Module):
     """``pi(y_i | view)``: a prediction for every masked token at once, from all tokens that are not masked.
 
     The network is not told how much is masked; it sees it. ``logp`` of a token is its share of the estimated
-    log-likelihood, ``sum_v weight_v 1[hidden in v] log pi(y_i | view v)``, so that the shares of an answer add up to the
-    estimate. A critic reads the prompt alone, the answer masked, and starts at 0.
+    log-likelihood, ``sum_v weight_v 1[hidden in v] log pi(y_i | view v)``, so that the shares of an answer add up to
+    the estimate. A critic reads the prompt alone, the answer masked, and starts at 0.
 
     seed: of the initial weights.
     """
@@ -68,7 +68,7 @@ class DiffusionPolicy(nn.Module):
             self.blocks = nn.ModuleList(_Block(shape.width, shape.heads) for _ in range(shape.layers))
             self.norm = nn.LayerNorm(shape.width)
             self.head = nn.Linear(shape.width, shape.vocabulary)
-        self.critic = nn.Linear(shape.width, 1)
+            self.critic = nn.Linear(shape.width, 1)
         nn.init.zeros_(self.critic.weight)
         nn.init.zeros_(self.critic.bias)
 
@@ -124,7 +124,7 @@ class DiffusionPolicy(nn.Module):
     def _values(self, inputs: DiffusionInputs) -> Float[Tensor, " tokens"]:
         """The critic's value of the prompt, for every token of the answer."""
         hidden = self._hidden(inputs.tokens.masked_fill(inputs.response, self.mask))
-        value = self.critic(hidden.mean(1)).squeeze(-1)
+        value: Tensor = self.critic(hidden.mean(1)).squeeze(-1)
         return value.repeat_interleave(inputs.response.sum(1))
 
     def _hidden(self, tokens: Tensor) -> Tensor:

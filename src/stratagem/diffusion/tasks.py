@@ -39,8 +39,9 @@ class DiffusionTask(ABC):
     @property
     def name(self) -> str:
         """How the command line calls it."""
-        options = [(entry.name, getattr(self, entry.name), entry.default) for entry in fields(self)]  # type: ignore[arg-type]
-        return f"diffusion:{self.kind}" + "".join(f",{name}={value}" for name, value, usual in options if value != usual)
+        values = {entry.name: (getattr(self, entry.name), entry.default) for entry in fields(self)}  # type: ignore[arg-type]
+        options = (f",{name}={value}" for name, (value, usual) in values.items() if value != usual)
+        return f"diffusion:{self.kind}{''.join(options)}"
 
     @property
     @abstractmethod
@@ -98,7 +99,7 @@ class Sudoku(DiffusionTask):
     symbols = ("1", "2", "3", "4", ".")
     prompt_length = 16
     answer_length = 8
-    warm_start = 120
+    warm_start = 150
 
     def __post_init__(self) -> None:
         validate(self)
@@ -124,8 +125,8 @@ class Sudoku(DiffusionTask):
 class Countdown(DiffusionTask):
     """An expression that is worth the target, of the given numbers, each used at most once.
 
-    Numbers and target (two digits) are the prompt; the answer is numbers with ``+``, ``-`` and ``*`` between them, ``*``
-    first, then the end. Answers differ in length. The target is none of the numbers.
+    Numbers and target (two digits) are the prompt; the answer is numbers with ``+``, ``-`` and ``*`` between them,
+    ``*`` first, then the end. Answers differ in length. The target is none of the numbers.
 
     ``numbers``: how many are given, each from 1 to 9; 2 to 4.
     """

@@ -1,4 +1,4 @@
-"""The world of a diffusion policy: puzzles, denoised answers to them, and the batches and evaluations that come of it."""
+"""The world of a diffusion policy: puzzles, denoised answers, and the batches and evaluations that come of them."""
 
 from __future__ import annotations
 
@@ -46,11 +46,11 @@ class _Answers:
 class DiffusionWorld:
     """A diffusion policy answering puzzles: reward 1 for a right answer, 0 otherwise.
 
-    A sampler that says nothing of denoising reveals answers one token at a time in random order, and their likelihood is
-    that of one step (:class:`OneStep`): what diffu-GRPO does to GRPO. ``behavior_logp`` is the share of each token in the
-    estimate, under the policy that was served and the masks of the batch; no sampler of this kind has a token likelihood
-    of its own. An answer is its tokens up to and including its first end; the rest of the canvas is masked when the
-    answer is judged, and not judged itself.
+    A sampler that says nothing of denoising reveals answers one token at a time in random order, and their likelihood
+    is that of one step (:class:`OneStep`): what diffu-GRPO does to GRPO. ``behavior_logp`` is the share of each token
+    in the estimate, under the policy that was served and the masks of the batch; no sampler of this kind has a token
+    likelihood of its own. An answer is its tokens up to and including its first end; the rest of the canvas is masked
+    when the answer is judged, and not judged itself.
 
     policy: None for one that is pretrained here, which takes seconds and follows from the seed.
 
@@ -204,7 +204,8 @@ class DiffusionWorld:
 
     @torch.no_grad()
     def _behavior(self, x: Experience, temperature: float) -> Tensor:
-        return self._served(x.to(self._served.device), temperature=temperature).logp.cpu()
+        said: Tensor = self._served(x.to(self._served.device), temperature=temperature).logp
+        return said.cpu()
 
     def _metrics(self, rounds: Sequence[_Answers]) -> dict[str, float]:
         solved = torch.tensor([right for answers in rounds for right in answers.solved]).float()

@@ -35,8 +35,8 @@ class KL(Regularizer):
     What its gradient does on policy depends on the estimator: that of ``k2`` is the gradient of ``KL(pi || ref)``;
     that of ``k1`` is zero in expectation; that of ``k3`` is the gradient of ``KL(ref || pi)``.
 
-    unit: what ``d`` is the log-ratio of. For ``turn`` and ``trajectory`` it is summed over their tokens that may train, and
-    the estimate is given to each of them.
+    unit: what ``d`` is the log-ratio of. For ``turn`` and ``trajectory`` it is summed over their tokens that may train,
+    and the estimate is given to each of them.
     """
 
     requires: ClassVar[frozenset[str]] = frozenset({"ref_logp"})

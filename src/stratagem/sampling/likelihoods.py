@@ -1,4 +1,4 @@
-"""How the likelihood of an answer is estimated where it has no closed form: which tokens are hidden, and what each counts."""
+"""How a likelihood without a closed form is estimated: which tokens are hidden, and what each counts."""
 
 from __future__ import annotations
 
@@ -57,23 +57,22 @@ class Likelihood(Part):
 
 @dataclass(frozen=True)
 class MaskedElbo(Likelihood):
-    """``ELBO(y | q) = int_0^1 E[(1/t) sum_{i hidden} log pi(y_i | y_t, q)] dt <= log pi(y | q)``, estimated by a rule in t.
+    """``ELBO(y | q) = int_0^1 E[(1/t) sum_{i hidden} log pi(y_i | y_t, q)] dt <= log pi(y | q)``, by a rule in ``t``.
 
     At time ``t`` every token of the answer is hidden with probability ``t``. The estimate is
     ``sum_n w_n (1/K) sum_k (1/t_n) sum_{i hidden} log pi(y_i | y_{t_n, k}, q)``. Fixed times with random masks are the
     semi-deterministic Monte Carlo of GDPO (arXiv 2510.08554); random times are its baseline, double Monte Carlo.
 
-    rule: ``gauss``, Gauss-Legendre nodes, exact for polynomials in ``t`` up to degree ``2 points - 1``; ``simpson``, times
-    0.1, 0.5 and 1 with weights 1/6, 4/6 and 1/6; ``random``, times uniform in [least_time, 1].
+    rule: ``gauss``, Gauss-Legendre nodes, exact for polynomials in ``t`` up to degree ``2 points - 1``; ``simpson``,
+    times 0.1, 0.5 and 1 with weights 1/6, 4/6 and 1/6; ``random``, uniform times.
     points: times, ``N``.  samples: masks per time, ``K``; the network is evaluated ``N K`` times.
     masks: ``independent``, the definition: each token by itself, weighted ``1/t`` (a view that hides nothing counts 0).
     ``count``: as many tokens as ``t L`` says, at least one, weighted ``L / count``. ``count_by_time``: the same tokens
-    weighted ``1/t``, as an implementation by one of the paper's authors does; when ``t L`` is no integer, the estimate of
-    even a model without context is off by the factor ``sum_n w_n count_n / (t_n L)``.
+    weighted ``1/t``, as the implementation in NeMo RL does; where ``t L`` is no integer, the estimate is off by the
+    factor ``sum_n w_n count_n / (t_n L)`` even for a model without context.
     rounding: of ``t L`` to a count. Since ``ELBO = mean over c = 1..L of E[(L/c) sum of log pi at c hidden tokens]``,
-    rounding ``up`` is what makes counts of random times exactly unbiased. ``down`` is that implementation's, and
-    ``nearest`` the third choice.
-    least_time: of random times. With 0 the variance of independent masks would be infinite.
+    rounding ``up`` is what makes counts of random times exactly unbiased. ``down`` is that implementation's.
+    least_time: random times whose views are weighted ``1/t`` are not below it; with 0 the variance would be infinite.
 
     Raises :class:`InputError` for ``simpson`` with other than 3 points.
     """
@@ -120,7 +119,8 @@ class MaskedElbo(Likelihood):
         fixed = self.quadrature()
         if fixed is None:
             drawn = clock[:, :: self.samples].repeat_interleave(self.samples, 1)
-            time = self.least_time + (1 - self.least_time) * drawn
+            least = 0.0 if self.masks == "count" else self.least_time
+            time = least + (1 - least) * drawn
             return time, torch.full_like(time, 1 / self.evaluations)
         times, weights = (torch.from_numpy(each).to(clock).repeat_interleave(self.samples) for each in fixed)
         return times.expand_as(clock), (weights / self.samples).expand_as(clock)

@@ -57,12 +57,13 @@ class Denoising(Rollouts):
 
     steps: evaluations of the network per answer, each revealing an equal share of it; None: one for every position.
     order: which positions are revealed, ``random`` ones or those whose proposal is most ``confident`` (low-confidence
-    remasking, as LLaDA samples, arXiv 2502.09992). Only at random and one by one is the ELBO a bound on the likelihood of
-    what is sampled.
+    remasking, as LLaDA samples, arXiv 2502.09992). Only at random and one by one is the ELBO a bound on the likelihood
+    of what is sampled.
     likelihood: how ``log pi`` of an answer is estimated. The masks are drawn once for a batch, so that new, old and
     reference policy are compared under the same ones.
 
-    Where a policy knows its likelihood (text, the lab) steps, order and likelihood mean nothing, and these are rollouts.
+    Where a policy knows its likelihood (text, the lab) steps, order and likelihood mean nothing, and these are
+    rollouts.
     """
 
     steps: Annotated[int, Ge(1)] | None = None

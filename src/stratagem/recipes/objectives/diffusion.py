@@ -26,17 +26,17 @@ def gdpo_diffusion(
     """GDPO for masked diffusion: ``mean_g (1/|y_g|) min(r_g A_g, clip(r_g) A_g)`` with one ratio per answer,
     ``r_g = exp(ELBO(y_g) - ELBO_old(y_g))``, its ELBO by Gauss quadrature in time and one random mask per node.
 
-    ``A_g = R_g - mean R``, not divided by a standard deviation. ``points`` nodes cost as many evaluations of the network;
-    the paper's results are with 3, and 2 bring most of the gain. Masks are the same for new, old and reference policy. The
-    log-ratio is clamped to [-20, 20]. ``kl_coefficient`` adds k3 of the ELBO to the reference's, weighted by ``1/|y_g|``
-    like the rest; the paper writes its KL outside of that factor.
+    ``A_g = R_g - mean R``, not divided by a standard deviation. ``points`` nodes cost as many evaluations of the
+    network; the paper's results are with 3, and 2 bring most of the gain. Masks are the same for new, old and reference
+    policy. The log-ratio is clamped to [-20, 20]. ``kl_coefficient`` adds k3 of the ELBO to the reference's, weighted
+    by ``1/|y_g|`` like the rest; the paper writes its KL outside of that factor.
 
     The objective is as several summaries of the paper agree on it; its text was not available. ``clip = 0.5``,
-    ``group_size = 6`` and no KL are what a public implementation by one of the authors reports of the published runs; how
-    often the paper updates on one batch (``epochs``) was not to be found. That implementation divides ELBO differences by
-    the length before it clips (``objective.ratio=geometric_mean_ratio``, ``objective.aggregation=sequence_mean``), which
-    has the same gradient at ratio 1, and hides a fixed count of tokens (``sampler.likelihood.masks=count_by_time``,
-    ``sampler.likelihood.rounding=down``).
+    ``group_size = 6`` and no KL are the values of the implementation in NVIDIA's NeMo RL, which says it follows the
+    published runs; how often the paper updates on one batch (``epochs``) was not to be found. NeMo RL divides ELBO
+    differences by the length before it clips (``objective.ratio=geometric_mean_ratio``,
+    ``objective.aggregation=sequence_mean``), which has the same gradient at ratio 1, and hides a fixed count of tokens
+    (``sampler.likelihood.masks=count_by_time``, ``sampler.likelihood.rounding=down``).
     """
     return Recipe(
         name="gdpo_diffusion",
