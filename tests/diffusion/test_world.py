@@ -15,6 +15,7 @@ from stratagem.diffusion.world import DiffusionWorld
 from stratagem.errors import InputError
 from stratagem.experience import Experience
 from stratagem.sampling import Demonstrations, Denoising, DynamicSampling, MaskedElbo, OneStep, Rollouts, Segments
+from stratagem.training.batch_storage import pack, unpack
 from stratagem.training.loop import Settings, Trainer
 from stratagem.training.run_directory import RunDirectory
 
@@ -147,6 +148,12 @@ def test_the_weights_last_served_answer(world):
     assert set(x.action.tolist()) == {7} and set(x.version.tolist()) == {9}
 
 
+def test_a_batch_survives_a_checkpoint_with_its_masks(world):
+    x = collected(world)
+    again = unpack(*pack(x))
+    assert torch.equal(world.policy(again).logp, world.policy(x).logp)
+
+
 # ---- evaluations ----------------------------------------------------------------------------------------------------
 
 
@@ -201,6 +208,11 @@ def trained(recipe, tmp_path, batches: int = 2) -> tuple[Trainer, list[dict[str,
     recipe = recipe.with_values({"sampler.prompts_per_step": 8})
     trainer = Trainer(recipe, world, RunDirectory.create(tmp_path / recipe.name), Settings(batches, 5))
     return trainer, [trainer.step() for _ in range(batches)]
+
+
+def test_recipes_are_adapted_in_their_learning_rate_alone(world):
+    changes = world.adapt(recipes.gdpo_diffusion()).diff(recipes.gdpo_diffusion())
+    assert [(change.path, change.after) for change in changes] == [("optimization.learning_rate", 1e-3)]
 
 
 @pytest.mark.parametrize("name", ["gdpo_diffusion", "grpo", "dapo", "ppo", "sft", "reinforce_pp", "decoupled_ppo"])

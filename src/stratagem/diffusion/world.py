@@ -26,6 +26,9 @@ from stratagem.tasks.task import Split, state_key
 from stratagem.training.statistics import evaluation
 from stratagem.training.world import Collected, Evaluation
 
+SMALL = {"optimization.learning_rate": 1e-3}
+"""What any recipe is set to for diffusion: these networks are small."""
+
 
 @dataclass(frozen=True, eq=False)
 class _Answers:
@@ -70,8 +73,8 @@ class DiffusionWorld:
         self._next_index = self._episodes = 0
 
     def adapt(self, recipe: Recipe) -> Recipe:
-        """Recipes are written for language: nothing to change."""
-        return recipe
+        """The recipe with a learning rate of 1e-3."""
+        return recipe.with_values(SMALL)
 
     def serve(self, version: int) -> None:
         """Answer with the policy's present weights from now on."""
