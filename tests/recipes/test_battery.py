@@ -41,9 +41,14 @@ def test_where_policies_agree_the_gradient_is_the_policy_gradient(name, fabricat
     x, said = fabricate(chosen, spread=0.0)
     objective = chosen.objective
     assert isinstance(objective, PolicyGradient), "state in NOT_THE_POLICY_GRADIENT what its gradient is instead"
-    expected = -objective.aggregation.at(x) * x.advantage
+    # For a ratio per token this is ``-w A``; one of a whole trajectory reaches each of its tokens.
+    leaves = said.leaves()
+    log_ratio = objective.ratio(leaves.output(), x).log()
+    expected = torch.autograd.grad(
+        -(objective.aggregation.at(x) * x.advantage * log_ratio).sum(), leaves.figures["logp"]
+    )
     found = gradients(chosen.replace(objective=objective.replace(regularizer=None, critic=None)), x, said)["logp"]
-    torch.testing.assert_close(found, expected.double(), rtol=1e-5, atol=1e-8)
+    torch.testing.assert_close(found, expected[0], rtol=1e-5, atol=1e-8)
 
 
 @pytest.mark.parametrize("spread", [0.05, 0.5])

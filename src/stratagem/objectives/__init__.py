@@ -1,6 +1,6 @@
 """Losses and what they are made of: ratios, gates, corrections, aggregations, regularizers."""
 
-from stratagem.objectives.aggregations import FixedLength, SequenceMean, SequenceSum, TokenMean
+from stratagem.objectives.aggregations import FixedLength, LengthPower, SequenceMean, SequenceSum, TokenMean
 from stratagem.objectives.bounded import BoundedRatio, best_bounded_policy
 from stratagem.objectives.budgets import LevelBudgets, SharedBudget
 from stratagem.objectives.corrections import DiscrepancyMask, MaskedImportance, TruncatedImportance
@@ -22,6 +22,7 @@ __all__ = [
     "FixedLength",
     "GeometricMeanRatio",
     "ImplicitNegative",
+    "LengthPower",
     "LevelBudgets",
     "LogLikelihood",
     "MaskedImportance",

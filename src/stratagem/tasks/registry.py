@@ -112,6 +112,12 @@ _BUILT_IN = (
         "a token game small enough to enumerate, judged exactly",
         "stratagem.lab.world:from_spec",
     ),
+    TaskCard(
+        "diffusion",
+        "diffusion:PUZZLE[,option=value]",
+        "a puzzle answered by a small masked-diffusion policy",
+        "stratagem.diffusion.tasks:from_spec",
+    ),
 )
 
 
