@@ -72,6 +72,11 @@ class Recipe(Part):
                 f"recipe {self.name}: sampler.group_size = {self.sampler.group_size}: "
                 f"advantage {self.advantage.part_name()} compares within a group and needs at least {least}"
             )
+        if self.objective.needs_whole_groups() and self.optimization.shuffle != "groups":
+            raise InputError(
+                f"recipe {self.name}: optimization.shuffle = {self.optimization.shuffle}: must be groups, since the "
+                "objective compares the trajectories of a group"
+            )
 
     def experience_needs(self) -> frozenset[str]:
         """Experience fields that must be there before :meth:`prepare`."""
@@ -104,7 +109,7 @@ class Recipe(Part):
             bad = int(torch.nonzero(~x.returns.isfinite())[0])
             raise ValueError(f"recipe {self.name}: trajectory {bad} has return {float(x.returns[bad])}")
         for selection in self.selections:
-            x = x.select(selection(x))
+            x = selection.apply(x)
         small = x.group_of_trajectory.size() < self.advantage.least_group()
         if bool(small.any()):
             x = x.select(~x.group_of_trajectory.spread(small))

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stratagem.errors import InputError
@@ -21,6 +21,7 @@ def test_effects_of_two_switches_worked_by_hand():
     assert effects == {("a",): pytest.approx(5), ("b",): pytest.approx(3), ("a", "b"): pytest.approx(2)}
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats(-5, 5), min_size=7, max_size=7), st.floats(-100, 100))
 def test_a_full_design_gives_back_the_effects_that_made_its_outcomes(sizes, mean):
     design = Design(("a", "b", "c"))

@@ -2,17 +2,19 @@
 
 from stratagem.advantages.critic import GAE
 from stratagem.advantages.group import GroupCentered, GroupStandardized, LeaveOneOut
-from stratagem.advantages.normalization import BatchWhitened
+from stratagem.advantages.normalization import BatchWhitened, ClippedAdvantage, NormalizedReturn
 from stratagem.advantages.returns import Constant, MovingAverageBaseline, RewardToGo, TotalReturn
 
 __all__ = [
     "GAE",
     "BatchWhitened",
+    "ClippedAdvantage",
     "Constant",
     "GroupCentered",
     "GroupStandardized",
     "LeaveOneOut",
     "MovingAverageBaseline",
+    "NormalizedReturn",
     "RewardToGo",
     "TotalReturn",
 ]

@@ -3,6 +3,7 @@
 from stratagem.objectives.aggregations import FixedLength, SequenceMean, SequenceSum, TokenMean
 from stratagem.objectives.corrections import MaskedImportance, TruncatedImportance
 from stratagem.objectives.gates import Clip, ClippedWeight, LogLikelihood, Unclipped
+from stratagem.objectives.pairwise import PairwiseClip, PairwiseJointClip
 from stratagem.objectives.policy_gradient import PolicyGradient, ValueLoss
 from stratagem.objectives.ratios import GeometricMeanRatio, ProductRatio, TokenRatio
 from stratagem.objectives.regularizers import KL, EntropyBonus, kl_estimate
@@ -16,6 +17,8 @@ __all__ = [
     "GeometricMeanRatio",
     "LogLikelihood",
     "MaskedImportance",
+    "PairwiseClip",
+    "PairwiseJointClip",
     "PolicyGradient",
     "ProductRatio",
     "SequenceMean",

@@ -56,10 +56,10 @@ class PolicyGradient(Objective):
     ratio: ``rho``.  gate: surrogate and trust region.  aggregation: ``w``.  correction: ``c``, 1 when None.
     regularizer: the penalty, 0 when None.  critic: a further loss for the value head, with its own aggregation.
 
-    Metrics, aggregated by ``w`` and additive over micro-batches: ``policy_loss``, ``clip_fraction``,
-    ``kl_old`` (k3 of the policy to the one the update started from), ``kl`` (k3 to the reference, where there is one),
-    ``ratio``, ``entropy`` (when computed),
-    ``regularizer`` and ``correction`` (when there is one).
+    Metrics, additive over micro-batches: ``policy_loss``, ``regularizer`` and ``correction`` (when there is one) are
+    aggregated by ``w``; means over the tokens that may train are ``clip_fraction``, ``clip_fraction_positive`` (what of
+    it has a positive advantage), ``kl_old`` (k3 of the policy to the one the update started from), ``kl`` (k3 to the
+    reference, where there is one), ``ratio`` and ``entropy`` (when computed).
     """
 
     ratio: Ratio = TokenRatio()
@@ -107,8 +107,10 @@ class PolicyGradient(Objective):
         def share(values: Tensor) -> Tensor:
             return (values if x.mask is None else torch.where(x.mask, values, 0.0)).sum() / tokens
 
+        bound = self.gate.binding(ratio, x.advantage, out, x)
         shares = {
-            "clip_fraction": share(self.gate.binds(ratio, x.advantage).float()),
+            "clip_fraction": share(bound.float()),
+            "clip_fraction_positive": share((bound & (x.advantage > 0)).float()),
             "ratio": share(ratio),
             "kl_old": share(kl_estimate(log_ratio(out, x), "k3")),
         }

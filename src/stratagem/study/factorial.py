@@ -60,7 +60,9 @@ class Design:
         """1 where an arm has a factor on, -1 where it has it off; the first arm has all free ones off."""
         free = [name for name in self.factors if name not in self.generators]
         chosen = dict(zip(free, np.array(list(itertools.product((-1, 1), repeat=len(free)))).T, strict=True))
-        made = {name: np.prod([chosen[origin] for origin in origins], axis=0) for name, origins in self.generators.items()}
+        made = {
+            name: np.prod([chosen[origin] for origin in origins], axis=0) for name, origins in self.generators.items()
+        }
         return np.stack([(chosen | made)[name] for name in self.factors], axis=1)
 
     @property
@@ -101,7 +103,8 @@ class Factorial:
     def table(self) -> str:
         """The effects as a table in Markdown."""
         rows = [
-            f"| {_spelled(term)} | {e.value:+z.4f} | {e.low:+z.4f} to {e.high:+z.4f} |" for term, e in self.effects.items()
+            f"| {_spelled(term)} | {e.value:+z.4f} | {e.low:+z.4f} to {e.high:+z.4f} |"
+            for term, e in self.effects.items()
         ]
         return "\n".join(["| effect | estimate | 95 % interval |", "|---|---|---|", *rows])
 

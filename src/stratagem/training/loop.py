@@ -17,6 +17,7 @@ from torch import Tensor
 
 from stratagem.errors import BrokenRunError, InputError
 from stratagem.experience import Experience
+from stratagem.partition import Partition
 from stratagem.recipe import Recipe
 from stratagem.seeding import generator, seed_torch
 from stratagem.training.batch_storage import pack, unpack
@@ -295,14 +296,15 @@ class Trainer:
 
     def _minibatches(self, x: Experience, epoch: int) -> Iterator[Tensor | None]:
         """Trajectories of each mini-batch; None for the whole batch as it is."""
-        count = min(self.recipe.optimization.minibatches, x.trajectories)
+        unit = _units(x, self.recipe.optimization.shuffle)
+        count = min(self.recipe.optimization.minibatches, unit.count)
         if count == 1:
             yield None
             return
-        shuffled = torch.randperm(x.trajectories, generator=generator(self.settings.seed, "shuffle", self._step, epoch))
-        for chosen in torch.tensor_split(shuffled, count):
+        shuffled = torch.randperm(unit.count, generator=generator(self.settings.seed, "shuffle", self._step, epoch))
+        for chosen in torch.tensor_split(shuffled.to(x.device), count):
             # In their old order the trajectories of a group stay neighbours, and neighbours share their prompt.
-            yield chosen.sort().values.to(x.device)
+            yield torch.nonzero(torch.isin(unit.labels, chosen)).squeeze(1)
 
     def _update(self, batch: Batch, x: Experience) -> None:
         """One optimizer step; when loss or gradient is not finite it is not taken, but counted."""
@@ -310,7 +312,7 @@ class Trainer:
         optimization, needs = self.recipe.optimization, self.recipe.output_needs()
         self._optimizer.zero_grad(set_to_none=True)
         totals: dict[str, Tensor] = {}
-        for piece in microbatches(x, optimization.microbatch_tokens):
+        for piece in microbatches(x, optimization.microbatch_tokens, optimization.shuffle):
             out = self.policy(
                 piece,
                 temperature=self.recipe.sampler.policy_temperature,
@@ -467,18 +469,26 @@ class Trainer:
             self._batch = Batch(x, saved["report"], saved["update"], saved["not_finite"], saved["totals"])
 
 
-def microbatches(x: Experience, tokens: int | None) -> list[Experience]:
+def microbatches(x: Experience, tokens: int | None, shuffle: str = "trajectories") -> list[Experience]:
     """``x`` in pieces of at most ``tokens`` positions, each remembering the whole; ``[x]`` without a bound.
 
-    A piece is at least one trajectory, so one that is longer makes a piece of its own.
+    A piece is at least one trajectory (with ``shuffle = "groups"``, one group), so one that is longer makes a piece of
+    its own.
     """
     if tokens is None or x.inputs is None:
         return [x]
-    sizes = _filled_up(x.inputs.lengths.tolist(), tokens)
+    unit = _units(x, shuffle)
+    sizes = _filled_up(unit.sum(x.inputs.lengths).tolist(), tokens)
     if len(sizes) < 2:
         return [x]
-    rows = torch.arange(x.trajectories, device=x.device)
-    return [x.microbatch(chosen) for chosen in rows.split(sizes)]
+    trajectories = [int(units.sum()) for units in unit.size().split(sizes)]
+    rows = torch.argsort(unit.labels, stable=True)
+    return [x.microbatch(chosen) for chosen in rows.split(trajectories)]
+
+
+def _units(x: Experience, shuffle: str) -> Partition:
+    """Trajectories by what must stay together in a piece of the batch: their group, or each for itself."""
+    return x.group_of_trajectory if shuffle == "groups" else Partition.singletons(x.trajectories, x.device)
 
 
 def _filled_up(lengths: Sequence[int], bound: int) -> list[int]:
