@@ -27,8 +27,9 @@ from stratagem.experience import Experience
 
 def answers(*groups: list[float]) -> Experience:
     """Answers of one token with these returns."""
-    ones = [1] * sum(map(len, groups))
-    return Experience.from_lengths(ones, ones, list(map(len, groups)), reward=torch.tensor(sum(groups, [])))
+    returns = [reward for group in groups for reward in group]
+    ones = [1] * len(returns)
+    return Experience.from_lengths(ones, ones, list(map(len, groups)), reward=torch.tensor(returns))
 
 
 def normalized(x: Experience, **fields) -> Tensor:

@@ -58,6 +58,8 @@ def test_a_design_needs_factors_and_generators_that_are_made_of_them():
         Design(("a", "a"))
     with pytest.raises(InputError, match="unknown factor 'x'"):
         Design(("a", "b"), {"x": ("a", "b")})
+    with pytest.raises(InputError, match="c must follow from one or more factors"):
+        Design(tuple("abc"), {"c": ()})
     with pytest.raises(InputError, match="unknown factor for c to follow from 'd'"):
         Design(tuple("abcd"), {"c": ("a", "d"), "d": ("a", "b")})
 

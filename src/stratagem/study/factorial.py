@@ -47,6 +47,8 @@ class Design:
         for name, origins in self.generators.items():
             if name not in self.factors:
                 raise unknown("factor", name, self.factors)
+            if not origins:
+                raise InputError(f"design: {name} must follow from one or more factors")
             for origin in origins:
                 if origin not in free:
                     raise unknown(f"factor for {name} to follow from", origin, free)
@@ -60,10 +62,9 @@ class Design:
         """1 where an arm has a factor on, -1 where it has it off; the first arm has all free ones off."""
         free = [name for name in self.factors if name not in self.generators]
         chosen = dict(zip(free, np.array(list(itertools.product((-1, 1), repeat=len(free)))).T, strict=True))
-        made = {
-            name: np.prod([chosen[origin] for origin in origins], axis=0) for name, origins in self.generators.items()
-        }
-        return np.stack([(chosen | made)[name] for name in self.factors], axis=1)
+        for name, origins in self.generators.items():
+            chosen[name] = np.prod([chosen[origin] for origin in origins], axis=0)
+        return np.stack([chosen[name] for name in self.factors], axis=1)
 
     @property
     def terms(self) -> list[Term]:
@@ -71,7 +72,7 @@ class Design:
         pairs = list(itertools.combinations(self.factors, 2)) if self.interactions else []
         return [*((name,) for name in self.factors), *pairs]
 
-    def effects(self, outcomes: Float[np.ndarray, "arms *seeds"]) -> dict[Term, Float[np.ndarray, "*seeds"]]:
+    def effects(self, outcomes: Float[np.ndarray, "arms ..."]) -> dict[Term, Float[np.ndarray, "..."]]:
         """Effects by least squares, in the unit of the outcomes.
 
         That of a factor is the mean outcome with it on less that with it off; the interaction of two is half of what
