@@ -31,6 +31,14 @@ NOT_THE_POLICY_GRADIENT = {
 """Recipes whose gradient at ratio 1 is not that of ``sum w A log pi``, and what it is instead."""
 
 
+def pieces(recipe: Recipe, x: Experience, count: int) -> list[torch.Tensor]:
+    """Trajectories of at most ``count`` pieces, cut between groups where the objective compares within them."""
+    if recipe.objective.needs_whole_groups():
+        groups = torch.arange(x.groups).tensor_split(min(count, x.groups))
+        return [torch.nonzero(torch.isin(x.group_of_trajectory.labels, chosen)).squeeze(1) for chosen in groups]
+    return list(torch.arange(x.trajectories).tensor_split(count))
+
+
 def recipe(name: str) -> Recipe:
     return catalogue.card(name).recipe()
 
@@ -95,7 +103,7 @@ def test_pieces_of_a_batch_have_the_gradient_of_the_whole(name, fabricate: Fabri
     whole = gradients(chosen, x, said)
     for count in (2, 5, x.trajectories):
         found = []
-        for rows in torch.arange(x.trajectories).tensor_split(count):
+        for rows in pieces(chosen, x, count):
             tokens = x.turn_of_token.pick(x.trajectory_of_turn.pick(rows)[0])[0]
             found.append(gradients(chosen, x.microbatch(rows), said.at(tokens)))
         for figure, values in whole.items():

@@ -6,6 +6,7 @@ from stratagem.objectives.budgets import LevelBudgets, SharedBudget
 from stratagem.objectives.corrections import DiscrepancyMask, MaskedImportance, TruncatedImportance
 from stratagem.objectives.gates import Clip, ClippedWeight, LogLikelihood, TowardsTarget, Unclipped
 from stratagem.objectives.implicit import ImplicitNegative
+from stratagem.objectives.pairwise import PairwiseClip, PairwiseJointClip
 from stratagem.objectives.policy_gradient import PolicyGradient, ValueLoss
 from stratagem.objectives.random_policy import RandomPolicyRegression
 from stratagem.objectives.ratios import GeometricMeanRatio, ProductRatio, TokenRatio
@@ -26,6 +27,8 @@ __all__ = [
     "LevelBudgets",
     "LogLikelihood",
     "MaskedImportance",
+    "PairwiseClip",
+    "PairwiseJointClip",
     "PolicyGradient",
     "ProductRatio",
     "RandomPolicyRegression",

@@ -2,7 +2,7 @@
 
 from stratagem.sampling.likelihoods import Likelihood, MaskedElbo, OneStep, Views
 from stratagem.sampling.samplers import Demonstrations, Denoising, DynamicSampling, Rollouts, Segments
-from stratagem.sampling.selections import AboveReturn
+from stratagem.sampling.selections import AboveReturn, Masked, Untruncated
 
 __all__ = [
     "AboveReturn",
@@ -10,9 +10,11 @@ __all__ = [
     "Denoising",
     "DynamicSampling",
     "Likelihood",
+    "Masked",
     "MaskedElbo",
     "OneStep",
     "Rollouts",
     "Segments",
+    "Untruncated",
     "Views",
 ]
