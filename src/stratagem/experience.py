@@ -35,17 +35,19 @@ class PolicyOutput:
 
     logp: log-probability of every action.  entropy: of the distribution each action was drawn from.
     value: the critic's estimate of the mean return from before each action.  median: of the median return.
+    experts: those that a mixture of experts was routed to for each action; it has no gradient.
     """
 
     logp: Float[Tensor, " tokens"]
     entropy: Float[Tensor, " tokens"] | None = None
     value: Float[Tensor, " tokens"] | None = None
     median: Float[Tensor, " tokens"] | None = None
+    experts: Int[Tensor, "tokens ..."] | None = None
 
     def where(self, mask: Bool[Tensor, " tokens"]) -> PolicyOutput:
         """The same output with 0 outside ``mask``, where whatever it holds (-inf, NaN) then reaches no gradient."""
-        outputs = {name: value for name, value in vars(self).items() if value is not None}
-        return PolicyOutput(**{name: torch.where(mask, value, 0.0) for name, value in outputs.items()})
+        outputs = {name: value for name, value in vars(self).items() if value is not None and name != "experts"}
+        return dataclasses.replace(self, **{name: torch.where(mask, value, 0.0) for name, value in outputs.items()})
 
 
 @dataclass(frozen=True)
@@ -71,8 +73,9 @@ class Experience:
     Per token: ``action`` (index [tokens] or vector [tokens, dims]); ``behavior_logp``, ``old_logp``, ``ref_logp``
     (log-probability under the policy that sampled it, the policy the update starts from, the frozen reference);
     ``entropy`` and ``value`` at sampling time; ``token_reward``; ``mask`` (False: excluded from learning);
-    ``version`` (of the weights that sampled it); ``advantage``; ``value_target``; ``latent`` (True: the action is a
-    vector and no token).
+    ``version`` (of the weights that sampled it); ``version_logp`` (log-probability under the training engine with those
+    weights, where whoever sampled has noted it); ``experts`` (that a mixture of experts was routed to, -1: no record);
+    ``advantage``; ``value_target``; ``latent`` (True: the action is a vector and no token).
     Per turn: ``turn_reward``; ``turn_state`` (key of the state acted in); ``turn_role``; ``turn_done``;
     ``turn_observation_length`` (tokens read before acting).
     Per trajectory: ``reward`` [trajectories, names] with ``reward_names`` and ``reward_weights``; ``success``;
@@ -102,6 +105,8 @@ class Experience:
     token_reward: Float[Tensor, " tokens"] | None = _at("token")
     mask: Bool[Tensor, " tokens"] | None = _at("token")
     version: Int[Tensor, " tokens"] | None = _at("token")
+    version_logp: Float[Tensor, " tokens"] | None = _at("token")
+    experts: Int[Tensor, "tokens ..."] | None = _at("token")
     advantage: Float[Tensor, " tokens"] | None = _at("token")
     value_target: Float[Tensor, " tokens"] | None = _at("token")
     latent: Bool[Tensor, " tokens"] | None = _at("token")
@@ -498,7 +503,16 @@ def _numbers(rows: Tensor) -> Int[Tensor, " kept"]:
 _FIELD_LEVELS: dict[str, str] = {
     entry.name: entry.metadata["level"] for entry in dataclasses.fields(Experience) if "level" in entry.metadata
 }
-_FIGURES = ("behavior_logp", "old_logp", "ref_logp", "entropy", "value", "advantage", "value_target")
+_FIGURES = (
+    "behavior_logp",
+    "version_logp",
+    "old_logp",
+    "ref_logp",
+    "entropy",
+    "value",
+    "advantage",
+    "value_target",
+)
 _FLAGS = frozenset({"mask", "latent", "turn_done", "success", "finished", "truncated", "demonstrated"})
 _REWARDS = frozenset({"token_reward", "turn_reward", "reward"})
 _PARTITIONS = frozenset({"turn_of_token", "trajectory_of_turn", "group_of_trajectory", "domain_of_group"})

@@ -20,10 +20,14 @@ from stratagem.errors import InputError, unknown
 from stratagem.experience import Experience, PolicyOutput
 from stratagem.language.attention import PackedSequences, enable_packing, run_trunk
 from stratagem.language.inputs import TokenInputs
+from stratagem.objectives.routing import RoutingReplay
 from stratagem.parts import View
 from stratagem.training.world import check_asked
 
 ComputeType = Literal["auto", "float32", "bfloat16"]
+
+EXPERT_COUNTS = ("num_experts", "num_local_experts", "n_routed_experts")
+"""How configs of mixtures of experts call the number of experts in a layer."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +66,7 @@ class LanguagePolicy(nn.Module):
     """
 
     says: ClassVar[frozenset[str]] = frozenset({"entropy", "value", "median"})
-    views: ClassVar[tuple[type[View], ...]] = ()
+    views: ClassVar[tuple[type[View], ...]] = (RoutingReplay,)
 
     def __init__(
         self,
@@ -139,6 +143,8 @@ class LanguagePolicy(nn.Module):
         :class:`InputError` for a temperature not above 0, a batch without token inputs, a value without value head.
         """
         check_asked(self, also, view)
+        if isinstance(view, RoutingReplay):
+            self._check_dense()
         if not temperature > 0:
             raise InputError(f"temperature must be above 0, got {temperature}")
         if self.value_head is None and ("value" in also or "median" in also):
@@ -155,6 +161,15 @@ class LanguagePolicy(nn.Module):
             values = self._values(self.value_head, hidden) if "value" in also else None
             medians = self._values(self.median_head, hidden) if "median" in also else None
         return PolicyOutput(logp, entropies, values, medians)
+
+    def _check_dense(self) -> None:
+        """Raise :class:`InputError` for a mixture of experts, whose routing is not recorded here."""
+        found = [name for name in EXPERT_COUNTS if getattr(self.model.config, name, None)]
+        if found:
+            raise InputError(
+                f"view routing_replay: the model is a mixture of experts ({found[0]} = "
+                f"{getattr(self.model.config, found[0])}), and this policy does not record its routing"
+            )
 
     def policy_parameters(self) -> list[nn.Parameter]:
         """Trainable weights of the model: all of them, or the adapters."""

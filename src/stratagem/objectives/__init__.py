@@ -3,10 +3,13 @@
 from stratagem.objectives.aggregations import FixedLength, SequenceMean, SequenceSum, TokenMean
 from stratagem.objectives.corrections import MaskedImportance, TruncatedImportance
 from stratagem.objectives.gates import Clip, ClippedWeight, LogLikelihood, Unclipped
+from stratagem.objectives.masked_likelihood import MaskedLogLikelihood
 from stratagem.objectives.policy_gradient import PolicyGradient, ValueLoss
+from stratagem.objectives.proximal import Interpolated, MovingAverage, SamplingVersion
 from stratagem.objectives.ratios import GeometricMeanRatio, ProductRatio, TokenRatio
 from stratagem.objectives.regularizers import KL, EntropyBonus, kl_estimate
 from stratagem.objectives.restricted import Restricted
+from stratagem.objectives.routing import RoutingReplay
 
 __all__ = [
     "KL",
@@ -15,11 +18,16 @@ __all__ = [
     "EntropyBonus",
     "FixedLength",
     "GeometricMeanRatio",
+    "Interpolated",
     "LogLikelihood",
     "MaskedImportance",
+    "MaskedLogLikelihood",
+    "MovingAverage",
     "PolicyGradient",
     "ProductRatio",
     "Restricted",
+    "RoutingReplay",
+    "SamplingVersion",
     "SequenceMean",
     "SequenceSum",
     "TokenMean",

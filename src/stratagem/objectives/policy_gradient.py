@@ -58,7 +58,10 @@ class PolicyGradient(Objective):
     regularizer: the penalty, 0 when None.  critic: a further loss for the value head, with its own aggregation.
 
     Metrics, aggregated by ``w`` and additive over micro-batches: ``policy_loss``, ``clip_fraction``,
+    ``active_fraction`` (neither clipped nor removed by the correction),
     ``kl_old`` (k3 of the policy to the one the update started from), ``kl`` (k3 to the reference, where there is one),
+    ``kl_behavior`` (k3 of the behaviour policy to the old one, when there is a correction),
+    ``proximal_error`` (``|log pi_old - log pi_version|``, where the world has recorded the latter),
     ``ratio``, ``entropy`` (when computed),
     ``regularizer`` and ``correction`` (when there is one).
 
@@ -91,7 +94,7 @@ class PolicyGradient(Objective):
 
         ratio = self.ratio(out, x)
         surrogate = self.gate(ratio, x.advantage, out, x)
-        metrics = {}
+        metrics, correction = {}, None
         if self.correction is not None:
             correction = self.correction(out, x)
             surrogate = correction * surrogate
@@ -102,14 +105,14 @@ class PolicyGradient(Objective):
             penalty = total(self.regularizer(out, x))
             loss = loss + penalty
             metrics["regularizer"] = penalty.detach()
-        metrics |= self._shares(out, x, ratio.detach())
+        metrics |= self._shares(out, x, ratio.detach(), correction)
         if self.critic is not None:
             critic = self.critic(out, x)
             loss, metrics = loss + critic.loss, metrics | dict(critic.metrics)
         return Loss(loss, metrics)
 
     @torch.no_grad()
-    def _shares(self, out: PolicyOutput, x: Experience, ratio: Tensor) -> dict[str, Tensor]:
+    def _shares(self, out: PolicyOutput, x: Experience, ratio: Tensor, correction: Tensor | None) -> dict[str, Tensor]:
         """Figures in which every token that may train counts the same, whatever the weights add up to."""
         assert x.advantage is not None
         tokens = x.whole.learnable_tokens.clamp(min=1)
@@ -117,11 +120,19 @@ class PolicyGradient(Objective):
         def share(values: Tensor) -> Tensor:
             return (values if x.mask is None else torch.where(x.mask, values, 0.0)).sum() / tokens
 
+        bound = self.gate.binds(ratio, x.advantage)
+        active = ~bound if correction is None else ~bound & (correction != 0)
         shares = {
-            "clip_fraction": share(self.gate.binds(ratio, x.advantage).float()),
+            "clip_fraction": share(bound.float()),
+            "active_fraction": share(active.float()),
             "ratio": share(ratio),
             "kl_old": share(kl_estimate(log_ratio(out, x), "k3")),
         }
+        old = out.logp if x.old_logp is None else x.old_logp
+        if correction is not None and x.behavior_logp is not None:
+            shares["kl_behavior"] = share(kl_estimate(x.behavior_logp - old, "k3"))
+        if x.version_logp is not None:
+            shares["proximal_error"] = share((old - x.version_logp).abs())
         if x.ref_logp is not None:
             shares["kl"] = share(kl_estimate(out.logp - x.ref_logp, "k3"))
         if out.entropy is not None:

@@ -98,7 +98,7 @@ def learn_all(
 
 
 def _exact(world: LabWorld) -> Exact:
-    return Exact(world.tree, world.policy.logits.detach().clone())
+    return Exact(world.tree, world.policy.table())
 
 
 # ---- figures of policies and runs -----------------------------------------------------------------------------------
