@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import fmean
+from typing import Any
 
 import numpy as np
 
@@ -90,11 +91,19 @@ def learn(
 
 
 def learn_all(
-    recipe: Recipe, games: Sequence[str], seed: int, batches: int, staleness: int = 0, tables: int = 1
+    recipe: Recipe,
+    games: Sequence[str],
+    seed: int,
+    batches: int,
+    staleness: int = 0,
+    tables: int = 1,
+    learning_rate: float | None = None,
+    **options: Any,
 ) -> Runs:
-    """Train ``tables`` fresh tables in each game."""
-    tasks = [LabTask(find_game(game), staleness=staleness) for game in games]
-    return Runs([learn(recipe, task, derive(seed, "table", n), batches) for task in tasks for n in range(tables)])
+    """Train ``tables`` fresh policies in each game; further ``options`` are those of :class:`LabTask`."""
+    tasks = [LabTask(find_game(game), staleness=staleness, **options) for game in games]
+    seeds = [derive(seed, "table", n) for n in range(tables)]
+    return Runs([learn(recipe, task, n, batches, learning_rate=learning_rate) for task in tasks for n in seeds])
 
 
 def _exact(world: LabWorld) -> Exact:
