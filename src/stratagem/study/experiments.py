@@ -9,10 +9,15 @@ from statistics import fmean
 from typing import Any
 
 import numpy as np
+import torch
+from jaxtyping import Float64
+from torch import Tensor
 
+from stratagem.experience import PolicyOutput
 from stratagem.lab import Diagnosis, Exact, TabularPolicy, diagnose, find_game
 from stratagem.lab.exact import optimal_values
 from stratagem.lab.world import LabTask, LabWorld
+from stratagem.objectives import PolicyGradient
 from stratagem.recipe import Recipe
 from stratagem.seeding import derive
 from stratagem.study.statistics import first_reach
@@ -149,6 +154,22 @@ def batches_until(run: Run, level: float) -> float:
 
 
 # ---- figures of updates ---------------------------------------------------------------------------------------------
+
+
+def expected_update(objective: PolicyGradient, policy: Exact, behavior: Exact) -> Float64[Tensor, "nodes vocabulary"]:
+    """Minus the gradient of a loss by the policy's logits, expected over what ``behavior`` does, in float64.
+
+    Every trajectory there is counts by its probability there, with its return for an advantage, ``old_logp`` and
+    ``behavior_logp`` are of ``behavior``, and the objective's weights are scaled to at most 1.
+    """
+    tree, x = policy.tree, policy.tree.leaves
+    chosen = tree.chosen(behavior.logp)
+    worth = behavior.leaf_probability * x.returns.double() / objective.aggregation.weights(x).max().double()
+    x = x.replace(behavior_logp=chosen, old_logp=chosen, advantage=x.to_tokens(trajectory=worth))
+    logits = policy.logits.double().clone().requires_grad_()
+    objective(PolicyOutput(tree.chosen(torch.log_softmax(logits, -1))), x).loss.backward()
+    assert logits.grad is not None
+    return -logits.grad
 
 
 def sine(recipe: Recipe, games: Sequence[str], seed: int) -> float:

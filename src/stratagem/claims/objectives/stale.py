@@ -6,10 +6,7 @@ import math
 from typing import Any
 
 import torch
-from jaxtyping import Float64
-from torch import Tensor
 
-from stratagem.experience import PolicyOutput
 from stratagem.lab import Exact, Tree, find_game
 from stratagem.objectives import (
     MaskedLogLikelihood,
@@ -22,7 +19,7 @@ from stratagem.recipe import Recipe
 from stratagem.recipes.objectives import stale
 from stratagem.seeding import generator
 from stratagem.study.claims import Expect, claim
-from stratagem.study.experiments import Runs, expected_return, learn_all
+from stratagem.study.experiments import Runs, expected_return, expected_update, learn_all
 
 RIGHT_OR_WRONG = ("four_by_four", "prompts", "length", "corridor")
 """Where recipes are trained: one prompt, unequal prompts, lengths of choice, several turns."""
@@ -91,7 +88,7 @@ def missing_old_logits(seed: int) -> dict[str, float]:
     statement="The token-level loss has the gradient of the expected return where pi = mu, and errs in first order of "
     "what separates the two; division by length makes it another direction even there. So weight, clip and routing "
     "replay, which keep pi near mu, are what makes off-policy training of a mixture of experts end well.",
-    source="arXiv 2512.01374, sections 2.3 (first-order approximation) and 4 (experiments with a 30B mixture of experts)",
+    source="arXiv 2512.01374, sections 2.3 (first-order approximation) and 4 (a mixture of experts of 30B weights)",
     baseline="the exact gradient; for learning, the same recipe without weight, mask and replay",
     rule=(
         Expect("gap_on_policy", below=1e-10),
@@ -99,12 +96,12 @@ def missing_old_logits(seed: int) -> dict[str, float]:
         Expect("length_normalised_sine", above=0.02),
         Expect("final_return_gain", above=0),
     ),
-    scale="The first three are exact, by enumeration. Learning is that of a mixture of four experts with sixteen hidden "
-    "units, eight updates to a batch, and an engine whose weights are rounded to multiples of 0.3. At the lab's own "
-    "learning rate first runs ended alike, and the plain arm was the faster one; the rate was then raised tenfold, where "
-    "the plain arm alone had been seen to stop short at times. What a game ends at is decided in its first batches and "
-    "differs more between seeds than between arms; nothing diverges at this size, where the paper's runs have billions "
-    "of weights and thousands of tokens.",
+    scale="The first three are exact, by enumeration. Learning is that of a mixture of four experts with sixteen "
+    "hidden units, eight updates to a batch, and an engine whose weights are rounded to multiples of 0.3. At the lab's "
+    "own learning rate first runs ended alike, and the plain arm was the faster one; the rate was then raised tenfold, "
+    "where the plain arm alone had been seen to stop short at times. What a game ends at is decided in its first "
+    "batches and differs more between seeds than between arms; nothing diverges at this size, where the paper's runs "
+    "have billions of weights and thousands of tokens.",
 )
 def minirl(seed: int) -> dict[str, float]:
     """Gradients over all trajectories of a game; final return after 20 batches of 8 updates in four games."""
@@ -114,9 +111,9 @@ def minirl(seed: int) -> dict[str, float]:
 
     def gap(step: float) -> float:
         moved = Exact(tree, behavior.logits + step * along)
-        return float((surrogate_gradient(TOKEN_LEVEL, moved, behavior) - moved.gradient).norm())
+        return float((expected_update(TOKEN_LEVEL, moved, behavior) - moved.gradient).norm())
 
-    normalised = surrogate_gradient(TOKEN_LEVEL.replace(aggregation=SequenceMean()), behavior, behavior)
+    normalised = expected_update(TOKEN_LEVEL.replace(aggregation=SequenceMean()), behavior, behavior)
     truth = behavior.gradient
     cosine = float((normalised * truth).sum() / normalised.norm() / truth.norm())
     full = stale.minirl(replay="rollout", minibatches=8)
@@ -148,28 +145,6 @@ TOKEN_LEVEL = PolicyGradient(
 WITHOUT_WEIGHT = {"objective.correction": None}
 WITHOUT_MASK = {"objective.gate": "log_likelihood"}
 WITHOUT_REPLAY = {"view": None}
-
-
-def surrogate_gradient(
-    objective: PolicyGradient, policy: Exact, behavior: Exact
-) -> Float64[Tensor, "nodes vocabulary"]:
-    """Minus the gradient of a loss by the logits, expected over trajectories of ``behavior`` with their returns as ``A``.
-
-    Every trajectory there is counts by its probability, in float64. The objective's weights are scaled to at most 1.
-    """
-    tree = policy.tree
-    largest = objective.aggregation.weights(tree.leaves).max().double()
-    chosen = tree.chosen(behavior.logp)
-    x = tree.leaves.replace(
-        behavior_logp=chosen,
-        old_logp=chosen,
-        advantage=tree.leaves.to_tokens(trajectory=behavior.leaf_probability * tree.leaves.returns.double() / largest),
-    )
-    logits = policy.logits.double().clone().requires_grad_()
-    logp = tree.chosen(torch.log_softmax(logits, -1))
-    objective(PolicyOutput(logp), x).loss.backward()
-    assert logits.grad is not None
-    return -logits.grad
 
 
 def _fast(arm: Recipe, seed: int) -> Runs:
