@@ -101,8 +101,7 @@ def test_the_expected_update_of_the_log_likelihood_is_the_exact_gradient_and_off
     per_token = LENGTH.leaves.trajectory_of_token.size().double()
     assert float((expected_update(score, policy, behavior) - policy.gradient).norm()) > 0.01
     # The product of ratios stands on every token, so that each trajectory counts once for each of them.
-    scaled = Exact(LENGTH, policy.logits)
-    expected = scaled.through_softmax(
+    expected = policy.through_softmax(
         LENGTH.total(LENGTH.leaves.to_tokens(trajectory=policy.leaf_probability * LENGTH.leaves.returns * per_token))
     )
     torch.testing.assert_close(expected_update(whole, policy, behavior), expected, rtol=1e-6, atol=1e-9)

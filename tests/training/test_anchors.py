@@ -245,7 +245,9 @@ def test_the_average_is_asked_as_it_is_when_the_batch_arrives():
 
 def test_a_version_that_is_no_longer_kept_is_named():
     loop = Loop(LabWorld(LabTask(CORRIDOR, staleness=3), 0), recipe_with(SamplingVersion(keep=2)))
-    with pytest.raises(InputError, match=r"version 0 is not kept \(kept: 3, 6; proximal.keep = 2\)") as caught:
+    with pytest.raises(
+        InputError, match=r"version 0 is not kept \(kept: 2, from 3 to 6; raise proximal.keep = 2\)"
+    ) as caught:
         list(loop.batches(4))
     assert "\n" not in str(caught.value)
 

@@ -115,8 +115,8 @@ class Snapshots(Anchor):
             known[torch.cat(rows)] = True
             values = torch.cat(said)
             old_logp = old_logp.to(values.dtype).index_copy(0, torch.cat(rows), values)
-        kept = ", ".join(map(str, sorted(self._kept))) or "none"
-        why = f"version {', '.join(map(str, gone))} is not kept (kept: {kept}; proximal.keep = {proximal.keep})"
+        kept = f"{len(self._kept)}, from {min(self._kept)} to {max(self._kept)}" if self._kept else "none"
+        why = f"version {', '.join(map(str, gone))} is not kept (kept: {kept}; raise proximal.keep = {proximal.keep})"
         return _with_old_logp(proximal, x, old_logp, known, "no version tags" if x.version is None else why)
 
     def _as_of(self, version: int) -> Policy:
@@ -159,7 +159,7 @@ def _with_old_logp(
     if proximal.missing == "raise":
         raise InputError(
             f"proximal {proximal.part_name()}: {lost} of {x.tokens} tokens have no old log-probability: {why}; "
-            "keep more versions, or set proximal.missing to mask"
+            "with proximal.missing = mask they are left out"
         )
     return x.replace(old_logp=old_logp, mask=x.learnable() & known)
 

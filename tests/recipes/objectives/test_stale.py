@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from stratagem.errors import InputError
 from stratagem.experience import Experience, PolicyOutput
 from stratagem.lab import GAMES, Exact, Tree
 from stratagem.lab.world import LabTask, LabWorld
-from stratagem.objectives import LogLikelihood, PolicyGradient, SequenceMean, SequenceSum
+from stratagem.objectives import LogLikelihood, PolicyGradient, SequenceMean, SequenceSum, TruncatedImportance
 from stratagem.recipe import Recipe
 from stratagem.recipes import decoupled_ppo, grpo, minirl, missing_old_logits
 from stratagem.study.experiments import expected_update, learn
@@ -83,11 +84,9 @@ def test_the_two_factors_make_up_the_whole_ratio_unless_one_of_them_is_left_out(
 
 def test_in_a_batch_of_several_versions_the_factors_make_up_the_whole_ratio():
     """Without clip and band the loss is the mean of ``-pi / mu A``, whichever policy stands between."""
-    open_wide = {"objective.gate": "unclipped", "objective.correction": "truncated_importance"}
+    wide = {"objective.gate": "unclipped", "objective.correction": TruncatedImportance(high=math.inf)}
     for proximal in ("average", "snapshots", "recorded", "update_start"):
-        recipe = (
-            missing_old_logits(proximal).with_values(open_wide).with_values({"objective.correction.high": math.inf})
-        )
+        recipe = missing_old_logits(proximal).with_values(wide)
         x, out = _asynchronous(recipe)
         expected = -((out.logp - x.behavior_logp).exp() * x.advantage).mean()
         assert recipe.objective(out, x).loss.item() == pytest.approx(expected.item(), abs=1e-6)
@@ -170,9 +169,8 @@ GRADED, LENGTH = (Tree.enumerate(GAMES[name]) for name in ("graded", "length"))
 
 def moved(exact: Exact, step: float, seed: int = 0) -> Exact:
     source = torch.Generator().manual_seed(seed)
-    return Exact(
-        exact.tree, exact.logits + step * torch.randn(exact.logits.shape, generator=source, dtype=torch.float64)
-    )
+    along = torch.randn(exact.logits.shape, generator=source, dtype=torch.float64)
+    return Exact(exact.tree, exact.logits + step * along)
 
 
 def test_three_small_deviations_worked_by_hand():
@@ -195,7 +193,7 @@ def test_the_token_level_gradient_errs_in_first_order():
         return float((expected_update(TOKEN_LEVEL, policy, behavior) - policy.gradient).norm())
 
     steps = [1e-1, 1e-2, 1e-3]
-    slopes = [math.log10(gap(large) / gap(small)) for large, small in zip(steps, steps[1:], strict=False)]
+    slopes = [math.log10(gap(large) / gap(small)) for large, small in pairwise(steps)]
     assert slopes == [pytest.approx(1, abs=0.05)] * 2
 
 
