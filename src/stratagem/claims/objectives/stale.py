@@ -99,9 +99,10 @@ def missing_old_logits(seed: int) -> dict[str, float]:
     scale="The first three are exact, by enumeration. Learning is that of a mixture of four experts with sixteen "
     "hidden units, eight updates to a batch, and an engine whose weights are rounded to multiples of 0.3. At the lab's "
     "own learning rate first runs ended alike, and the plain arm was the faster one; the rate was then raised tenfold, "
-    "where the plain arm alone had been seen to stop short at times. What a game ends at is decided in its first "
-    "batches and differs more between seeds than between arms; nothing diverges at this size, where the paper's runs "
-    "have billions of weights and thousands of tokens.",
+    "where the plain arm alone had been seen to stop short at times, and a seed made to stand for three policies in "
+    "each game, which did not decide it either. What a game ends at is settled in its first batches and differs more "
+    "between seeds than between arms; nothing diverges at this size, where the paper's runs have billions of weights "
+    "and thousands of tokens.",
 )
 def minirl(seed: int) -> dict[str, float]:
     """Gradients over all trajectories of a game; final return after 20 batches of 8 updates in four games."""
@@ -148,4 +149,4 @@ WITHOUT_REPLAY = {"view": None}
 
 
 def _fast(arm: Recipe, seed: int) -> Runs:
-    return learn_all(arm, RIGHT_OR_WRONG, seed, 20, tables=2, learning_rate=FAST, mismatch=0.3, experts=4)
+    return learn_all(arm, RIGHT_OR_WRONG, seed, 20, tables=3, learning_rate=FAST, mismatch=0.3, experts=4)
