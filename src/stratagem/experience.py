@@ -37,6 +37,7 @@ class PolicyOutput:
     value: the critic's estimate of the return from before each action.  median: its estimate of that return's median
     over the actions the policy may take there.
     mean_logp: mean of the log-probabilities of all actions there were, chosen or not.
+    experts: those that a mixture of experts was routed to for each action; it has no gradient.
     """
 
     logp: Float[Tensor, " tokens"]
@@ -44,11 +45,12 @@ class PolicyOutput:
     value: Float[Tensor, " tokens"] | None = None
     median: Float[Tensor, " tokens"] | None = None
     mean_logp: Float[Tensor, " tokens"] | None = None
+    experts: Int[Tensor, "tokens ..."] | None = None
 
     def where(self, mask: Bool[Tensor, " tokens"]) -> PolicyOutput:
         """The same output with 0 outside ``mask``, where whatever it holds (-inf, NaN) then reaches no gradient."""
-        outputs = {name: value for name, value in vars(self).items() if value is not None}
-        return PolicyOutput(**{name: torch.where(mask, value, 0.0) for name, value in outputs.items()})
+        outputs = {name: value for name, value in vars(self).items() if value is not None and name != "experts"}
+        return dataclasses.replace(self, **{name: torch.where(mask, value, 0.0) for name, value in outputs.items()})
 
 
 @dataclass(frozen=True)
@@ -75,8 +77,10 @@ class Experience:
     (log-probability under the policy that sampled it, the policy the update starts from, the frozen reference);
     ``old_mean_logp`` (mean log-probability of all actions under the policy the update starts from);
     ``entropy`` and ``value`` at sampling time; ``token_reward``; ``mask`` (False: excluded from learning);
-    ``version`` (of the weights that sampled it); ``advantage``; ``value_target``; ``target`` (the ratio an objective
-    pulls towards, when it has one); ``latent`` (True: the action is a vector and no token).
+    ``version`` (of the weights that sampled it); ``version_logp`` (log-probability under the training engine with those
+    weights, where whoever sampled has noted it); ``experts`` (that a mixture of experts was routed to, -1: no record);
+    ``advantage``; ``value_target``; ``target`` (the ratio an objective pulls towards, when it has one); ``latent``
+    (True: the action is a vector and no token).
     Per turn: ``turn_reward``; ``turn_state`` (key of the state acted in); ``turn_role``; ``turn_done``;
     ``turn_observation_length`` (tokens read before acting).
     Per trajectory: ``reward`` [trajectories, names] with ``reward_names`` and ``reward_weights``; ``success``;
@@ -110,6 +114,8 @@ class Experience:
     token_reward: Float[Tensor, " tokens"] | None = _at("token")
     mask: Bool[Tensor, " tokens"] | None = _at("token")
     version: Int[Tensor, " tokens"] | None = _at("token")
+    version_logp: Float[Tensor, " tokens"] | None = _at("token")
+    experts: Int[Tensor, "tokens ..."] | None = _at("token")
     advantage: Float[Tensor, " tokens"] | None = _at("token")
     value_target: Float[Tensor, " tokens"] | None = _at("token")
     latent: Bool[Tensor, " tokens"] | None = _at("token")
@@ -516,6 +522,7 @@ _FIELD_LEVELS: dict[str, str] = {
 }
 _FIGURES = (
     "behavior_logp",
+    "version_logp",
     "old_logp",
     "ref_logp",
     "old_mean_logp",

@@ -322,6 +322,28 @@ class View(Part):
 
     kind: ClassVar[str] = "view"
 
+    @property
+    def records(self) -> frozenset[str]:
+        """Figures the policy says of a batch before the update, in no view, for the view to read from the batch.
+
+        Fields of both :class:`PolicyOutput` and :class:`Experience`; what a policy does not say is not recorded.
+        """
+        return frozenset()
+
+    def figures(self, x: Experience) -> dict[str, float]:
+        """What to log of a batch that is about to be looked at in this view."""
+        return {}
+
+
+@dataclass(frozen=True)
+class Proximal(Part):
+    """Whose log-probabilities stand in ``old_logp``, when not those of the policy as the update starts.
+
+    A proximal only holds numbers; the trainer keeps the weights it asks for (:mod:`stratagem.training.anchors`).
+    """
+
+    kind: ClassVar[str] = "proximal"
+
 
 @dataclass(frozen=True)
 class Objective(Part):

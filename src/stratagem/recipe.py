@@ -20,6 +20,7 @@ from stratagem.parts import (
     Objective,
     Optimization,
     Part,
+    Proximal,
     Reward,
     Sampler,
     Schedule,
@@ -46,8 +47,9 @@ class Recipe(Part):
     """What to roll out, what it was worth, what to learn from, whom to credit, what to minimise and how to step.
 
     ``recipe.advantage(x)`` is the credit per token; ``recipe.objective(output, x)`` the loss, with ``x.advantage`` set
-    (:meth:`prepare` sets it). ``name`` and ``base`` are catalogue names; a recipe is shown as its difference from its
-    base.
+    (:meth:`prepare` sets it). ``view`` is how the policy is asked, None: as it acted. ``proximal`` is whose
+    log-probabilities stand in ``old_logp``, None: the policy's as the update starts. ``name`` and ``base`` are
+    catalogue names; a recipe is shown as its difference from its base.
 
     Raises :class:`InputError` when parts contradict each other, such as a group size of 1 for a group-relative
     advantage.
@@ -62,6 +64,7 @@ class Recipe(Part):
     rewards: tuple[Reward, ...] = ()
     selections: tuple[Selection, ...] = ()
     view: View | None = None
+    proximal: Proximal | None = None
     optimization: Optimization = AdamW()
     schedules: tuple[Schedule, ...] = ()
     base: str | None = None

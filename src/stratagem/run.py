@@ -22,7 +22,7 @@ from stratagem.diffusion.tasks import DiffusionTask
 from stratagem.diffusion.world import DiffusionWorld
 from stratagem.errors import BrokenRunError, InputError, unknown
 from stratagem.experience import Experience
-from stratagem.lab.policy import TabularPolicy
+from stratagem.lab.experts import read_policy
 from stratagem.lab.world import LabTask, LabWorld
 from stratagem.language.hf_engine import HFEngine
 from stratagem.language.policy import LanguagePolicy
@@ -345,7 +345,7 @@ def _control(request: Request, task: GymTask, seed: int) -> World:
 
 
 def _lab(request: Request, task: LabTask, seed: int) -> World:
-    policy = None if request.model is None else TabularPolicy.from_directory(request.model)
+    policy = None if request.model is None else read_policy(request.model)
     return LabWorld(task, seed, policy)
 
 

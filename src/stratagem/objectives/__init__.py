@@ -6,12 +6,15 @@ from stratagem.objectives.budgets import LevelBudgets, SharedBudget
 from stratagem.objectives.corrections import DiscrepancyMask, MaskedImportance, TruncatedImportance
 from stratagem.objectives.gates import Clip, ClippedWeight, LogLikelihood, TowardsTarget, Unclipped
 from stratagem.objectives.implicit import ImplicitNegative
+from stratagem.objectives.masked_likelihood import MaskedLogLikelihood
 from stratagem.objectives.pairwise import PairwiseClip, PairwiseJointClip
 from stratagem.objectives.policy_gradient import PolicyGradient, ValueLoss
+from stratagem.objectives.proximal import Interpolated, MovingAverage, SamplingVersion
 from stratagem.objectives.random_policy import RandomPolicyRegression
 from stratagem.objectives.ratios import GeometricMeanRatio, ProductRatio, TokenRatio
 from stratagem.objectives.regularizers import KL, EntropyBonus, kl_estimate
 from stratagem.objectives.restricted import Restricted
+from stratagem.objectives.routing import RoutingReplay
 
 __all__ = [
     "KL",
@@ -23,16 +26,21 @@ __all__ = [
     "FixedLength",
     "GeometricMeanRatio",
     "ImplicitNegative",
+    "Interpolated",
     "LengthPower",
     "LevelBudgets",
     "LogLikelihood",
     "MaskedImportance",
+    "MaskedLogLikelihood",
+    "MovingAverage",
     "PairwiseClip",
     "PairwiseJointClip",
     "PolicyGradient",
     "ProductRatio",
     "RandomPolicyRegression",
     "Restricted",
+    "RoutingReplay",
+    "SamplingVersion",
     "SequenceMean",
     "SequenceSum",
     "SharedBudget",

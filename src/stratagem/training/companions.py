@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from stratagem.experience import Experience
 from stratagem.recipe import Recipe
+from stratagem.training.anchors import anchor
 from stratagem.training.microbatches import microbatches
 from stratagem.training.world import FrozenPolicy, Policy
 
@@ -19,16 +21,21 @@ SAID = {"old_logp": "logp", "old_mean_logp": "mean_logp", "value": "value", "ent
 class Companions:
     """Fills in what a recipe reads of a batch and only a policy can say.
 
-    ``old_logp``, ``value`` and ``entropy`` are of the policy as it is when the batch arrives; ``ref_logp`` of the one
-    the run began with. Only what the recipe reads is kept and computed.
+    ``old_logp``, ``value`` and ``entropy`` are of the policy as it is when the batch arrives, unless the recipe names
+    another proximal policy for ``old_logp``; ``ref_logp`` of the one the run began with. What a view records is said by
+    the policy first. Only what the recipe reads is kept and computed.
     """
 
     def __init__(self, policy: Policy, recipe: Recipe) -> None:
         self._policy = policy
         self._reference: FrozenPolicy | None = policy.frozen() if "ref_logp" in recipe.needs() else None
+        self._anchor = None if recipe.proximal is None else anchor(recipe.proximal, policy)
 
     def complete(self, recipe: Recipe, x: Experience) -> Experience:
         """The batch with the fields the recipe reads. Raises :class:`InputError` for one the policy does not say."""
+        x = self._recorded(recipe, x)
+        if self._anchor is not None:
+            x = self._anchor.fill(recipe.proximal, x, partial(_said, recipe))
         lacking = set(x.missing(recipe.experience_needs()))
         optimization = recipe.optimization
         if optimization.epochs * optimization.minibatches > 1:
@@ -51,6 +58,35 @@ class Companions:
                     pieces["ref_logp"].append(reference(piece, temperature=temperature, view=recipe.view).logp)
         return x.replace(**{name: torch.cat(values) for name, values in pieces.items()})
 
+    def _recorded(self, recipe: Recipe, x: Experience) -> Experience:
+        """The batch with what the recipe's view wants noted before the update, as far as the policy says it."""
+        records = frozenset() if recipe.view is None else recipe.view.records & self._policy.says
+        if not records:
+            return x
+        with torch.no_grad():
+            pieces = microbatches(x, recipe.optimization.microbatch_tokens)
+            said = [self._policy(piece, also=records) for piece in pieces]
+        return x.replace(**{name: torch.cat([getattr(out, name) for out in said]) for name in records})
+
+    # ---- what happens to the policy --------------------------------------------------------------------------------
+
+    def served(self, recipe: Recipe, version: int) -> None:
+        """From now on rollouts are sampled with the policy's present weights, as ``version``."""
+        if self._anchor is not None:
+            self._anchor.served(recipe.proximal, version)
+
+    def refuses(self, recipe: Recipe, figures: Mapping[str, Tensor]) -> bool:
+        """Whether nothing but momentum would move, since no token is active around the recipe's proximal policy."""
+        if self._anchor is None or _active(figures) > 0 or float(figures["grad_norm"]) > 0:
+            return False
+        self._anchor.refused(recipe.proximal)
+        return True
+
+    def moved(self, recipe: Recipe, figures: Mapping[str, Tensor]) -> None:
+        """The policy has taken an optimizer step from a loss with these figures."""
+        if self._anchor is not None:
+            self._anchor.moved(recipe.proximal, _active(figures))
+
     def batch_done(self) -> None:
         """The policy has learned from a batch."""
 
@@ -58,7 +94,24 @@ class Companions:
 
     def state_dict(self) -> dict[str, Tensor]:
         """All that is not as the run began."""
-        return {}
+        kept = {} if self._anchor is None else self._anchor.state_dict()
+        return {f"anchor.{name}": tensor for name, tensor in kept.items()}
 
     def load_state_dict(self, tensors: Mapping[str, Tensor]) -> None:
         """Restore what :meth:`state_dict` returned."""
+        if self._anchor is not None:
+            kept = {name: tensor for name, tensor in tensors.items() if name.startswith("anchor.")}
+            self._anchor.load_state_dict({name.removeprefix("anchor."): tensor for name, tensor in kept.items()})
+
+
+def _said(recipe: Recipe, policy: FrozenPolicy, x: Experience) -> Tensor:
+    """Log-probabilities of a batch, as the recipe asks for them."""
+    temperature = recipe.sampler.policy_temperature
+    with torch.no_grad():
+        pieces = microbatches(x, recipe.optimization.microbatch_tokens)
+        return torch.cat([policy(piece, temperature=temperature, view=recipe.view).logp for piece in pieces])
+
+
+def _active(figures: Mapping[str, Tensor]) -> float:
+    """Share of active tokens; all of them where the objective does not say."""
+    return float(figures.get("active_fraction", 1.0))

@@ -205,6 +205,7 @@ class Trainer:
             group["lr"] = rate
         clock = time.perf_counter()
         self.world.serve(self._updates)
+        self._companions.served(self.recipe, self._updates)
         collected = self.world.collect(self.recipe.sampler, self._step)
         report = {**collected.metrics, "tokens/sampled": float(collected.tokens)}
         report["timing/rollout"] = time.perf_counter() - clock
@@ -220,6 +221,8 @@ class Trainer:
         clock = time.perf_counter()
         x = self.recipe.credit(self._shape(self._companions.complete(self.recipe, collected.x.to(self.policy.device))))
         report["timing/credit"] = time.perf_counter() - clock
+        if self.recipe.view is not None:
+            report |= self.recipe.view.figures(x)
         report["batch/trajectories"] = float(x.trajectories)
         report["batch/dropped_trajectories"] = float(collected.x.trajectories - x.trajectories)
         report["batch/tokens"] = float(x.tokens)
@@ -309,9 +312,12 @@ class Trainer:
         if not bool(norm.isfinite() & totals["loss"].isfinite()):
             batch.not_finite += 1
             return
-        self._optimizer.step()
-        self._updates += 1
-        for name, value in {**totals, "grad_norm": norm}.items():
+        totals["grad_norm"] = norm
+        if not self._companions.refuses(self.recipe, totals):
+            self._optimizer.step()
+            self._updates += 1
+            self._companions.moved(self.recipe, totals)
+        for name, value in totals.items():
             batch.totals[name] = batch.totals.get(name, 0.0) + float(value)
 
     # ---- what is written -------------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ from stratagem.recipes.objectives import (
     gates,
     losses,
     optimizers,
+    stale,
     trust_regions,
 )
 from stratagem.recipes.objectives.alignment import *  # noqa: F403
@@ -13,6 +14,7 @@ from stratagem.recipes.objectives.diffusion import *  # noqa: F403
 from stratagem.recipes.objectives.gates import *  # noqa: F403
 from stratagem.recipes.objectives.losses import *  # noqa: F403
 from stratagem.recipes.objectives.optimizers import *  # noqa: F403
+from stratagem.recipes.objectives.stale import *  # noqa: F403
 from stratagem.recipes.objectives.trust_regions import *  # noqa: F403
 
 __all__: list[str] = []
@@ -21,4 +23,5 @@ __all__ += diffusion.__all__
 __all__ += gates.__all__
 __all__ += losses.__all__
 __all__ += optimizers.__all__
+__all__ += stale.__all__
 __all__ += trust_regions.__all__
