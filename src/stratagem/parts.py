@@ -7,7 +7,7 @@ import re
 import types
 import typing
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import entry_points
@@ -142,6 +142,25 @@ class Sampler(Part):
 
 
 @dataclass(frozen=True)
+class Replay(Part):
+    """Which groups of past batches are learned from once more, together with a fresh one.
+
+    Groups come back as they were before they were credited, with the ``behavior_logp`` of the policy that sampled them.
+
+    batches: how many past batches are kept.
+    """
+
+    kind: ClassVar[str] = "replay"
+    requires: ClassVar[frozenset[str]] = frozenset({"behavior_logp"})
+
+    batches: Annotated[int, Ge(1)] = 2
+
+    def __call__(self, past: Sequence[Experience], fresh: Experience, source: torch.Generator) -> list[Experience]:
+        """What to add to ``fresh``, out of ``past`` (oldest first, at most ``batches``); nothing when there is none."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
 class Reward(Part):
     """Changes what an experience was worth before anybody is credited for it."""
 
@@ -222,6 +241,12 @@ class Gate(Part):
     def binds(self, ratio: Float[Tensor, " tokens"], advantage: Float[Tensor, " tokens"]) -> Bool[Tensor, " tokens"]:
         """Tokens at which the gate changes the plain surrogate; their share is logged as ``clip_fraction``."""
         return torch.zeros_like(ratio, dtype=torch.bool)
+
+    def binding(
+        self, ratio: Float[Tensor, " tokens"], advantage: Float[Tensor, " tokens"], out: PolicyOutput, x: Experience
+    ) -> Bool[Tensor, " tokens"]:
+        """What :meth:`binds` says; a gate that has to see the batch to tell says it here instead."""
+        return self.binds(ratio, advantage)
 
 
 @dataclass(frozen=True)

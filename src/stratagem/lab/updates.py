@@ -86,7 +86,7 @@ def _with_tables(recipe: Recipe, policy: Exact, behavior: Exact) -> Experience:
     """The leaves with what the recipe reads of a policy. Raises :class:`InputError` for what no policy can say."""
     tree = policy.tree
     logp = tree.chosen(behavior.logp).float()
-    known = {"ref_logp": logp, "value": behavior.value[tree.node].float()}
+    known = {"ref_logp": logp, "previous_logp": logp, "value": behavior.value[tree.node].float()}
     known["entropy"] = behavior.node_entropy[tree.node].float()
     needs = recipe.experience_needs()
     leaves = tree.leaves.replace(behavior_logp=logp, **{name: known[name] for name in known if name in needs})

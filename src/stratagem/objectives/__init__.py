@@ -2,14 +2,16 @@
 
 from stratagem.objectives.aggregations import FixedLength, SequenceMean, SequenceSum, TokenMean
 from stratagem.objectives.corrections import MaskedImportance, TruncatedImportance
-from stratagem.objectives.gates import Clip, ClippedWeight, LogLikelihood, Unclipped
+from stratagem.objectives.gates import CenteredClip, Clip, ClippedWeight, LogLikelihood, Unclipped
 from stratagem.objectives.policy_gradient import PolicyGradient, ValueLoss
 from stratagem.objectives.ratios import GeometricMeanRatio, ProductRatio, TokenRatio
-from stratagem.objectives.regularizers import KL, EntropyBonus, kl_estimate
+from stratagem.objectives.regularizers import KL, Blend, EntropyBonus, kl_estimate
 from stratagem.objectives.restricted import Restricted
 
 __all__ = [
     "KL",
+    "Blend",
+    "CenteredClip",
     "Clip",
     "ClippedWeight",
     "EntropyBonus",

@@ -24,6 +24,8 @@ class ValueLoss(Objective):
     weight: of this loss beside the policy's.  clip: bound on the move of a value in one update (the code released with
     arXiv 1707.06347); None: no clipping.
 
+    It is over the tokens of ``critic_mask`` where the batch has one, else of ``mask``.
+
     Metrics: ``value_loss`` (unweighted) and ``value_clip_fraction``.
     """
 
@@ -34,6 +36,7 @@ class ValueLoss(Objective):
     aggregation: Aggregation = TokenMean()
 
     def __call__(self, out: PolicyOutput, x: Experience) -> Loss:
+        x = x.for_critic()
         if x.mask is not None:
             out, x = out.where(x.mask), x.blanked()
         if out.value is None or x.value is None or x.value_target is None:
@@ -70,6 +73,7 @@ class PolicyGradient(Objective):
     critic: ValueLoss | None = None
 
     def __call__(self, out: PolicyOutput, x: Experience) -> Loss:
+        said, batch = out, x
         if x.mask is not None:
             out, x = out.where(x.mask), x.blanked()
         if x.advantage is None:
@@ -94,7 +98,7 @@ class PolicyGradient(Objective):
             metrics["regularizer"] = penalty.detach()
         metrics |= self._shares(out, x, ratio.detach())
         if self.critic is not None:
-            critic = self.critic(out, x)
+            critic = self.critic(said, batch)
             loss, metrics = loss + critic.loss, metrics | dict(critic.metrics)
         return Loss(loss, metrics)
 
@@ -108,7 +112,7 @@ class PolicyGradient(Objective):
             return (values if x.mask is None else torch.where(x.mask, values, 0.0)).sum() / tokens
 
         shares = {
-            "clip_fraction": share(self.gate.binds(ratio, x.advantage).float()),
+            "clip_fraction": share(self.gate.binding(ratio, x.advantage, out, x).float()),
             "ratio": share(ratio),
             "kl_old": share(kl_estimate(log_ratio(out, x), "k3")),
         }
