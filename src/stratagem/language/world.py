@@ -70,13 +70,13 @@ class LanguageWorld:
         """Groups of episodes by the policy, or of the task's own solutions, as the sampler asks.
 
         Failed episodes are played again with another seed, up to ``refill_rounds`` times; what then still fails is
-        left out and counted. Groups the sampler rejects are replaced by fresh ones in as many rounds. ``Windows`` are of
-        episodes that run on across batches; one that fails makes room for another, and metrics of episodes are of those
-        that ended.
+        left out and counted. Groups the sampler rejects are replaced by fresh ones in as many rounds. ``Windows`` are
+        of episodes that run on across batches; one that fails makes room for another, and metrics of episodes are of
+        those that ended.
 
         ``decode/steps``: tokens one after the other, if all episodes of a batch are played side by side, turn by turn,
-        and each of their tokens takes one step.  ``decode/utilization``: share of places in those steps in which a token
-        was sampled.
+        and each of their tokens takes one step.  ``decode/utilization``: share of places in those steps in which a
+        token was sampled.
         """
         if isinstance(sampler, Demonstrations):
             return self._demonstrate(sampler)

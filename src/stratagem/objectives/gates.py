@@ -62,9 +62,9 @@ class Clip(Gate):
 class CenteredClip(Gate):
     """``min(rho A, clip(rho, c - low, c + high) A)`` with ``c = pi_old / mu``: a clip around where the update starts.
 
-    For ``rho = pi / mu``, the ratio to the policy that sampled. However old a token is, its ratio begins at ``c`` and may
-    move as far as that of a fresh one, which has ``c = 1`` and PPO's clip (Mix-PPG, arXiv 2507.06892). A clip around 1
-    would stop the gradient of old tokens before anything has moved. Divided by ``c`` these are the bounds
+    For ``rho = pi / mu``, the ratio to the policy that sampled. However old a token is, its ratio begins at ``c`` and
+    may move as far as that of a fresh one, which has ``c = 1`` and PPO's clip (Mix-PPG, arXiv 2507.06892). A clip
+    around 1 would stop the gradient of old tokens before anything has moved. Divided by ``c`` these are the bounds
     ``1 - low / c`` and ``1 + high / c`` on ``pi / pi_old``: tighter than PPO's for a token that has become likelier.
 
     low, high: distance of the bounds from ``c``; ``c - low`` may be negative, and then never binds.

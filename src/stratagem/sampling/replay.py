@@ -18,9 +18,9 @@ from stratagem.parts import Replay
 class RecentBatches(Replay):
     """Groups of the last ``batches`` batches, drawn alike and each at most once, beside all of the fresh batch.
 
-    share: of trajectories that are old, in [0, batches / (batches + 1)]. With ``F`` fresh ones ``F share / (1 - share)``
-    old ones are asked for, and groups stay whole: their number is rounded up or down at random, so that the share is
-    right on average. While too few are there, as in the first batch of a run, all of them are taken.
+    share: of trajectories that are old, in [0, batches / (batches + 1)]. Beside ``F`` fresh ones it takes
+    ``F share / (1 - share)`` old ones, and groups stay whole: their number is rounded up or down at random, so that the
+    mean is right. While too few are there, as in the first batches of a run, all of them are taken.
 
     Raises :class:`InputError` for a share that so few batches cannot make up.
     """

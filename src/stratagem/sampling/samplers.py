@@ -68,9 +68,9 @@ class Windows(Sampler):
     the new weights. Nobody waits for the longest response: a step costs ``tokens`` decode steps at most.
 
     The batch has a trajectory for each response, with all of it so far, as a group of its own. ``mask`` is True for the
-    tokens of this window, each of which is so in one batch; ``critic_mask`` for all tokens of a response that has ended,
-    its reward known; ``running`` marks the others, which are ``truncated``, too. A response that ends with its last
-    allowed token has ended.
+    tokens of this window, each of which is so in one batch; ``critic_mask`` for all tokens of a response that has
+    ended, its reward known; ``running`` marks the others, which are ``truncated``, too. A response that reaches the
+    task's own limit has ended.
 
     tokens: the window.  temperature: of token sampling.
     """

@@ -21,8 +21,8 @@ class Companions:
 
     ``old_logp``, ``value`` and ``entropy`` are of the policy as it is when the batch arrives; ``previous_logp`` of the
     policy as it was when the batch before arrived (at first, the one the run began with); ``ref_logp`` of the one the
-    run began with, or of the one that got batch number ``recipe.reference_from``. Only what the recipe reads is kept and
-    computed.
+    run began with, or of the one that got batch number ``recipe.reference_from``. Only what the recipe reads is kept
+    and computed.
     """
 
     def __init__(self, policy: Policy, recipe: Recipe) -> None:

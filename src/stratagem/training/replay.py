@@ -1,4 +1,4 @@
-"""Batches of past policies: kept as they were before credit, mixed into the next ones, and looked at for their drift."""
+"""Batches of past policies: kept as they were before credit, mixed into the next ones, their drift measured."""
 
 from __future__ import annotations
 

@@ -49,17 +49,18 @@ def remix(
 
     With ``r = pi / mu`` and ``c = pi_k / mu``. Three things at once (ReMix):
 
-    - Mix-PPG: ``share`` of the trajectories come from the last ``batches`` batches, and a batch gets ``epochs`` passes.
-      Advantages are those of the present critic (``on="ppo"``) or of the old group's own rewards (``on="grpo"``).
-    - KL-Convex: ``kl_coefficient (l KL(pi || base) + (1 - l) KL(pi || pi_{k-1}))``, where ``l`` is 1 for 50 batches, then
-      loses 0.1 in each ten down to 0.5.
+    - Mix-PPG: ``share`` of the trajectories come from the last ``batches`` batches, and a batch gets ``epochs``
+      passes. Advantages are those of the present critic (``on="ppo"``) or of the old group's own rewards
+      (``on="grpo"``).
+    - KL-Convex: ``kl_coefficient (l KL(pi || base) + (1 - l) KL(pi || pi_{k-1}))``, where ``l`` is 1 for 50 batches,
+      then loses 0.1 in each ten down to 0.5.
     - Reincarnation: from batch ``reincarnate`` on the base is the policy as it was then, no old batch is used any more,
       and the rest is the algorithm it is built on, with one pass where Mix-PPG took several. The optimizer keeps its
-      state, which the paper leaves open. None: never.
+      state. None: never.
 
-    The weights of KL and entropy were not among what could be read of the paper; 0.001 and 0 are ours. So are the choice
-    among old groups (all alike), whole groups, the single pass after reincarnation, and the estimator of the KL (k3).
-    The paper reincarnates at 50 or 100 with PPO and at 50 with GRPO.
+    The paper reincarnates at 50 or 100 with PPO and at 50 with GRPO. Its own text was not at hand for all of this. Ours
+    are: the weights of KL (0.001) and entropy (0), the estimator of the KL (k3), old groups drawn whole and all alike,
+    and, after reincarnation, the single pass and the optimizer's state.
     """
     plain = baselines.ppo(clip=clip, epochs=epochs) if on == "ppo" else baselines.grpo(clip=clip)
     assert isinstance(plain.objective, PolicyGradient)
@@ -119,13 +120,14 @@ def tppo(
 
     ``slots`` responses run on across steps, so that no step waits for the longest. The policy learns from the tokens of
     each window, once; the critic from whole responses that have ended, on the returns themselves. Both losses are
-    minimised by one optimizer with two groups of parameters, where the paper has two optimizers: the same thing where the
-    critic has parameters of its own, as in the lab; a language model's critic reads the policy's own trunk.
+    minimised by one optimizer with two groups of parameters, where the paper has two. Where the critic has parameters
+    of its own, as in the lab, only the bound on the gradient's norm joins them; a language model's critic reads the
+    policy's own trunk, which both losses move.
 
     The paper cuts responses of up to 24k tokens at 8k; ``window`` is to be a third or so of the longest response. Its
-    values of ``clip`` and ``trace`` were not among what could be read; these are PPO's. Advantages are whitened over the
-    tokens of the window, as in this library's ``ppo``; a critic that knows nothing yet gives cut responses an advantage
-    of 0 before that.
+    own text was not at hand for all of this: ``clip``, ``trace``, the passes, and advantages whitened over the tokens
+    of the window are those of this library's ``ppo``. A critic that knows nothing yet gives cut responses an advantage
+    of 0 before whitening.
     """
     return Recipe(
         name="tppo",
