@@ -35,7 +35,7 @@ def test_a_batch_without_values_is_refused():
         GAE()(Experience.from_lengths([1], [1], [1], reward=[1.0]))
 
 
-# ---- trajectories that run on -----------------------------------------------------------------------------------------
+# ---- trajectories that run on ----------------------------------------------------------------------------------------
 
 
 def response(values: list[float], running: bool = True, **fields) -> Experience:

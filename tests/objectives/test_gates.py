@@ -62,7 +62,7 @@ def test_the_ungated_surrogates():
 
 
 def centered(ratio: float, center: float, advantage: float, gate: CenteredClip) -> tuple[float, float, bool]:
-    """Surrogate, its derivative by the ratio, and whether the gate binds, for a token whose ratio begins at ``center``."""
+    """Surrogate, its derivative by the ratio, whether the gate binds: for a token whose ratio began at ``center``."""
     rho, credit = torch.tensor([ratio], requires_grad=True), torch.tensor([advantage])
     x = Experience.from_lengths([1], [1], [1], old_logp=torch.tensor([center]).log(), behavior_logp=torch.zeros(1))
     surrogate = gate(rho, credit, PolicyOutput(rho.log()), x)

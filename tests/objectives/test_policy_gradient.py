@@ -89,8 +89,8 @@ def test_the_value_loss_worked_by_hand():
     assert clipped.metrics["value_clip_fraction"].item() == 0.25
 
 
-POISON = {"old_logp": math.nan, "previous_logp": -math.inf, "ref_logp": math.nan, "behavior_logp": math.inf, "advantage": math.nan,
-          "value": math.nan, "value_target": math.nan}  # fmt: skip
+POISON = {"old_logp": math.nan, "previous_logp": -math.inf, "ref_logp": math.nan, "behavior_logp": math.inf,
+          "advantage": math.nan, "value": math.nan, "value_target": math.nan}  # fmt: skip
 
 
 @pytest.mark.parametrize("poison", [-math.inf, math.inf, math.nan])

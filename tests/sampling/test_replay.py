@@ -37,7 +37,7 @@ def test_old_groups_are_alike_and_come_whole_and_once():
     replay, past, fresh = RecentBatches(2, 0.5), [batch(6, 3), batch(6, 3, first=6)], batch(6, 3)
     drawn = [taken(replay, past, fresh, step) for step in range(2000)]
     assert all(len(set(tasks)) == len(tasks) == 6 for tasks in drawn)
-    often = torch.bincount(torch.tensor(sum(drawn, [])), minlength=12) / len(drawn)
+    often = torch.bincount(torch.tensor(drawn).flatten(), minlength=12) / len(drawn)
     assert float((often - 0.5).abs().max()) < 0.05
     for x in replay(past, fresh, generator(0, "replay", 0)):
         assert x.group_of_trajectory.size().tolist() == [3] * x.groups
