@@ -10,6 +10,7 @@ import torch
 
 from stratagem.experience import Experience
 from stratagem.lab import GAMES, Exact
+from stratagem.lab.game import Outcome, TokenGame, over
 from stratagem.lab.world import LabTask, LabWorld
 from stratagem.sampling import Rollouts, Windows
 
@@ -28,30 +29,38 @@ def batches(world: LabWorld, sampler: Windows, steps: int, move: float = 0.0, fi
     return found
 
 
-@pytest.mark.parametrize("game", VARIED)
+def _lottery(state: tuple[int, int], tokens: tuple[int, ...]) -> list[Outcome] | None:
+    start, turn = state
+    if len(tokens) < 1 + start:
+        return None
+    lucky = Outcome(None, 0.05, reward=1.0 + tokens[0], success=True)
+    return [lucky, Outcome((start, turn + 1), 0.95)] if turn < 2 else over(0.0)
+
+
+LOTTERY = TokenGame("lottery", "Up to three turns, won by chance.", 2, ((0.9, (0, 0)), (0.1, (1, 0))), _lottery)
+
+
+@pytest.mark.parametrize("game", [*map(GAMES.get, VARIED), LOTTERY], ids=lambda game: game.name)
 @pytest.mark.parametrize("tokens", [1, 2, 3])
 def test_responses_written_in_windows_are_distributed_as_if_written_at_once(game, tokens):
-    world = LabWorld(LabTask(GAMES[game]), seed=0)
-    exact = Exact(world.tree, world.policy.logits.detach())
+    world = LabWorld(LabTask(game), seed=0)
+    exact, steps = Exact(world.tree, world.policy.logits.detach()), 20
     last: dict[int, tuple[float, int, int]] = {}
-    for x in batches(world, Windows(prompts_per_step=200, tokens=tokens), 20):
-        facts = zip(
-            x.episode.tolist(),
-            x.returns.tolist(),
-            x.trajectory_of_token.size().tolist(),
-            x.task_id.tolist(),
-            strict=True,
-        )
-        last |= {episode: (returned, length, start) for episode, returned, length, start in facts}
+    begun = []
+    for x in batches(world, Windows(prompts_per_step=200, tokens=tokens), steps):
+        facts = zip(x.returns.tolist(), x.trajectory_of_token.size().tolist(), x.task_id.tolist(), strict=True)
+        last |= dict(zip(x.episode.tolist(), facts, strict=True))
+        begun.append(int(x.episode.max()))
     # Those that began early enough have all ended, long or short.
-    returns, lengths, starts = zip(*(last[episode] for episode in range(200 * 20 // 8 - 200)), strict=True)
-    returns, lengths = torch.tensor(returns), torch.tensor(lengths).double()
-    assert float(returns.mean()) == pytest.approx(exact.expected_return, abs=4 * exact.return_std / len(returns) ** 0.5)
-    assert float(lengths.mean()) == pytest.approx(
-        exact.length, abs=4 * float(lengths.std()) / len(returns) ** 0.5 + 1e-9
-    )
-    share = torch.bincount(torch.tensor(starts), minlength=world.tree.starts) / len(starts)
-    assert float((share - exact.start_probability).abs().max()) < 4 * 0.5 / len(starts) ** 0.5
+    longest = int(world.tree.leaves.trajectory_of_token.size().max())
+    early = [last[episode] for episode in range(begun[steps - 1 - longest // tokens] + 1)]
+    returns, lengths, starts = (torch.tensor(facts).double() for facts in zip(*early, strict=True))
+    error = 4 / len(early) ** 0.5
+    assert float(returns.mean()) == pytest.approx(exact.expected_return, abs=error * exact.return_std)
+    assert float(lengths.mean()) == pytest.approx(exact.length, abs=error * float(lengths.std()) + 1e-9)
+    share = torch.bincount(starts.long(), minlength=world.tree.starts) / len(starts)
+    spread = (exact.start_probability * (1 - exact.start_probability)).clamp(min=0).sqrt()
+    assert bool(((share - exact.start_probability).abs() <= error * spread + 1e-9).all())
 
 
 @pytest.mark.parametrize("game", VARIED)
