@@ -7,7 +7,7 @@ import re
 import types
 import typing
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import entry_points
@@ -145,6 +145,25 @@ class Sampler(Part):
     def keep(self, x: Experience) -> Bool[Tensor, " groups"]:
         """Groups worth learning from. Rejected ones are replaced by fresh ones, up to ``refill_rounds`` times."""
         return torch.ones(x.groups, dtype=torch.bool, device=x.device)
+
+
+@dataclass(frozen=True)
+class Replay(Part):
+    """Which groups of past batches are learned from once more, together with a fresh one.
+
+    Groups come back as they were before they were credited, with the ``behavior_logp`` of the policy that sampled them.
+
+    batches: how many past batches are kept.
+    """
+
+    kind: ClassVar[str] = "replay"
+    requires: ClassVar[frozenset[str]] = frozenset({"behavior_logp"})
+
+    batches: Annotated[int, Ge(1)] = 2
+
+    def __call__(self, past: Sequence[Experience], fresh: Experience, source: torch.Generator) -> list[Experience]:
+        """What to add to ``fresh``, out of ``past`` (oldest first, at most ``batches``); nothing when there is none."""
+        raise NotImplementedError
 
 
 @dataclass(frozen=True)

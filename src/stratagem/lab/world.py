@@ -21,9 +21,10 @@ from stratagem.lab.game import TokenGame
 from stratagem.lab.games import GAMES, find_game
 from stratagem.lab.policy import NodeInputs, NodePolicy, TabularPolicy
 from stratagem.lab.tree import Tree
+from stratagem.lab.windows import Slots
 from stratagem.parts import Sampler
 from stratagem.recipe import Recipe
-from stratagem.sampling import Demonstrations
+from stratagem.sampling import Demonstrations, Windows
 from stratagem.seeding import generator
 from stratagem.tasks.options import check_names
 from stratagem.training.weights import put, taken
@@ -142,6 +143,7 @@ class LabWorld:
         self._served = taken(self.policy)
         self._version = 0
         self._past: list[tuple[int, dict[str, Tensor]]] = []
+        self._slots = Slots(self.tree, seed)
 
     def adapt(self, recipe: Recipe) -> Recipe:
         """The recipe with a learning rate for the lab: 0.05 for a table, 0.01 for a mixture of experts."""
@@ -157,7 +159,11 @@ class LabWorld:
         """Groups of trajectories by the policy, or by a demonstrator that errs in one token of ten.
 
         Groups the sampler rejects are replaced, up to ``refill_rounds`` times; metrics count them. A batch whose groups
-        are all rejected is empty, which is no fault: nothing is ever lost here.
+        are all rejected is empty, which is no fault: nothing is ever lost here. ``Windows`` are of responses that run
+        on across batches; metrics of episodes are then of those that ended.
+
+        ``decode/steps``: tokens one after the other, if all responses of a batch are written side by side, each token
+        in one step.  ``decode/utilization``: share of places in those steps in which a token was written.
         """
         if isinstance(sampler, Demonstrations):
             x = draw(
@@ -172,6 +178,8 @@ class LabWorld:
         self._past = [*self._past, (self._version, self._served)][-1 - self.task.staleness :]
         who, tree = self._sampler(), self.tree
         acting = Exact(tree, who.engine / sampler.policy_temperature)
+        if isinstance(sampler, Windows):
+            return self._windowed(sampler, acting, self._past[0][0])
         said = tree.chosen(acting.logp)
         by_policy = said
         if who.policy is not who.engine:
@@ -229,6 +237,15 @@ class LabWorld:
         depth[self.tree.node] = self.tree.leaves.trajectory_of_token.position()
         return depth
 
+    def _windowed(self, sampler: Windows, acting: Exact, version: int) -> Collected:
+        x, written = self._slots.advance(acting, self.policy.values.detach(), version, sampler)
+        assert x.running is not None and x.mask is not None and x.behavior_logp is not None
+        ended = x.select(~x.running)
+        metrics = _episode_metrics([ended]) if ended.trajectories else {"episodes": 0.0}
+        metrics |= _decode_metrics([written])
+        metrics |= {"episodes/running": float(x.running.sum()), "entropy": -float(x.behavior_logp[x.mask].mean())}
+        return Collected(x, int(written.sum()), metrics, _transcripts(self.tree, x))
+
     @cached_property
     def _demonstrator(self) -> Float64[Tensor, " leaves"]:
         """Probability of every leaf when the best tokens are taken but for the demonstrator's errors."""
@@ -238,20 +255,16 @@ class LabWorld:
         return Exact(self.tree, (share + DEMONSTRATOR_ERROR / values.shape[-1]).log()).leaf_probability
 
     def _collected(self, drawn: Drawn) -> Collected:
-        returns = torch.cat([x.returns for x in drawn.rounds])
-        lengths = torch.cat([x.trajectory_of_token.size() for x in drawn.rounds]).float()
-        metrics = {
-            "episodes": float(len(returns)),
-            "reward": float(returns.mean()),
-            "reward_std": float(returns.std(correction=0)),
-            "success": float(torch.cat([_flags(x.success) for x in drawn.rounds]).mean()),
-            "completions/mean_length": float(lengths.mean()),
+        lengths = [x.trajectory_of_token.size() for x in drawn.rounds]
+        metrics = _episode_metrics(drawn.rounds) | _decode_metrics(lengths)
+        metrics |= {
             "groups/kept": float(drawn.kept.groups),
             "groups/rejected": float(drawn.groups - drawn.kept.groups),
         }
         if drawn.kept.behavior_logp is not None and drawn.kept.tokens:
             metrics["entropy"] = -float(drawn.kept.behavior_logp.mean())
-        return Collected(drawn.kept, int(lengths.sum()), metrics, _transcripts(self.tree, drawn.rounds[0]))
+        tokens = sum(int(length.sum()) for length in lengths)
+        return Collected(drawn.kept, tokens, metrics, _transcripts(self.tree, drawn.rounds[0]))
 
     # ---- evaluating ------------------------------------------------------------------------------------------------
 
@@ -275,10 +288,10 @@ class LabWorld:
     # ---- state -----------------------------------------------------------------------------------------------------
 
     def state_dict(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """The weights of past batches that are still to act."""
+        """The weights of past batches that are still to act, and the responses under way."""
         return (
             {f"past.{number}.{name}": t for number, (_, kept) in enumerate(self._past) for name, t in kept.items()},
-            {"versions": [version for version, _ in self._past]},
+            {"versions": [version for version, _ in self._past], "windows": self._slots.state_dict()},
         )
 
     def load_state_dict(self, tensors: Mapping[str, Tensor], plain: Mapping[str, Any]) -> None:
@@ -288,9 +301,29 @@ class LabWorld:
             (version, {name: tensors[f"past.{number}.{name}"] for name in names})
             for number, version in enumerate(plain["versions"])
         ]
+        self._slots.load_state_dict(plain["windows"])
 
     def close(self) -> None:
         """Nothing to release."""
+
+
+def _episode_metrics(rounds: Sequence[Experience]) -> dict[str, float]:
+    returns = torch.cat([x.returns for x in rounds])
+    return {
+        "episodes": float(len(returns)),
+        "reward": float(returns.mean()),
+        "reward_std": float(returns.std(correction=0)),
+        "success": float(torch.cat([_flags(x.success) for x in rounds]).mean()),
+        "completions/mean_length": float(torch.cat([x.trajectory_of_token.size() for x in rounds]).float().mean()),
+    }
+
+
+def _decode_metrics(written: Sequence[Tensor]) -> dict[str, float]:
+    """Of tokens written by response, round by round; a round takes as long as its longest response."""
+    steps = [int(tokens.max()) for tokens in written]
+    places = sum(len(tokens) * count for tokens, count in zip(written, steps, strict=True))
+    used = sum(int(tokens.sum()) for tokens in written)
+    return {"decode/steps": float(sum(steps)), "decode/utilization": used / places}
 
 
 def _flags(values: Tensor | None) -> Tensor:

@@ -4,7 +4,7 @@ from stratagem.objectives.aggregations import FixedLength, LengthPower, Sequence
 from stratagem.objectives.bounded import BoundedRatio, best_bounded_policy
 from stratagem.objectives.budgets import LevelBudgets, SharedBudget
 from stratagem.objectives.corrections import DiscrepancyMask, MaskedImportance, TruncatedImportance
-from stratagem.objectives.gates import Clip, ClippedWeight, LogLikelihood, TowardsTarget, Unclipped
+from stratagem.objectives.gates import CenteredClip, Clip, ClippedWeight, LogLikelihood, TowardsTarget, Unclipped
 from stratagem.objectives.implicit import ImplicitNegative
 from stratagem.objectives.masked_likelihood import MaskedLogLikelihood
 from stratagem.objectives.pairwise import PairwiseClip, PairwiseJointClip
@@ -12,13 +12,15 @@ from stratagem.objectives.policy_gradient import PolicyGradient, ValueLoss
 from stratagem.objectives.proximal import Interpolated, MovingAverage, SamplingVersion
 from stratagem.objectives.random_policy import RandomPolicyRegression
 from stratagem.objectives.ratios import GeometricMeanRatio, ProductRatio, TokenRatio
-from stratagem.objectives.regularizers import KL, EntropyBonus, kl_estimate
+from stratagem.objectives.regularizers import KL, Blend, EntropyBonus, kl_estimate
 from stratagem.objectives.restricted import Restricted
 from stratagem.objectives.routing import RoutingReplay
 
 __all__ = [
     "KL",
+    "Blend",
     "BoundedRatio",
+    "CenteredClip",
     "Clip",
     "ClippedWeight",
     "DiscrepancyMask",

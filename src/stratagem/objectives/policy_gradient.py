@@ -25,6 +25,8 @@ class ValueLoss(Objective):
     weight: of this loss beside the policy's.  clip: bound on the move of a value in one update (the code released with
     arXiv 1707.06347); None: no clipping.
 
+    It is over the tokens of ``critic_mask`` where the batch has one, else of ``mask``.
+
     Metrics: ``value_loss`` (unweighted) and ``value_clip_fraction``.
     """
 
@@ -35,6 +37,7 @@ class ValueLoss(Objective):
     aggregation: Aggregation = TokenMean()
 
     def __call__(self, out: PolicyOutput, x: Experience) -> Loss:
+        x = x.for_critic()
         if x.mask is not None:
             out, x = out.where(x.mask), x.blanked()
         if out.value is None or x.value is None or x.value_target is None:
@@ -82,6 +85,7 @@ class PolicyGradient(Objective):
                 raise InputError(f"{part.kind} {part.part_name()} with ratio {self.ratio.part_name()}: {objection}")
 
     def __call__(self, out: PolicyOutput, x: Experience) -> Loss:
+        said, batch = out, x
         if x.mask is not None:
             out, x = out.where(x.mask), x.blanked()
         if x.advantage is None:
@@ -107,7 +111,7 @@ class PolicyGradient(Objective):
         bound = self.gate.binding(ratio.detach(), x.advantage, out, x)
         metrics |= shares(out, x, ratio.detach(), bound, correction)
         if self.critic is not None:
-            critic = self.critic(out, x)
+            critic = self.critic(said, batch)
             loss, metrics = loss + critic.loss, metrics | dict(critic.metrics)
         return Loss(loss, metrics)
 

@@ -22,40 +22,57 @@ class Companions:
     """Fills in what a recipe reads of a batch and only a policy can say.
 
     ``old_logp``, ``value`` and ``entropy`` are of the policy as it is when the batch arrives, unless the recipe names
-    another proximal policy for ``old_logp``; ``ref_logp`` of the one the run began with. What a view records is said by
-    the policy first. Only what the recipe reads is kept and computed.
+    another proximal policy for ``old_logp``; ``previous_logp`` of the policy as it was when the batch before arrived
+    (at first, the one the run began with); ``ref_logp`` of the one the run began with, or of the one that got batch
+    number ``recipe.reference_from``. What a view records is said by the policy first. Only what the recipe reads is
+    kept and computed.
     """
 
     def __init__(self, policy: Policy, recipe: Recipe) -> None:
         self._policy = policy
         self._reference: FrozenPolicy | None = policy.frozen() if "ref_logp" in recipe.needs() else None
         self._anchor = None if recipe.proximal is None else anchor(recipe.proximal, policy)
+        self._previous: Policy | None = policy.copy() if "previous_logp" in recipe.needs() else None
+        self._later: Policy | None = None
+        self._reference_from = 0
 
-    def complete(self, recipe: Recipe, x: Experience) -> Experience:
-        """The batch with the fields the recipe reads. Raises :class:`InputError` for one the policy does not say."""
+    def complete(self, recipe: Recipe, x: Experience, step: int = 0) -> Experience:
+        """Batch number ``step`` with the fields the recipe reads.
+
+        Raises :class:`InputError` for one the policy does not say.
+        """
+        if step >= recipe.reference_from > self._reference_from and self._reference is not None:
+            self._reference = self._later = self._policy.copy()
+            self._reference_from = recipe.reference_from
         x = self._recorded(recipe, x)
         if self._anchor is not None:
-            x = self._anchor.fill(recipe.proximal, x, partial(_said, recipe))
+            x = self._anchor.fill(recipe.proximal, x, partial(_logp, recipe))
+        x = self._said(recipe, x)
+        if self._previous is not None:
+            self._previous.load_state_dict(self._policy.state_dict())
+        return x
+
+    def _said(self, recipe: Recipe, x: Experience) -> Experience:
         lacking = set(x.missing(recipe.experience_needs()))
         optimization = recipe.optimization
-        if optimization.epochs * optimization.minibatches > 1:
+        if optimization.epochs * optimization.minibatches > 1 or recipe.replay is not None:
             read = recipe.needs() & {"old_mean_logp"} | {"old_logp"}
             lacking.update(x.missing(read))
-        own, reference = lacking & SAID.keys(), self._reference if "ref_logp" in lacking else None
-        if not own and reference is None:
+        own = lacking & SAID.keys()
+        others = {"ref_logp": self._reference, "previous_logp": self._previous}
+        asked = {name: other for name, other in others.items() if name in lacking and other is not None}
+        if not own and not asked:
             return x
         also, temperature = {SAID[name] for name in own} - {"logp"}, recipe.sampler.policy_temperature
-        pieces: dict[str, list[Tensor]] = {name: [] for name in own}
-        if reference is not None:
-            pieces["ref_logp"] = []
+        pieces: dict[str, list[Tensor]] = {name: [] for name in (*own, *asked)}
         with torch.no_grad():
             for piece in microbatches(x, optimization.microbatch_tokens):
                 if own:
                     out = self._policy(piece, temperature=temperature, also=also, view=recipe.view)
                     for name in own:
                         pieces[name].append(getattr(out, SAID[name]))
-                if reference is not None:
-                    pieces["ref_logp"].append(reference(piece, temperature=temperature, view=recipe.view).logp)
+                for name, other in asked.items():
+                    pieces[name].append(other(piece, temperature=temperature, view=recipe.view).logp)
         return x.replace(**{name: torch.cat(values) for name, values in pieces.items()})
 
     def _recorded(self, recipe: Recipe, x: Experience) -> Experience:
@@ -95,16 +112,25 @@ class Companions:
     def state_dict(self) -> dict[str, Tensor]:
         """All that is not as the run began."""
         kept = {} if self._anchor is None else self._anchor.state_dict()
-        return {f"anchor.{name}": tensor for name, tensor in kept.items()}
+        tensors = {f"anchor.{name}": tensor for name, tensor in kept.items()}
+        tensors |= _named("previous", self._previous) | _named("reference", self._later)
+        if self._later is not None:
+            tensors["reference_from"] = torch.tensor(self._reference_from)
+        return tensors
 
     def load_state_dict(self, tensors: Mapping[str, Tensor]) -> None:
-        """Restore what :meth:`state_dict` returned."""
+        """Restore what :meth:`state_dict` returned. Raises ``KeyError`` when the previous policy is missing."""
         if self._anchor is not None:
-            kept = {name: tensor for name, tensor in tensors.items() if name.startswith("anchor.")}
-            self._anchor.load_state_dict({name.removeprefix("anchor."): tensor for name, tensor in kept.items()})
+            self._anchor.load_state_dict(_under("anchor", tensors))
+        if self._previous is not None:
+            self._previous.load_state_dict(_of("previous", tensors))
+        if "reference_from" in tensors:
+            self._reference = self._later = self._policy.copy()
+            self._later.load_state_dict(_of("reference", tensors))
+            self._reference_from = int(tensors["reference_from"])
 
 
-def _said(recipe: Recipe, policy: FrozenPolicy, x: Experience) -> Tensor:
+def _logp(recipe: Recipe, policy: FrozenPolicy, x: Experience) -> Tensor:
     """Log-probabilities of a batch, as the recipe asks for them."""
     temperature = recipe.sampler.policy_temperature
     with torch.no_grad():
@@ -115,3 +141,18 @@ def _said(recipe: Recipe, policy: FrozenPolicy, x: Experience) -> Tensor:
 def _active(figures: Mapping[str, Tensor]) -> float:
     """Share of active tokens; all of them where the objective does not say."""
     return float(figures.get("active_fraction", 1.0))
+
+
+def _named(role: str, policy: Policy | None) -> dict[str, Tensor]:
+    return {} if policy is None else {f"{role}.{name}": tensor for name, tensor in policy.state_dict().items()}
+
+
+def _under(role: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(f"{role}."): tensor for name, tensor in tensors.items() if name.startswith(f"{role}.")}
+
+
+def _of(role: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    found = _under(role, tensors)
+    if not found:
+        raise KeyError(role)
+    return found

@@ -6,6 +6,7 @@ from stratagem.recipes.objectives import (
     gates,
     losses,
     optimizers,
+    reuse,
     stale,
     trust_regions,
 )
@@ -14,6 +15,7 @@ from stratagem.recipes.objectives.diffusion import *  # noqa: F403
 from stratagem.recipes.objectives.gates import *  # noqa: F403
 from stratagem.recipes.objectives.losses import *  # noqa: F403
 from stratagem.recipes.objectives.optimizers import *  # noqa: F403
+from stratagem.recipes.objectives.reuse import *  # noqa: F403
 from stratagem.recipes.objectives.stale import *  # noqa: F403
 from stratagem.recipes.objectives.trust_regions import *  # noqa: F403
 
@@ -23,5 +25,6 @@ __all__ += diffusion.__all__
 __all__ += gates.__all__
 __all__ += losses.__all__
 __all__ += optimizers.__all__
+__all__ += reuse.__all__
 __all__ += stale.__all__
 __all__ += trust_regions.__all__
