@@ -78,7 +78,9 @@ class Experience:
     Per trajectory: ``reward`` [trajectories, names] with ``reward_names`` and ``reward_weights``; ``success``;
     ``finished`` (ended in a terminal state); ``truncated`` (cut by a limit); ``final_value`` (critic's value of the
     state in which a truncated trajectory was left); ``episode`` (its number in the run); ``demonstrated`` (True: by the
-    task's solver, not by a policy).
+    task's solver, not by a policy); ``seed`` (from which a part draws what it leaves to chance; it follows from the
+    run's seed and from nothing the policy did); ``answer`` (key of the final answer: equal answers have equal keys, -1
+    where none can be read).
     Per group: ``task_id`` (which prompt or start state); ``domain``; ``pass_rate`` (share of its trajectories that
     succeeded, whatever part of the group is looked at later).
 
@@ -119,6 +121,8 @@ class Experience:
     final_value: Float[Tensor, " trajectories"] | None = _at("trajectory")
     episode: Int[Tensor, " trajectories"] | None = _at("trajectory")
     demonstrated: Bool[Tensor, " trajectories"] | None = _at("trajectory")
+    seed: Int[Tensor, " trajectories"] | None = _at("trajectory")
+    answer: Int[Tensor, " trajectories"] | None = _at("trajectory")
 
     task_id: Int[Tensor, " groups"] | None = _at("group")
     pass_rate: Float[Tensor, " groups"] | None = _at("group")

@@ -1,3 +1,7 @@
 """Recipes that change the objective: ratios, gates, trust regions, off-policy repair, losses of another shape."""
 
+from stratagem.recipes.objectives import alignment
+from stratagem.recipes.objectives.alignment import *  # noqa: F403
+
 __all__: list[str] = []
+__all__ += alignment.__all__
