@@ -291,9 +291,13 @@ class View(Part):
     """How the policy is asked about the actions of a batch, when not in the way it chose them.
 
     A view only holds numbers; the policy knows how to answer. ``old_logp`` is asked for in the same view.
+
+    ``forbids``: what neither advantage nor objective may read (names as in ``requires``), since beside this view it
+    would be of another distribution, or cannot be said.
     """
 
     kind: ClassVar[str] = "view"
+    forbids: ClassVar[frozenset[str]] = frozenset()
 
 
 @dataclass(frozen=True)

@@ -74,6 +74,13 @@ class Recipe(Part):
                 f"recipe {self.name}: sampler.group_size = {self.sampler.group_size}: "
                 f"advantage {self.advantage.part_name()} compares within a group and needs at least {least}"
             )
+        if self.view is not None:
+            forbidden = sorted((self.advantage.needs() | self.objective.needs()) & self.view.forbids)
+            if forbidden:
+                raise InputError(
+                    f"recipe {self.name}: view = {self.view.part_name()}: advantage or objective reads "
+                    f"{', '.join(forbidden)}, which says nothing in this view"
+                )
 
     def experience_needs(self) -> frozenset[str]:
         """Experience fields that must be there before :meth:`prepare`."""

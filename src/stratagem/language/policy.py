@@ -20,6 +20,7 @@ from stratagem.errors import InputError, unknown
 from stratagem.experience import Experience, PolicyOutput
 from stratagem.language.attention import PackedSequences, enable_packing, run_trunk
 from stratagem.language.inputs import TokenInputs
+from stratagem.objectives.views import ResponseOnly
 from stratagem.parts import View
 from stratagem.training.world import check_asked
 
@@ -62,7 +63,7 @@ class LanguagePolicy(nn.Module):
     """
 
     says: ClassVar[frozenset[str]] = frozenset({"entropy", "value", "median"})
-    views: ClassVar[tuple[type[View], ...]] = ()
+    views: ClassVar[tuple[type[View], ...]] = (ResponseOnly,)
 
     def __init__(
         self,
@@ -145,7 +146,7 @@ class LanguagePolicy(nn.Module):
             raise InputError("this policy has no critic; build it with value_head=True")
         if not isinstance(x.inputs, TokenInputs):
             raise InputError(f"a language policy reads TokenInputs, this experience has {type(x.inputs).__name__}")
-        inputs = x.inputs
+        inputs = x.inputs.without_opening(self._beginning()) if isinstance(view, ResponseOnly) else x.inputs
         if len(inputs.action_positions) == 0:
             empty = torch.zeros(0, device=self.device)
             return PolicyOutput(empty, **dict.fromkeys(also, empty))
@@ -222,6 +223,14 @@ class LanguagePolicy(nn.Module):
         finally:
             for layer in layers:
                 cast(Any, layer).enable_adapters(True)
+
+    def _beginning(self) -> int:
+        """The token that stands before a text without a prompt."""
+        tokenizer = self.tokenizer
+        for token in (tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id):
+            if token is not None:
+                return int(token)
+        raise InputError("a response can only be read alone after a bos, eos or pad token, and the tokenizer has none")
 
     def _precision(self) -> torch.autocast:
         enabled = self.compute_dtype == torch.bfloat16

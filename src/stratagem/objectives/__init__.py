@@ -1,17 +1,19 @@
 """Losses and what they are made of: ratios, gates, corrections, aggregations, regularizers."""
 
-from stratagem.objectives.aggregations import FixedLength, SequenceMean, SequenceSum, TokenMean
+from stratagem.objectives.aggregations import Credited, FixedLength, SequenceMean, SequenceSum, TokenMean
 from stratagem.objectives.corrections import MaskedImportance, TruncatedImportance
 from stratagem.objectives.gates import Clip, ClippedWeight, LogLikelihood, Unclipped
 from stratagem.objectives.policy_gradient import PolicyGradient, ValueLoss
 from stratagem.objectives.ratios import GeometricMeanRatio, ProductRatio, TokenRatio
 from stratagem.objectives.regularizers import KL, EntropyBonus, kl_estimate
 from stratagem.objectives.restricted import Restricted
+from stratagem.objectives.views import ResponseOnly
 
 __all__ = [
     "KL",
     "Clip",
     "ClippedWeight",
+    "Credited",
     "EntropyBonus",
     "FixedLength",
     "GeometricMeanRatio",
@@ -19,6 +21,7 @@ __all__ = [
     "MaskedImportance",
     "PolicyGradient",
     "ProductRatio",
+    "ResponseOnly",
     "Restricted",
     "SequenceMean",
     "SequenceSum",

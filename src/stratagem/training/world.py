@@ -99,6 +99,9 @@ def check_asked(policy: _Asked, also: Collection[str], view: View | None) -> Non
     if view is not None and not isinstance(view, policy.views):
         known = ", ".join(known.part_name() for known in policy.views) or "none"
         raise InputError(f"{kind} has no view {view.part_name()}; it has {known}")
+    unsaid = sorted(name for name in also if view is not None and f"output.{name}" in view.forbids)
+    if view is not None and unsaid:
+        raise InputError(f"{kind} does not say {', '.join(unsaid)} in the view {view.part_name()}")
 
 
 @dataclass(frozen=True)

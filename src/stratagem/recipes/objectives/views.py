@@ -1,0 +1,73 @@
+"""Objectives on something else than the policy that acted: responses alone, single layers, perturbed layers."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from stratagem.advantages import GroupCentered, Signed
+from stratagem.catalogue import paper
+from stratagem.errors import unknown
+from stratagem.objectives import Clip, Credited, PolicyGradient, ResponseOnly, TokenMean
+from stratagem.parts import Advantage
+from stratagem.recipe import Recipe
+from stratagem.recipes.baselines import grpo
+from stratagem.schedules import Switch
+
+__all__ = ["prerl"]
+
+DUAL_CLIP = 10.0
+"""Of the trainer that the released code of these papers builds on."""
+
+
+@paper(
+    "2604.14142",
+    title="From P(y|x) to P(y): Investigating Reinforcement Learning in Pre-train Space",
+    family="objectives",
+    roles=("view", "advantage", "aggregation", "schedule"),
+    year=2026,
+    base="grpo",
+)
+def prerl(
+    steps: int = 20,
+    signs: Literal["negative", "positive", "both"] = "negative",
+    coefficient: float = 0.01,
+    space: Literal["response", "conditional"] = "response",
+) -> Recipe:
+    """Policy gradient on ``log P(y)`` without the prompt, on wrong answers alone, then GRPO: dual space RL (DSRL).
+
+    For the first ``steps`` batches the loss is ``coefficient / N sum_{i: A_i < 0} sum_t -gate(rho0_t, A_i)`` with
+    ``A_i = R_i - mean_g R``, N the tokens of the samples it counts, and ``rho0_t`` the ratio of ``P(y_t | y_<t)`` to
+    what the policy gave it before the update: negative sample reinforcement in the pre-train space (NSR-PreRL). After
+    that it is group-standardised GRPO as the released code runs it: token mean, clip 0.2, dual clip 10, no KL. The
+    optimizer keeps its state. Paper: 20 steps (10 to 25 do), 128 prompts of 8 samples; prompts are left at 8 here.
+
+    A batch without a wrong answer among right ones takes no optimizer step in the first phase. Adam divides the
+    coefficient out again unless ``max_grad_norm`` binds; it matters to other optimizers.
+
+    steps: batches of the first phase; a number no run reaches is PreRL alone.
+    signs: ``positive`` (PSR), ``negative`` (NSR), or ``both``, which counts every token.
+    coefficient: of the first phase's loss.
+    space: ``conditional`` is the ablation with the prompt left in.
+
+    Raises :class:`InputError` for an unknown sign or space.
+    """
+    if signs not in ("negative", "positive", "both"):
+        raise unknown("signs", signs, ("negative", "positive", "both"))
+    if space not in ("response", "conditional"):
+        raise unknown("space", space, ("response", "conditional"))
+    centered: Advantage = GroupCentered() if signs == "both" else Signed(GroupCentered(), signs)
+    return grpo().replace(
+        name="prerl",
+        base="grpo",
+        view=ResponseOnly() if space == "response" else None,
+        # The gate is homogeneous in the advantage, so a factor there is one of the loss.
+        advantage=coefficient * centered,
+        objective=PolicyGradient(
+            gate=Clip(dual=DUAL_CLIP), aggregation=TokenMean() if signs == "both" else Credited(TokenMean())
+        ),
+        schedules=(
+            Switch("view", None, steps),
+            Switch("advantage", "group_standardized", steps),
+            Switch("objective.aggregation", "token_mean", steps),
+        ),
+    )

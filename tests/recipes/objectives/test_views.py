@@ -1,0 +1,170 @@
+"""Recipes that learn from another view of the policy: the loss, the phases, and what a phase may not touch."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+from torch import Tensor
+
+from stratagem.errors import InputError
+from stratagem.experience import Experience, PolicyOutput
+from stratagem.objectives import ResponseOnly, TokenRatio, TruncatedImportance
+from stratagem.recipe import Recipe
+from stratagem.recipes import grpo, ppo, prerl
+from stratagem.training.loop import Interrupted
+
+MEASURED = ("timing/", "memory/")
+
+
+def rewarded(*rewards: float, lengths: tuple[int, ...] = (1, 1, 1, 1)) -> Experience:
+    """One group of single-turn trajectories."""
+    return Experience.from_lengths(lengths, [1] * len(lengths), [len(lengths)], reward=list(rewards))
+
+
+def loss_and_gradient(recipe: Recipe, x: Experience, logp: Tensor | None = None) -> tuple[float, Tensor]:
+    """Of a credited batch, by the log-probabilities; without ``logp`` the ratio is 1."""
+    logp = (torch.full((x.tokens,), -1.0) if logp is None else logp).clone().requires_grad_()
+    loss = recipe.objective(PolicyOutput(logp), x).loss
+    loss.backward()
+    return float(loss.detach()), logp.grad
+
+
+def logged(trainer) -> list[dict]:
+    rows = trainer.run_directory.rows("metrics.jsonl")
+    return [{key: value for key, value in row.items() if not key.startswith(MEASURED)} for row in rows]
+
+
+def stopping_after(trainer, updates: int):
+    """The trainer, told to stop when it has taken so many optimizer steps."""
+    step = trainer._optimizer.step
+    done = 0
+
+    def counted(*arguments, **options):
+        nonlocal done
+        done += 1
+        if done == updates:
+            trainer.stop()
+        return step(*arguments, **options)
+
+    trainer._optimizer.step = counted
+    return trainer
+
+
+# ---- responses alone ------------------------------------------------------------------------------------------------
+
+
+def test_one_right_answer_of_four_worked_by_hand():
+    for signs, advantage, loss in (
+        ("negative", [0.0, -0.25, -0.25, -0.25], 0.0025),
+        ("positive", [0.75, 0.0, 0.0, 0.0], -0.0075),
+        ("both", [0.75, -0.25, -0.25, -0.25], 0.0),
+    ):
+        recipe = prerl(signs=signs)
+        x = recipe.prepare(rewarded(1, 0, 0, 0))
+        torch.testing.assert_close(x.advantage, 0.01 * torch.tensor(advantage))
+        found, gradient = loss_and_gradient(recipe, x)
+        assert found == pytest.approx(loss, abs=1e-8)
+        counted = 4 if signs == "both" else sum(value != 0 for value in advantage)
+        torch.testing.assert_close(gradient, -0.01 * torch.tensor(advantage) / counted)
+
+
+def test_the_mean_is_over_the_tokens_of_the_samples_that_count():
+    recipe = prerl()
+    x = recipe.prepare(rewarded(1, 0, 1, 0, lengths=(5, 1, 2, 3)))
+    _, gradient = loss_and_gradient(recipe, x)
+    expected = torch.tensor([0.0] * 5 + [1.0] + [0.0] * 2 + [1.0] * 3) * 0.01 * 0.5 / 4
+    torch.testing.assert_close(gradient, expected)
+
+
+@pytest.mark.parametrize(("signs", "untouched"), [("negative", 0), ("positive", 1)])
+def test_samples_of_the_other_sign_do_not_matter(signs, untouched):
+    recipe = prerl(signs=signs)
+    x = recipe.prepare(rewarded(1, 0, 1, 0)).replace(old_logp=torch.full((4,), -1.0))
+    logp = torch.tensor([-1.1, -0.9, -1.05, -1.2])
+    changed = logp.clone()
+    changed[[untouched, untouched + 2]] = -30.0
+    first, gradient = loss_and_gradient(recipe, x, logp)
+    other, same = loss_and_gradient(recipe, x, changed)
+    assert first == other
+    assert torch.equal(gradient, same)
+    assert bool((gradient != 0).any())
+
+
+def test_with_a_common_count_the_signs_add_up_to_all_samples():
+    x = rewarded(1, 0, 1, 0, 0, lengths=(1, 2, 3, 1, 2))
+    logp = torch.linspace(-1.4, -0.6, 9)
+    gradients = {}
+    for signs in ("negative", "positive", "both"):
+        recipe = prerl(signs=signs).with_values({"objective.aggregation": "token_mean"})
+        credited = recipe.prepare(x).replace(old_logp=torch.full((9,), -1.0))
+        gradients[signs] = loss_and_gradient(recipe, credited, logp)[1]
+    torch.testing.assert_close(gradients["negative"] + gradients["positive"], gradients["both"])
+
+
+def test_a_batch_without_wrong_answers_has_no_signal():
+    recipe = prerl()
+    assert not recipe.objective.has_signal(recipe.prepare(rewarded(1, 1, 1, 1)))
+    assert recipe.objective.has_signal(recipe.prepare(rewarded(1, 0, 1, 1)))
+
+
+def at_step(recipe: Recipe, step: int) -> Recipe:
+    for schedule in recipe.schedules:
+        recipe = recipe.with_values(schedule(step, {}))
+    return recipe
+
+
+def test_the_last_batch_without_the_prompt_is_the_nineteenth():
+    recipe = prerl()
+    assert at_step(recipe, 19) == recipe and recipe.view == ResponseOnly()
+    after = at_step(recipe, 20)
+    assert after.view is None
+    assert after.advantage == grpo().advantage
+    assert after.diff(grpo()) == [
+        change
+        for change in after.diff(grpo())
+        if change.path in ("objective.gate.dual", "objective.aggregation") or change.path.startswith("schedules")
+    ]
+    assert at_step(prerl(steps=0), 0).view is None
+
+
+def test_the_ablation_keeps_the_prompt():
+    assert prerl(space="conditional").view is None
+    for arguments in ({"signs": "wrong"}, {"space": "pretrain"}):
+        with pytest.raises(InputError, match="unknown"):
+            prerl(**arguments)
+
+
+def test_the_phases_survive_a_resume(make_trainer, small):
+    def started(name: str):
+        recipe = small("prerl", sampler__group_size=6, optimization__minibatches=2)
+        schedules = tuple(dataclasses.replace(schedule, at=2) for schedule in recipe.schedules)
+        return make_trainer(recipe.replace(schedules=schedules), name, steps=4)
+
+    unbroken = started("unbroken")
+    unbroken.run()
+    assert unbroken.recipe.view is None
+    assert logged(unbroken)[3]["optimizer_steps"] >= 6
+    for updates in (3, 5):
+        with pytest.raises(Interrupted):
+            stopping_after(started(f"stopped-{updates}"), updates).run()
+        resumed = started(f"resumed-{updates}")
+        resumed.run_directory = unbroken.run_directory.__class__(
+            resumed.run_directory.path.parent / f"stopped-{updates}"
+        )
+        resumed.resume(resumed.run_directory.load())
+        resumed.run()
+        assert logged(resumed) == logged(unbroken)
+
+
+def test_a_ratio_to_the_sampler_makes_no_sense_without_the_prompt():
+    recipe = prerl()
+    for objective in (
+        recipe.objective.replace(ratio=TokenRatio("behavior")),
+        recipe.objective.replace(correction=TruncatedImportance()),
+    ):
+        with pytest.raises(InputError, match="view = response_only: advantage or objective reads behavior_logp"):
+            recipe.replace(objective=objective)
+    with pytest.raises(InputError, match="reads output.value, value"):
+        ppo().replace(view=ResponseOnly())
