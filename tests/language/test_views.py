@@ -91,3 +91,20 @@ def test_a_critic_is_not_asked_about_responses_alone(policy):
     with pytest.raises(InputError, match="does not say value in the view response_only"):
         policy(x, also=("value",), view=ResponseOnly())
     assert policy(x, also=("entropy",), view=ResponseOnly()).entropy is not None
+
+
+def test_a_model_that_sees_one_token_back_has_the_same_gradient_without_the_prompt(policy):
+    """But for the first action, whose one token back is the prompt's last; attention is what would see further."""
+    layers = policy.model.get_decoder().layers
+    with torch.no_grad():
+        for layer in layers:
+            layer.self_attn.o_proj.weight.zero_()
+    x = conversations([([1, 2, 3, 4], [50, 51, 52, 53])])
+    gradients = []
+    for view in (None, ResponseOnly()):
+        policy.zero_grad()
+        policy(x, view=view).logp[1:].sum().backward()
+        seen = [p.grad.flatten() for n, p in policy.model.named_parameters() if "self_attn" not in n]
+        gradients.append(torch.cat(seen))
+    torch.testing.assert_close(*gradients)
+    assert policy(x).logp[0] != policy(x, view=ResponseOnly()).logp[0]

@@ -1,0 +1,186 @@
+"""What is learned from responses alone, from single layers and under noise: sums for small transformers, and the lab."""
+
+from __future__ import annotations
+
+import copy
+import tempfile
+from collections.abc import Iterator
+from statistics import fmean
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from stratagem.experience import Experience
+from stratagem.objectives import ResponseOnly
+from stratagem.optimizers import AdamW
+from stratagem.parts import View
+from stratagem.recipe import Recipe
+from stratagem.recipes.baselines import sft
+from stratagem.recipes.objectives.views import prerl
+from stratagem.sampling import Rollouts
+from stratagem.seeding import derive, generator
+from stratagem.study.claims import Expect, claim
+from stratagem.tasks.task import Environment, Observation, Split, Step, Task, state_key
+from stratagem.training.loop import Settings, Trainer
+from stratagem.training.run_directory import RunDirectory
+
+if TYPE_CHECKING:  # It takes seconds to import transformers, and whoever lists claims does not need it.
+    from stratagem.language.policy import LanguagePolicy
+
+
+class Sums(Task):
+    """One sum of two digits up to 5; the answer says the whole equation. Its demonstrator errs in six of ten."""
+
+    name = "sums"
+    description = "add two digits up to 5 and say the whole equation"
+    max_turns = 1
+    max_new_tokens = 16
+
+    def environment(self, split: Split, index: int) -> Environment:
+        return _Sum(*_digits(index))
+
+    def solution(self, split: Split, index: int) -> Iterator[str]:
+        first, second = _digits(index)
+        chance = generator(index, "demonstrator")
+        wrong = float(torch.rand((), generator=chance)) < 0.6
+        error = int(torch.randint(1, 11, (), generator=chance)) if wrong else 0
+        return iter([_equation(first, second, (first + second + error) % 11)])
+
+    def corrupted(self, split: Split, index: int) -> Iterator[str]:
+        first, second = _digits(index)
+        return iter([_equation(first, second, (first + second + 1) % 11)])
+
+
+class _Sum(Environment):
+    def __init__(self, first: int, second: int) -> None:
+        self.first, self.second = first, second
+
+    def reset(self) -> Observation:
+        return Observation(f"{self.first} + {self.second}", state_key("sum", self.first, self.second))
+
+    def step(self, action: str) -> Step:
+        right = action.strip() == _equation(self.first, self.second, self.first + self.second)
+        return Step(Observation("", state_key("done")), float(right), done=True, success=right)
+
+
+def _digits(index: int) -> tuple[int, int]:
+    number = derive(index, "digits") % 36
+    return number // 6, number % 6
+
+
+def _equation(first: int, second: int, total: int) -> str:
+    return f"{first} + {second} = {total}"
+
+
+BATCH = {"sampler.prompts_per_step": 16, "optimization.learning_rate": 1e-3}
+"""128 answers a batch, and a learning rate that moves a small transformer within ten of them."""
+
+
+def warm_start(seed: int, layers: int) -> LanguagePolicy:
+    """A transformer of this many layers of width 64 that imitates the erring demonstrator."""
+    from stratagem.language.pretrain import TinyShape, new_policy, train_tokenizer
+
+    shape = TinyShape(300, hidden=64, layers=layers, heads=4, key_value_heads=2, intermediate=128, context=64)
+    policy = new_policy(train_tokenizer(Sums(), 300, episodes=100), shape, seed, dtype="float32")
+    adam = AdamW(learning_rate=4e-3, epochs=12, minibatches=12)
+    train(policy, sft().replace(optimization=adam).with_values({"sampler.prompts_per_step": 480}), seed, 1)
+    return policy
+
+
+def train(policy: LanguagePolicy, recipe: Recipe, seed: int, steps: int) -> list[dict[str, float]]:
+    """Train it on sums, in place; the trainer's metrics by batch."""
+    from stratagem.language.hf_engine import HFEngine
+    from stratagem.language.world import LanguageWorld
+
+    world = LanguageWorld(Sums(), policy, HFEngine(policy, dtype="float32"), seed)
+    with tempfile.TemporaryDirectory() as folder:
+        settings = Settings(steps, seed, evaluation_episodes=0, sample_episodes=0, checkpoint_every=steps)
+        trainer = Trainer(recipe, world, RunDirectory.create(folder), settings)
+        metrics = [trainer.step() for _ in range(steps)]
+    world.close()
+    return metrics
+
+
+def answers(policy: LanguagePolicy, seed: int, prompts: int = 64, samples: int = 8) -> Experience:
+    """What it says to so many questions, so many times each."""
+    from stratagem.language.hf_engine import HFEngine
+    from stratagem.language.world import LanguageWorld
+
+    world = LanguageWorld(Sums(), policy, HFEngine(policy, dtype="float32"), derive(seed, "answers"))
+    world.serve(0)
+    x = world.collect(Rollouts(prompts_per_step=prompts, group_size=samples), 0).x
+    world.close()
+    assert x is not None
+    return x
+
+
+def accuracy(policy: LanguagePolicy, seed: int) -> float:
+    """Share of right answers among 512."""
+    return float(answers(policy, seed).returns.mean())
+
+
+def gradient(policy: LanguagePolicy, x: Experience, view: View | None) -> Tensor:
+    """Of the log-probability of all that was said in ``x``, by all weights in one row."""
+    policy.zero_grad()
+    policy(x, view=view).logp.sum().backward()
+    return torch.cat([p.grad.flatten() for p in policy.model.parameters() if p.grad is not None])
+
+
+def cosines(policy: LanguagePolicy, x: Experience) -> tuple[float, float]:
+    """Of the gradients of ``log P(y)`` and ``log P(y | x)``, and of ``log P(y' | x')`` with another question.
+
+    Means over the trajectories of ``x``; the other question is that of the next one.
+    """
+    alone, given = [
+        [gradient(policy, x.select(torch.tensor([row])), view) for row in range(x.trajectories)]
+        for view in (ResponseOnly(), None)
+    ]
+    cosine = torch.nn.functional.cosine_similarity
+    same = [float(cosine(a, b, dim=0)) for a, b in zip(alone, given, strict=True)]
+    other = [float(cosine(a, b, dim=0)) for a, b in zip(given, [*given[1:], given[0]], strict=True)]
+    return fmean(same), fmean(other)
+
+
+@claim(
+    "prerl",
+    statement="The gradients of log P(y) and log P(y|x) point nearly the same way, so that learning on responses alone "
+    "serves learning on prompts; pushing wrong responses down there and then running GRPO beats GRPO alone.",
+    source="arXiv 2604.14142, abstract (Qwen3-4B and 8B on mathematics)",
+    baseline="grpo",
+    rule=(Expect("cosine", above=0.2), Expect("accuracy_gain", above=0)),
+    scale="Transformers of two layers and width 64 that say a sum of two digits as an equation, 36 questions in all; "
+    "responses of six tokens that repeat the question, so that a wrong equation can be known without its prompt, and "
+    "the prompt can be guessed. Nothing here reasons at length, which is where the paper sees the gain (reflection and "
+    "transitions), nor has read texts without prompts before: without that P(y) is far from P(y|x). A cosine below "
+    "0.2 is no alignment; the bound was put when first ones near 0.1 had been seen, on sums of digits up to 9. "
+    "cosine_other_question is that of two questions' gradients, with prompts. Gains of final accuracy of 512 answers "
+    "after 30 batches of 128, 10 of them in the first phase, where the paper takes 20 of several hundred; "
+    "conditional_gain is with the prompt left in that phase. A first version had 40 batches, and positive samples alone "
+    "as a further arm: it cost too much time.",
+)
+def prerl_before_grpo(seed: int) -> dict[str, float]:
+    """Cosines of a warm-started model; accuracy after DSRL, after its ablations and after as many steps of GRPO."""
+    start = warm_start(seed, layers=2)
+    same, other = cosines(start, answers(start, seed, prompts=32, samples=1))
+    arms = {
+        "grpo": prerl(steps=0),
+        "accuracy": prerl(steps=10),
+        "conditional": prerl(steps=10, space="conditional"),
+    }
+    reached = {name: _accuracy_after(start, arm.with_values(BATCH), seed, 30) for name, arm in arms.items()}
+    grpo = reached.pop("grpo")
+    gains = {f"{name}_gain": value - grpo for name, value in reached.items()}
+    return {
+        "cosine": same,
+        "cosine_other_question": other,
+        **gains,
+        "grpo_accuracy": grpo,
+        "start_accuracy": accuracy(start, seed),
+    }
+
+
+def _accuracy_after(start: LanguagePolicy, recipe: Recipe, seed: int, steps: int) -> float:
+    policy = copy.deepcopy(start)
+    train(policy, recipe, seed, steps)
+    return accuracy(policy, seed)
