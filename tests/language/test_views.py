@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import copy
+import math
 
 import pytest
 import torch
+from transformers import GPT2Config, GPT2LMHeadModel
 
 from stratagem.errors import InputError
 from stratagem.experience import Experience
 from stratagem.language.inputs import TokenInputs
-from stratagem.language.policy import LanguagePolicy
-from stratagem.objectives import ResponseOnly
+from stratagem.language import LanguagePolicy, LoRA, entropy_by_layer
+from stratagem.objectives import InternalLayer, ResponseOnly
 
 
 def conversations(*turns: list[tuple[list[int], list[int]]]) -> Experience:
@@ -108,3 +110,174 @@ def test_a_model_that_sees_one_token_back_has_the_same_gradient_without_the_prom
         gradients.append(torch.cat(seen))
     torch.testing.assert_close(*gradients)
     assert policy(x).logp[0] != policy(x, view=ResponseOnly()).logp[0]
+
+
+# ---- internal layers ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def deep(make_model, tokenizer) -> LanguagePolicy:
+    """Four layers, an output embedding of its own."""
+    return LanguagePolicy(make_model(num_hidden_layers=4), tokenizer, dtype="float32")
+
+
+def one_conversation() -> Experience:
+    return conversations([([1, 2, 3], [50, 51]), ([4, 5], [52])])
+
+
+def seen_by_hooks(policy: LanguagePolicy, x: Experience) -> dict[str, torch.Tensor]:
+    """Hidden states of the whole model at every place before an action, by module name."""
+    found = {}
+
+    def reader(name):
+        def read(module, arguments, output):
+            found[name] = (output[0] if isinstance(output, tuple) else output)[0][[2, 3, 6]]
+
+        return read
+
+    decoder = policy.model.get_decoder()
+    hooks = [decoder.embed_tokens.register_forward_hook(reader("H0"))]
+    for number, layer in enumerate(decoder.layers, 1):
+        for name, module in ((f"H{number}", layer), (f"A{number}", layer.self_attn), (f"F{number}", layer.mlp)):
+            hooks.append(module.register_forward_hook(reader(name)))
+    policy(x)
+    for hook in hooks:
+        hook.remove()
+    return found
+
+
+def said_of(policy: LanguagePolicy, hidden: torch.Tensor) -> torch.Tensor:
+    logits = policy.model.get_output_embeddings()(hidden)
+    return logits.log_softmax(-1)[torch.arange(3), torch.tensor([50, 51, 52])]
+
+
+@pytest.mark.parametrize("layer", range(4))
+def test_an_internal_policy_is_the_output_embedding_of_what_leaves_its_layer(deep, layer):
+    x = one_conversation()
+    expected = said_of(deep, seen_by_hooks(deep, x)[f"H{layer}"])
+    torch.testing.assert_close(deep(x, view=InternalLayer(layer)).logp, expected)
+
+
+def test_the_last_layer_behind_the_final_norm_is_the_policy(deep):
+    x = one_conversation()
+    assert torch.equal(deep(x, view=InternalLayer(4)).logp, deep(x).logp)
+    assert not torch.allclose(said_of(deep, seen_by_hooks(deep, x)["H4"]), deep(x).logp)
+
+
+def test_the_residual_stream_is_the_sum_of_all_modules_before(deep):
+    found = seen_by_hooks(deep, one_conversation())
+    total = found["H0"]
+    for layer in range(1, 5):
+        total = total + found[f"A{layer}"] + found[f"F{layer}"]
+        torch.testing.assert_close(total, found[f"H{layer}"], rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("layer", [1, 3, 4])
+def test_modular_policies_are_of_what_leaves_the_module(deep, layer):
+    x = one_conversation()
+    found = seen_by_hooks(deep, x)
+    for stream, name in (("attention", "A"), ("feed_forward", "F")):
+        logp = deep(x, view=InternalLayer(layer, stream)).logp
+        torch.testing.assert_close(logp, said_of(deep, found[f"{name}{layer}"]))
+
+
+def test_modular_policies_of_the_inputs_are_of_what_the_norms_give(deep):
+    x = one_conversation()
+    found, layer = seen_by_hooks(deep, x), deep.model.get_decoder().layers[1]
+    logp = deep(x, view=InternalLayer(2, "attention_input")).logp
+    torch.testing.assert_close(logp, said_of(deep, layer.input_layernorm(found["H1"])))
+    logp = deep(x, view=InternalLayer(2, "feed_forward_input")).logp
+    torch.testing.assert_close(logp, said_of(deep, layer.post_attention_layernorm(found["H1"] + found["A2"])))
+
+
+@pytest.mark.parametrize("options", [{}, {"gradient_checkpointing": True}], ids=str)
+@pytest.mark.parametrize("stream", ["residual", "feed_forward"])
+def test_only_what_lies_below_the_layer_has_a_gradient(make_model, tokenizer, stream, options):
+    policy = LanguagePolicy(make_model(num_hidden_layers=4), tokenizer, dtype="float32", **options).train()
+    policy(one_conversation(), view=InternalLayer(2, stream)).logp.sum().backward()
+    decoder = policy.model.get_decoder()
+    for number, layer in enumerate(decoder.layers, 1):
+        gradients = [p.grad for p in layer.parameters()]
+        assert all(g is None for g in gradients) if number > 2 else any(g is not None and g.any() for g in gradients)
+    assert decoder.norm.weight.grad is None
+    assert decoder.embed_tokens.weight.grad.any() and policy.model.lm_head.weight.grad.any()
+
+
+def test_checkpointing_changes_no_gradient_of_an_internal_policy(make_model, tokenizer):
+    gradients = []
+    for checkpointing in (False, True):
+        model = make_model(num_hidden_layers=4)
+        policy = LanguagePolicy(model, tokenizer, dtype="float32", gradient_checkpointing=checkpointing).train()
+        policy(one_conversation(), view=InternalLayer(3, "attention")).logp.sum().backward()
+        gradients.append(torch.cat([p.grad.flatten() for p in policy.model.parameters() if p.grad is not None]))
+    torch.testing.assert_close(*gradients, rtol=1e-4, atol=1e-5)
+
+
+def test_the_model_is_whole_again_after_a_view_and_after_an_error(deep):
+    x, expected = one_conversation(), deep(one_conversation()).logp
+    for view in (InternalLayer(1), InternalLayer(2, "attention")):
+        deep(x, view=view)
+        assert torch.equal(deep(x).logp, expected)
+    with pytest.raises(InputError, match="this model has 4 layers"):
+        deep(x, view=InternalLayer(5))
+    assert torch.equal(deep(x).logp, expected)
+    assert all(not module._forward_hooks for module in deep.model.modules())
+
+
+def test_a_tied_embedding_learns_at_both_ends(make_model, tokenizer):
+    policy = LanguagePolicy(make_model("tied", num_hidden_layers=3), tokenizer, dtype="float32")
+    policy(one_conversation(), view=InternalLayer(1)).logp.sum().backward()
+    weight = policy.model.get_output_embeddings().weight
+    assert weight is policy.model.get_input_embeddings().weight and weight.grad.any()
+
+
+def test_adapters_and_frozen_policies_have_internal_layers_too(make_model, tokenizer):
+    policy = LanguagePolicy(make_model(num_hidden_layers=3), tokenizer, dtype="float32", lora=LoRA(rank=2))
+    x, view = one_conversation(), InternalLayer(2)
+    policy(x, view=view).logp.sum().backward()
+    moved = {n for n, p in policy.model.named_parameters() if p.grad is not None}
+    assert any("layers.1" in name for name in moved) and not any("layers.2" in name for name in moved)
+    assert torch.equal(policy.frozen()(x, view=view).logp, policy(x, view=view).logp.detach())
+
+
+def test_models_of_another_build_have_no_internal_policies(tokenizer):
+    gpt = GPT2LMHeadModel(GPT2Config(vocab_size=320, n_embd=16, n_layer=2, n_head=2, n_positions=64))
+    with pytest.raises(InputError, match=r"GPT2LMHeadModel has no internal policies: its decoder is not \.layers"):
+        LanguagePolicy(gpt, tokenizer, dtype="float32")(one_conversation(), view=InternalLayer(1))
+
+
+def test_a_layer_that_is_no_sum_has_no_modular_policies(deep):
+    layer = deep.model.get_decoder().layers[1]
+    inner = layer.forward
+    layer.forward = lambda hidden, *others, **named: 0.5 * inner(hidden, *others, **named)
+    deep(one_conversation(), view=InternalLayer(2))
+    with pytest.raises(InputError, match="not the sum of its input, its attention and its feed-forward network"):
+        deep(one_conversation(), view=InternalLayer(2, "attention"))
+
+
+def test_embeddings_have_no_modules():
+    with pytest.raises(InputError, match="layer = 0: has no attention; the first layer is 1"):
+        InternalLayer(0, "attention")
+
+
+def test_entropies_by_layer_worked_by_hand(deep):
+    """A hidden state of 0 says nothing; logits (2, 0, 0, 0) have entropy 0.918284."""
+    x = one_conversation()
+    with torch.no_grad():
+        deep.model.get_output_embeddings().weight.zero_()
+    profile = entropy_by_layer(deep, x)
+    torch.testing.assert_close(profile, torch.full((5,), math.log(320)))
+    with torch.no_grad():
+        deep.model.get_decoder().embed_tokens.weight.fill_(1.0)
+        deep.model.get_output_embeddings().weight[4:] = -1e4
+        deep.model.get_output_embeddings().weight[0] = 2 / 32
+    assert float(entropy_by_layer(deep, x)[0]) == pytest.approx(0.918284, abs=1e-6)
+
+
+def test_the_profile_counts_tokens_that_may_train_and_ends_with_the_policy(deep):
+    x = one_conversation()
+    masked = x.replace(mask=torch.tensor([True, False, True]))
+    entropy = deep(x, also=("entropy",)).entropy.detach()
+    assert float(entropy_by_layer(deep, x)[-1]) == pytest.approx(float(entropy.mean()))
+    assert float(entropy_by_layer(deep, masked)[-1]) == pytest.approx(float(entropy[[0, 2]].mean()))
+    assert len(entropy_by_layer(deep, x, "attention")) == 4

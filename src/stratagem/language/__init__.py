@@ -4,6 +4,7 @@ from stratagem.language.chat import ChatFormat
 from stratagem.language.engine import Completion, Engine, Request, WeightMismatchError, fingerprint
 from stratagem.language.hf_engine import HFEngine
 from stratagem.language.inputs import TokenInputs
+from stratagem.language.internal import entropy_by_layer
 from stratagem.language.policy import LanguagePolicy, LoRA, ReferencePolicy, native_bfloat16
 from stratagem.language.sampling import SamplingParams
 
@@ -19,6 +20,7 @@ __all__ = [
     "SamplingParams",
     "TokenInputs",
     "WeightMismatchError",
+    "entropy_by_layer",
     "fingerprint",
     "native_bfloat16",
 ]

@@ -20,7 +20,8 @@ from stratagem.errors import InputError, unknown
 from stratagem.experience import Experience, PolicyOutput
 from stratagem.language.attention import PackedSequences, enable_packing, run_trunk
 from stratagem.language.inputs import TokenInputs
-from stratagem.objectives.views import ResponseOnly
+from stratagem.language.layers import internal_hidden
+from stratagem.objectives.views import InternalLayer, ResponseOnly
 from stratagem.parts import View
 from stratagem.training.world import check_asked
 
@@ -63,7 +64,7 @@ class LanguagePolicy(nn.Module):
     """
 
     says: ClassVar[frozenset[str]] = frozenset({"entropy", "value", "median"})
-    views: ClassVar[tuple[type[View], ...]] = (ResponseOnly,)
+    views: ClassVar[tuple[type[View], ...]] = (ResponseOnly, InternalLayer)
 
     def __init__(
         self,
@@ -151,7 +152,7 @@ class LanguagePolicy(nn.Module):
             empty = torch.zeros(0, device=self.device)
             return PolicyOutput(empty, **dict.fromkeys(also, empty))
         with self._precision():
-            hidden = self._hidden_before_actions(inputs)
+            hidden = self._hidden_before_actions(inputs, view)
             logp, entropies = self._in_chunks(hidden, inputs.actions, temperature, "entropy" in also)
             values = self._values(self.value_head, hidden) if "value" in also else None
             medians = self._values(self.median_head, hidden) if "median" in also else None
@@ -236,10 +237,14 @@ class LanguagePolicy(nn.Module):
         enabled = self.compute_dtype == torch.bfloat16
         return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=enabled)
 
-    def _hidden_before_actions(self, inputs: TokenInputs) -> Float[Tensor, "tokens hidden"]:
+    def _hidden_before_actions(self, inputs: TokenInputs, view: View | None) -> Float[Tensor, "tokens hidden"]:
         read = inputs.before_actions()
         layout = PackedSequences(read.lengths.tolist(), self.device, read.token_ids)
-        hidden = run_trunk(self.model, read.token_ids[layout.computed], layout.positions, layout)
+
+        def run() -> Float[Tensor, "computed hidden"]:
+            return run_trunk(self.model, read.token_ids[layout.computed], layout.positions, layout)
+
+        hidden = internal_hidden(self.model, view, run) if isinstance(view, InternalLayer) else run()
         return hidden.index_select(0, layout.source[read.predecessors])
 
     def _values(self, head: nn.Module | None, hidden: Float[Tensor, "tokens hidden"]) -> Float[Tensor, " tokens"]:

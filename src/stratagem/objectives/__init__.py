@@ -7,7 +7,7 @@ from stratagem.objectives.policy_gradient import PolicyGradient, ValueLoss
 from stratagem.objectives.ratios import GeometricMeanRatio, ProductRatio, TokenRatio
 from stratagem.objectives.regularizers import KL, EntropyBonus, kl_estimate
 from stratagem.objectives.restricted import Restricted
-from stratagem.objectives.views import ResponseOnly
+from stratagem.objectives.views import InternalLayer, ResponseOnly
 
 __all__ = [
     "KL",
@@ -17,6 +17,7 @@ __all__ = [
     "EntropyBonus",
     "FixedLength",
     "GeometricMeanRatio",
+    "InternalLayer",
     "LogLikelihood",
     "MaskedImportance",
     "PolicyGradient",

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from stratagem.errors import InputError
 from stratagem.experience import Experience, PolicyOutput
-from stratagem.objectives import ResponseOnly, TokenRatio, TruncatedImportance
+from stratagem.objectives import InternalLayer, ResponseOnly, TokenRatio, TruncatedImportance
 from stratagem.recipe import Recipe
-from stratagem.recipes import grpo, ppo, prerl
+from stratagem.recipes import bupo, grpo, ppo, prerl
 from stratagem.training.loop import Interrupted
 
 MEASURED = ("timing/", "memory/")
@@ -168,3 +168,50 @@ def test_a_ratio_to_the_sampler_makes_no_sense_without_the_prompt():
             recipe.replace(objective=objective)
     with pytest.raises(InputError, match="reads output.value, value"):
         ppo().replace(view=ResponseOnly())
+
+
+# ---- internal layers ------------------------------------------------------------------------------------------------
+
+
+def test_the_last_batch_of_an_internal_layer_is_the_twenty_ninth():
+    recipe = bupo()
+    assert at_step(recipe, 29).view == InternalLayer(6)
+    assert at_step(recipe, 30).view is None
+    assert at_step(bupo(layer=2, steps=0), 0).view is None
+    changed = {change.path for change in at_step(recipe, 30).diff(grpo())}
+    assert {path for path in changed if not path.startswith("schedules")} == {
+        "objective.gate.dual",
+        "objective.aggregation",
+    }
+
+
+def weights(policy) -> dict[str, Tensor]:
+    return {name: parameter.detach().clone() for name, parameter in policy.model.named_parameters()}
+
+
+def test_layers_above_do_not_move_whatever_the_optimizer_remembers(make_trainer, small):
+    """The first batch is of the whole model, so that there is momentum everywhere; weights decay all the while."""
+    recipe = small("bupo", optimization__weight_decay=0.1, sampler__group_size=6)
+    trainer = make_trainer(recipe.replace(view=None, schedules=()), steps=3)
+    trainer.step()
+    before = weights(trainer.policy)
+    trainer.recipe = trainer.recipe.replace(view=InternalLayer(1))
+    trainer.step()
+    after = weights(trainer.policy)
+    still = {name for name in before if torch.equal(before[name], after[name])}
+    assert still == {name for name in before if ".layers.1." in name or name == "model.norm.weight"}
+
+
+def test_the_first_update_of_an_internal_layer_has_ratio_one(make_trainer, small):
+    """Old log-probabilities are of the layer too: those of the sampler would be far from it."""
+    trainer = make_trainer(small("bupo", view__layer=1, optimization__minibatches=2, sampler__group_size=6))
+    trainer.recipe = trainer.recipe.with_values({"optimization.learning_rate": 0.0})
+    metrics = trainer.step()
+    assert metrics["ratio"] == pytest.approx(1.0, abs=1e-5)
+    assert metrics["kl_old"] == pytest.approx(0.0, abs=1e-6)
+    assert metrics["grad_norm"] > 0
+
+
+def test_a_layer_the_model_does_not_have_is_named_when_the_run_begins(make_trainer, small):
+    with pytest.raises(InputError, match=r"internal_layer.layer = 6: this model has 2 layers"):
+        make_trainer(small("bupo", sampler__group_size=6)).step()

@@ -7,13 +7,13 @@ from typing import Literal
 from stratagem.advantages import GroupCentered, Signed
 from stratagem.catalogue import paper
 from stratagem.errors import unknown
-from stratagem.objectives import Clip, Credited, PolicyGradient, ResponseOnly, TokenMean
+from stratagem.objectives import Clip, Credited, InternalLayer, PolicyGradient, ResponseOnly, TokenMean
 from stratagem.parts import Advantage
 from stratagem.recipe import Recipe
 from stratagem.recipes.baselines import grpo
 from stratagem.schedules import Switch
 
-__all__ = ["prerl"]
+__all__ = ["bupo", "prerl"]
 
 DUAL_CLIP = 10.0
 """Of the trainer that the released code of these papers builds on."""
@@ -70,4 +70,33 @@ def prerl(
             Switch("advantage", "group_standardized", steps),
             Switch("objective.aggregation", "token_mean", steps),
         ),
+    )
+
+
+@paper(
+    "2512.19673",
+    title="Bottom-up Policy Optimization: Your Language Model Policy Secretly Contains Internal Policies",
+    family="objectives",
+    roles=("view", "schedule"),
+    year=2025,
+    base="grpo",
+)
+def bupo(layer: int = 6, steps: int = 30) -> Recipe:
+    """GRPO on the policy of an inner layer for the first ``steps`` batches, then on the whole model's.
+
+    In the first phase the ratio is ``pi^l(a_t) / pi^l_old(a_t)`` with ``pi^l = softmax(E_u H^l)``
+    (:class:`InternalLayer`), although the whole model samples: it is a ratio within the layer and no importance weight.
+    Layers above ``l`` do not move. Both phases as the released code runs them: token mean, clip 0.2, dual clip 10, no
+    KL. Paper: 30 steps of 300, and too many damage the model; layer 6 for Qwen3-4B (its configuration counts from 0 and
+    says 5), 26 or 27 for a Llama, at the end of what explores there: :func:`stratagem.language.entropy_by_layer` shows
+    where that is. Another model needs another layer, and one it does not have is an error.
+
+    layer: counted from 1.  steps: batches of the first phase.
+    """
+    return grpo().replace(
+        name="bupo",
+        base="grpo",
+        view=InternalLayer(layer),
+        objective=PolicyGradient(gate=Clip(dual=DUAL_CLIP), aggregation=TokenMean()),
+        schedules=(Switch("view", None, steps),),
     )
