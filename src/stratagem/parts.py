@@ -299,6 +299,11 @@ class View(Part):
     kind: ClassVar[str] = "view"
     forbids: ClassVar[frozenset[str]] = frozenset()
 
+    @property
+    def own_learning_rate(self) -> float:
+        """Of the parameters a policy has for this view alone (``policy.view_parameters``)."""
+        return 0.0
+
 
 @dataclass(frozen=True)
 class Objective(Part):

@@ -11,9 +11,9 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from stratagem.errors import InputError
 from stratagem.experience import Experience
+from stratagem.language import LanguagePolicy, LoRA, entropy_by_layer, noise_levels
 from stratagem.language.inputs import TokenInputs
-from stratagem.language import LanguagePolicy, LoRA, entropy_by_layer
-from stratagem.objectives import InternalLayer, ResponseOnly
+from stratagem.objectives import InternalLayer, Perturbed, ResponseOnly
 
 
 def conversations(*turns: list[tuple[list[int], list[int]]]) -> Experience:
@@ -242,7 +242,7 @@ def test_adapters_and_frozen_policies_have_internal_layers_too(make_model, token
 
 def test_models_of_another_build_have_no_internal_policies(tokenizer):
     gpt = GPT2LMHeadModel(GPT2Config(vocab_size=320, n_embd=16, n_layer=2, n_head=2, n_positions=64))
-    with pytest.raises(InputError, match=r"GPT2LMHeadModel has no internal policies: its decoder is not \.layers"):
+    with pytest.raises(InputError, match=r"GPT2LMHeadModel cannot be taken apart: its decoder is not \.layers"):
         LanguagePolicy(gpt, tokenizer, dtype="float32")(one_conversation(), view=InternalLayer(1))
 
 
@@ -281,3 +281,111 @@ def test_the_profile_counts_tokens_that_may_train_and_ends_with_the_policy(deep)
     assert float(entropy_by_layer(deep, x)[-1]) == pytest.approx(float(entropy.mean()))
     assert float(entropy_by_layer(deep, masked)[-1]) == pytest.approx(float(entropy[[0, 2]].mean()))
     assert len(entropy_by_layer(deep, x, "attention")) == 4
+
+
+# ---- perturbed layers -----------------------------------------------------------------------------------------------
+
+
+def noisy(policy: LanguagePolicy, view: Perturbed, seed: int = 0) -> torch.Tensor:
+    torch.manual_seed(seed)
+    return policy(one_conversation(), view=view).logp
+
+
+def gradients(policy: LanguagePolicy, view: Perturbed | None) -> dict[str, torch.Tensor]:
+    policy.zero_grad()
+    torch.manual_seed(0)
+    policy(one_conversation(), view=view).logp.sum().backward()
+    return {name: p.grad for name, p in policy.named_parameters() if p.grad is not None}
+
+
+def test_noise_of_no_width_changes_no_bit_of_output_or_gradient(deep):
+    silent, plain = gradients(deep, Perturbed(initial=0.0)), gradients(deep, None)
+    assert torch.equal(noisy(deep, Perturbed(initial=0.0)), deep(one_conversation()).logp)
+    assert float(silent.pop("log_noise").abs().max()) == 0.0
+    assert silent.keys() == plain.keys()
+    assert all(torch.equal(silent[name], plain[name]) for name in plain)
+
+
+def test_noise_follows_from_torchs_seed_and_differs_between_passes(deep):
+    view = Perturbed(initial=0.1)
+    assert torch.equal(noisy(deep, view), noisy(deep, view))
+    assert not torch.equal(noisy(deep, view), noisy(deep, view, seed=1))
+    torch.manual_seed(0)
+    first, second = (deep(one_conversation(), view=view).logp for _ in range(2))
+    assert not torch.equal(first, second)
+
+
+def test_there_is_no_noise_without_gradients(deep):
+    x, view = one_conversation(), Perturbed(initial=0.5)
+    with torch.no_grad():
+        plain = deep(x).logp
+        assert torch.equal(deep(x, view=view).logp, plain)
+    assert torch.equal(deep.frozen()(x, view=view).logp, plain)
+    assert not torch.allclose(noisy(deep, view), plain)
+
+
+@pytest.mark.parametrize("layers", [None, (2,)])
+def test_checkpointing_draws_the_same_noise_again(make_model, tokenizer, layers):
+    view, found = Perturbed(initial=0.3, layers=layers), []
+    for checkpointing in (False, True):
+        model = make_model(num_hidden_layers=3)
+        policy = LanguagePolicy(model, tokenizer, dtype="float32", gradient_checkpointing=checkpointing).train()
+        found.append(gradients(policy, view))
+    assert found[0].keys() == found[1].keys()
+    for name in found[0]:
+        torch.testing.assert_close(found[1][name], found[0][name], rtol=1e-6, atol=1e-6)
+
+
+def test_the_slope_by_every_width_is_that_of_differences(make_model, tokenizer):
+    policy = LanguagePolicy(make_model(num_hidden_layers=3), tokenizer, dtype="float32")
+    view, step = Perturbed(initial=0.1), 1e-2
+    found = gradients(policy, view)["log_noise"]
+    assert found.shape == (3,) and bool((found != 0).all())
+    for layer in range(3):
+        values = []
+        for sign in (1, -1):
+            with torch.no_grad():
+                policy.log_noise[layer] += sign * step
+            values.append(float(noisy(policy, view).detach().sum()))
+            with torch.no_grad():
+                policy.log_noise[layer] -= sign * step
+        assert (values[0] - values[1]) / (2 * step) == pytest.approx(float(found[layer]), rel=2e-3, abs=5e-4)
+
+
+def test_noise_enters_at_the_layers_it_is_asked_for(deep):
+    def inputs_of_layers(view: Perturbed | None) -> list[torch.Tensor]:
+        found = []
+        layers = deep.model.get_decoder().layers
+        hooks = [layer.register_forward_pre_hook(lambda m, a: found.append(a[0].detach())) for layer in layers]
+        torch.manual_seed(0)
+        deep(one_conversation(), view=view)
+        for hook in hooks:
+            hook.remove()
+        return found
+
+    plain = inputs_of_layers(None)
+    for layers, first in (((4,), 3), ((2, 3), 1), ((1,), 0), (None, 0)):
+        found = inputs_of_layers(Perturbed(initial=0.1, layers=layers))
+        same = [torch.equal(one, other) for one, other in zip(found, plain, strict=True)]
+        assert same == [place < first for place in range(4)]
+    with pytest.raises(InputError, match=r"perturbed.layers = \(5,\): this model has 4 layers"):
+        deep(one_conversation(), view=Perturbed(layers=(5,)))
+
+
+def test_noise_levels_are_absolute_and_in_units_of_the_signal(deep):
+    with pytest.raises(InputError, match="never asked in the view perturbed"):
+        noise_levels(deep, one_conversation())
+    deep.view_parameters(Perturbed(initial=0.25))
+    levels = noise_levels(deep, one_conversation())
+    torch.testing.assert_close(levels.sigma, torch.full((4,), 0.25))
+    embedded = deep.model.get_input_embeddings().weight.detach()[torch.tensor([1, 2, 3, 50, 51, 4, 5])]
+    assert float(levels.relative[0]) == pytest.approx(0.25 / float(embedded.square().mean().sqrt()), rel=1e-5)
+
+
+def test_the_widths_are_part_of_what_was_learned_and_not_of_what_is_saved(deep, tmp_path):
+    noisy(deep, Perturbed(initial=0.1))
+    assert "log_noise" in deep.state_dict()
+    assert torch.equal(deep.copy().log_noise, deep.log_noise)
+    deep.save(tmp_path)
+    x = one_conversation()
+    torch.testing.assert_close(LanguagePolicy.from_path(tmp_path, dtype="float32")(x).logp, deep(x).logp)

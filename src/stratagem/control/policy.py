@@ -134,6 +134,10 @@ class ControlPolicy(nn.Module, ABC):
         """The critics'."""
         return chain(self.critic.parameters(), self.median_critic.parameters())
 
+    def view_parameters(self, view: View | None) -> tuple[Tensor, ...]:
+        """None: it answers in no view."""
+        return ()
+
     def frozen(self) -> Self:
         """A copy that no longer moves."""
         return self.copy()

@@ -17,8 +17,10 @@ from torch import Tensor, nn
 
 from stratagem.errors import InputError
 from stratagem.experience import Experience, PolicyOutput
+from stratagem.objectives.views import Perturbed
 from stratagem.partition import rows_of
 from stratagem.parts import View
+from stratagem.training.noise import fresh_seed, with_noise
 from stratagem.training.run_directory import whole_directory
 from stratagem.training.world import check_asked
 
@@ -50,17 +52,19 @@ class NodeInputs:
 class TabularPolicy(nn.Module):
     """``pi(a | n) = softmax(logits[n] / temperature)_a``, and a critic: ``values[n]`` and ``medians[n]`` of the return.
 
-    logits: float [nodes, vocabulary], where learning starts. The critic starts at 0.
+    logits: float [nodes, vocabulary], where learning starts. The critic starts at 0. Perturbed, a table has one layer:
+    noise is added to the logits of every token on its own.
     """
 
     says: ClassVar[frozenset[str]] = frozenset({"entropy", "value", "median"})
-    views: ClassVar[tuple[type[View], ...]] = ()
+    views: ClassVar[tuple[type[View], ...]] = (Perturbed,)
 
     def __init__(self, logits: Float[Tensor, "nodes vocabulary"]) -> None:
         super().__init__()
         self.logits = nn.Parameter(logits.detach().float().clone())
         self.values = nn.Parameter(torch.zeros(len(logits)))
         self.medians = nn.Parameter(torch.zeros(len(logits)))
+        self.log_noise: nn.Parameter | None = None
 
     def forward(
         self, x: Experience, *, temperature: float = 1.0, also: Collection[str] = (), view: View | None = None
@@ -72,13 +76,24 @@ class TabularPolicy(nn.Module):
         check_asked(self, also, view)
         if not isinstance(x.inputs, NodeInputs) or x.action is None:
             raise ValueError(f"a tabular policy reads NodeInputs and actions, not {type(x.inputs).__name__}")
-        node, logp = x.inputs.node, torch.log_softmax(self.logits / temperature, -1)
+        node = x.inputs.node
+        if isinstance(view, Perturbed) and torch.is_grad_enabled():
+            logits, rows = self._perturbed(node, view), torch.arange(len(node), device=self.device)
+        else:
+            logits, rows = self.logits, node
+        logp = torch.log_softmax(logits / temperature, -1)
         return PolicyOutput(
-            logp[node, x.action],
-            torch.special.entr(logp.exp()).sum(-1)[node] if "entropy" in also else None,
+            logp[rows, x.action],
+            torch.special.entr(logp.exp()).sum(-1)[rows] if "entropy" in also else None,
             self.values[node] if "value" in also else None,
             self.medians[node] if "median" in also else None,
         )
+
+    def _perturbed(self, node: Int[Tensor, " tokens"], view: Perturbed) -> Float[Tensor, "tokens vocabulary"]:
+        if view.layers not in (None, (1,)):
+            raise InputError(f"perturbed.layers = {view.layers}: a table has one layer")
+        [log_scale] = self.view_parameters(view)
+        return with_noise(self.logits[node], log_scale[0], view.largest, fresh_seed())
 
     @property
     def device(self) -> torch.device:
@@ -93,6 +108,14 @@ class TabularPolicy(nn.Module):
         """Values and medians."""
         yield from (self.values, self.medians)
 
+    def view_parameters(self, view: View | None) -> list[nn.Parameter]:
+        """Parameters for this view alone, made when first asked for: of a perturbation, ``log sigma`` [1]."""
+        if not isinstance(view, Perturbed):
+            return []
+        if self.log_noise is None:
+            self.log_noise = nn.Parameter(torch.full((1,), view.initial, device=self.device).log())
+        return [self.log_noise]
+
     def frozen(self) -> Self:
         """A copy that no longer moves."""
         return self.copy()
@@ -105,7 +128,8 @@ class TabularPolicy(nn.Module):
         """Write ``policy.safetensors``, ``policy.json`` and the card as ``README.md``, all or nothing."""
         nodes, vocabulary = self.logits.shape
         with whole_directory(directory) as temporary:
-            save_file(self.state_dict(), temporary / "policy.safetensors")
+            learned = {name: tensor for name, tensor in self.state_dict().items() if name != "log_noise"}
+            save_file(learned, temporary / "policy.safetensors")
             shape = {"kind": "tabular", "nodes": nodes, "vocabulary": vocabulary}
             (temporary / "policy.json").write_text(json.dumps(shape) + "\n", encoding="utf-8")
             (temporary / "README.md").write_text(card, encoding="utf-8")

@@ -4,7 +4,7 @@ from stratagem.language.chat import ChatFormat
 from stratagem.language.engine import Completion, Engine, Request, WeightMismatchError, fingerprint
 from stratagem.language.hf_engine import HFEngine
 from stratagem.language.inputs import TokenInputs
-from stratagem.language.internal import entropy_by_layer
+from stratagem.language.internal import NoiseLevels, entropy_by_layer, noise_levels
 from stratagem.language.policy import LanguagePolicy, LoRA, ReferencePolicy, native_bfloat16
 from stratagem.language.sampling import SamplingParams
 
@@ -15,6 +15,7 @@ __all__ = [
     "HFEngine",
     "LanguagePolicy",
     "LoRA",
+    "NoiseLevels",
     "ReferencePolicy",
     "Request",
     "SamplingParams",
@@ -23,4 +24,5 @@ __all__ = [
     "entropy_by_layer",
     "fingerprint",
     "native_bfloat16",
+    "noise_levels",
 ]

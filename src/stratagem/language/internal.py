@@ -1,11 +1,14 @@
-"""What a language model knows at which depth."""
+"""What a language model knows at which depth, and how much noise its layers bear."""
 
 from __future__ import annotations
+
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from stratagem.errors import InputError
 from stratagem.experience import Experience
 from stratagem.language.layers import decoder_layers
 from stratagem.language.policy import LanguagePolicy
@@ -32,3 +35,36 @@ def entropy_by_layer(
         entropy = policy(x, temperature, ("entropy",), InternalLayer(layer, stream)).entropy
         found.append(entropy[kept.to(entropy.device)].mean())
     return torch.stack(found)
+
+
+class NoiseLevels(NamedTuple):
+    """Noise before every layer.
+
+    sigma: its standard deviation.  relative: that, over the root mean square of what enters the layer.
+    """
+
+    sigma: Float[Tensor, " layers"]
+    relative: Float[Tensor, " layers"]
+
+
+@torch.no_grad()
+def noise_levels(policy: LanguagePolicy, x: Experience) -> NoiseLevels:
+    """What the policy's perturbation (:class:`Perturbed`) has come to, before its bound, with the signal of ``x``.
+
+    Raises :class:`InputError` for a policy that never was perturbed.
+    """
+    if policy.log_noise is None:
+        raise InputError("this policy was never asked in the view perturbed, and has no noise")
+    signals: list[Tensor] = []
+
+    def read(module: torch.nn.Module, arguments: tuple[Any, ...]) -> None:
+        signals.append(arguments[0].float().square().mean().sqrt())
+
+    hooks = [layer.register_forward_pre_hook(read) for layer in decoder_layers(policy.model)]
+    try:
+        policy(x)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    sigma = policy.log_noise.exp()
+    return NoiseLevels(sigma, sigma / torch.stack(signals))

@@ -12,7 +12,9 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from stratagem.errors import InputError
-from stratagem.objectives.views import InternalLayer
+from stratagem.objectives.views import InternalLayer, Perturbed
+from stratagem.seeding import derive
+from stratagem.training.noise import with_noise
 
 Hidden = Float[Tensor, "positions hidden"]
 
@@ -25,7 +27,7 @@ def decoder_layers(model: PreTrainedModel) -> nn.ModuleList:
     decoder = model.get_decoder()
     layers = getattr(decoder, "layers", None)
     if not (isinstance(layers, nn.ModuleList) and isinstance(getattr(decoder, "norm", None), nn.Module)):
-        raise InputError(f"{type(model).__name__} has no internal policies: its decoder is not .layers and a final .norm")
+        raise InputError(f"{type(model).__name__} cannot be taken apart: its decoder is not .layers and a final .norm")
     return layers
 
 
@@ -59,6 +61,41 @@ def internal_hidden(model: PreTrainedModel, view: InternalLayer, run: Callable[[
             output = run()
     _check_additive(model, output.detach(), {name: value.detach() for name, value in found.items()})
     return found[view.stream]
+
+
+@contextmanager
+def perturbed(
+    model: PreTrainedModel, view: Perturbed, log_scales: Float[Tensor, " layers"], seed: int
+) -> Iterator[None]:
+    """Inside this block noise is added to what enters the layers of the view."""
+    layers = decoder_layers(model)
+    chosen = range(1, len(layers) + 1) if view.layers is None else view.layers
+    if max(chosen) > len(layers):
+        raise InputError(f"perturbed.layers = {view.layers}: this model has {len(layers)} layers")
+    made = nn.ModuleList(
+        _Perturbing(layer, log_scales[place], view.largest, derive(seed, place)) if place + 1 in chosen else layer
+        for place, layer in enumerate(layers)
+    )
+    with decoding_with(model, made):
+        yield
+
+
+class _Perturbing(nn.Module):
+    """A layer and the noise before it. The noise stays outside, or checkpointing would repeat it with the layer."""
+
+    def __init__(self, layer: nn.Module, log_scale: Tensor, largest: float, seed: int) -> None:
+        super().__init__()
+        self.layer = layer
+        self._noise = log_scale, largest, seed
+
+    def forward(self, hidden: Tensor, *others: Any, **named: Any) -> Any:
+        return self.layer(with_noise(hidden, *self._noise), *others, **named)
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(super().__getattr__("layer"), name)
 
 
 @contextmanager

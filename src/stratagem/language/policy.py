@@ -20,9 +20,10 @@ from stratagem.errors import InputError, unknown
 from stratagem.experience import Experience, PolicyOutput
 from stratagem.language.attention import PackedSequences, enable_packing, run_trunk
 from stratagem.language.inputs import TokenInputs
-from stratagem.language.layers import internal_hidden
-from stratagem.objectives.views import InternalLayer, ResponseOnly
+from stratagem.language.layers import decoder_layers, internal_hidden, perturbed
+from stratagem.objectives.views import InternalLayer, Perturbed, ResponseOnly
 from stratagem.parts import View
+from stratagem.training.noise import fresh_seed
 from stratagem.training.world import check_asked
 
 ComputeType = Literal["auto", "float32", "bfloat16"]
@@ -64,7 +65,7 @@ class LanguagePolicy(nn.Module):
     """
 
     says: ClassVar[frozenset[str]] = frozenset({"entropy", "value", "median"})
-    views: ClassVar[tuple[type[View], ...]] = (ResponseOnly, InternalLayer)
+    views: ClassVar[tuple[type[View], ...]] = (ResponseOnly, InternalLayer, Perturbed)
 
     def __init__(
         self,
@@ -98,6 +99,7 @@ class LanguagePolicy(nn.Module):
         hidden = cast(nn.Linear, model.get_output_embeddings()).in_features
         self.value_head = _value_head(hidden) if value_head else None
         self.median_head = _value_head(hidden) if value_head else None
+        self.log_noise: nn.Parameter | None = None
         self.has_adapters = lora is not None
 
     @classmethod
@@ -166,6 +168,15 @@ class LanguagePolicy(nn.Module):
         """Weights of the critic's heads, if there are any."""
         return [p for head in (self.value_head, self.median_head) if head is not None for p in head.parameters()]
 
+    def view_parameters(self, view: View | None) -> list[nn.Parameter]:
+        """Parameters for this view alone, made when first asked for: of a perturbation, ``log sigma`` [layers]."""
+        if not isinstance(view, Perturbed):
+            return []
+        if self.log_noise is None:
+            scales = torch.full((len(decoder_layers(self.model)),), view.initial, device=self.device)
+            self.log_noise = nn.Parameter(scales.log())
+        return [self.log_noise]
+
     def frozen(self) -> ReferencePolicy:
         """The policy as it is now, frozen. With adapters no copy is made: it is the model without them."""
         if self.has_adapters:
@@ -174,7 +185,7 @@ class LanguagePolicy(nn.Module):
         nn.Module.__init__(frozen)
         frozen.model = copy.deepcopy(self.model).requires_grad_(False).eval()
         frozen.tokenizer, frozen.dtype, frozen.logits_budget = self.tokenizer, self.dtype, self.logits_budget
-        frozen.value_head, frozen.median_head = None, None
+        frozen.value_head, frozen.median_head, frozen.log_noise = None, None, None
         frozen.value_gradient, frozen.has_adapters = False, False
         return ReferencePolicy(frozen, without_adapters=False)
 
@@ -225,6 +236,12 @@ class LanguagePolicy(nn.Module):
             for layer in layers:
                 cast(Any, layer).enable_adapters(True)
 
+    def _perturbation(self, view: View | None) -> contextlib.AbstractContextManager[None]:
+        if not (isinstance(view, Perturbed) and torch.is_grad_enabled()):
+            return contextlib.nullcontext()
+        [log_scales] = self.view_parameters(view)
+        return perturbed(self.model, view, log_scales, fresh_seed())
+
     def _beginning(self) -> int:
         """The token that stands before a text without a prompt."""
         tokenizer = self.tokenizer
@@ -244,7 +261,11 @@ class LanguagePolicy(nn.Module):
         def run() -> Float[Tensor, "computed hidden"]:
             return run_trunk(self.model, read.token_ids[layout.computed], layout.positions, layout)
 
-        hidden = internal_hidden(self.model, view, run) if isinstance(view, InternalLayer) else run()
+        if isinstance(view, InternalLayer):
+            hidden = internal_hidden(self.model, view, run)
+        else:
+            with self._perturbation(view):
+                hidden = run()
         return hidden.index_select(0, layout.source[read.predecessors])
 
     def _values(self, head: nn.Module | None, hidden: Float[Tensor, "tokens hidden"]) -> Float[Tensor, " tokens"]:

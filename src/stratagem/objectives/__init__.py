@@ -7,7 +7,7 @@ from stratagem.objectives.policy_gradient import PolicyGradient, ValueLoss
 from stratagem.objectives.ratios import GeometricMeanRatio, ProductRatio, TokenRatio
 from stratagem.objectives.regularizers import KL, EntropyBonus, kl_estimate
 from stratagem.objectives.restricted import Restricted
-from stratagem.objectives.views import InternalLayer, ResponseOnly
+from stratagem.objectives.views import InternalLayer, Perturbed, ResponseOnly
 
 __all__ = [
     "KL",
@@ -20,6 +20,7 @@ __all__ = [
     "InternalLayer",
     "LogLikelihood",
     "MaskedImportance",
+    "Perturbed",
     "PolicyGradient",
     "ProductRatio",
     "ResponseOnly",

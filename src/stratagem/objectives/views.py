@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
-from annotated_types import Ge
+from annotated_types import Ge, Gt
 
 from stratagem.errors import InputError
 from stratagem.parts import View
@@ -55,3 +55,33 @@ class InternalLayer(View):
         super().__post_init__()
         if self.layer == 0 and self.stream != "residual":
             raise InputError(f"internal_layer.layer = 0: has no {self.stream}; the first layer is 1")
+
+
+@dataclass(frozen=True)
+class Perturbed(View):
+    """``h^l + sigma_l xi^l`` in the place of every layer's input, ``xi ~ N(0, I)`` (arXiv 2603.19470).
+
+    Only in forward passes with gradients, which are those of the update: ``old_logp``, the reference, rollouts and
+    evaluations are not perturbed. ``sigma_l = exp(omega_l)``, at most ``largest`` times the root mean square of the
+    layer's input; ``omega_l`` is a parameter of the policy, one for each layer, and learned with a rate of its own and
+    without weight decay. A run must begin with this view to learn them.
+
+    The noise of a layer follows from the run's seed, the batch, the optimizer step, the number of the micro-batch and
+    the layer, so it is the same when activations are computed again for the backward pass; how a batch is cut does
+    change it. Tokens that trajectories of a group share are computed once, and share their noise.
+
+    initial: ``sigma`` at the beginning; 0 is no noise, for good.
+    learning_rate: of ``omega``.
+    largest: bound on ``sigma`` in units of the signal. The paper's own bound, if it has one, was not available: this
+    one is ours, and far above any published ``sigma``.
+    layers: whose input is perturbed, counted from 1; None: all.
+    """
+
+    initial: Annotated[float, Ge(0)] = 1e-2
+    learning_rate: Annotated[float, Ge(0)] = 1e-6
+    largest: Annotated[float, Gt(0)] = 1.0
+    layers: tuple[Annotated[int, Ge(1)], ...] | None = None
+
+    @property
+    def own_learning_rate(self) -> float:
+        return self.learning_rate

@@ -116,10 +116,14 @@ class Trainer:
         self.policy = world.policy
         self._sinks = sinks
         self._progress = progress
+        own = list(self.policy.view_parameters(recipe.view))
         self._companions = Companions(self.policy, recipe)
         self._optimizer = recipe.optimization.optimizer(
             self.policy.policy_parameters(), self.policy.critic_parameters()
         )
+        if own:
+            self._optimizer.add_param_group({"params": own, "lr": 0.0, "weight_decay": 0.0})
+        self._has_view_group = bool(own)
         self._step = 0
         self._updates = 0
         self._tokens = 0
@@ -201,8 +205,7 @@ class Trainer:
             changes |= schedule(self._step, self._last_metrics)
         if changes:
             self.recipe = self.recipe.with_values(changes)
-        for group, rate in zip(self._optimizer.param_groups, self.recipe.optimization.learning_rates(), strict=True):
-            group["lr"] = rate
+        self._set_learning_rates()
         clock = time.perf_counter()
         self.world.serve(self._updates)
         collected = self.world.collect(self.recipe.sampler, self._step)
@@ -230,6 +233,17 @@ class Trainer:
         if self.recipe.optimization.shuffle == "turns":
             x = x.by_turn()
         return Batch(x, report)
+
+    def _set_learning_rates(self) -> None:
+        """Of the optimizer's groups; the last one is of the view the run began with, if that has parameters."""
+        view = self.recipe.view
+        rates: tuple[float, ...] = self.recipe.optimization.learning_rates()
+        if self._has_view_group:
+            rates = (*rates, 0.0 if view is None else view.own_learning_rate)
+        elif view is not None and list(self.policy.view_parameters(view)):
+            raise InputError(f"view = {view.part_name()}: has parameters of its own; a run must begin with it")
+        for group, rate in zip(self._optimizer.param_groups, rates, strict=True):
+            group["lr"] = rate
 
     def _within_budget(self, sampled: int) -> None:
         """Refuse a budget that not even the first batch fits into: there would be nothing to judge it by."""

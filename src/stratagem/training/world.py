@@ -61,6 +61,10 @@ class Policy(Protocol):
         """Trainable parameters that only the value uses."""
         ...
 
+    def view_parameters(self, view: View | None) -> Iterable[Tensor]:
+        """Trainable parameters that only this view uses, the same ones whenever asked; most views have none."""
+        ...
+
     def frozen(self) -> FrozenPolicy:
         """What it was before training, or a copy of what it is: to measure KL against."""
         ...

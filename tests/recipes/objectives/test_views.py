@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import pytest
 import torch
@@ -10,9 +11,13 @@ from torch import Tensor
 
 from stratagem.errors import InputError
 from stratagem.experience import Experience, PolicyOutput
-from stratagem.objectives import InternalLayer, ResponseOnly, TokenRatio, TruncatedImportance
+from stratagem.lab import diagnose, find_game
+from stratagem.lab.world import LabTask
+from stratagem.objectives import InternalLayer, Perturbed, ResponseOnly, TokenRatio, TruncatedImportance
 from stratagem.recipe import Recipe
-from stratagem.recipes import bupo, grpo, ppo, prerl
+from stratagem.recipes import alp, bupo, grpo, ppo, prerl
+from stratagem.schedules import Switch
+from stratagem.study.experiments import learn
 from stratagem.training.loop import Interrupted
 
 MEASURED = ("timing/", "memory/")
@@ -149,10 +154,7 @@ def test_the_phases_survive_a_resume(make_trainer, small):
     for updates in (3, 5):
         with pytest.raises(Interrupted):
             stopping_after(started(f"stopped-{updates}"), updates).run()
-        resumed = started(f"resumed-{updates}")
-        resumed.run_directory = unbroken.run_directory.__class__(
-            resumed.run_directory.path.parent / f"stopped-{updates}"
-        )
+        resumed = started(f"stopped-{updates}")
         resumed.resume(resumed.run_directory.load())
         resumed.run()
         assert logged(resumed) == logged(unbroken)
@@ -166,7 +168,7 @@ def test_a_ratio_to_the_sampler_makes_no_sense_without_the_prompt():
     ):
         with pytest.raises(InputError, match="view = response_only: advantage or objective reads behavior_logp"):
             recipe.replace(objective=objective)
-    with pytest.raises(InputError, match="reads output.value, value"):
+    with pytest.raises(InputError, match=r"reads output\.value, value"):
         ppo().replace(view=ResponseOnly())
 
 
@@ -215,3 +217,112 @@ def test_the_first_update_of_an_internal_layer_has_ratio_one(make_trainer, small
 def test_a_layer_the_model_does_not_have_is_named_when_the_run_begins(make_trainer, small):
     with pytest.raises(InputError, match=r"internal_layer.layer = 6: this model has 2 layers"):
         make_trainer(small("bupo", sampler__group_size=6)).step()
+
+
+# ---- perturbed layers -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("unit", ["token", "trajectory"])
+def test_one_ratio_to_the_sampler_and_nothing_else(unit):
+    recipe = alp(unit)
+    assert recipe.needs() & {"old_logp", "behavior_logp"} == {"behavior_logp"}
+    assert recipe.objective.correction is None
+    assert recipe.with_values({"view": None}).experience_needs() == recipe.experience_needs()
+
+
+def test_a_response_may_be_half_to_three_times_as_likely():
+    recipe = alp("trajectory")
+    x = recipe.prepare(rewarded(1, 0, 1, 0, lengths=(2, 1, 2, 1)).replace(behavior_logp=torch.full((6,), -1.0)))
+    for log_ratio, passes in ((math.log(2.9) / 2, True), (math.log(3.1) / 2, False)):
+        logp = torch.full((6,), -1.0)
+        logp[:2] += log_ratio
+        assert bool(loss_and_gradient(recipe, x, logp)[1][:2].all()) == passes
+    for log_ratio, passes in ((math.log(0.51), True), (math.log(0.49), False)):
+        logp = torch.full((6,), -1.0)
+        logp[2] += log_ratio
+        assert bool(loss_and_gradient(recipe, x, logp)[1][2]) == passes
+
+
+@pytest.mark.parametrize(
+    ("arguments", "initial", "rate"),
+    [({}, 1e-5, 1e-6), ({"unit": "trajectory"}, 1e-6, 5e-4), ({"initial": 0.5, "noise_learning_rate": 0.0}, 0.5, 0.0)],
+)
+def test_the_noise_of_the_released_scripts(arguments, initial, rate):
+    assert alp(**arguments).view == Perturbed(initial=initial, learning_rate=rate)
+    with pytest.raises(InputError, match="unknown unit 'sequence'"):
+        alp("sequence")
+
+
+def test_without_noise_it_is_the_bypass(make_trainer, small):
+    found = []
+    for name, view in (("silent", Perturbed(initial=0.0)), ("bypass", None)):
+        recipe = small("alp", sampler__group_size=6, optimization__minibatches=2, optimization__weight_decay=0.1)
+        trainer = make_trainer(recipe.replace(view=view), name)
+        trainer.run()
+        found.append((weights(trainer.policy), logged(trainer)))
+    assert found[0][1] == found[1][1]
+    assert all(torch.equal(found[0][0][name], found[1][0][name]) for name in found[1][0])
+
+
+def loud(small, **values):
+    """Noise one notices, and learns fast."""
+    options = {"sampler__group_size": 6, "view__initial": 0.01, "view__learning_rate": 0.1}
+    return small("alp", optimization__minibatches=2, **(options | values))
+
+
+def test_widths_are_learned_at_their_own_rate_and_do_not_decay(make_trainer, small):
+    for rate in (0.0, 0.1):
+        trainer = make_trainer(loud(small, view__learning_rate=rate, optimization__weight_decay=0.5), f"rate-{rate}")
+        [widths] = trainer.policy.view_parameters(trainer.recipe.view)
+        before = widths.detach().clone()
+        trainer.step()
+        steps = (widths.detach() - before).abs()
+        # Adam's first steps are about as long as its learning rate.
+        assert bool((steps == 0).all()) if rate == 0 else bool(((steps > 0.01) & (steps < 0.21)).all())
+
+
+def test_old_log_probabilities_are_not_perturbed(make_trainer, small):
+    """They are asked for before two optimizer steps; with a policy that does not move they are those of the sampler."""
+    trainer = make_trainer(loud(small, optimization__learning_rate=0.0, view__initial=1.0, view__learning_rate=0.0))
+    trainer.recipe = trainer.recipe.with_values({"objective.ratio.denominator": "old"})
+    collected = trainer.world.collect(trainer.recipe.sampler, 0).x
+    with torch.no_grad():
+        plain = trainer.policy(collected).logp
+    completed = trainer._companions.complete(trainer.recipe, collected)
+    torch.testing.assert_close(completed.old_logp, plain)
+    assert trainer.step()["kl_old"] > 1e-3
+
+
+def test_the_widths_and_what_the_optimizer_knows_of_them_survive_a_resume(make_trainer, small):
+    unbroken = make_trainer(loud(small), "unbroken", steps=3)
+    unbroken.run()
+    with pytest.raises(Interrupted):
+        stopping_after(make_trainer(loud(small), "stopped", steps=3), 3).run()
+    resumed = make_trainer(loud(small), "stopped", steps=3)
+    resumed.resume(resumed.run_directory.load())
+    resumed.run()
+    assert logged(resumed) == logged(unbroken)
+    assert torch.equal(resumed.policy.log_noise, unbroken.policy.log_noise)
+
+
+def test_noise_can_be_switched_off_and_not_on(make_trainer, small):
+    off = loud(small).replace(schedules=(Switch("view", None, 1),))
+    trainer = make_trainer(off, "off")
+    trainer.step()
+    widths = trainer.policy.log_noise.detach().clone()
+    trainer.step()
+    assert torch.equal(trainer.policy.log_noise.detach(), widths)
+    on = loud(small).replace(view=None, schedules=(Switch("view", "perturbed", 1),))
+    trainer = make_trainer(on, "on")
+    trainer.step()
+    with pytest.raises(InputError, match="view = perturbed: has parameters of its own; a run must begin with it"):
+        trainer.step()
+
+
+def test_noise_is_the_same_for_the_same_seed_in_the_lab():
+    found = [learn(alp(initial=0.5), LabTask(find_game("four_by_four"), staleness=1), 1000, 3) for _ in range(2)]
+    assert torch.equal(found[0].last.logits, found[1].last.logits)
+    plain = learn(alp(initial=0.0), LabTask(find_game("four_by_four"), staleness=1), 1000, 3)
+    assert not torch.equal(found[0].last.logits, plain.last.logits)
+    diagnoses = [diagnose(alp(initial=0.5), "four_by_four", groups=1024, seed=1000) for _ in range(2)]
+    assert diagnoses[0].direction == diagnoses[1].direction

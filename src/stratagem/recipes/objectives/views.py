@@ -7,13 +7,24 @@ from typing import Literal
 from stratagem.advantages import GroupCentered, Signed
 from stratagem.catalogue import paper
 from stratagem.errors import unknown
-from stratagem.objectives import Clip, Credited, InternalLayer, PolicyGradient, ResponseOnly, TokenMean
+from stratagem.objectives import (
+    Clip,
+    Credited,
+    InternalLayer,
+    Perturbed,
+    PolicyGradient,
+    ProductRatio,
+    ResponseOnly,
+    SequenceMean,
+    TokenMean,
+    TokenRatio,
+)
 from stratagem.parts import Advantage
 from stratagem.recipe import Recipe
 from stratagem.recipes.baselines import grpo
 from stratagem.schedules import Switch
 
-__all__ = ["bupo", "prerl"]
+__all__ = ["alp", "bupo", "prerl"]
 
 DUAL_CLIP = 10.0
 """Of the trainer that the released code of these papers builds on."""
@@ -100,3 +111,51 @@ def bupo(layer: int = 6, steps: int = 30) -> Recipe:
         objective=PolicyGradient(gate=Clip(dual=DUAL_CLIP), aggregation=TokenMean()),
         schedules=(Switch("view", None, steps),),
     )
+
+
+@paper(
+    "2603.19470",
+    title="Adaptive Layerwise Perturbation: Unifying Off-Policy Corrections for LLM RL",
+    family="objectives",
+    roles=("view", "ratio", "gate"),
+    year=2026,
+    base="grpo",
+)
+def alp(
+    unit: Literal["token", "trajectory"] = "token",
+    initial: float | None = None,
+    noise_learning_rate: float | None = None,
+    layers: tuple[int, ...] | None = None,
+) -> Recipe:
+    """Learned Gaussian noise on every layer's input in the update alone, under one ratio to the policy that sampled.
+
+    ``rho_t = pi_{theta, sigma}(a_t) / mu(a_t)``: the perturbed policy (:class:`Perturbed`) over ``behavior_logp``, so
+    that one gate stands for staleness and for the mismatch of engines, and no further correction is made. GRPO's
+    advantage; dual clip 10, no KL. As in the scripts that were released:
+
+    unit: ``token``: clip 0.2 around 1, token mean, ``sigma`` from 1e-5 with a learning rate of 1e-6; ``trajectory``:
+    the ratio of the whole response, within 0.5 and 3, ``sigma`` from 1e-6 with 5e-4. That the mean is then one over
+    responses, and that 3 is the bound itself, are reconstructions.
+    initial, noise_learning_rate: other values of ``sigma`` and of its learning rate. The library of the authors has an
+    ``initial`` of 1e-2 where a script does not set it.
+    layers: whose input is perturbed, counted from 1; None: all, which the paper found best.
+
+    Raises :class:`InputError` for an unknown unit.
+    """
+    if unit not in ("token", "trajectory"):
+        raise unknown("unit", unit, ("token", "trajectory"))
+    sigma, rate = (1e-5, 1e-6) if unit == "token" else (1e-6, 5e-4)
+    if unit == "token":
+        objective = PolicyGradient(ratio=TokenRatio("behavior"), gate=Clip(dual=DUAL_CLIP), aggregation=TokenMean())
+    else:
+        objective = PolicyGradient(
+            ratio=ProductRatio("trajectory", "behavior"),
+            gate=Clip(low=0.5, high=2.0, dual=DUAL_CLIP),
+            aggregation=SequenceMean(),
+        )
+    view = Perturbed(
+        initial=sigma if initial is None else initial,
+        learning_rate=rate if noise_learning_rate is None else noise_learning_rate,
+        layers=layers,
+    )
+    return grpo().replace(name="alp", base="grpo", view=view, objective=objective)
