@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
-from annotated_types import Ge, Gt
+from annotated_types import Ge, Gt, MinLen
 
 from stratagem.errors import InputError
 from stratagem.parts import View
@@ -80,7 +80,7 @@ class Perturbed(View):
     initial: Annotated[float, Ge(0)] = 1e-2
     learning_rate: Annotated[float, Ge(0)] = 1e-6
     largest: Annotated[float, Gt(0)] = 1.0
-    layers: tuple[Annotated[int, Ge(1)], ...] | None = None
+    layers: Annotated[tuple[Annotated[int, Ge(1)], ...], MinLen(1)] | None = None
 
     @property
     def own_learning_rate(self) -> float:

@@ -326,3 +326,10 @@ def test_noise_is_the_same_for_the_same_seed_in_the_lab():
     assert not torch.equal(found[0].last.logits, plain.last.logits)
     diagnoses = [diagnose(alp(initial=0.5), "four_by_four", groups=1024, seed=1000) for _ in range(2)]
     assert diagnoses[0].direction == diagnoses[1].direction
+
+
+@pytest.mark.parametrize("layers", [(), (0,)])
+def test_noise_needs_a_layer_counted_from_one(layers):
+    with pytest.raises(InputError, match=r"perturbed\.layers = "):
+        alp(layers=layers)
+    assert Recipe.from_yaml(alp(layers=(1, 3)).to_yaml()) == alp(layers=(1, 3))
