@@ -155,7 +155,7 @@ def cosines(policy: LanguagePolicy, x: Experience) -> tuple[float, float]:
 @claim(
     "prerl",
     statement="The gradients of log P(y) and log P(y|x) point nearly the same way, so that learning on responses alone "
-    "serves learning on prompts; pushing wrong responses down there (transition and reflection thoughts become 14.9 and "
+    "serves learning on prompts; pushing wrong responses down there (transition and reflection thoughts are 14.9 and "
     "6.5 times as frequent) and then running GRPO beats GRPO alone.",
     source="arXiv 2604.14142, abstract (Qwen3-4B and 8B on mathematics)",
     baseline="grpo",
