@@ -80,8 +80,8 @@ class Experience:
     excluded from learning); ``critic_mask`` (where the critic learns, when not where ``mask`` says); ``version`` (of
     the weights that sampled it); ``version_logp`` (log-probability under the training engine with those weights, where
     whoever sampled has noted it); ``experts`` (that a mixture of experts was routed to, -1: no record); ``advantage``;
-    ``value_target``; ``target`` (the ratio an objective pulls towards, when it has one); ``latent`` (True: the action is
-    a vector and no token).
+    ``value_target``; ``target`` (the ratio an objective pulls towards, when it has one); ``latent`` (True: the action
+    is a vector and no token).
     Per turn: ``turn_reward``; ``turn_state`` (key of the state acted in); ``turn_role``; ``turn_done``;
     ``turn_observation_length`` (tokens read before acting).
     Per trajectory: ``reward`` [trajectories, names] with ``reward_names`` and ``reward_weights``; ``success``;

@@ -337,9 +337,18 @@ class View(Part):
     """How the policy is asked about the actions of a batch, when not in the way it chose them.
 
     A view only holds numbers; the policy knows how to answer. ``old_logp`` is asked for in the same view.
+
+    ``forbids``: what neither advantage nor objective may read (names as in ``requires``), since beside this view it
+    would be of another distribution, or cannot be said.
     """
 
     kind: ClassVar[str] = "view"
+    forbids: ClassVar[frozenset[str]] = frozenset()
+
+    @property
+    def own_learning_rate(self) -> float:
+        """Of the parameters a policy has for this view alone (``policy.view_parameters``)."""
+        return 0.0
 
     @property
     def records(self) -> frozenset[str]:

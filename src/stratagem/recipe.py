@@ -95,6 +95,13 @@ class Recipe(Part):
                 f"recipe {self.name}: optimization.shuffle = {self.optimization.shuffle}: must be groups, since the "
                 "objective compares the trajectories of a group"
             )
+        if self.view is not None:
+            forbidden = sorted((self.advantage.needs() | self.objective.needs()) & self.view.forbids)
+            if forbidden:
+                raise InputError(
+                    f"recipe {self.name}: view = {self.view.part_name()}: advantage or objective reads "
+                    f"{', '.join(forbidden)}, which says nothing in this view"
+                )
 
     def experience_needs(self) -> frozenset[str]:
         """Experience fields that must be there before :meth:`prepare`."""

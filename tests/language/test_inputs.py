@@ -77,3 +77,18 @@ def test_concatenating_selections_is_selecting_both(order: list[int], cut: int) 
 def test_inconsistent_inputs_are_refused(lengths: list[int], actions: list[int], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         TokenInputs(torch.arange(5), torch.tensor(lengths), torch.tensor(actions))
+
+
+def test_a_prefix_stands_for_what_was_read_before_the_first_action() -> None:
+    # [10 11 12* 13 14*] [20 21 22] [] [30 31* 32]: an observation between two turns stays, and so does what comes last.
+    inputs = TokenInputs(
+        token_ids=torch.tensor([10, 11, 12, 13, 14, 20, 21, 22, 30, 31, 32]),
+        lengths=torch.tensor([5, 3, 0, 3]),
+        action_positions=torch.tensor([2, 4, 9]),
+    )
+    bare = inputs.without_opening(7)
+    assert bare.token_ids.tolist() == [7, 12, 13, 14, 7, 7, 31, 32]
+    assert bare.lengths.tolist() == [4, 1, 0, 3]
+    assert bare.action_positions.tolist() == [1, 3, 6]
+    assert bare.actions.tolist() == inputs.actions.tolist()
+    assert bare.position_ids.tolist() == [0, 1, 2, 3, 0, 0, 1, 2]

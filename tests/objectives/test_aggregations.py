@@ -9,7 +9,7 @@ import torch
 
 from stratagem.errors import InputError
 from stratagem.experience import Experience
-from stratagem.objectives import FixedLength, LengthPower, SequenceMean, SequenceSum, TokenMean
+from stratagem.objectives import Credited, FixedLength, LengthPower, SequenceMean, SequenceSum, TokenMean
 
 ALL = [TokenMean(), SequenceMean(), SequenceSum(), LengthPower(), FixedLength(10)]
 
@@ -107,3 +107,23 @@ def test_the_weights_of_a_whole_are_computed_once_for_all_its_pieces(monkeypatch
     for trajectory in range(3):
         TokenMean().at(x.microbatch(torch.tensor([trajectory])))
     assert computed == [x]
+
+
+@pytest.mark.parametrize("of", ALL, ids=lambda part: part.part_name())
+def test_credited_counts_only_tokens_with_an_advantage(of):
+    advantage = torch.tensor([0.0, 0.0, 0.0, -0.5, 0.5, 1.0])
+    x = batch(advantage=advantage)
+    torch.testing.assert_close(Credited(of).weights(x), of.weights(batch(mask=advantage != 0)))
+
+
+def test_credited_leaves_out_what_may_not_train():
+    nan, mask = float("nan"), [False, True, True, True, True, True]
+    x = batch(advantage=torch.tensor([nan, 0.0, 1.0, 1.0, 0.0, 1.0]), mask=mask)
+    third = 1 / 3
+    torch.testing.assert_close(Credited().weights(x), torch.tensor([0.0, 0.0, third, third, 0.0, third]))
+
+
+def test_credited_without_advantages_is_zero_and_not_a_number_divided_by_none():
+    assert Credited().weights(batch(advantage=torch.zeros(6))).tolist() == [0.0] * 6
+    with pytest.raises(ValueError, match="advantage"):
+        Credited().weights(batch())

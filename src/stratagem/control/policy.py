@@ -139,6 +139,10 @@ class ControlPolicy(nn.Module, ABC):
         """The actor's weights between its hidden layers."""
         return [layer.weight for layer in _linear(self.actor)[1:-1]]
 
+    def view_parameters(self, view: View | None) -> tuple[Tensor, ...]:
+        """None: it answers in no view."""
+        return ()
+
     def frozen(self) -> Self:
         """A copy that no longer moves."""
         return self.copy()

@@ -159,6 +159,10 @@ class DiffusionPolicy(nn.Module):
         """Weights of the blocks' linear layers; queries, keys and values are one matrix."""
         return [layer.weight for layer in self.blocks.modules() if isinstance(layer, nn.Linear)]
 
+    def view_parameters(self, view: View | None) -> tuple[Tensor, ...]:
+        """None: it answers in no view."""
+        return ()
+
     def frozen(self) -> Self:
         """A copy that no longer moves."""
         return self.copy()

@@ -19,8 +19,10 @@ from torch import Tensor, nn
 from stratagem.errors import InputError
 from stratagem.experience import Experience, PolicyOutput
 from stratagem.objectives.routing import RoutingReplay
+from stratagem.objectives.views import Perturbed
 from stratagem.partition import rows_of
 from stratagem.parts import View
+from stratagem.training.noise import fresh_seed, with_noise
 from stratagem.training.run_directory import whole_directory
 from stratagem.training.world import check_asked
 
@@ -94,6 +96,10 @@ class NodePolicy(nn.Module, ABC):
         """Weights of linear maps between hidden features; a table is looked up and maps nothing."""
         return []
 
+    def view_parameters(self, view: View | None) -> list[nn.Parameter]:
+        """Parameters for this view alone, made when first asked for."""
+        return []
+
     def frozen(self) -> Self:
         """A copy that no longer moves."""
         return self.copy()
@@ -105,7 +111,8 @@ class NodePolicy(nn.Module, ABC):
     def save(self, directory: Path, card: str) -> None:
         """Write ``policy.safetensors``, ``policy.json`` and the card as ``README.md``, all or nothing."""
         with whole_directory(directory) as temporary:
-            save_file(self.state_dict(), temporary / "policy.safetensors")
+            learned = {name: tensor for name, tensor in self.state_dict().items() if name != "log_noise"}
+            save_file(learned, temporary / "policy.safetensors")
             (temporary / "policy.json").write_text(json.dumps(self._shape()) + "\n", encoding="utf-8")
             (temporary / "README.md").write_text(card, encoding="utf-8")
 
@@ -117,12 +124,16 @@ class NodePolicy(nn.Module, ABC):
 class TabularPolicy(NodePolicy):
     """``pi(a | n) = softmax(logits[n] / temperature)_a``.
 
-    logits: float [nodes, vocabulary], where learning starts.
+    logits: float [nodes, vocabulary], where learning starts. Perturbed, a table has one layer: noise is added to the
+    logits of every token on its own.
     """
+
+    views: ClassVar[tuple[type[View], ...]] = (RoutingReplay, Perturbed)
 
     def __init__(self, logits: Float[Tensor, "nodes vocabulary"]) -> None:
         super().__init__(len(logits))
         self.logits = nn.Parameter(logits.detach().float().clone())
+        self.log_noise: nn.Parameter | None = None
 
     def forward(
         self, x: Experience, *, temperature: float = 1.0, also: Collection[str] = (), view: View | None = None
@@ -134,14 +145,33 @@ class TabularPolicy(NodePolicy):
         check_asked(self, also, view)
         if not isinstance(x.inputs, NodeInputs) or x.action is None:
             raise ValueError(f"a tabular policy reads NodeInputs and actions, not {type(x.inputs).__name__}")
-        node, logp = x.inputs.node, torch.log_softmax(self.logits / temperature, -1)
+        node = x.inputs.node
+        if isinstance(view, Perturbed) and torch.is_grad_enabled():
+            logits, rows = self._perturbed(node, view), torch.arange(len(node), device=self.device)
+        else:
+            logits, rows = self.logits, node
+        logp = torch.log_softmax(logits / temperature, -1)
         return PolicyOutput(
-            logp[node, x.action],
-            torch.special.entr(logp.exp()).sum(-1)[node] if "entropy" in also else None,
+            logp[rows, x.action],
+            torch.special.entr(logp.exp()).sum(-1)[rows] if "entropy" in also else None,
             self.values[node] if "value" in also else None,
             self.medians[node] if "median" in also else None,
-            logp.mean(-1)[node] if "mean_logp" in also else None,
+            logp.mean(-1)[rows] if "mean_logp" in also else None,
         )
+
+    def _perturbed(self, node: Int[Tensor, " tokens"], view: Perturbed) -> Float[Tensor, "tokens vocabulary"]:
+        if view.layers not in (None, (1,)):
+            raise InputError(f"perturbed.layers = {view.layers}: a table has one layer")
+        [log_scale] = self.view_parameters(view)
+        return with_noise(self.logits[node], log_scale[0], view.largest, fresh_seed())
+
+    def view_parameters(self, view: View | None) -> list[nn.Parameter]:
+        """Of a perturbation, ``log sigma`` [1]."""
+        if not isinstance(view, Perturbed):
+            return []
+        if self.log_noise is None:
+            self.log_noise = nn.Parameter(torch.full((1,), view.initial, device=self.device).log())
+        return [self.log_noise]
 
     def table(self) -> Float[Tensor, "nodes vocabulary"]:
         """The logits."""

@@ -19,7 +19,7 @@ from stratagem.lab.exact import Exact
 from stratagem.lab.policy import NodeInputs, TabularPolicy
 from stratagem.lab.tree import added
 from stratagem.recipe import Recipe
-from stratagem.seeding import generator
+from stratagem.seeding import generator, seed_torch
 
 BLOCKS = 128
 """Independent means of batches from which intervals are made."""
@@ -76,6 +76,7 @@ def sample_updates(
             if simple:
                 _add_update(recipe, x, table, entropies, by_logp[block], by_entropy[block])
             else:
+                seed_torch(seed, "update", number)
                 by_logits[block] -= _gradient(recipe, x, policy.logits, behavior.median)
     updates = policy.through_softmax(by_logp) + by_entropy.unsqueeze(-1) * policy.entropy_slope + by_logits
     if not bool(updates.isfinite().all()):

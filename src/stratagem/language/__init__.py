@@ -4,6 +4,7 @@ from stratagem.language.chat import ChatFormat
 from stratagem.language.engine import Completion, Engine, Request, WeightMismatchError, fingerprint
 from stratagem.language.hf_engine import HFEngine
 from stratagem.language.inputs import TokenInputs
+from stratagem.language.internal import NoiseLevels, entropy_by_layer, noise_levels
 from stratagem.language.policy import LanguagePolicy, LoRA, ReferencePolicy, native_bfloat16
 from stratagem.language.sampling import SamplingParams
 
@@ -14,11 +15,14 @@ __all__ = [
     "HFEngine",
     "LanguagePolicy",
     "LoRA",
+    "NoiseLevels",
     "ReferencePolicy",
     "Request",
     "SamplingParams",
     "TokenInputs",
     "WeightMismatchError",
+    "entropy_by_layer",
     "fingerprint",
     "native_bfloat16",
+    "noise_levels",
 ]

@@ -78,6 +78,23 @@ class TokenInputs:
         kept = places < torch.repeat_interleave(lengths, self.lengths)
         return Contexts(self.token_ids[kept], lengths[lengths > 0], (kept.cumsum(0) - 1)[self.action_positions - 1])
 
+    def without_opening(self, prefix: int) -> Self:
+        """The same actions, with the token ``prefix`` in the place of all that was read before the first of them.
+
+        What is read later stays. Of a trajectory without actions the prefix alone is left.
+        """
+        places = self.position_ids
+        opening = self.lengths.clone()
+        opening.scatter_reduce_(0, self._trajectory_of_action, places[self.action_positions], "amin")
+        dropped = (opening - 1).clamp(min=0)
+        last = places - torch.repeat_interleave(dropped, self.lengths)
+        kept = last >= 0
+        return type(self)(
+            token_ids=torch.where(last == 0, prefix, self.token_ids)[kept],
+            lengths=self.lengths - dropped,
+            action_positions=(kept.cumsum(0) - 1)[self.action_positions],
+        )
+
     def select(self, trajectories: Int[Tensor, " kept"]) -> Self:
         """The inputs of these trajectories, in this order."""
         lengths, counts = self.lengths[trajectories], self.actions_per_trajectory

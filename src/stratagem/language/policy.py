@@ -20,8 +20,11 @@ from stratagem.errors import InputError, unknown
 from stratagem.experience import Experience, PolicyOutput
 from stratagem.language.attention import PackedSequences, enable_packing, run_trunk
 from stratagem.language.inputs import TokenInputs
+from stratagem.language.layers import decoder_layers, internal_hidden, perturbed
 from stratagem.objectives.routing import RoutingReplay
+from stratagem.objectives.views import InternalLayer, Perturbed, ResponseOnly
 from stratagem.parts import View
+from stratagem.training.noise import fresh_seed
 from stratagem.training.world import check_asked
 
 ComputeType = Literal["auto", "float32", "bfloat16"]
@@ -71,7 +74,7 @@ class LanguagePolicy(nn.Module):
     """
 
     says: ClassVar[frozenset[str]] = frozenset({"entropy", "value", "median", "mean_logp"})
-    views: ClassVar[tuple[type[View], ...]] = (RoutingReplay,)
+    views: ClassVar[tuple[type[View], ...]] = (RoutingReplay, ResponseOnly, InternalLayer, Perturbed)
 
     def __init__(
         self,
@@ -105,6 +108,7 @@ class LanguagePolicy(nn.Module):
         hidden = cast(nn.Linear, model.get_output_embeddings()).in_features
         self.value_head = _value_head(hidden) if value_head else None
         self.median_head = _value_head(hidden) if value_head else None
+        self.log_noise: nn.Parameter | None = None
         self.has_adapters = lora is not None
 
     @classmethod
@@ -156,12 +160,12 @@ class LanguagePolicy(nn.Module):
             raise InputError("this policy has no critic; build it with value_head=True")
         if not isinstance(x.inputs, TokenInputs):
             raise InputError(f"a language policy reads TokenInputs, this experience has {type(x.inputs).__name__}")
-        inputs = x.inputs
+        inputs = x.inputs.without_opening(self._beginning()) if isinstance(view, ResponseOnly) else x.inputs
         if len(inputs.action_positions) == 0:
             empty = torch.zeros(0, device=self.device)
             return PolicyOutput(empty, **dict.fromkeys(also, empty))
         with self._precision():
-            hidden = self._hidden_before_actions(inputs)
+            hidden = self._hidden_before_actions(inputs, view)
             figures = self._in_chunks(hidden, inputs.actions, temperature, [name for name in OF_LOGITS if name in also])
             if "value" in also:
                 figures["value"] = self._values(self.value_head, hidden)
@@ -197,6 +201,15 @@ class LanguagePolicy(nn.Module):
         found = {id(layer.weight): layer.weight for layer in layers if layer.weight.requires_grad}
         return [weight for key, weight in found.items() if key not in head]
 
+    def view_parameters(self, view: View | None) -> list[nn.Parameter]:
+        """Parameters for this view alone, made when first asked for: of a perturbation, ``log sigma`` [layers]."""
+        if not isinstance(view, Perturbed):
+            return []
+        if self.log_noise is None:
+            scales = torch.full((len(decoder_layers(self.model)),), view.initial, device=self.device)
+            self.log_noise = nn.Parameter(scales.log())
+        return [self.log_noise]
+
     def frozen(self) -> ReferencePolicy:
         """The policy as it is now, frozen. With adapters no copy is made: it is the model without them."""
         if self.has_adapters:
@@ -205,7 +218,7 @@ class LanguagePolicy(nn.Module):
         nn.Module.__init__(frozen)
         frozen.model = copy.deepcopy(self.model).requires_grad_(False).eval()
         frozen.tokenizer, frozen.dtype, frozen.logits_budget = self.tokenizer, self.dtype, self.logits_budget
-        frozen.value_head, frozen.median_head = None, None
+        frozen.value_head, frozen.median_head, frozen.log_noise = None, None, None
         frozen.value_gradient, frozen.has_adapters = False, False
         return ReferencePolicy(frozen, without_adapters=False)
 
@@ -256,14 +269,36 @@ class LanguagePolicy(nn.Module):
             for layer in layers:
                 cast(Any, layer).enable_adapters(True)
 
+    def _perturbation(self, view: View | None) -> contextlib.AbstractContextManager[None]:
+        if not (isinstance(view, Perturbed) and torch.is_grad_enabled()):
+            return contextlib.nullcontext()
+        [log_scales] = self.view_parameters(view)
+        return perturbed(self.model, view, log_scales, fresh_seed())
+
+    def _beginning(self) -> int:
+        """The token that stands before a text without a prompt."""
+        tokenizer = self.tokenizer
+        for token in (tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id):
+            if token is not None:
+                return int(token)
+        raise InputError("a response can only be read alone after a bos, eos or pad token, and the tokenizer has none")
+
     def _precision(self) -> torch.autocast:
         enabled = self.compute_dtype == torch.bfloat16
         return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=enabled)
 
-    def _hidden_before_actions(self, inputs: TokenInputs) -> Float[Tensor, "tokens hidden"]:
+    def _hidden_before_actions(self, inputs: TokenInputs, view: View | None) -> Float[Tensor, "tokens hidden"]:
         read = inputs.before_actions()
         layout = PackedSequences(read.lengths.tolist(), self.device, read.token_ids)
-        hidden = run_trunk(self.model, read.token_ids[layout.computed], layout.positions, layout)
+
+        def run() -> Float[Tensor, "computed hidden"]:
+            return run_trunk(self.model, read.token_ids[layout.computed], layout.positions, layout)
+
+        if isinstance(view, InternalLayer):
+            hidden = internal_hidden(self.model, view, run)
+        else:
+            with self._perturbation(view):
+                hidden = run()
         return hidden.index_select(0, layout.source[read.predecessors])
 
     def _values(self, head: nn.Module | None, hidden: Float[Tensor, "tokens hidden"]) -> Float[Tensor, " tokens"]:

@@ -1,6 +1,6 @@
 """Losses and what they are made of: ratios, gates, corrections, aggregations, regularizers."""
 
-from stratagem.objectives.aggregations import FixedLength, LengthPower, SequenceMean, SequenceSum, TokenMean
+from stratagem.objectives.aggregations import Credited, FixedLength, LengthPower, SequenceMean, SequenceSum, TokenMean
 from stratagem.objectives.bounded import BoundedRatio, best_bounded_policy
 from stratagem.objectives.budgets import LevelBudgets, SharedBudget
 from stratagem.objectives.corrections import DiscrepancyMask, MaskedImportance, TruncatedImportance
@@ -15,6 +15,7 @@ from stratagem.objectives.ratios import GeometricMeanRatio, ProductRatio, TokenR
 from stratagem.objectives.regularizers import KL, Blend, EntropyBonus, kl_estimate
 from stratagem.objectives.restricted import Restricted
 from stratagem.objectives.routing import RoutingReplay
+from stratagem.objectives.views import InternalLayer, Perturbed, ResponseOnly
 
 __all__ = [
     "KL",
@@ -23,11 +24,13 @@ __all__ = [
     "CenteredClip",
     "Clip",
     "ClippedWeight",
+    "Credited",
     "DiscrepancyMask",
     "EntropyBonus",
     "FixedLength",
     "GeometricMeanRatio",
     "ImplicitNegative",
+    "InternalLayer",
     "Interpolated",
     "LengthPower",
     "LevelBudgets",
@@ -37,9 +40,11 @@ __all__ = [
     "MovingAverage",
     "PairwiseClip",
     "PairwiseJointClip",
+    "Perturbed",
     "PolicyGradient",
     "ProductRatio",
     "RandomPolicyRegression",
+    "ResponseOnly",
     "Restricted",
     "RoutingReplay",
     "SamplingVersion",

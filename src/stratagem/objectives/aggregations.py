@@ -73,6 +73,21 @@ class FixedLength(Aggregation):
         return _to_learnable((1.0 / (_counted(_learnable_length(x)) * self.length)).expand(x.trajectories), x)
 
 
+@dataclass(frozen=True)
+class Credited(Aggregation):
+    """``of``, with only those tokens counted whose advantage is not 0: a mean over what there is to learn from.
+
+    So that a loss on samples of one sign is a mean over these, however many others were drawn with them.
+    """
+
+    of: Aggregation = TokenMean()
+
+    def weights(self, x: Experience) -> Float[Tensor, " tokens"]:
+        if x.advantage is None:
+            raise ValueError("tokens with an advantage can only be counted once x.advantage is set")
+        return self.of.weights(x.replace(mask=x.learnable() & (x.advantage != 0)))
+
+
 def _learnable_length(x: Experience) -> Tensor:
     """Tokens that may train, by trajectory."""
     return x.trajectory_of_token.size() if x.mask is None else x.trajectory_of_token.sum(x.mask)

@@ -117,11 +117,15 @@ class Trainer:
         self.policy = world.policy
         self._sinks = sinks
         self._progress = progress
+        own = list(self.policy.view_parameters(recipe.view))
         self._companions = Companions(self.policy, recipe)
         self._replay = ReplayBuffer(settings.seed)
         self._optimizer = recipe.optimization.optimizer(
             self.policy.policy_parameters(), self.policy.critic_parameters(), self.policy.hidden_matrices()
         )
+        if own:
+            self._optimizer.add_param_group({"params": own, "lr": 0.0, "weight_decay": 0.0})
+        self._has_view_group = bool(own)
         self._step = 0
         self._updates = 0
         self._tokens = 0
@@ -203,8 +207,7 @@ class Trainer:
             changes |= schedule(self._step, self._last_metrics)
         if changes:
             self.recipe = self.recipe.with_values(changes)
-        for group, rate in zip(self._optimizer.param_groups, self.recipe.optimization.learning_rates(), strict=True):
-            group["lr"] = rate
+        self._set_learning_rates()
         clock = time.perf_counter()
         self.world.serve(self._updates)
         self._companions.served(self.recipe, self._updates)
@@ -239,6 +242,17 @@ class Trainer:
         if self.recipe.optimization.shuffle == "turns":
             x = x.by_turn()
         return Batch(x, report)
+
+    def _set_learning_rates(self) -> None:
+        """Of the optimizer's groups; the last one is of the view the run began with, if that has parameters."""
+        view = self.recipe.view
+        rates: tuple[float, ...] = self.recipe.optimization.learning_rates()
+        if self._has_view_group:
+            rates = (*rates, 0.0 if view is None else view.own_learning_rate)
+        elif view is not None and list(self.policy.view_parameters(view)):
+            raise InputError(f"view = {view.part_name()}: has parameters of its own; a run must begin with it")
+        for group, rate in zip(self._optimizer.param_groups, rates, strict=True):
+            group["lr"] = rate
 
     def _within_budget(self, sampled: int) -> None:
         """Refuse a budget that not even the first batch fits into: there would be nothing to judge it by."""

@@ -69,6 +69,10 @@ class Policy(Protocol):
         """
         ...
 
+    def view_parameters(self, view: View | None) -> Iterable[Tensor]:
+        """Trainable parameters that only this view uses, the same ones whenever asked; most views have none."""
+        ...
+
     def frozen(self) -> FrozenPolicy:
         """What it was before training, or a copy of what it is: to measure KL against."""
         ...
@@ -107,6 +111,9 @@ def check_asked(policy: _Asked, also: Collection[str], view: View | None) -> Non
     if view is not None and not isinstance(view, policy.views):
         known = ", ".join(known.part_name() for known in policy.views) or "none"
         raise InputError(f"{kind} has no view {view.part_name()}; it has {known}")
+    unsaid = sorted(name for name in also if view is not None and f"output.{name}" in view.forbids)
+    if view is not None and unsaid:
+        raise InputError(f"{kind} does not say {', '.join(unsaid)} in the view {view.part_name()}")
 
 
 @dataclass(frozen=True)

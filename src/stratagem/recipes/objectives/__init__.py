@@ -9,6 +9,7 @@ from stratagem.recipes.objectives import (
     reuse,
     stale,
     trust_regions,
+    views,
 )
 from stratagem.recipes.objectives.alignment import *  # noqa: F403
 from stratagem.recipes.objectives.diffusion import *  # noqa: F403
@@ -18,6 +19,7 @@ from stratagem.recipes.objectives.optimizers import *  # noqa: F403
 from stratagem.recipes.objectives.reuse import *  # noqa: F403
 from stratagem.recipes.objectives.stale import *  # noqa: F403
 from stratagem.recipes.objectives.trust_regions import *  # noqa: F403
+from stratagem.recipes.objectives.views import *  # noqa: F403
 
 __all__: list[str] = []
 __all__ += alignment.__all__
@@ -28,3 +30,4 @@ __all__ += optimizers.__all__
 __all__ += reuse.__all__
 __all__ += stale.__all__
 __all__ += trust_regions.__all__
+__all__ += views.__all__
