@@ -7,6 +7,7 @@ from stratagem.recipes.objectives import (
     losses,
     optimizers,
     stale,
+    theory,
     trust_regions,
 )
 from stratagem.recipes.objectives.alignment import *  # noqa: F403
@@ -15,6 +16,7 @@ from stratagem.recipes.objectives.gates import *  # noqa: F403
 from stratagem.recipes.objectives.losses import *  # noqa: F403
 from stratagem.recipes.objectives.optimizers import *  # noqa: F403
 from stratagem.recipes.objectives.stale import *  # noqa: F403
+from stratagem.recipes.objectives.theory import *  # noqa: F403
 from stratagem.recipes.objectives.trust_regions import *  # noqa: F403
 
 __all__: list[str] = []
@@ -24,4 +26,5 @@ __all__ += gates.__all__
 __all__ += losses.__all__
 __all__ += optimizers.__all__
 __all__ += stale.__all__
+__all__ += theory.__all__
 __all__ += trust_regions.__all__
