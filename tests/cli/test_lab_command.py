@@ -1,4 +1,4 @@
-"""``lab``: verdicts as a table and as data."""
+"""``lab``: verdicts as a table and as data. ``cliff``: the same of a game's reward."""
 
 from __future__ import annotations
 
@@ -69,4 +69,49 @@ def test_a_recipe_file_is_judged_like_a_technique(stratagem, tmp_path):
 )
 def test_what_cannot_be_judged_is_one_line(stratagem, arguments, error):
     said = stratagem("lab", *arguments)
+    assert (said.code, said.out, said.err) == (2, "", f"error: {error}\n")
+
+
+def test_cliff_as_json_says_where_the_best_policy_changes(stratagem):
+    said = stratagem(
+        "cliff", "styles", "--weight", "brevity=0.01", "--alpha", 0.05, "--draws", 8, "--seed", 3, "--json"
+    )
+    assert (said.code, said.err) == (0, "")
+    found = json.loads(said.out)
+    assert (found["version"], found["game"], found["rewards"]) == (1, "styles", {"accuracy": 1, "brevity": 0.01})
+    assert found["closest"][0]["best"] == [0]
+    assert found["closest"][0]["radius"] == pytest.approx(0.005)
+    [flip] = [flip for flip in found["flips"] if flip["component"] == "brevity"]
+    assert flip["weight"] == pytest.approx(0, abs=1e-9) and flip["states"] == ["start"]
+    moved = found["perturbation"]
+    assert (moved["temperature"], moved["draws"], moved["seed"], moved["epsilon"]) == (0.05, 8, 3, 0.01)
+
+
+def test_cliff_for_people_shows_the_nearest_states_and_the_weights(stratagem):
+    said = stratagem("cliff", "tools")
+    assert said.code == 0 and said.out.startswith("tools: 3 prompts")
+    assert "reward: 1 accuracy + 1 format + 1 executability" in said.out
+    assert "43 of 167 states are on a best policy's way; 24 tie" in said.out and "and 33 more" in said.out
+    rows = [line.split()[:2] for line in said.out.splitlines() if line.startswith(("accuracy ", "executability "))]
+    assert ["executability", "1.6000"] in rows and ["accuracy", "0.6250"] in rows
+    assert "bound 0.0500" in said.out
+
+
+def test_cliff_of_a_single_reward_is_shown_as_well(stratagem):
+    said = stratagem("cliff", "windy", "--epsilon", 0.0)
+    assert said.code == 0 and "(2, 2)" in said.out and "change in 0.0 % of states" in said.out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        (("style",), "unknown game 'style'; did you mean 'styles'?"),
+        (("styles", "--weight", "brevety=1"), "unknown reward 'brevety'; did you mean 'brevity'?"),
+        (("styles", "--weight", "brevity"), "--weight brevity: must be NAME=VALUE with a number"),
+        (("styles", "--weight", "brevity=much"), "--weight brevity=much: must be NAME=VALUE with a number"),
+        (("styles", "--weight", "brevity=inf"), "weight of reward 'brevity' = inf: must be finite"),
+    ],
+)
+def test_a_cliff_that_cannot_be_shown_is_one_line(stratagem, arguments, error):
+    said = stratagem("cliff", *arguments)
     assert (said.code, said.out, said.err) == (2, "", f"error: {error}\n")

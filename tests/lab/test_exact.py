@@ -96,6 +96,34 @@ def test_optimal_play_by_hand(name, best):
     assert Exact.greedy(tree, values).expected_return == pytest.approx(best)
 
 
+@EVERY_GAME
+def test_optimal_values_of_whole_episodes_say_the_same_of_every_choice(tree):
+    """They count what was earned on the way as well, which is the same for all tokens of a node."""
+    to_come = optimal_values(tree)
+    found = optimal_values(tree, torch.stack([tree.leaves.returns, -2 * tree.leaves.returns], 1))
+    assert found.shape == (tree.nodes, tree.game.vocabulary, 2)
+    centred = [values - values.mean(-1, keepdim=True) for values in (to_come, found[..., 0])]
+    torch.testing.assert_close(*centred, atol=1e-6, rtol=0)
+    torch.testing.assert_close(found[..., 1], optimal_values(tree, -2 * tree.leaves.returns))
+
+
+@EVERY_GAME
+def test_soft_values_are_those_of_the_best_player_with_an_entropy_bonus(tree):
+    """Return and bonus of ``exp(Q / temperature)`` add up to the value, and no other player gets as much."""
+    temperature = 0.3
+
+    def paid(policy: Exact) -> float:
+        return policy.expected_return + temperature * float(policy.node_probability @ policy.node_entropy)
+
+    values = optimal_values(tree, temperature=temperature)
+    best = Exact(tree, values / temperature)
+    roots = tree.node[tree.leaves.trajectory_of_token.first()][tree.leaves.group_of_trajectory.first()]
+    worth = temperature * torch.logsumexp(values[roots] / temperature, -1)
+    assert paid(best) == pytest.approx(float(best.start_probability @ worth))
+    for seed in range(3):
+        assert paid(Exact(tree, best.logits + 0.3 * tree.normal_logits(seed))) < paid(best)
+
+
 @pytest.mark.parametrize("size", [1, 2, 3])
 def test_the_noise_of_reinforce_is_that_over_all_groups_there_are(arms, size):
     policy = Exact(arms.tree, torch.tensor([[0.3, -0.2], [0.5, 0.1]]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 import torch
@@ -59,6 +60,20 @@ def test_turn_rewards_add_up_to_the_return():
     assert len(x.trajectory_of_turn.size().unique()) == 4
 
 
+def test_columns_of_the_reward_count_by_their_weights():
+    def act(state: int, tokens: tuple[int, ...]) -> list[Outcome]:
+        told, done = float(tokens[0]), {"done": 0.5}
+        return [Outcome(1, reward=told, components=done)] if state == 0 else over(told, success=True, **done)
+
+    game = TokenGame("two", "", 2, ((1.0, 0),), act, ("told", "done"), (2.0, -1.0))
+    x = Tree.enumerate(game).leaves
+    assert x.reward.tolist() == [[0, 1], [1, 1], [1, 1], [2, 1]]
+    assert (x.reward_names, x.reward_weights) == (("told", "done"), (2.0, -1.0))
+    assert x.returns.tolist() == [-1, 1, 1, 3]
+    assert torch.equal(x.trajectory_of_turn.sum(x.turn_rewards()), x.returns)
+    assert Tree.enumerate(replace(game, reward_weights=None)).leaves.returns.tolist() == [1, 2, 2, 3]
+
+
 def wrong(act: object, starts: Sequence[tuple[float, object]] = ((1.0, 0),), vocabulary: int = 2) -> TokenGame:
     return TokenGame("wrong", "", vocabulary, tuple(starts), act)
 
@@ -72,6 +87,8 @@ def wrong(act: object, starts: Sequence[tuple[float, object]] = ((1.0, 0),), voc
         (wrong(lambda state, tokens: [Outcome(components={"style": 1.0})]), "'style' is not among its reward_names"),
         (wrong(lambda state, tokens: over(1.0), vocabulary=1), "vocabulary = 1"),
         (wrong(lambda state, tokens: over(1.0) if len(tokens) == 6 else None, vocabulary=8), "too many"),
+        (wrong(lambda state, tokens: over(1.0, style=2.0)), "reward component 'style' is not among its reward_names"),
+        (replace(wrong(lambda state, tokens: over(1.0)), reward_weights=(1.0, 2.0)), "reward_weights"),
     ],
 )
 def test_a_game_that_cannot_be_enumerated_is_refused_in_one_line(game, problem):

@@ -74,6 +74,15 @@ def test_metrics_count_what_was_sampled_rejected_groups_included():
     assert set(found.metrics) >= {"reward", "reward_std", "success", "entropy"}
 
 
+def test_each_component_of_a_composite_reward_is_a_metric():
+    found = LabWorld(from_spec("tools", {}), seed=0).collect(Rollouts(), 0)
+    parts = [found.metrics[f"reward/{name}"] for name in ("accuracy", "format", "executability")]
+    assert parts == pytest.approx(found.x.reward.mean(0).tolist())
+    assert sum(parts) == pytest.approx(found.metrics["reward"])
+    single = LabWorld(from_spec("graded", {}), seed=0).collect(Rollouts(), 0)
+    assert not [name for name in single.metrics if name.startswith("reward/")]
+
+
 def test_a_batch_whose_groups_are_all_rejected_is_empty_and_takes_no_step(trainer):
     """A policy that is always right has nothing to compare; that must not end a run."""
     run = trainer("dapo", LabTask(GAMES["graded"]), evaluation_episodes=0)

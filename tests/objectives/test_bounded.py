@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from scipy.optimize import linprog
 from torch import Tensor
@@ -163,6 +163,7 @@ def test_loss_and_metrics_worked_by_hand():
 @given(st.floats(0.5, 1.6), st.floats(-2, 2).filter(lambda a: abs(a) > 1e-2))
 def test_inside_the_band_it_is_ppo_and_outside_it_points_back(ratio, advantage):
     bound = 0.2
+    assume(abs(abs(ratio - 1) - bound) > 1e-6)  # At the edge itself there is no derivative.
     out, x = batch([ratio], [advantage], [0.0], [0.0], advantage=torch.tensor([advantage]))
     objective = BoundedRatio(bound, temperature=1e-9, median_weight=0.0, critic=ValueLoss(weight=0.0))
     slope = torch.autograd.grad(objective(out, x).loss, out.logp)[0].item() / ratio

@@ -9,7 +9,7 @@ import torch
 
 from stratagem.errors import InputError
 from stratagem.experience import Experience
-from stratagem.rewards import KLPenalty, OverlongPenalty
+from stratagem.rewards import KLPenalty, OverlongPenalty, RewardWeights
 
 
 def test_the_overlong_penalty_worked_by_hand():
@@ -55,6 +55,27 @@ def test_the_kl_penalty_spares_tokens_that_may_not_train_whatever_they_hold():
         behavior_logp=torch.tensor([-1.0, -math.inf, -1.0]), ref_logp=torch.tensor([-2.0, -1.0, math.nan]),
     )  # fmt: skip
     assert KLPenalty(0.5, "k2")(x).token_reward.tolist() == [-0.25, 0.0, 0.0]
+
+
+def test_other_weights_make_another_return_of_the_same_rewards():
+    reward = torch.tensor([[1.0, 4.0], [0.0, 2.0]])
+    x = Experience.from_lengths([1, 1], [1, 1], [2], reward=reward, turn_reward=[5.0, 2.0])
+    assert x.returns.tolist() == [5, 2]
+    other = RewardWeights((1.0, -0.5))(x)
+    assert other.returns.tolist() == [-1, -1] and other.turn_rewards().tolist() == [-1, -1]
+    assert torch.equal(other.reward, reward) and other.reward_names == x.reward_names
+    single = Experience.from_lengths([1], [1], [1], turn_reward=[3.0])
+    assert RewardWeights((2.0,))(single).returns.tolist() == [6]
+
+
+def test_weights_must_fit_the_rewards_and_be_finite():
+    x = Experience.from_lengths([1], [1], [1], reward=torch.tensor([[1.0, 4.0]]))
+    with pytest.raises(
+        InputError, match=r"reward_weights\.weights = \(1.0,\): must be one for each of the rewards reward_0"
+    ):
+        RewardWeights((1.0,))(x)
+    with pytest.raises(InputError, match=r"reward_weights\.weights"):
+        RewardWeights((math.inf,))
 
 
 def test_the_kl_penalty_of_a_trajectory_is_the_sum_over_its_tokens_in_its_return():

@@ -1,5 +1,6 @@
 """Credit per token: group comparison, plain returns, critics, target ratios, signs, and normalisation of another."""
 
+from stratagem.advantages.components import PerReward
 from stratagem.advantages.critic import GAE
 from stratagem.advantages.group import GroupCentered, GroupStandardized, LeaveOneOut
 from stratagem.advantages.normalization import BatchWhitened, ClippedAdvantage, NormalizedReturn
@@ -18,6 +19,7 @@ __all__ = [
     "LeaveOneOut",
     "MovingAverageBaseline",
     "NormalizedReturn",
+    "PerReward",
     "RewardToGo",
     "Signed",
     "TotalReturn",

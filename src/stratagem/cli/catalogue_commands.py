@@ -133,7 +133,7 @@ def _show_lab(name: str, console: Console) -> None:
     if not any(place.is_file() for place in places):
         return
     from stratagem.cli.lab_command import diagnosis_table
-    from stratagem.lab.record import read_lab_record  # brings in scipy, for which no other card should wait
+    from stratagem.lab.record import read_lab_record  # brings in the lab, for which no listing of tasks should wait
 
     record = read_lab_record(places[0]) or read_lab_record(places[1])
     assert record is not None

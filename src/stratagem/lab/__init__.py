@@ -1,23 +1,43 @@
-"""Token games small enough to enumerate: the exact gradient, and what a recipe makes of it."""
+"""Problems small enough to be solved: token games with their exact gradient, and how their best policy can jump."""
 
+from stratagem.lab.answers import AnswerCliffs, answer_cliffs
+from stratagem.lab.bounds import PACBayesBound, gaussian_kl, pac_bayes_bound
+from stratagem.lab.cliff import CliffReport, PolicyCliff
+from stratagem.lab.composite import Conflict, conflict, effective_weights
 from stratagem.lab.diagnosis import Diagnosis, diagnose
 from stratagem.lab.exact import Exact
 from stratagem.lab.experts import ExpertsPolicy
 from stratagem.lab.game import Outcome, TokenGame, over
-from stratagem.lab.games import GAMES, find_game
+from stratagem.lab.games import COMPOSITE_GAMES, GAMES, find_game
+from stratagem.lab.mdp import TabularMDP
 from stratagem.lab.policy import TabularPolicy
+from stratagem.lab.tools import ToolRules, tool_game
 from stratagem.lab.tree import Tree
 
 __all__ = [
+    "COMPOSITE_GAMES",
     "GAMES",
+    "AnswerCliffs",
+    "CliffReport",
+    "Conflict",
     "Diagnosis",
     "Exact",
     "ExpertsPolicy",
     "Outcome",
+    "PACBayesBound",
+    "PolicyCliff",
+    "TabularMDP",
     "TabularPolicy",
     "TokenGame",
+    "ToolRules",
     "Tree",
+    "answer_cliffs",
+    "conflict",
     "diagnose",
+    "effective_weights",
     "find_game",
+    "gaussian_kl",
     "over",
+    "pac_bayes_bound",
+    "tool_game",
 ]

@@ -10,7 +10,6 @@ from typing import Literal
 import numpy as np
 import torch
 from jaxtyping import Float, Float64
-from scipy import stats
 from torch import Tensor
 
 from stratagem.errors import InputError
@@ -237,6 +236,8 @@ def _jackknife(
     shown: Callable[[float], float] = float,
 ) -> Estimate:
     """The statistic and its interval, both as ``shown``, from what it is without each row in turn."""
+    from scipy import stats  # takes a second, for which no other use of the lab should wait
+
     count = len(rows)
     without = np.array([statistic(rows[torch.arange(count) != row]) for row in range(count)])
     error = math.sqrt((count - 1) * without.var())

@@ -11,6 +11,7 @@ from jaxtyping import Float, Float64, Shaped
 from torch import Tensor
 
 from stratagem.errors import InputError
+from stratagem.lab.mdp import soft_maximum
 from stratagem.lab.tree import Tree, added
 
 
@@ -164,24 +165,45 @@ class Exact:
         return self.tree.leaves.to_tokens(trajectory=values)
 
 
-def optimal_values(tree: Tree) -> Float64[Tensor, "nodes vocabulary"]:
-    """``Q*(n, a)``: expected reward still to come after a token when all that follow are the best ones."""
+def optimal_values(
+    tree: Tree, returns: Float[Tensor, "leaves ..."] | None = None, temperature: float = 0.0
+) -> Float64[Tensor, "nodes vocabulary ..."]:
+    """``Q*(n, a)``: expected reward still to come after a token when all that follow are the best ones.
+
+    returns: other returns of the leaves, one or several at once; values then are of whole episodes, what was earned on
+    the way to a node included.
+    temperature: ``alpha``; above 0, the values of a player who is also paid ``alpha`` per nat of entropy at every node,
+    ``V(n) = alpha log sum_a exp(Q(n, a) / alpha)``.
+    """
     x, depth = tree.leaves, tree.leaves.trajectory_of_token.position()
     # Of the leaves via a node and token, those beyond each answer of the game weigh as much as that answer is likely,
     # whatever the policy; so any one with full support serves.
     weight = x.to_tokens(trajectory=Exact(tree, torch.zeros(tree.nodes, tree.game.vocabulary)).leaf_probability)
-    share = weight / tree.chosen(tree.total(weight))
-    reward, last = x.token_rewards().double(), x.trajectory_of_token.is_last()
-    best = torch.zeros(tree.nodes, dtype=torch.float64)
-    values = torch.zeros(tree.nodes, tree.game.vocabulary, dtype=torch.float64)
-    following = torch.where(last, 0, tree.node.roll(-1))
+    share = (weight / tree.chosen(tree.total(weight))).unsqueeze(1)
+    last = x.trajectory_of_token.is_last()
+    earned = _earned(tree, returns)
+    best = torch.zeros(tree.nodes, earned.shape[1], dtype=torch.float64)
+    values = torch.zeros(tree.nodes * tree.game.vocabulary, earned.shape[1], dtype=torch.float64)
+    places = tree.node * tree.game.vocabulary + tree.action
+    following = tree.node.roll(-1)
     for level in range(int(depth.max()), -1, -1):
-        here = depth == level
-        still = reward + torch.where(last, 0.0, best[following])
-        values += tree.total(torch.where(here, share * still, 0.0))
+        here = torch.nonzero(depth == level).squeeze(1)
+        still = earned[here] + torch.where(last[here].unsqueeze(1), 0.0, best[following[here]])
+        values.index_add_(0, places[here], share[here] * still)
         nodes = tree.node[here].unique()
-        best[nodes] = values[nodes].amax(-1)
-    return values
+        best[nodes] = soft_maximum(values.view(tree.nodes, -1, earned.shape[1])[nodes].transpose(1, 2), temperature)
+    columns = () if returns is None else returns.shape[1:]
+    return values.view(tree.nodes, tree.game.vocabulary, *columns)
+
+
+def _earned(tree: Tree, returns: Tensor | None) -> Float64[Tensor, "tokens columns"]:
+    """Rewards of the leaves' tokens: the game's own, or these returns on the last ones."""
+    if returns is None:
+        return tree.leaves.token_rewards().double().unsqueeze(1)
+    by_leaf = returns.double().reshape(len(returns), -1)
+    earned = torch.zeros(tree.leaves.tokens, by_leaf.shape[1], dtype=torch.float64)
+    earned[tree.leaves.trajectory_of_token.last()] = by_leaf
+    return earned
 
 
 def random_policy_values(tree: Tree) -> Float64[Tensor, "nodes vocabulary"]:

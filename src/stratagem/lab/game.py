@@ -38,6 +38,7 @@ class TokenGame:
     starts: probability and state of every start (what a prompt is to a language model).
     act: None while the turn goes on, else its outcomes, whose probabilities add up to 1.
     reward_names: columns of the reward; the first is the sum of the turns' rewards, the others are ``components``.
+    reward_weights: what each column counts in the return; None: 1 each.
     """
 
     name: str
@@ -46,8 +47,10 @@ class TokenGame:
     starts: tuple[tuple[float, Hashable], ...]
     act: Act
     reward_names: tuple[str, ...] = ("reward",)
+    reward_weights: tuple[float, ...] | None = None
 
 
-def over(reward: float, success: bool | None = None, truncated: bool = False) -> list[Outcome]:
+def over(reward: float, success: bool | None = None, truncated: bool = False, **components: float) -> list[Outcome]:
     """The episode ends for sure; unless told otherwise, with success when the reward is positive."""
-    return [Outcome(reward=reward, success=reward > 0 if success is None else success, truncated=truncated)]
+    won = reward > 0 if success is None else success
+    return [Outcome(reward=reward, success=won, truncated=truncated, components=components)]

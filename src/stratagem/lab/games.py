@@ -3,28 +3,46 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import replace
 
 from stratagem.errors import unknown
 from stratagem.lab.game import Act, Outcome, TokenGame, over
+from stratagem.lab.tools import ToolRules, tool_game
 
 GAMES: dict[str, TokenGame] = {}
-"""All games by name; each is named after its function."""
+"""The games in which techniques are judged, by name; each is named after its function."""
+
+COMPOSITE_GAMES: dict[str, TokenGame] = {}
+"""Games by name whose reward has several components; they are not among those every technique is judged in."""
 
 
 def find_game(name: str) -> TokenGame:
     """The game of this name. Raises :class:`InputError` naming the nearest one."""
-    if name not in GAMES:
-        raise unknown("game", name, GAMES)
-    return GAMES[name]
+    known = GAMES | COMPOSITE_GAMES
+    if name not in known:
+        raise unknown("game", name, known)
+    return known[name]
 
 
-def game(vocabulary: int, starts: Sequence[tuple[float, Hashable]] = ((1.0, "start"),)) -> Callable[[Act], Act]:
-    """Enter a game into ``GAMES`` under the name of its ``act``, whose docstring describes it."""
+def game(
+    vocabulary: int,
+    starts: Sequence[tuple[float, Hashable]] = ((1.0, "start"),),
+    rewards: Mapping[str, float] | None = None,
+) -> Callable[[Act], Act]:
+    """Enter a game under the name of its ``act``, whose docstring describes it.
+
+    rewards: weights by name, for a game whose reward has several components.
+    """
 
     def enter(act: Act) -> Act:
         description = " ".join((inspect.getdoc(act) or "").split())
-        GAMES[act.__name__] = TokenGame(act.__name__, description, vocabulary, tuple(starts), act)
+        entered = TokenGame(act.__name__, description, vocabulary, tuple(starts), act)
+        if rewards is None:
+            GAMES[entered.name] = entered
+        else:
+            entered = replace(entered, reward_names=tuple(rewards), reward_weights=tuple(rewards.values()))
+            COMPOSITE_GAMES[entered.name] = entered
         return act
 
     return enter
@@ -112,6 +130,18 @@ def stopping(state: tuple[int, int], tokens: tuple[int, ...]) -> list[Outcome]:
     if tokens[0] == 0 or turn == 3:
         return over(earned, success=turn == 3)
     return [Outcome((turn + 1, works + (tokens[0] == 2)), reward=earned)]
+
+
+@game(vocabulary=3, rewards={"accuracy": 1.0, "brevity": 0.0})
+def styles(state: str, tokens: tuple[int, ...]) -> list[Outcome]:
+    """One token: 0 is a brief right answer, 1 a long right answer, 2 a brief wrong one. Brevity counts for nothing yet.
+
+    The two right answers tie, so the least weight of brevity decides between them.
+    """
+    return over(float(tokens[0] < 2), brevity=float(tokens[0] != 1))
+
+
+COMPOSITE_GAMES["tools"] = tool_game(ToolRules())
 
 
 def _in_place(tokens: tuple[int, ...]) -> int:

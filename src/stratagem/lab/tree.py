@@ -169,9 +169,16 @@ def _experience(leaves: Sequence[_Leaf], game: TokenGame) -> Experience:
     return x.replace(
         reward=torch.cat([x.returns.unsqueeze(1), torch.tensor(components).view(len(leaves), len(further))], 1),
         reward_names=game.reward_names,
-        reward_weights=(1.0,) * len(game.reward_names),
+        reward_weights=_weights(game),
         turn_done=x.trajectory_of_turn.is_last(),
     )
+
+
+def _weights(game: TokenGame) -> tuple[float, ...]:
+    weights = (1.0,) * len(game.reward_names) if game.reward_weights is None else game.reward_weights
+    if len(weights) != len(game.reward_names):
+        raise InputError(f"game {game.name}: reward_weights = {weights}: must be one for each of {game.reward_names}")
+    return weights
 
 
 def _check_components(game: TokenGame, components: Mapping[str, float]) -> None:

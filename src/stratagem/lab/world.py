@@ -18,7 +18,7 @@ from stratagem.lab.draw import Drawn, collect, draw
 from stratagem.lab.exact import Exact, optimal_values
 from stratagem.lab.experts import ExpertsPolicy
 from stratagem.lab.game import TokenGame
-from stratagem.lab.games import GAMES, find_game
+from stratagem.lab.games import COMPOSITE_GAMES, GAMES, find_game
 from stratagem.lab.policy import NodeInputs, NodePolicy, TabularPolicy
 from stratagem.lab.tree import Tree
 from stratagem.lab.windows import Slots
@@ -50,7 +50,8 @@ def from_spec(argument: str | None, options: Mapping[str, str]) -> LabTask:
     """
     check_names("lab", options, list(NUMBERS))
     if argument is None:
-        raise InputError(f"task lab needs a game, such as lab:four_by_four; known: {', '.join(GAMES)}")
+        known = ", ".join(GAMES | COMPOSITE_GAMES)
+        raise InputError(f"task lab needs a game, such as lab:four_by_four; known: {known}")
     game, numbers = find_game(argument), {}
     for name, text in options.items():
         try:
@@ -261,6 +262,10 @@ class LabWorld:
             "groups/kept": float(drawn.kept.groups),
             "groups/rejected": float(drawn.groups - drawn.kept.groups),
         }
+        names = self.task.game.reward_names
+        if len(names) > 1:
+            rewards = torch.cat([_rewards(x) for x in drawn.rounds]).mean(0).tolist()
+            metrics |= {f"reward/{name}": reward for name, reward in zip(names, rewards, strict=True)}
         if drawn.kept.behavior_logp is not None and drawn.kept.tokens:
             metrics["entropy"] = -float(drawn.kept.behavior_logp.mean())
         tokens = sum(int(length.sum()) for length in lengths)
@@ -324,6 +329,11 @@ def _decode_metrics(written: Sequence[Tensor]) -> dict[str, float]:
     places = sum(len(tokens) * count for tokens, count in zip(written, steps, strict=True))
     used = sum(int(tokens.sum()) for tokens in written)
     return {"decode/steps": float(sum(steps)), "decode/utilization": used / places}
+
+
+def _rewards(x: Experience) -> Tensor:
+    assert x.reward is not None
+    return x.reward
 
 
 def _flags(values: Tensor | None) -> Tensor:

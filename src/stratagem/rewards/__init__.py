@@ -1,6 +1,6 @@
 """What an experience was worth."""
 
-from stratagem.rewards.shaping import KLPenalty, OverlongPenalty
+from stratagem.rewards.shaping import KLPenalty, OverlongPenalty, RewardWeights
 from stratagem.rewards.signals import Confidence, Correct, FormatOnly, Inverted, Majority, RandomSignal
 
 __all__ = [
@@ -12,4 +12,5 @@ __all__ = [
     "Majority",
     "OverlongPenalty",
     "RandomSignal",
+    "RewardWeights",
 ]

@@ -1,4 +1,4 @@
-"""Changes of the reward that depend on the experience alone: penalties for length, for distance from the reference."""
+"""Changes of the reward that depend on the experience alone: penalties for length and distance, other weights."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Annotated, ClassVar, Literal
 
 import torch
 from annotated_types import Ge, Gt
+from pydantic import FiniteFloat
 from torch import Tensor
 
 from stratagem.errors import InputError
@@ -65,6 +66,29 @@ class KLPenalty(Reward):
         if self.unit == "trajectory":
             return _charged(x, x.trajectory_of_token.sum(penalty))
         return x.replace(token_reward=penalty if x.token_reward is None else x.token_reward + penalty)
+
+
+@dataclass(frozen=True)
+class RewardWeights(Reward):
+    """``R = sum_k weights_k R_k``: what each reward column counts, in place of the task's own weights.
+
+    What turns earned stays where it is; by how much the return is now another, the last turn earns more or less.
+
+    weights: one for each column, in the task's order; finite.
+
+    Raises :class:`InputError` when the experience has another number of columns.
+    """
+
+    weights: tuple[FiniteFloat, ...]
+
+    def __call__(self, x: Experience) -> Experience:
+        reward = x.returns.unsqueeze(1) if x.reward is None else x.reward
+        if reward.shape[1] != len(self.weights):
+            raise InputError(
+                f"{self.part_name()}.weights = {self.weights}: must be one for each of the rewards "
+                f"{', '.join(x.reward_names)}"
+            )
+        return x.replace(reward=reward, reward_weights=self.weights)
 
 
 def _charged(x: Experience, penalty: Tensor) -> Experience:

@@ -8,6 +8,7 @@ from stratagem.recipes.objectives import (
     optimizers,
     reuse,
     stale,
+    theory,
     trust_regions,
     views,
 )
@@ -18,6 +19,7 @@ from stratagem.recipes.objectives.losses import *  # noqa: F403
 from stratagem.recipes.objectives.optimizers import *  # noqa: F403
 from stratagem.recipes.objectives.reuse import *  # noqa: F403
 from stratagem.recipes.objectives.stale import *  # noqa: F403
+from stratagem.recipes.objectives.theory import *  # noqa: F403
 from stratagem.recipes.objectives.trust_regions import *  # noqa: F403
 from stratagem.recipes.objectives.views import *  # noqa: F403
 
@@ -29,5 +31,6 @@ __all__ += losses.__all__
 __all__ += optimizers.__all__
 __all__ += reuse.__all__
 __all__ += stale.__all__
+__all__ += theory.__all__
 __all__ += trust_regions.__all__
 __all__ += views.__all__
