@@ -86,7 +86,9 @@ class LabWorld:
     Every batch follows from seed and step alone, so runs of one seed start from the same policy and, while their
     policies agree, sample the same trajectories. Evaluation is exact.
 
-    policy: None for a fresh one. Raises :class:`InputError` when it does not fit the game.
+    policy: None for a fresh one.  last_batch: what was last collected, as it was sampled.
+
+    Raises :class:`InputError` when the policy does not fit the game.
     """
 
     def __init__(self, task: LabTask, seed: int, policy: TabularPolicy | None = None) -> None:
@@ -101,6 +103,7 @@ class LabWorld:
         self._served = self.policy.logits.detach().clone()
         self._version = 0
         self._past: list[tuple[int, Tensor]] = []
+        self.last_batch: Experience | None = None
 
     def adapt(self, recipe: Recipe) -> Recipe:
         """The recipe with the learning rate of a table, 0.05."""
@@ -147,6 +150,7 @@ class LabWorld:
         return Exact(self.tree, (share + DEMONSTRATOR_ERROR / values.shape[-1]).log()).leaf_probability
 
     def _collected(self, drawn: Drawn) -> Collected:
+        self.last_batch = drawn.kept
         returns = torch.cat([x.returns for x in drawn.rounds])
         lengths = torch.cat([x.trajectory_of_token.size() for x in drawn.rounds]).float()
         metrics = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -9,8 +10,10 @@ from statistics import fmean
 
 import numpy as np
 
+from stratagem.experience import Experience
 from stratagem.lab import Diagnosis, Exact, TabularPolicy, diagnose, find_game
 from stratagem.lab.exact import optimal_values
+from stratagem.lab.policy import NodeInputs
 from stratagem.lab.world import LabTask, LabWorld
 from stratagem.recipe import Recipe
 from stratagem.seeding import derive
@@ -27,10 +30,15 @@ TABLES = 8
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """One run in the lab: the exact policy before learning and after every batch, and the trainer's metrics."""
+    """One run in the lab: the exact policy before learning and after every batch, and the trainer's metrics.
+
+    largest_ratios: of every batch, the largest ``pi / mu`` of a token it sampled, with ``pi`` as it was after learning
+    from it; infinite where that is no number, 1 for an empty batch.
+    """
 
     policies: list[Exact]
     metrics: list[dict[str, float]]
+    largest_ratios: list[float]
 
     @property
     def last(self) -> Exact:
@@ -82,11 +90,12 @@ def learn(
     with tempfile.TemporaryDirectory() as folder:
         settings = Settings(batches, seed, evaluation_episodes=0, sample_episodes=0)
         trainer = Trainer(recipe, world, RunDirectory.create(folder), settings)
-        policies, metrics = [_exact(world)], []
+        policies, metrics, ratios = [_exact(world)], [], []
         for _ in range(batches):
             metrics.append(trainer.step())
             policies.append(_exact(world))
-    return Run(policies, metrics)
+            ratios.append(_largest_ratio(world.last_batch, policies[-1]))
+    return Run(policies, metrics, ratios)
 
 
 def learn_all(
@@ -95,6 +104,14 @@ def learn_all(
     """Train ``tables`` fresh tables in each game."""
     tasks = [LabTask(find_game(game), staleness=staleness) for game in games]
     return Runs([learn(recipe, task, derive(seed, "table", n), batches) for task in tasks for n in range(tables)])
+
+
+def _largest_ratio(x: Experience | None, policy: Exact) -> float:
+    if x is None or x.tokens == 0 or x.behavior_logp is None:
+        return 1.0
+    assert isinstance(x.inputs, NodeInputs) and x.action is not None
+    ratio = float((policy.logp[x.inputs.node, x.action] - x.behavior_logp).max().exp())
+    return math.inf if math.isnan(ratio) else ratio
 
 
 def _exact(world: LabWorld) -> Exact:
