@@ -16,6 +16,8 @@ from stratagem import catalogue
 from stratagem.errors import InputError
 from stratagem.study.comparison import Comparison
 from stratagem.study.comparison_report import write_comparison_report
+from stratagem.study.stress import Stress
+from stratagem.study.stress_report import write_stress_report
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
@@ -42,6 +44,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
             files.append(File.generated(config, address, content=plain_roles(text)))
         for name, comparison in evidence.comparisons.items():
             files.append(File.generated(config, f"comparisons/{name}.html", content=_report(comparison)))
+        for name, stress in evidence.stress.items():
+            files.append(File.generated(config, f"stress/{name}.html", content=_stress_report(stress)))
     except InputError as error:
         raise PluginError(str(error)) from None
     return files
@@ -50,3 +54,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 def _report(comparison: Comparison) -> str:
     with tempfile.TemporaryDirectory() as folder:
         return write_comparison_report(comparison, Path(folder) / "report.html").read_text(encoding="utf-8")
+
+
+def _stress_report(stress: Stress) -> str:
+    with tempfile.TemporaryDirectory() as folder:
+        return write_stress_report(stress, Path(folder) / "report.html").read_text(encoding="utf-8")

@@ -6,9 +6,10 @@ import inspect
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
+from statistics import median
 from typing import Any, get_args
 
 import yaml
@@ -18,7 +19,9 @@ from markupsafe import Markup
 
 from stratagem import catalogue
 from stratagem.catalogue import Card
+from stratagem.errors import InputError
 from stratagem.estimate import Estimate
+from stratagem.lab import Diagnosis, diagnose
 from stratagem.lab.record import LabRecord, read_lab_record
 from stratagem.parts import Part
 from stratagem.recipe import Recipe
@@ -27,17 +30,20 @@ from stratagem.study.claims import FOLDER, Claim, Expect, Record, Verdict, claim
 from stratagem.study.comparison import Comparison, Quantity, Summary, read_comparison
 from stratagem.study.comparison_report import finding, judgement, measure_on, overview, question, score_text
 from stratagem.study.page import shown
+from stratagem.study.stress import Stress, read_stress
+from stratagem.study.stress_report import sentences
 
 # ---- what is recorded -----------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """All that is recorded: claims and lab verdicts by technique, comparisons by the name of their folder."""
+    """All that is recorded: claims and lab verdicts by technique, comparisons and stress by the name of the folder."""
 
     records: Mapping[str, Record]
     labs: Mapping[str, LabRecord]
     comparisons: Mapping[str, Comparison]
+    stress: Mapping[str, Stress] = field(default_factory=dict)
 
     @classmethod
     def read(cls, results: Path) -> Evidence:
@@ -50,6 +56,7 @@ class Evidence:
             {name: record for name, record in records.items() if record is not None},
             {name: lab for name, lab in labs.items() if lab is not None},
             {path.parent.name: read_comparison(path) for path in comparisons},
+            {path.parent.name: _stress(path) for path in sorted(results.glob("stress/*/results.json"))},
         )
 
 
@@ -64,6 +71,7 @@ def pages(evidence: Evidence) -> dict[str, str]:
         **{family_page(family): _family(family, evidence) for family in families},
         **{f"methods/{card.name}.md": technique(card, evidence) for card in catalogue.cards()},
         "comparisons.md": comparisons(evidence),
+        "lab.md": lab_overview(evidence),
     }
 
 
@@ -101,13 +109,63 @@ def technique(card: Card, evidence: Evidence) -> str:
     )
 
 
+def _stress(path: Path) -> Stress:
+    found = read_stress(path)
+    assert found is not None
+    return found
+
+
+def lab_overview(evidence: Evidence) -> str:
+    """The page with one row for every technique the lab has judged."""
+    judged = {card.name: evidence.labs[card.name] for card in catalogue.cards() if card.name in evidence.labs}
+    games = list(dict.fromkeys(game for record in judged.values() for game in record.games))
+    steps = max((d.stale_steps for record in judged.values() for d in record.diagnoses), default=0)
+    absent = [(card.name, _why_absent(card)) for card in catalogue.cards() if card.name not in judged]
+    rows = [_lab_row(name, record) for name, record in judged.items()]
+    return _render("lab_overview.md.jinja", rows=rows, games=games, steps=steps, absent=absent)
+
+
+def _lab_row(name: str, record: LabRecord) -> dict[str, str]:
+    fresh = [diagnosis for diagnosis in record.diagnoses if diagnosis.stale_steps == 0]
+    stale = [diagnosis for diagnosis in record.diagnoses if diagnosis.stale_steps]
+    verdicts = Counter(diagnosis.verdict for diagnosis in fresh)
+    noises = [diagnosis.noise.value for diagnosis in fresh if diagnosis.noise is not None]
+
+    def least_cosine(diagnoses: Sequence[Diagnosis]) -> str:
+        cosines = [diagnosis.cosine.value for diagnosis in diagnoses if diagnosis.cosine is not None]
+        return f"{min(cosines):.3f}" if cosines else "—"
+
+    return {
+        "name": name,
+        "verdicts": ", ".join(f"{count} {verdict}" for verdict, count in verdicts.most_common()),
+        "bias": f"{max(diagnosis.bias.value for diagnosis in fresh):.2f}",
+        "noise": f"{median(noises):.2f}" if noises else "—",
+        "cosine": least_cosine(fresh),
+        "stale": least_cosine(stale),
+    }
+
+
+def _why_absent(card: Card) -> str:
+    recipe = _recipe(card)
+    if recipe is None:
+        return "no recipe"
+    if not isinstance(recipe.sampler, Rollouts):
+        return "does not learn from whole rollouts of its own"
+    try:
+        diagnose(recipe, "graded", groups=1)
+    except InputError as error:
+        return str(error).rpartition(": ")[2]
+    return "not recorded"
+
+
 def comparisons(evidence: Evidence) -> str:
     """The page that lists the recorded comparisons: what was asked, and what came out for every arm."""
     listed = [
         {"name": name, "question": question(comparison.plan), "answer": _answer(comparison), "plan": comparison.plan}
         for name, comparison in evidence.comparisons.items()
     ]
-    return _render("comparisons.md.jinja", comparisons=listed)
+    stressed = {name: list(sentences(stress)) for name, stress in evidence.stress.items()}
+    return _render("comparisons.md.jinja", comparisons=listed, stress=evidence.stress, sentences=stressed)
 
 
 def _answer(comparison: Comparison) -> str:

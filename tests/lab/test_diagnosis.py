@@ -200,6 +200,7 @@ def test_a_temperature_divides_the_logits():
         ("rloo", "gradde", {}, "did you mean 'graded'"),
         ("rloo", "graded", {"groups": 0}, "at least 1"),
         ("rloo", "graded", {"drift": -1.0}, "drift"),
+        ("rloo", "graded", {"stale_steps": -1}, "stale_steps"),
         ("rloo", "graded", {"logits": torch.zeros(2, 2)}, r"shape \(13, 3\)"),
         ("rloo", TokenGame("flat", "", 2, ((1.0, 0),), lambda state, tokens: over(1.0)), {}, "gradient is zero"),
     ],
@@ -217,3 +218,12 @@ def test_a_recipe_that_reads_what_a_tree_lacks_is_refused():
 
     with pytest.raises(InputError, match="reads final_value"):
         diagnose(policy_gradient("difficult", _Difficult()), "graded", groups=1)
+
+
+def test_stale_steps_move_the_policy_along_the_gradient_and_away_from_the_batch():
+    fresh = diagnose(card("grpo").recipe(), "four_by_four", groups=FEW)
+    stale = diagnose(card("grpo").recipe(), "four_by_four", groups=FEW, stale_steps=8)
+    assert (fresh.stale_steps, stale.stale_steps) == (0, 8)
+    assert stale.expected_return > fresh.expected_return
+    unclipped = card("grpo").recipe().with_values({"objective.gate": "unclipped"})
+    assert diagnose(unclipped, "four_by_four", groups=FEW, stale_steps=8).cosine.value > stale.cosine.value

@@ -20,6 +20,7 @@ from stratagem.cli import (
     lab_command,
     merge_command,
     run_commands,
+    stress_command,
 )
 from stratagem.errors import BrokenRunError, InputError
 
@@ -37,6 +38,7 @@ run_commands.register(app)
 align_command.register(app)
 compare_commands.register(app)
 lab_command.register(app)
+stress_command.register(app)
 claim_command.register(app)
 merge_command.register(app)
 doctor.register(app)

@@ -138,7 +138,11 @@ def _show_lab(name: str, console: Console) -> None:
     record = read_lab_record(places[0]) or read_lab_record(places[1])
     assert record is not None
     console.print("\n[bold]Lab[/bold] (stratagem lab explains the columns)")
-    console.print(diagnosis_table([(diagnosis.game, diagnosis) for diagnosis in record.diagnoses], "game"))
+    for steps in dict.fromkeys(diagnosis.stale_steps for diagnosis in record.diagnoses):
+        if steps:
+            console.print(f"\nafter {steps} steps since sampling")
+        rows = [(diagnosis.game, diagnosis) for diagnosis in record.diagnoses if diagnosis.stale_steps == steps]
+        console.print(diagnosis_table(rows, "game"))
 
 
 def _entry(card: catalogue.Card) -> dict[str, Any]:

@@ -48,6 +48,9 @@ def lab(
     groups: Annotated[int | None, typer.Option(min=1, help="Groups to draw; default 65536.")] = None,
     batch_groups: Annotated[int | None, typer.Option(min=1, help="Groups of a batch; default 512.")] = None,
     drift: Annotated[float, typer.Option(min=0, help="Move of the policy since sampling, in logits.")] = 0.0,
+    stale_steps: Annotated[
+        list[int] | None, typer.Option(min=0, help="Steps of the policy since sampling; may be repeated.")
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of every random choice.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Machine-readable output.")] = False,
     out: Annotated[Path | None, typer.Option(help="File to write the JSON to as well.")] = None,
@@ -60,11 +63,21 @@ def lab(
 
     recipes = [_recipe(name) for name in names]
     chosen = [find_game(name) for name in games] if games else list(GAMES.values())
-    pairs = [(game, recipe) for game in chosen for recipe in recipes]
+    asked = [(game, recipe, steps) for game in chosen for recipe in recipes for steps in stale_steps or [0]]
     watched = Console(stderr=True)
     diagnoses = [
-        diagnose(recipe, game, groups=groups or GROUPS, batch_groups=batch_groups, drift=drift, seed=seed)
-        for game, recipe in track(pairs, "judging", console=watched, transient=True, disable=not watched.is_terminal)
+        diagnose(
+            recipe,
+            game,
+            groups=groups or GROUPS,
+            batch_groups=batch_groups,
+            drift=drift,
+            stale_steps=steps,
+            seed=seed,
+        )
+        for game, recipe, steps in track(
+            asked, "judging", console=watched, transient=True, disable=not watched.is_terminal
+        )
     ]
     record = LabRecord({game.name: game.description for game in chosen}, tuple(diagnoses))
     if out is not None:
@@ -76,8 +89,14 @@ def lab(
     for game in chosen:
         here = [diagnosis for diagnosis in diagnoses if diagnosis.game == game.name]
         console.print(f"[bold]{game.name}[/bold]: {game.description}", soft_wrap=True)
-        console.print(f"expected return {here[0].expected_return:.3f}, exact gradient {here[0].gradient_norm:.4f} long")
-        console.print(diagnosis_table([(diagnosis.recipe, diagnosis) for diagnosis in here]), end="\n\n")
+        for steps in dict.fromkeys(diagnosis.stale_steps for diagnosis in here):
+            those = [diagnosis for diagnosis in here if diagnosis.stale_steps == steps]
+            stale = f", {steps} steps after sampling" if steps else ""
+            first = those[0]
+            console.print(
+                f"expected return {first.expected_return:.3f}, exact gradient {first.gradient_norm:.4f} long{stale}"
+            )
+            console.print(diagnosis_table([(diagnosis.recipe, diagnosis) for diagnosis in those]), end="\n\n")
     console.print(LEGEND.format(step=diagnoses[0].step), markup=False)
 
 

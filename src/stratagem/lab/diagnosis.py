@@ -41,8 +41,9 @@ GROUPS = 65_536
 class Diagnosis:
     """What a recipe's update is worth at one policy of one game. ``u`` is the update, ``g`` the exact gradient.
 
-    recipe, game, seed, drift: what was asked.  group_size: trajectories of a group.  batch_groups: groups of a batch,
-    which is what normalisers over the whole batch see.  groups: drawn.  groups_per_second: drawn and learned from.
+    recipe, game, seed, drift, stale_steps: what was asked.  group_size: trajectories of a group.
+    batch_groups: groups of a batch, which is what normalisers over the whole batch see.  groups: drawn.
+    groups_per_second: drawn and learned from.
 
     expected_return, gradient_norm: ``J`` and ``|g|``, exact.
     verdict: ``not shown biased``; ``rescaled`` (along ``g`` for all that is shown, but of another length); ``biased``
@@ -81,6 +82,7 @@ class Diagnosis:
     gain: float | None
     exact_gain: float
     entropy_change: float | None
+    stale_steps: int = 0
 
 
 def diagnose(
@@ -90,6 +92,7 @@ def diagnose(
     groups: int = GROUPS,
     batch_groups: int | None = None,
     drift: float = 0.0,
+    stale_steps: int = 0,
     seed: int = 0,
     step: float = 0.1,
     logits: Float[Tensor, "nodes vocabulary"] | None = None,
@@ -100,21 +103,26 @@ def diagnose(
     batch_groups: groups of a batch. By default 512 (fewer when ``groups`` is small), close to the limit of large
     batches; at a trainer's own size, normalisers over the whole batch may be biased.
     drift: standard deviation of a random move of the policy, in logits, since the batch was sampled; the gradient is
-    that of the moved policy. 0: the ratio is 1.
+    that of the moved policy.  stale_steps: steps of length ``step`` along the exact gradient since then, before the
+    random move. With both 0 the ratio is 1.
     logits: the policy that samples; by default standard normal, from the seed. A sampler's temperature divides them.
     Recipes judged with one seed see the same policy and, where their samplers agree, the same trajectories.
 
     Raises :class:`InputError` for an unknown game, a number out of range, a recipe that learns from something else than
     its own rollouts, and a policy at which the exact gradient is zero.
     """
-    if groups < 1 or (batch_groups is not None and batch_groups < 1) or drift < 0 or step <= 0:
-        raise InputError("lab: groups and batch_groups must be at least 1, drift at least 0, step above 0")
+    if groups < 1 or (batch_groups is not None and batch_groups < 1) or drift < 0 or stale_steps < 0 or step <= 0:
+        raise InputError(
+            "lab: groups and batch_groups must be at least 1, drift and stale_steps at least 0, step above 0"
+        )
     tree = Tree.enumerate(find_game(game) if isinstance(game, str) else game)
     behavior = Exact(tree, _logits(tree, seed, logits) / recipe.sampler.policy_temperature)
     policy = behavior
+    for _ in range(stale_steps):
+        policy = _moved(policy, policy.gradient, step)
     if drift:
         noise = torch.randn(behavior.logits.shape, generator=generator(seed, "drift"), dtype=torch.float64)
-        policy = Exact(tree, behavior.logits + drift * noise)
+        policy = Exact(tree, policy.logits + drift * noise)
     norm = float(policy.gradient.norm())
     if norm == 0:
         raise InputError(f"game {tree.game.name}: the exact gradient is zero at this policy; nothing to compare with")
@@ -123,13 +131,15 @@ def diagnose(
         updates = sample_updates(recipe, policy, behavior, groups, size, seed)
     except InputError as error:
         raise InputError(f"recipe {recipe.name}: the lab cannot judge it: {error}") from None
-    return _diagnosis(recipe, policy, updates, drift, seed, step)
+    return _diagnosis(recipe, policy, updates, drift, stale_steps, seed, step)
 
 
 # ---- figures --------------------------------------------------------------------------------------------------------
 
 
-def _diagnosis(recipe: Recipe, policy: Exact, updates: Updates, drift: float, seed: int, step: float) -> Diagnosis:
+def _diagnosis(
+    recipe: Recipe, policy: Exact, updates: Updates, drift: float, stale_steps: int, seed: int, step: float
+) -> Diagnosis:
     truth, norm = policy.gradient.flatten(), float(policy.gradient.norm())
     blocks, along = updates.blocks.flatten(1), policy.gradient.flatten() / norm
     across = blocks - (blocks @ along).unsqueeze(1) * along
@@ -176,6 +186,7 @@ def _diagnosis(recipe: Recipe, policy: Exact, updates: Updates, drift: float, se
         gain=_moved(policy, updates.mean, step).expected_return - policy.expected_return if moves else None,
         exact_gain=_moved(policy, policy.gradient, step).expected_return - policy.expected_return,
         entropy_change=_moved(policy, updates.mean, step).entropy - policy.entropy if moves else None,
+        stale_steps=stale_steps,
     )
 
 

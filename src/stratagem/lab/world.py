@@ -130,7 +130,9 @@ class LabWorld:
     is the engine's, ``version`` tells the weights, ``version_logp`` is what the policy of that version says, and
     ``experts`` are those that the engine chose.
 
-    policy: None for a fresh one. Raises :class:`InputError` when it does not fit the game.
+    policy: None for a fresh one.  last_batch: what was last collected, as it was sampled.
+
+    Raises :class:`InputError` when the policy does not fit the game.
     """
 
     def __init__(self, task: LabTask, seed: int, policy: NodePolicy | None = None) -> None:
@@ -145,6 +147,7 @@ class LabWorld:
         self._version = 0
         self._past: list[tuple[int, dict[str, Tensor]]] = []
         self._slots = Slots(self.tree, seed)
+        self.last_batch: Experience | None = None
 
     def adapt(self, recipe: Recipe) -> Recipe:
         """The recipe with a learning rate for the lab: 0.05 for a table, 0.01 for a mixture of experts."""
@@ -240,6 +243,7 @@ class LabWorld:
 
     def _windowed(self, sampler: Windows, acting: Exact, version: int) -> Collected:
         x, written = self._slots.advance(acting, self.policy.values.detach(), version, sampler)
+        self.last_batch = x
         assert x.running is not None and x.mask is not None and x.behavior_logp is not None
         ended = x.select(~x.running)
         metrics = _episode_metrics([ended]) if ended.trajectories else {"episodes": 0.0}
@@ -256,6 +260,7 @@ class LabWorld:
         return Exact(self.tree, (share + DEMONSTRATOR_ERROR / values.shape[-1]).log()).leaf_probability
 
     def _collected(self, drawn: Drawn) -> Collected:
+        self.last_batch = drawn.kept
         lengths = [x.trajectory_of_token.size() for x in drawn.rounds]
         metrics = _episode_metrics(drawn.rounds) | _decode_metrics(lengths)
         metrics |= {

@@ -18,7 +18,7 @@ from stratagem.recipe import Recipe
 from stratagem.study.comparison import Band, Comparison, Contrast, Plan, Quantity, Summary, Trial, Verdict, whole_seeds
 from stratagem.study.curve import COLORS
 from stratagem.study.outcome import MEAN_RETURN, SUCCESS, Direction, Measure, Score
-from stratagem.study.page import DASHES, Meeting, write_page
+from stratagem.study.page import DASHES, Meeting, environment_facts, write_page
 
 MEASURES = {measure.name: measure for measure in (SUCCESS, MEAN_RETURN)}
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "x", "star", "triangle-down", "pentagon")
@@ -55,7 +55,7 @@ def write_comparison_report(comparison: Comparison, path: Path) -> Path:
         episodes=list(_episodes(comparison)),
         command=comparison.command,
         again=with_fresh_seeds(comparison.command, plan.seeds),
-        facts=list(_facts(comparison)),
+        facts=list(environment_facts(comparison.environment)),
     )
 
 
@@ -420,13 +420,6 @@ def _remarks(comparison: Comparison) -> Iterator[str]:
     if failed.total():
         counts = _listed([f"{arm} {count}" for arm, count in failed.items()])
         yield f"training episodes that failed and taught nothing: {counts}"
-
-
-def _facts(comparison: Comparison) -> Iterator[tuple[str, str]]:
-    environment = dict(comparison.environment)
-    packages = environment.pop("packages", None) or {}
-    for name, value in {**environment, **packages}.items():
-        yield name.replace("_", " "), str(value)
 
 
 # ---- what the comparison says of a task ------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,9 +14,10 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
-from stratagem.experience import PolicyOutput
+from stratagem.experience import Experience, PolicyOutput
 from stratagem.lab import Diagnosis, Exact, TabularPolicy, diagnose, find_game
 from stratagem.lab.exact import optimal_values
+from stratagem.lab.policy import NodeInputs
 from stratagem.lab.world import LabTask, LabWorld
 from stratagem.objectives import PolicyGradient
 from stratagem.recipe import Recipe
@@ -33,10 +35,15 @@ TABLES = 8
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """One run in the lab: the exact policy before learning and after every batch, and the trainer's metrics."""
+    """One run in the lab: the exact policy before learning and after every batch, and the trainer's metrics.
+
+    largest_ratios: of every batch, the largest ``pi / mu`` of a token it sampled, with ``pi`` as it was after learning
+    from it; infinite where that is no number, 1 for an empty batch.
+    """
 
     policies: list[Exact]
     metrics: list[dict[str, float]]
+    largest_ratios: list[float]
 
     @property
     def last(self) -> Exact:
@@ -88,11 +95,12 @@ def learn(
     with tempfile.TemporaryDirectory() as folder:
         settings = Settings(batches, seed, evaluation_episodes=0, sample_episodes=0)
         trainer = Trainer(recipe, world, RunDirectory.create(folder), settings)
-        policies, metrics = [_exact(world)], []
+        policies, metrics, ratios = [_exact(world)], [], []
         for _ in range(batches):
             metrics.append(trainer.step())
             policies.append(_exact(world))
-    return Run(policies, metrics)
+            ratios.append(_largest_ratio(world.last_batch, policies[-1]))
+    return Run(policies, metrics, ratios)
 
 
 def learn_all(
@@ -109,6 +117,14 @@ def learn_all(
     tasks = [LabTask(find_game(game), staleness=staleness, **options) for game in games]
     seeds = [derive(seed, "table", n) for n in range(tables)]
     return Runs([learn(recipe, task, n, batches, learning_rate=learning_rate) for task in tasks for n in seeds])
+
+
+def _largest_ratio(x: Experience | None, policy: Exact) -> float:
+    if x is None or x.tokens == 0 or x.behavior_logp is None:
+        return 1.0
+    assert isinstance(x.inputs, NodeInputs) and x.action is not None
+    ratio = float((policy.logp[x.inputs.node, x.action] - x.behavior_logp).max().exp())
+    return math.inf if math.isnan(ratio) else ratio
 
 
 def _exact(world: LabWorld) -> Exact:

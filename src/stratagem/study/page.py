@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -59,6 +59,14 @@ def ending(transcript: Mapping[str, Any]) -> str:
     words += [f"{name} {transcript[name]:.3g}" for name in ("reward", "return") if name in transcript]
     words += ["cut by a limit"] if transcript.get("truncated") else []
     return ", ".join(words) or "played"
+
+
+def environment_facts(environment: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Machine, commit and versions as names and values."""
+    plain = dict(environment)
+    packages = plain.pop("packages", None) or {}
+    for name, value in {**plain, **packages}.items():
+        yield name.replace("_", " "), str(value)
 
 
 def shown(value: Any) -> str:
