@@ -28,6 +28,7 @@ def stress(
     first_seed: Annotated[int, typer.Option(min=0, help="The first of the seeds; the others follow.")] = 0,
     batches: Annotated[int, typer.Option(min=1, help="Of each run.")] = 80,
     updates: Annotated[int, typer.Option(min=1, help="Optimizer steps on each batch.")] = 4,
+    experts: Annotated[int, typer.Option(min=0, help="Of the policy; 0: a table.")] = 4,
     out: Annotated[Path, typer.Option(help="Folder of the results; one that is there goes on.")] = Path("runs/stress"),
     jobs: Annotated[int | None, typer.Option(min=1, help="Techniques side by side; default: one a core.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Machine-readable output.")] = False,
@@ -48,6 +49,7 @@ def stress(
         tuple(range(first_seed, first_seed + seeds)),
         batches,
         updates,
+        experts=experts,
     )
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())

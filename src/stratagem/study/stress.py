@@ -59,6 +59,8 @@ class Plan:
 
     games: of the lab.  conditions: the first is what the others are measured against.  batches: in each run.
     updates: optimizer steps on each batch.  learning_rate: of every recipe.
+    experts: of the policy, a small mixture whose weights all states share; 0 is a table, in which an update of one state
+    spoils no other, so that nearly everything survives.
     """
 
     games: tuple[str, ...] = ("length", "corridor")
@@ -72,7 +74,8 @@ class Plan:
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
     batches: int = 80
     updates: int = 4
-    learning_rate: float = 0.05
+    learning_rate: float = 0.1
+    experts: int = 4
 
     def __post_init__(self) -> None:
         if len(set(self.seeds)) < max(2, len(self.seeds)):
@@ -226,7 +229,8 @@ def _runs(recipe: Recipe, plan: Plan, condition: Condition, seed: int) -> Iterat
     from stratagem.study.experiments import learn, score
 
     for game in plan.games:
-        task = LabTask(find_game(game), staleness=condition.staleness, mismatch=condition.mismatch)
+        off_policy = dataclasses.asdict(condition)
+        task = LabTask(find_game(game), experts=plan.experts, **off_policy)
         run = learn(recipe, task, seed, plan.batches, learning_rate=plan.learning_rate)
         yield score(run), run.last.success, max(run.largest_ratios)
 
