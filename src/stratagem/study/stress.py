@@ -59,8 +59,8 @@ class Plan:
 
     games: of the lab.  conditions: the first is what the others are measured against.  batches: in each run.
     updates: optimizer steps on each batch.  learning_rate: of every recipe.
-    experts: of the policy, a small mixture whose weights all states share; 0 is a table, in which an update of one state
-    spoils no other, so that nearly everything survives.
+    experts: of the policy, a small mixture whose weights all states share; 0 is a table, in which an update of one
+    state spoils no other, so that nearly everything survives.
     """
 
     games: tuple[str, ...] = ("length", "corridor")
