@@ -37,6 +37,7 @@ class PolicyOutput:
     value: the critic's estimate of the return from before each action.  median: its estimate of that return's median
     over the actions the policy may take there.
     mean_logp: mean of the log-probabilities of all actions there were, chosen or not.
+    direction: mean direction, a unit vector, of the distribution a latent was drawn from; 0 at other tokens.
     """
 
     logp: Float[Tensor, " tokens"]
@@ -44,11 +45,12 @@ class PolicyOutput:
     value: Float[Tensor, " tokens"] | None = None
     median: Float[Tensor, " tokens"] | None = None
     mean_logp: Float[Tensor, " tokens"] | None = None
+    direction: Float[Tensor, "tokens dims"] | None = None
 
     def where(self, mask: Bool[Tensor, " tokens"]) -> PolicyOutput:
         """The same output with 0 outside ``mask``, where whatever it holds (-inf, NaN) then reaches no gradient."""
         outputs = {name: value for name, value in vars(self).items() if value is not None}
-        return PolicyOutput(**{name: torch.where(mask, value, 0.0) for name, value in outputs.items()})
+        return PolicyOutput(**{name: _only(mask, value) for name, value in outputs.items()})
 
 
 @dataclass(frozen=True)
@@ -71,8 +73,10 @@ class Experience:
     domains. Only what the policy did has rows; what it read is in ``inputs``. A control action is one token in one
     turn, a bandit pull a trajectory of one turn. Fields are None until somebody asks for them.
 
-    Per token: ``action`` (index [tokens] or vector [tokens, dims]); ``behavior_logp``, ``old_logp``, ``ref_logp``
+    Per token: ``action`` (index [tokens] or vector [tokens, dims]; where both kinds mix, an index is the first number
+    of a row of zeros); ``behavior_logp``, ``old_logp``, ``ref_logp``
     (log-probability under the policy that sampled it, the policy the update starts from, the frozen reference);
+    ``ref_direction`` (mean direction of a latent under the frozen reference, [tokens, dims]);
     ``old_mean_logp`` (mean log-probability of all actions under the policy the update starts from);
     ``entropy`` and ``value`` at sampling time; ``token_reward``; ``mask`` (False: excluded from learning);
     ``version`` (of the weights that sampled it); ``advantage``; ``value_target``; ``target`` (the ratio an objective
@@ -104,6 +108,7 @@ class Experience:
     behavior_logp: Float[Tensor, " tokens"] | None = _at("token")
     old_logp: Float[Tensor, " tokens"] | None = _at("token")
     ref_logp: Float[Tensor, " tokens"] | None = _at("token")
+    ref_direction: Float[Tensor, "tokens dims"] | None = _at("token")
     old_mean_logp: Float[Tensor, " tokens"] | None = _at("token")
     entropy: Float[Tensor, " tokens"] | None = _at("token")
     value: Float[Tensor, " tokens"] | None = _at("token")
@@ -355,7 +360,7 @@ class Experience:
         if mask is None:
             return self
         figures = {name: getattr(self, name) for name in _FIGURES}
-        return self.replace(**{name: torch.where(mask, v, 0.0) for name, v in figures.items() if v is not None})
+        return self.replace(**{name: _only(mask, v) for name, v in figures.items() if v is not None})
 
     @property
     def learnable_tokens(self) -> Int[Tensor, ""]:
@@ -506,6 +511,11 @@ class Experience:
         return composed
 
 
+def _only(mask: Bool[Tensor, " tokens"], values: Float[Tensor, "tokens ..."]) -> Float[Tensor, "tokens ..."]:
+    """The values of the tokens of ``mask``, and 0 for the others."""
+    return torch.where(mask if values.ndim == 1 else mask.unsqueeze(1), values, 0.0)
+
+
 def _numbers(rows: Tensor) -> Int[Tensor, " kept"]:
     """Row numbers from row numbers or from a mask."""
     return torch.nonzero(rows).squeeze(1) if rows.dtype == torch.bool else rows
@@ -518,6 +528,7 @@ _FIGURES = (
     "behavior_logp",
     "old_logp",
     "ref_logp",
+    "ref_direction",
     "old_mean_logp",
     "entropy",
     "value",

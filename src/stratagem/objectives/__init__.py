@@ -4,8 +4,17 @@ from stratagem.objectives.aggregations import FixedLength, SequenceMean, Sequenc
 from stratagem.objectives.bounded import BoundedRatio, best_bounded_policy
 from stratagem.objectives.budgets import LevelBudgets, SharedBudget
 from stratagem.objectives.corrections import DiscrepancyMask, MaskedImportance, TruncatedImportance
+from stratagem.objectives.directions import (
+    DirectionKL,
+    direction_kl,
+    direction_logp,
+    mean_cosine,
+    sample_directions,
+    unit,
+)
 from stratagem.objectives.gates import Clip, ClippedWeight, LogLikelihood, TowardsTarget, Unclipped
 from stratagem.objectives.implicit import ImplicitNegative
+from stratagem.objectives.penalty import Penalty
 from stratagem.objectives.policy_gradient import PolicyGradient, ValueLoss
 from stratagem.objectives.random_policy import RandomPolicyRegression
 from stratagem.objectives.ratios import GeometricMeanRatio, ProductRatio, TokenRatio
@@ -17,6 +26,7 @@ __all__ = [
     "BoundedRatio",
     "Clip",
     "ClippedWeight",
+    "DirectionKL",
     "DiscrepancyMask",
     "EntropyBonus",
     "FixedLength",
@@ -25,6 +35,7 @@ __all__ = [
     "LevelBudgets",
     "LogLikelihood",
     "MaskedImportance",
+    "Penalty",
     "PolicyGradient",
     "ProductRatio",
     "RandomPolicyRegression",
@@ -39,5 +50,10 @@ __all__ = [
     "Unclipped",
     "ValueLoss",
     "best_bounded_policy",
+    "direction_kl",
+    "direction_logp",
     "kl_estimate",
+    "mean_cosine",
+    "sample_directions",
+    "unit",
 ]

@@ -15,17 +15,20 @@ from stratagem.training.world import FrozenPolicy, Policy
 SAID = {"old_logp": "logp", "old_mean_logp": "mean_logp", "value": "value", "entropy": "entropy"}
 """Fields of a batch that the policy itself says before it learns from it, by what it calls them."""
 
+REFERENCE = {"ref_logp": "logp", "ref_direction": "direction"}
+"""Fields of a batch that the reference says, by what it calls them."""
+
 
 class Companions:
     """Fills in what a recipe reads of a batch and only a policy can say.
 
-    ``old_logp``, ``value`` and ``entropy`` are of the policy as it is when the batch arrives; ``ref_logp`` of the one
-    the run began with. Only what the recipe reads is kept and computed.
+    ``old_logp``, ``value`` and ``entropy`` are of the policy as it is when the batch arrives; ``ref_logp`` and
+    ``ref_direction`` of the one the run began with. Only what the recipe reads is kept and computed.
     """
 
     def __init__(self, policy: Policy, recipe: Recipe) -> None:
         self._policy = policy
-        self._reference: FrozenPolicy | None = policy.frozen() if "ref_logp" in recipe.needs() else None
+        self._reference: FrozenPolicy | None = policy.frozen() if REFERENCE.keys() & recipe.needs() else None
 
     def complete(self, recipe: Recipe, x: Experience) -> Experience:
         """The batch with the fields the recipe reads. Raises :class:`InputError` for one the policy does not say."""
@@ -34,21 +37,21 @@ class Companions:
         if optimization.epochs * optimization.minibatches > 1:
             read = recipe.needs() & {"old_mean_logp"} | {"old_logp"}
             lacking.update(x.missing(read))
-        own, reference = lacking & SAID.keys(), self._reference if "ref_logp" in lacking else None
-        if not own and reference is None:
+        asked = [(self._policy, SAID, lacking & SAID.keys()), (self._reference, REFERENCE, lacking & REFERENCE.keys())]
+        temperature = recipe.sampler.policy_temperature
+        pieces: dict[str, list[Tensor]] = {name: [] for _, _, fields in asked for name in fields}
+        if not pieces:
             return x
-        also, temperature = {SAID[name] for name in own} - {"logp"}, recipe.sampler.policy_temperature
-        pieces: dict[str, list[Tensor]] = {name: [] for name in own}
-        if reference is not None:
-            pieces["ref_logp"] = []
         with torch.no_grad():
             for piece in microbatches(x, optimization.microbatch_tokens):
-                if own:
-                    out = self._policy(piece, temperature=temperature, also=also, view=recipe.view)
-                    for name in own:
-                        pieces[name].append(getattr(out, SAID[name]))
-                if reference is not None:
-                    pieces["ref_logp"].append(reference(piece, temperature=temperature, view=recipe.view).logp)
+                for policy, said, fields in asked:
+                    if not fields:
+                        continue
+                    assert policy is not None
+                    also = {said[name] for name in fields} - {"logp"}
+                    out = policy(piece, temperature=temperature, also=also, view=recipe.view)
+                    for name in fields:
+                        pieces[name].append(getattr(out, said[name]))
         return x.replace(**{name: torch.cat(values) for name, values in pieces.items()})
 
     def batch_done(self) -> None:
