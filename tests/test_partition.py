@@ -223,6 +223,15 @@ def test_equal_values_have_exactly_no_spread(value, rows, correction, double):
     assert whole.standardize(values, correction, eps=0.0).abs().max() == 0
 
 
+@given(labelled_rows())
+def test_pairs_are_every_row_with_every_row_of_its_segment(case):
+    partition, labels, _ = case
+    first, second = partition.pairs()
+    places = [np.flatnonzero(labels == segment) for segment in range(partition.count)]
+    expected = [(one, other) for rows in places for one in rows for other in rows]
+    assert list(zip(first.tolist(), second.tolist(), strict=True)) == expected
+
+
 @given(labelled_rows(dtypes=FLOATS + INTEGERS, columns=False), st.booleans())
 def test_rank_orders_each_segment_and_breaks_ties_by_row(case, descending):
     partition, labels, values = case

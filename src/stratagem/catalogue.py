@@ -69,7 +69,7 @@ class Card:
 
 _CARDS: dict[str, Card] = {}
 
-_TECHNIQUES = ("stratagem.recipes", "stratagem.study.alignment")
+_TECHNIQUES = ("stratagem.recipes", "stratagem.merging", "stratagem.study.alignment")
 """Modules that enter techniques into the catalogue."""
 
 

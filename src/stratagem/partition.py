@@ -291,6 +291,16 @@ class Partition:
         place = torch.arange(len(self), device=values.device) - torch.repeat_interleave(starts, self._sizes)
         return torch.empty_like(place).scatter_(0, by_segment, place)
 
+    def pairs(self) -> tuple[Int[Tensor, " pairs"], Int[Tensor, " pairs"]]:
+        """Every row with every row of its segment, itself included: the first and the second row of each pair.
+
+        A segment of ``n`` rows has ``n * n`` pairs; those of one segment are neighbours, by first and then by second.
+        """
+        segment = self._sorted(self.labels)
+        second = rows_of(self._sizes, segment)
+        first = torch.repeat_interleave(torch.arange(len(self), device=segment.device), self._sizes[segment])
+        return (first, second) if self._order is None else (self._order[first], self._order[second])
+
     def discounted_scan(self, values: Tensor, discount: float | Tensor = 1.0) -> Tensor:
         """Reverse discounted sum within each segment, in row order: ``y_t = values_t + discount_t * y_{t+1}``.
 

@@ -30,7 +30,8 @@ class Part:
     """One interchangeable piece of a recipe: a frozen dataclass of numbers, choices and other parts.
 
     A subclass states ``requires``: the experience fields it reads that somebody has to compute, and with the prefix
-    ``output.`` what it reads of the policy's output beyond ``logp``. Field types carry
+    ``output.`` what it reads of the policy's output beyond ``logp``. ``whole_groups`` says of an objective, or a part
+    of one, that it compares the trajectories of a group, which therefore may not be cut. Field types carry
     their range (``Annotated[float, Ge(0)]``); a value outside raises :class:`InputError` that names the part, the
     field, the value and what is allowed. A concrete part is registered under its kind by its class name in
     snake_case and is written to YAML by that name.
@@ -43,6 +44,7 @@ class Part:
 
     kind: ClassVar[str] = ""
     requires: ClassVar[frozenset[str]] = frozenset()
+    whole_groups: ClassVar[bool] = False
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
@@ -78,6 +80,10 @@ class Part:
     def needs(self) -> frozenset[str]:
         """Experience fields this part and its children read."""
         return self.requires.union(*(child.needs() for _, child in self.children()))
+
+    def needs_whole_groups(self) -> bool:
+        """Whether this part or one of its children has ``whole_groups``."""
+        return self.whole_groups or any(child.needs_whole_groups() for _, child in self.children())
 
     def memory(self) -> dict[str, Tensor]:
         """Tensors remembered between batches. Change them in place."""
@@ -162,6 +168,10 @@ class Selection(Part):
         """True for the trajectories to learn from."""
         raise NotImplementedError
 
+    def apply(self, x: Experience) -> Experience:
+        """The experience without the others."""
+        return x.select(self(x))
+
 
 @dataclass(frozen=True)
 class Advantage(Part):
@@ -238,10 +248,10 @@ class Gate(Part):
         """Tokens at which the gate changes the plain surrogate; their share is logged as ``clip_fraction``."""
         return torch.zeros_like(ratio, dtype=torch.bool)
 
-    def binds_in(
-        self, ratio: Float[Tensor, " tokens"], advantage: Float[Tensor, " tokens"], x: Experience
+    def binding(
+        self, ratio: Float[Tensor, " tokens"], advantage: Float[Tensor, " tokens"], out: PolicyOutput, x: Experience
     ) -> Bool[Tensor, " tokens"]:
-        """Like :meth:`binds`, which it asks, for a gate that looks at more than a token's own ratio and advantage."""
+        """What :meth:`binds` says; a gate that has to see the batch to tell says it here instead."""
         return self.binds(ratio, advantage)
 
 
@@ -354,8 +364,8 @@ class Optimization(Part):
     learning_rate: of the policy.  critic_learning_rate: of the value head (None: the same).
     max_grad_norm: gradients longer than this are scaled down to it.
     epochs: passes over each batch.  minibatches: pieces each pass is cut into, one optimizer step each; so a batch
-    gets ``epochs * minibatches`` optimizer steps.  shuffle: what a mini-batch is drawn from, whole trajectories or
-    (when the policy has no memory) single turns.
+    gets ``epochs * minibatches`` optimizer steps.  shuffle: what a mini-batch is drawn from, whole trajectories, whole
+    groups (micro-batches then do not cut them either) or, when the policy has no memory, single turns.
     microbatch_tokens: most positions in one forward pass; bounds memory and changes no number. None: no bound.
     """
 
@@ -366,15 +376,22 @@ class Optimization(Part):
     max_grad_norm: Annotated[float, Gt(0)] = 1.0
     epochs: Annotated[int, Ge(1)] = 1
     minibatches: Annotated[int, Ge(1)] = 1
-    shuffle: Literal["trajectories", "turns"] = "trajectories"
+    shuffle: Literal["trajectories", "groups", "turns"] = "trajectories"
     microbatch_tokens: Annotated[int, Ge(1)] | None = None
 
-    def optimizer(self, policy: Iterable[Tensor], critic: Iterable[Tensor]) -> torch.optim.Optimizer:
-        """A fresh optimizer with the policy's parameters in its first group and the critic's in its second."""
+    def optimizer(
+        self, policy: Iterable[Tensor], critic: Iterable[Tensor], hidden: Iterable[Tensor] = ()
+    ) -> torch.optim.Optimizer:
+        """A fresh optimizer with the policy's parameters in its first group and the critic's in its second.
+
+        hidden: those of ``policy`` that are weights of linear maps between hidden features, [outputs, inputs, ...]; an
+        optimizer that steps them in another way moves them to a third group. What it keeps for a parameter must be
+        tensors, and its settings plain data, for that is what a checkpoint holds.
+        """
         raise NotImplementedError
 
-    def learning_rates(self) -> tuple[float, float]:
-        """Of the two parameter groups."""
+    def learning_rates(self) -> tuple[float, ...]:
+        """Of the optimizer's groups, in their order."""
         critic = self.critic_learning_rate
         return self.learning_rate, self.learning_rate if critic is None else critic
 

@@ -79,6 +79,11 @@ class Recipe(Part):
                 f"recipe {self.name}: the objective pulls ratios to a target, which advantage "
                 f"{self.advantage.part_name()} does not set"
             )
+        if self.objective.needs_whole_groups() and self.optimization.shuffle != "groups":
+            raise InputError(
+                f"recipe {self.name}: optimization.shuffle = {self.optimization.shuffle}: must be groups, since the "
+                "objective compares the trajectories of a group"
+            )
 
     def experience_needs(self) -> frozenset[str]:
         """Experience fields that must be there before :meth:`prepare`."""
@@ -116,7 +121,7 @@ class Recipe(Part):
         if "pass_rate" in self.needs() and x.success is not None:
             x = x.replace(pass_rate=x.group_of_trajectory.mean(x.success.float()))
         for selection in self.selections:
-            x = x.select(selection(x))
+            x = selection.apply(x)
         small = x.group_of_trajectory.size() < self.advantage.least_group()
         if bool(small.any()):
             x = x.select(~x.group_of_trajectory.spread(small))

@@ -17,6 +17,9 @@ from stratagem import catalogue
 from stratagem.control.policy import ControlPolicy
 from stratagem.control.task import GymTask
 from stratagem.control.world import ControlWorld
+from stratagem.diffusion.policy import DiffusionPolicy
+from stratagem.diffusion.tasks import DiffusionTask
+from stratagem.diffusion.world import DiffusionWorld
 from stratagem.errors import BrokenRunError, InputError, unknown
 from stratagem.experience import Experience
 from stratagem.hybrid.policy import HybridPolicy
@@ -49,7 +52,7 @@ TINY = "tiny"
 UNSEEN = 100_000
 """Number of the first held-out episode that no run looks at while it trains."""
 
-DEFAULT_STEPS = {"text": 40, "control": 60, "lab": 100, "hybrid": 60}
+DEFAULT_STEPS = {"text": 40, "control": 60, "lab": 100, "diffusion": 100, "hybrid": 60}
 """Batches a run learns from when nobody says how many, by family of task."""
 
 ANY_STEPS = 10**9
@@ -309,6 +312,7 @@ def build_world(request: Request, task: AnyTask, seed: int) -> World:
         "text": _language,
         "control": _control,
         "lab": _lab,
+        "diffusion": _diffusion,
         "hybrid": _hybrid,
     }
     if task.family not in builders:
@@ -347,6 +351,11 @@ def _control(request: Request, task: GymTask, seed: int) -> World:
 def _lab(request: Request, task: LabTask, seed: int) -> World:
     policy = None if request.model is None else TabularPolicy.from_directory(request.model)
     return LabWorld(task, seed, policy)
+
+
+def _diffusion(request: Request, task: DiffusionTask, seed: int) -> World:
+    policy = None if request.model is None else DiffusionPolicy.from_directory(request.model)
+    return DiffusionWorld(task, seed, policy)
 
 
 def _hybrid(request: Request, task: HybridTask, seed: int) -> World:

@@ -72,3 +72,9 @@ def test_a_group_of_one_raises_for_leave_one_out_and_earns_nothing_otherwise():
 def test_eps_is_added_to_the_standard_deviation():
     x = groups([0.0, math.sqrt(2)])  # sample standard deviation 1
     assert GroupStandardized(eps=1.0)(x).tolist() == pytest.approx([-math.sqrt(0.5) / 2, math.sqrt(0.5) / 2])
+
+
+def test_leave_one_out_keeps_the_digits_of_float64_returns():
+    x = Experience.from_lengths([1] * 3, [1] * 3, [3], reward=torch.tensor([0.1, 0.2, 0.7], dtype=torch.float64))
+    assert LeaveOneOut()(x).tolist() == pytest.approx([-0.35, -0.2, 0.55], abs=1e-15)
+    assert LeaveOneOut()(groups([0.1, 0.2])).dtype == torch.float32

@@ -105,6 +105,11 @@ def test_every_parameter_belongs_to_the_policy_or_the_critic() -> None:
     assert all(p.grad is not None for p in policy.critic_parameters())
 
 
+def test_the_hidden_matrix_is_the_one_between_the_actors_hidden_layers() -> None:
+    policy = GaussianPolicy(4, 2, hidden=8)
+    assert [p is policy.actor[2].weight for p in policy.hidden_matrices()] == [True]
+
+
 def test_a_frozen_copy_does_not_move() -> None:
     policy = CategoricalPolicy(2, 2)
     frozen = policy.frozen()

@@ -116,3 +116,16 @@ def test_the_noise_of_reinforce_is_that_over_all_groups_there_are(arms, size):
             square += float(odds * update[list(group)].mean(0).square().sum())
     torch.testing.assert_close(mean, policy.gradient)
     assert policy.reinforce_noise(size) == pytest.approx(square - float(mean.square().sum()))
+
+
+def test_values_of_actions_average_to_the_value_and_the_median_splits_the_policy_in_halves():
+    for name in ("windy", "stopping", "length"):
+        tree = Tree.enumerate(GAMES[name])
+        policy = Exact(tree, tree.normal_logits(3))
+        met = policy.node_probability > 0
+        average = (policy.logp.exp() * policy.action_value).sum(-1)
+        torch.testing.assert_close(average[met], policy.value[met])
+        below = (policy.logp.exp() * (policy.action_value <= policy.median[:, None] + 1e-12)).sum(-1)
+        above = (policy.logp.exp() * (policy.action_value >= policy.median[:, None] - 1e-12)).sum(-1)
+        assert bool((below >= 0.5 - 1e-9).all())
+        assert bool((above >= 0.5 - 1e-9).all())

@@ -45,6 +45,10 @@ def test_the_critic_has_parameters_of_its_own(both):
     assert [p.shape for p in policy.critic_parameters()] == [(3,), (3,)]
 
 
+def test_a_table_has_no_hidden_matrix(both):
+    assert list(TabularPolicy(both.logits).hidden_matrices()) == []
+
+
 def test_inputs_follow_their_trajectories(arms):
     x = draw(arms.tree.leaves, arms.leaf_probability, 4, 2, generator(0))
     kept = x.inputs.select(torch.tensor([5, 0]))

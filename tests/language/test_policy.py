@@ -208,7 +208,23 @@ def test_saved_models_load_as_they_were(
     assert plain.generate(torch.tensor([[1, 2]]), max_new_tokens=2, do_sample=False).shape == (1, 4)
 
 
+@pytest.mark.parametrize("kind", ["qwen3", "tied", "qwen2"])
+def test_hidden_matrices_are_the_projections_and_neither_embedding_nor_head(
+    make_model: MakeModel, tokenizer: PreTrainedTokenizerFast, kind: str
+) -> None:
+    policy = policy_of(make_model(kind), tokenizer, value_head=True)
+    hidden = {id(p) for p in policy.hidden_matrices()}
+    named = [name for name, p in policy.model.named_parameters() if id(p) in hidden]
+    projections = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+    assert sorted(name.split(".")[-2] for name in named) == sorted(projections * 2)
+    assert all(name.endswith(".weight") for name in named)
+
+
 class TestLoRA:
+    def test_hidden_matrices_are_the_adapters(self, make_model: MakeModel, tokenizer: PreTrainedTokenizerFast) -> None:
+        policy = policy_of(make_model(), tokenizer, lora=LoRA(rank=2, target_modules=("q_proj",)))
+        assert [tuple(p.shape) for p in policy.hidden_matrices()] == [(2, 32), (64, 2)] * 2
+
     def test_adapters_start_as_the_model_and_alone_are_trained(
         self, make_model: MakeModel, tokenizer: PreTrainedTokenizerFast
     ) -> None:

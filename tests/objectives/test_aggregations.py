@@ -7,10 +7,11 @@ import math
 import pytest
 import torch
 
+from stratagem.errors import InputError
 from stratagem.experience import Experience
-from stratagem.objectives import FixedLength, SequenceMean, SequenceSum, TokenMean
+from stratagem.objectives import FixedLength, LengthPower, SequenceMean, SequenceSum, TokenMean
 
-ALL = [TokenMean(), SequenceMean(), SequenceSum(), FixedLength(10)]
+ALL = [TokenMean(), SequenceMean(), SequenceSum(), LengthPower(), FixedLength(10)]
 
 
 def batch(**fields) -> Experience:
@@ -24,6 +25,8 @@ def batch(**fields) -> Experience:
         (TokenMean(), 1 / 6, 1 / 6),
         (SequenceMean(), 1 / 4, 1 / 8),
         (SequenceSum(), 1 / 2, 1 / 2),
+        (LengthPower(2), 1 / 8, 1 / 32),
+        (LengthPower(0.5), 1 / 2 / math.sqrt(2), 1 / 4),
         (FixedLength(10), 1 / 20, 1 / 20),
     ],
 )
@@ -37,12 +40,28 @@ def test_weights_of_two_sequences_worked_by_hand(aggregation, short, long):
         (TokenMean(), [0.5, 0, 0, 0, 0, 0.5]),
         (SequenceMean(), [0.5, 0, 0, 0, 0, 0.5]),
         (SequenceSum(), [0.5, 0, 0, 0, 0, 0.5]),
+        (LengthPower(), [0.5, 0, 0, 0, 0, 0.5]),
         (FixedLength(10), [0.05, 0, 0, 0, 0, 0.05]),
     ],
 )
 def test_masked_tokens_have_no_weight_and_are_not_counted(aggregation, expected):
     x = batch(mask=[True, False, False, False, False, True])
     assert aggregation.weights(x).tolist() == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(("power", "known"), [(0, SequenceSum()), (1, SequenceMean())])
+def test_powers_of_the_length_that_have_a_name(power, known):
+    assert torch.equal(LengthPower(power).weights(batch()), known.weights(batch()))
+
+
+def test_with_one_surrogate_per_trajectory_the_square_counts_it_once_divided_by_its_length():
+    surrogate = torch.tensor([3.0, 3, 5, 5, 5, 5])
+    assert LengthPower(2)(surrogate, batch()).item() == pytest.approx((3 / 2 + 5 / 4) / 2)
+
+
+def test_a_negative_power_is_refused():
+    with pytest.raises(InputError, match=r"length_power.power = -1: "):
+        LengthPower(-1)
 
 
 @pytest.mark.parametrize("aggregation", ALL)

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
 
+from stratagem.errors import InputError
 from stratagem.experience import Experience, PolicyOutput
 from stratagem.objectives import Clip, ClippedWeight, LogLikelihood, TowardsTarget, Unclipped
 from stratagem.parts import Gate
@@ -17,6 +23,13 @@ def gated(gate: Gate, ratio: float, advantage: float) -> tuple[float, float, boo
     surrogate = gate(rho, credit, PolicyOutput(rho.log()), x)
     surrogate.sum().backward()
     return surrogate.item(), rho.grad.item(), bool(gate.binds(rho.detach(), credit))
+
+
+def batch(seed: int) -> tuple[Tensor, Tensor, PolicyOutput, Experience]:
+    """Forty tokens with ratios from far below to far above 1 and advantages of both signs."""
+    generator = torch.Generator().manual_seed(seed)
+    log_ratio, advantage = 3 * torch.randn(40, generator=generator), torch.randn(40, generator=generator)
+    return log_ratio.exp(), advantage, PolicyOutput(log_ratio - 1), Experience.from_lengths([40], [1], [1])
 
 
 @pytest.mark.parametrize(
@@ -52,6 +65,74 @@ def test_the_clipped_weight_keeps_the_gradient_of_every_token():
     assert gated(ClippedWeight(low=0.2), 0.5, 1.0)[2]
 
 
+FOUR_BOUNDS = ClippedWeight(low=0.2, high=10.0, wrong_low=1.0, wrong_high=100.0)
+
+
+@pytest.mark.parametrize(
+    ("ratio", "advantage", "weight"),
+    [(0.5, 1, 0.8), (1, 1, 1), (20, 1, 11), (0.5, -1, 0.5), (1, -1, 1), (20, -1, 20), (200, -1, 101), (1e-3, -1, 1e-3)],
+)
+def test_weights_of_right_and_wrong_tokens_have_bounds_of_their_own(ratio, advantage, weight):
+    value, derivative, bound = gated(FOUR_BOUNDS, float(ratio), float(advantage))
+    assert derivative == pytest.approx(advantage * weight / ratio)
+    assert value == pytest.approx(advantage * weight * math.log(ratio), rel=1e-5)
+    assert bound == (weight != ratio)
+
+
+def test_an_advantage_of_zero_adds_nothing_whatever_the_ratio():
+    assert gated(FOUR_BOUNDS, 4e8, 0.0)[:2] == (0.0, 0.0)
+
+
+@settings(deadline=None)
+@given(*[st.floats(0, 1)] * 2, *[st.floats(0, 50)] * 2, st.integers(0, 1000))
+def test_bounds_of_wrong_tokens_do_not_reach_right_ones_nor_the_other_way(low, other_low, high, other_high, seed):
+    ratio, advantage, out, x = batch(seed)
+    mine = ClippedWeight(low, high, 0.5, 3.0)(ratio, advantage, out, x)
+    theirs = ClippedWeight(other_low, other_high, 0.5, 3.0)(ratio, advantage, out, x)
+    assert torch.equal(mine[advantage < 0], theirs[advantage < 0])
+    mine = ClippedWeight(0.5, 3.0, low, high)(ratio, advantage, out, x)
+    theirs = ClippedWeight(0.5, 3.0, other_low, other_high)(ratio, advantage, out, x)
+    assert torch.equal(mine[advantage > 0], theirs[advantage > 0])
+
+
+@settings(deadline=None)
+@given(st.floats(0, 50), st.integers(0, 1000))
+def test_equal_bounds_are_one_pair_of_bounds_to_the_last_bit(high, seed):
+    ratio, advantage, out, x = batch(seed)
+    pair = ClippedWeight(low=None, high=high)
+    for gate in (
+        ClippedWeight(1.0, high, 1.0, high),
+        ClippedWeight(None, high, wrong_low=1.0),
+        ClippedWeight(1.0, high),
+    ):
+        assert torch.equal(gate(ratio, advantage, out, x), pair(ratio, advantage, out, x))
+        assert torch.equal(gate.binds(ratio, advantage), pair.binds(ratio, advantage))
+
+
+def test_a_wrong_token_may_be_one_of_an_answer_without_success():
+    # Two answers, the first right; the second token of each has an advantage of the other sign.
+    x = Experience.from_lengths([2, 2], [1, 1], [2], success=[True, False])
+    ratio, advantage = torch.full((4,), 0.5), torch.tensor([1.0, -1.0, -1.0, 1.0])
+    out = PolicyOutput(torch.ones(4))
+    by_sign = ClippedWeight(0.2, 10.0, 1.0, 100.0)
+    by_success = ClippedWeight(0.2, 10.0, 1.0, 100.0, wrong="success")
+    assert by_sign(ratio, advantage, out, x).tolist() == pytest.approx([0.8, -0.5, -0.5, 0.8])
+    assert by_success(ratio, advantage, out, x).tolist() == pytest.approx([0.8, -0.8, -0.5, 0.5])
+    assert by_sign.binding(ratio, advantage, out, x).tolist() == [True, False, False, True]
+    assert by_success.binding(ratio, advantage, out, x).tolist() == [True, True, False, False]
+    assert (by_sign.needs(), by_success.needs()) == (frozenset(), {"success"})
+    with pytest.raises(ValueError, match=r"needs x\.success"):
+        by_success(ratio, advantage, out, x.replace(success=None))
+
+
+@pytest.mark.parametrize("field", ["low", "wrong_low"])
+def test_a_lower_bound_below_zero_is_refused(field):
+    with pytest.raises(InputError, match=rf"clipped_weight\.{field} = 1\.5: input should be less than or equal to 1"):
+        ClippedWeight(**{field: 1.5})
+    with pytest.raises(InputError, match=r"clipped_weight\.wrong_high = -1\.0"):
+        ClippedWeight(wrong_high=-1.0)
+
+
 def test_the_ungated_surrogates():
     assert gated(Unclipped(), 3.0, -2.0) == (-6.0, -2.0, False)
     assert gated(LogLikelihood(), 2.0, 3.0)[1] == pytest.approx(1.5)
@@ -63,7 +144,11 @@ def pulled(ratio: float, advantage: float, target: float) -> tuple[float, float,
     x = Experience.from_lengths([1], [1], [1], target=torch.tensor([target]))
     surrogate = TowardsTarget()(rho, credit, PolicyOutput(rho.log()), x)
     surrogate.sum().backward()
-    return surrogate.item(), rho.grad.item(), bool(TowardsTarget().binds_in(rho.detach(), credit, x))
+    return (
+        surrogate.item(),
+        rho.grad.item(),
+        bool(TowardsTarget().binding(rho.detach(), credit, PolicyOutput(rho.log()), x)),
+    )
 
 
 @pytest.mark.parametrize(

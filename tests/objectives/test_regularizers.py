@@ -43,6 +43,17 @@ def test_what_the_gradient_of_each_estimator_is_on_policy(estimator):
     assert expected.abs().max() > 0.01 or estimator == "k1"
 
 
+@pytest.mark.parametrize("unit", ["turn", "trajectory"])
+def test_kl_of_a_longer_unit_is_that_of_the_sum_of_its_log_ratios(unit):
+    x = Experience.from_lengths(
+        [2, 1, 1], [2, 1], [2], ref_logp=torch.tensor([-1.0, -2, -3, -1]), mask=[True, True, True, False]
+    )
+    out = PolicyOutput(torch.tensor([-0.9, -1.8, -2.6, math.nan]))
+    sums = {"turn": [0.3, 0.3, 0.4], "trajectory": [0.7] * 3}[unit]
+    expected = [math.exp(-d) - 1 + d for d in sums]
+    assert KL("k3", unit)(out, x).tolist() == pytest.approx([*expected, 0.0], abs=1e-6)
+
+
 def test_the_entropy_bonus_is_the_negative_entropy():
     x = Experience.from_lengths([2], [1], [1])
     assert EntropyBonus()(PolicyOutput(torch.zeros(2), entropy=torch.tensor([0.5, 1.0])), x).tolist() == [-0.5, -1.0]

@@ -31,6 +31,14 @@ NOT_THE_POLICY_GRADIENT = {
 """Recipes whose gradient at ratio 1 is not that of ``sum w A log pi``, and what it is instead."""
 
 
+def pieces(recipe: Recipe, x: Experience, count: int) -> list[torch.Tensor]:
+    """Trajectories of at most ``count`` pieces, cut between groups where the objective compares within them."""
+    if recipe.objective.needs_whole_groups():
+        groups = torch.arange(x.groups).tensor_split(min(count, x.groups))
+        return [torch.nonzero(torch.isin(x.group_of_trajectory.labels, chosen)).squeeze(1) for chosen in groups]
+    return list(torch.arange(x.trajectories).tensor_split(count))
+
+
 def recipe(name: str) -> Recipe:
     return catalogue.card(name).recipe()
 
@@ -41,9 +49,14 @@ def test_where_policies_agree_the_gradient_is_the_policy_gradient(name, fabricat
     x, said = fabricate(chosen, spread=0.0)
     objective = chosen.objective
     assert isinstance(objective, PolicyGradient), "state in NOT_THE_POLICY_GRADIENT what its gradient is instead"
-    expected = -objective.aggregation.at(x) * x.advantage
+    # For a ratio per token this is ``-w A``; one of a whole trajectory reaches each of its tokens.
+    leaves = said.leaves()
+    log_ratio = objective.ratio(leaves.output(), x).log()
+    expected = torch.autograd.grad(
+        -(objective.aggregation.at(x) * x.advantage * log_ratio).sum(), leaves.figures["logp"]
+    )
     found = gradients(chosen.replace(objective=objective.replace(regularizer=None, critic=None)), x, said)["logp"]
-    torch.testing.assert_close(found, expected.double(), rtol=1e-5, atol=1e-8)
+    torch.testing.assert_close(found, expected[0], rtol=1e-5, atol=1e-8)
 
 
 @pytest.mark.parametrize("spread", [0.05, 0.5])
@@ -90,7 +103,7 @@ def test_pieces_of_a_batch_have_the_gradient_of_the_whole(name, fabricate: Fabri
     whole = gradients(chosen, x, said)
     for count in (2, 5, x.trajectories):
         found = []
-        for rows in torch.arange(x.trajectories).tensor_split(count):
+        for rows in pieces(chosen, x, count):
             tokens = x.turn_of_token.pick(x.trajectory_of_turn.pick(rows)[0])[0]
             found.append(gradients(chosen, x.microbatch(rows), said.at(tokens)))
         for figure, values in whole.items():

@@ -55,3 +55,16 @@ def test_the_kl_penalty_spares_tokens_that_may_not_train_whatever_they_hold():
         behavior_logp=torch.tensor([-1.0, -math.inf, -1.0]), ref_logp=torch.tensor([-2.0, -1.0, math.nan]),
     )  # fmt: skip
     assert KLPenalty(0.5, "k2")(x).token_reward.tolist() == [-0.25, 0.0, 0.0]
+
+
+def test_the_kl_penalty_of_a_trajectory_is_the_sum_over_its_tokens_in_its_return():
+    x = Experience.from_lengths(
+        [2, 1], [1, 1], [2], reward=torch.tensor([[1.0, 5.0], [0.0, 1.0]]), mask=[True, False, True],
+        behavior_logp=torch.tensor([-1.0, -math.inf, -1.0]), ref_logp=torch.tensor([-1.5, -0.8, -2.0]),
+    )  # fmt: skip
+    charged = KLPenalty(0.1, unit="trajectory")(x)
+    assert charged.reward.tolist() == [pytest.approx([0.95, 5.0]), pytest.approx([-0.1, 1.0])]
+    assert charged.token_reward is None
+    both = KLPenalty(0.1)(x)
+    # Charged to tokens, it adds up to the same.
+    assert x.trajectory_of_token.sum(both.token_rewards()).tolist() == pytest.approx(charged.returns.tolist())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from itertools import pairwise
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,8 @@ from hypothesis import strategies as st
 from stratagem.errors import InputError
 from stratagem.experience import Experience, Loss
 from stratagem.language.inputs import TokenInputs
+from stratagem.objectives import PolicyGradient
+from stratagem.partition import Partition
 from stratagem.parts import Objective
 from stratagem.sampling import Rollouts
 from stratagem.schedules import LinearRamp
@@ -82,6 +84,7 @@ def test_the_same_seed_gives_the_same_metrics_and_another_seed_others(make_train
         ("reinforce", TWO_EPOCHS, 4),
         ("reinforce_pp", TWO_EPOCHS, 4),
         ("dapo", {"optimization__epochs": 2, "optimization__microbatch_tokens": 200}, 2),
+        ("muonpp", TWO_EPOCHS, 4),
     ],
 )
 def test_a_run_stopped_between_two_optimizer_steps_of_a_batch_goes_on_exactly(
@@ -191,7 +194,38 @@ def test_micro_batches_hold_at_most_so_many_positions_and_every_trajectory_once(
         assert int(piece.inputs.lengths.sum()) + int(following.inputs.lengths[0]) > bound
 
 
-@pytest.mark.parametrize("name", ["grpo", "ppo", "dr_grpo", "reinforce_pp"])
+@given(st.lists(st.integers(0, 9), min_size=1, max_size=12), st.integers(1, 20), st.integers(0, 99))
+def test_micro_batches_of_whole_groups_cut_none(lengths, bound, seed):
+    x = spoken(lengths)
+    label = torch.randint(0, 4, (len(lengths),), generator=torch.Generator().manual_seed(seed))
+    x = x.replace(group_of_trajectory=Partition(label, 4), domain_of_group=Partition.whole(4))
+    pieces = microbatches(x, bound, "groups")
+    assert torch.cat([piece.episode for piece in pieces]).sort().values.tolist() == list(range(len(lengths)))
+    for piece in pieces:
+        assert piece.groups == 1 or int(piece.inputs.lengths.sum()) <= bound
+    homes = [set(label[piece.episode].tolist()) for piece in pieces]
+    assert sum(map(len, homes)) == len(set(label.tolist()))
+
+
+def test_mini_batches_of_whole_groups_cut_none_and_every_group_comes_once_an_epoch(make_trainer, make_world, small):
+    seen: list[list[int]] = []
+
+    class _Noting(PolicyGradient):
+        def __call__(self, out, x):
+            assert x.group_of_trajectory.size().tolist() == [4] * x.groups
+            seen.append(x.task_id.tolist())
+            return super().__call__(out, x)
+
+    recipe = small("p3o", optimization__minibatches=3, sampler__prompts_per_step=7)
+    recipe = recipe.replace(objective=_Noting(**vars(recipe.objective)))
+    make_trainer(recipe, steps=1).run()
+    assert [len(groups) for groups in seen] == [3, 2, 2] * 2
+    first, second = list(chain(*seen[:3])), list(chain(*seen[3:]))
+    assert sorted(first) == sorted(second)
+    assert first != second
+
+
+@pytest.mark.parametrize("name", ["grpo", "ppo", "dr_grpo", "reinforce_pp", "p3o"])
 def test_a_step_moves_the_weights_alike_however_the_batch_is_cut(make_trainer, make_world, small, name):
     # With a large eps Adam's step is proportional to the gradient, so that rounding is not blown up to a sign.
     plain = {"optimization__eps": 1.0, "optimization__learning_rate": 1.0}

@@ -2,7 +2,7 @@
 
 from stratagem.advantages.critic import GAE
 from stratagem.advantages.group import GroupCentered, GroupStandardized, LeaveOneOut
-from stratagem.advantages.normalization import BatchWhitened
+from stratagem.advantages.normalization import BatchWhitened, ClippedAdvantage, NormalizedReturn
 from stratagem.advantages.returns import Constant, MovingAverageBaseline, RewardToGo, TotalReturn
 from stratagem.advantages.signs import Signed
 from stratagem.advantages.targets import GroupQuantileTarget
@@ -10,12 +10,14 @@ from stratagem.advantages.targets import GroupQuantileTarget
 __all__ = [
     "GAE",
     "BatchWhitened",
+    "ClippedAdvantage",
     "Constant",
     "GroupCentered",
     "GroupQuantileTarget",
     "GroupStandardized",
     "LeaveOneOut",
     "MovingAverageBaseline",
+    "NormalizedReturn",
     "RewardToGo",
     "Signed",
     "TotalReturn",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
+import torch
 from annotated_types import Ge
 from jaxtyping import Float
 from torch import Tensor
@@ -54,4 +55,4 @@ class LeaveOneOut(Advantage):
         # In float64, or the baseline's rounding would show in the difference of large returns.
         returns = x.returns.double()
         advantage = returns - x.group_of_trajectory.leave_one_out(returns)
-        return x.to_tokens(trajectory=advantage.float())
+        return x.to_tokens(trajectory=advantage.to(torch.promote_types(x.returns.dtype, torch.float32)))

@@ -18,6 +18,7 @@ from stratagem.cli import (
     demo,
     doctor,
     lab_command,
+    merge_command,
     run_commands,
 )
 from stratagem.errors import BrokenRunError, InputError
@@ -37,6 +38,7 @@ align_command.register(app)
 compare_commands.register(app)
 lab_command.register(app)
 claim_command.register(app)
+merge_command.register(app)
 doctor.register(app)
 demo.register(app)
 

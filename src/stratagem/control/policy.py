@@ -134,6 +134,10 @@ class ControlPolicy(nn.Module, ABC):
         """The critics'."""
         return chain(self.critic.parameters(), self.median_critic.parameters())
 
+    def hidden_matrices(self) -> list[Tensor]:
+        """The actor's weights between its hidden layers."""
+        return [layer.weight for layer in _linear(self.actor)[1:-1]]
+
     def frozen(self) -> Self:
         """A copy that no longer moves."""
         return self.copy()

@@ -105,6 +105,20 @@ class Exact:
         total = added(self.tree.node, still_to_come, self.tree.nodes)
         return torch.where(self.node_probability > 0, total / self.node_probability, 0.0)
 
+    @cached_property
+    def action_value(self) -> Float64[Tensor, "nodes vocabulary"]:
+        """``Q(n, a)``: expected reward still to come after a token; 0 where the policy never is."""
+        probability = self._of_token(self.leaf_probability)
+        reached = self.tree.total(probability)
+        return torch.where(reached > 0, self.tree.total(_reward_to_go(self.tree) * probability) / reached, 0.0)
+
+    @cached_property
+    def median(self) -> Float64[Tensor, " nodes"]:
+        """Least ``Q(n, a)`` that at least half of the policy's choices in ``n`` do not exceed."""
+        values, order = self.action_value.sort(-1)
+        below = self.logp.exp().gather(-1, order).cumsum(-1)
+        return values.gather(-1, (below < 0.5 - 1e-12).sum(-1, keepdim=True)).squeeze(-1)
+
     # ---- the gradient ----------------------------------------------------------------------------------------------
 
     @cached_property
@@ -188,9 +202,7 @@ def random_policy_values(tree: Tree) -> Float64[Tensor, "nodes vocabulary"]:
         why = "pays more than 0 or one reward at the end"
     if why is not None:
         raise InputError(f"game {tree.game.name}: {why}; values of the random policy need not show the best action")
-    uniform = Exact(tree, torch.zeros(tree.nodes, tree.game.vocabulary))
-    weight = leaves.to_tokens(trajectory=uniform.leaf_probability)
-    return tree.total(weight * _reward_to_go(tree)) / tree.total(weight)
+    return Exact(tree, torch.zeros(tree.nodes, tree.game.vocabulary)).action_value
 
 
 def _entr(probability: Tensor) -> Tensor:

@@ -94,6 +94,10 @@ class TabularPolicy(nn.Module):
         """Values and medians."""
         yield from (self.values, self.medians)
 
+    def hidden_matrices(self) -> tuple[Tensor, ...]:
+        """None: a table is looked up and maps nothing."""
+        return ()
+
     def frozen(self) -> Self:
         """A copy that no longer moves."""
         return self.copy()

@@ -75,7 +75,7 @@ def sample_updates(
             if simple:
                 _add_update(recipe, x, table, entropies, by_logp[block], by_entropy[block])
             else:
-                by_logits[block] -= _gradient(recipe, x, policy.logits)
+                by_logits[block] -= _gradient(recipe, x, policy.logits, behavior.median)
     updates = policy.through_softmax(by_logp) + by_entropy.unsqueeze(-1) * policy.entropy_slope + by_logits
     if not bool(updates.isfinite().all()):
         raise InputError("its update is not finite")
@@ -100,12 +100,14 @@ def _with_tables(recipe: Recipe, policy: Exact, behavior: Exact) -> Experience:
     return leaves
 
 
-def _gradient(recipe: Recipe, x: Experience, logits: Tensor) -> Tensor:
+def _gradient(recipe: Recipe, x: Experience, logits: Tensor, median: Tensor) -> Tensor:
     """Of the loss by the logits, through a policy that can be asked anything; the critic is the exact one."""
+    assert isinstance(x.inputs, NodeInputs)
     policy = TabularPolicy(logits)
     needs = recipe.output_needs()
+    exact = {"value": x.value, "median": median[x.inputs.node].float()}
     out = policy(x, also=needs, view=recipe.view)
-    loss = recipe.objective(dataclasses.replace(out, value=x.value) if "value" in needs else out, x).loss
+    loss = recipe.objective(dataclasses.replace(out, **{name: exact[name] for name in needs & exact.keys()}), x).loss
     if not loss.requires_grad:
         return torch.zeros_like(policy.logits)
     loss.backward()

@@ -172,6 +172,17 @@ class LanguagePolicy(nn.Module):
         """Weights of the critic's heads, if there are any."""
         return [p for head in (self.value_head, self.median_head) if head is not None for p in head.parameters()]
 
+    def hidden_matrices(self) -> list[Tensor]:
+        """Trainable weights of the model's linear layers and convolutions, but for the head and what is tied to it.
+
+        A fused projection (queries, keys and values in one) counts as one matrix, an adapter as two. Layers that keep
+        their weight in another form, such as [inputs, outputs] or the stacked experts of some mixtures, are left out.
+        """
+        head = {id(parameter) for parameter in cast(nn.Module, self.model.get_output_embeddings()).parameters()}
+        layers = [m for m in self.model.modules() if isinstance(m, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d)]
+        found = {id(layer.weight): layer.weight for layer in layers if layer.weight.requires_grad}
+        return [weight for key, weight in found.items() if key not in head]
+
     def frozen(self) -> ReferencePolicy:
         """The policy as it is now, frozen. With adapters no copy is made: it is the model without them."""
         if self.has_adapters:

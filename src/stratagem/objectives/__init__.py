@@ -1,6 +1,6 @@
 """Losses and what they are made of: ratios, gates, corrections, aggregations, regularizers."""
 
-from stratagem.objectives.aggregations import FixedLength, SequenceMean, SequenceSum, TokenMean
+from stratagem.objectives.aggregations import FixedLength, LengthPower, SequenceMean, SequenceSum, TokenMean
 from stratagem.objectives.bounded import BoundedRatio, best_bounded_policy
 from stratagem.objectives.budgets import LevelBudgets, SharedBudget
 from stratagem.objectives.corrections import DiscrepancyMask, MaskedImportance, TruncatedImportance
@@ -15,6 +15,7 @@ from stratagem.objectives.directions import (
 from stratagem.objectives.gates import Clip, ClippedWeight, LogLikelihood, TowardsTarget, Unclipped
 from stratagem.objectives.implicit import ImplicitNegative
 from stratagem.objectives.penalty import Penalty
+from stratagem.objectives.pairwise import PairwiseClip, PairwiseJointClip
 from stratagem.objectives.policy_gradient import PolicyGradient, ValueLoss
 from stratagem.objectives.random_policy import RandomPolicyRegression
 from stratagem.objectives.ratios import GeometricMeanRatio, ProductRatio, TokenRatio
@@ -32,10 +33,13 @@ __all__ = [
     "FixedLength",
     "GeometricMeanRatio",
     "ImplicitNegative",
+    "LengthPower",
     "LevelBudgets",
     "LogLikelihood",
     "MaskedImportance",
     "Penalty",
+    "PairwiseClip",
+    "PairwiseJointClip",
     "PolicyGradient",
     "ProductRatio",
     "RandomPolicyRegression",

@@ -44,6 +44,23 @@ class SequenceSum(Aggregation):
 
 
 @dataclass(frozen=True)
+class LengthPower(Aggregation):
+    """``mean_i (sum_t l_it / |y_i|^power)``: 0 is :class:`SequenceSum`, 1 is :class:`SequenceMean`.
+
+    Where all tokens of a trajectory carry the same surrogate ``l_i``, as with a ratio of whole trajectories, 2 gives
+    ``mean_i l_i / |y_i|``: the trajectory counts once, divided by its length (GDPO, arXiv 2510.08554).
+
+    power: at least 0.
+    """
+
+    power: Annotated[float, Ge(0)] = 2.0
+
+    def weights(self, x: Experience) -> Float[Tensor, " tokens"]:
+        length = _learnable_length(x)
+        return _to_learnable(1.0 / (length.clamp(min=1) ** self.power * _counted(length)), x)
+
+
+@dataclass(frozen=True)
 class FixedLength(Aggregation):
     """``sum_t l_it / (B L)`` with a constant ``L``: Dr. GRPO's removal of the length bias (arXiv 2503.20783).
 

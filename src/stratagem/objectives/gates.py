@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Literal
 
 import torch
-from annotated_types import Ge, Gt
+from annotated_types import Ge, Gt, Le
 from jaxtyping import Bool, Float
 from torch import Tensor
 
@@ -60,21 +60,48 @@ class Clip(Gate):
 class ClippedWeight(Gate):
     """``sg(clip(rho, 1 - low, 1 + high)) A log pi``: CISPO (arXiv 2506.13585, eq. 4). Every token keeps a gradient.
 
-    low: None for no lower clip, as the paper runs it.  high: the paper tunes it and prints no value; 4 caps the weight
-    at 5, the value other trainers ship.
+    With bounds of their own for wrong tokens it is DISPO's weight (arXiv 2602.00983).
+
+    low: distance of the lower bound from 1, at most 1; None for no lower clip, as CISPO runs it.
+    high: distance of the upper bound; CISPO tunes it and prints no value; 4 caps the weight at 5, the value other
+    trainers ship.
+    wrong_low, wrong_high: the bounds of wrong tokens, None for those above; a ``wrong_low`` of 1 is no lower clip.
+    wrong: what tells a wrong token, ``advantage`` (``A < 0``, token by token) or ``success`` (its trajectory has none).
     """
 
-    low: Annotated[float, Ge(0)] | None = None
+    low: Annotated[float, Ge(0), Le(1)] | None = None
     high: Annotated[float, Ge(0)] = 4.0
+    wrong_low: Annotated[float, Ge(0), Le(1)] | None = None
+    wrong_high: Annotated[float, Ge(0)] | None = None
+    wrong: Literal["advantage", "success"] = "advantage"
+
+    def needs(self) -> frozenset[str]:
+        return frozenset({"success"}) if self.wrong == "success" else frozenset()
 
     def __call__(self, ratio: Tensor, advantage: Tensor, out: PolicyOutput, x: Experience) -> Float[Tensor, " tokens"]:
-        return ratio.detach().clamp(self._lowest(), 1 + self.high) * advantage * out.logp
+        return self._clipped(ratio.detach(), self._is_wrong(advantage, x)) * advantage * out.logp
 
     def binds(self, ratio: Tensor, advantage: Tensor) -> Bool[Tensor, " tokens"]:
-        return ratio != ratio.clamp(self._lowest(), 1 + self.high)
+        return ratio != self._clipped(ratio, advantage < 0)
 
-    def _lowest(self) -> float:
-        return 0.0 if self.low is None else 1 - self.low
+    def binding(self, ratio: Tensor, advantage: Tensor, out: PolicyOutput, x: Experience) -> Bool[Tensor, " tokens"]:
+        return ratio != self._clipped(ratio, self._is_wrong(advantage, x))
+
+    def _clipped(self, ratio: Tensor, wrong: Tensor) -> Tensor:
+        low = 1.0 if self.low is None else self.low
+        wrong_low = low if self.wrong_low is None else self.wrong_low
+        wrong_high = self.high if self.wrong_high is None else self.wrong_high
+        clipped = ratio.clamp(1 - low, 1 + self.high)
+        if (wrong_low, wrong_high) == (low, self.high):
+            return clipped
+        return torch.where(wrong, ratio.clamp(1 - wrong_low, 1 + wrong_high), clipped)
+
+    def _is_wrong(self, advantage: Tensor, x: Experience) -> Bool[Tensor, " tokens"]:
+        if self.wrong == "advantage":
+            return advantage < 0
+        if x.success is None:
+            raise ValueError("a clipped weight that tells wrong tokens by success needs x.success")
+        return ~x.to_tokens(trajectory=x.success)
 
 
 @dataclass(frozen=True)
@@ -93,7 +120,7 @@ class TowardsTarget(Gate):
     def __call__(self, ratio: Tensor, advantage: Tensor, out: PolicyOutput, x: Experience) -> Float[Tensor, " tokens"]:
         return -(ratio - _target(x)).abs() * advantage.abs()
 
-    def binds_in(self, ratio: Tensor, advantage: Tensor, x: Experience) -> Bool[Tensor, " tokens"]:
+    def binding(self, ratio: Tensor, advantage: Tensor, out: PolicyOutput, x: Experience) -> Bool[Tensor, " tokens"]:
         return ((_target(x) - ratio) * advantage <= 0) & (advantage != 0)
 
 

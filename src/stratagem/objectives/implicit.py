@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar, Literal
 
 import torch
 from annotated_types import Ge, Gt
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from stratagem.experience import Experience, PolicyOutput
@@ -58,6 +58,13 @@ class ImplicitNegative(Gate):
         right = x.to_tokens(trajectory=x.success)
         surrogate = torch.where(right, ratio.log(), self.negative * floored.log())
         return torch.where(mixed, self._weight(share) * surrogate, 0.0)
+
+    def binding(self, ratio: Tensor, advantage: Tensor, out: PolicyOutput, x: Experience) -> Bool[Tensor, " tokens"]:
+        """Wrong tokens whose implied ratio is cut at the floor."""
+        if x.success is None or x.pass_rate is None:
+            return torch.zeros_like(ratio, dtype=torch.bool)
+        share = x.to_tokens(group=x.pass_rate).clamp(PASS_RATE_LIMIT, 1 - PASS_RATE_LIMIT)
+        return ~x.to_tokens(trajectory=x.success) & ((1 - share * ratio) / (1 - share) < self.floor)
 
     def _weight(self, share: Tensor) -> Tensor | float:
         if self.weight == "centered":

@@ -57,10 +57,10 @@ class PolicyGradient(Objective):
     ratio: ``rho``.  gate: surrogate and trust region.  aggregation: ``w``.  correction: ``c``, 1 when None.
     regularizer: the penalty, 0 when None.  critic: a further loss for the value head, with its own aggregation.
 
-    Metrics, aggregated by ``w`` and additive over micro-batches: ``policy_loss``, ``clip_fraction``,
-    ``kl_old`` (k3 of the policy to the one the update started from), ``kl`` (k3 to the reference, where there is one),
-    ``ratio``, ``entropy`` (when computed),
-    ``regularizer`` and ``correction`` (when there is one).
+    Metrics, additive over micro-batches: ``policy_loss``, ``regularizer`` and ``correction`` (when there is one) are
+    aggregated by ``w``; means over the tokens that may train are ``clip_fraction``, ``clip_fraction_positive`` (what of
+    it has a positive advantage), ``kl_old`` (k3 of the policy to the one the update started from), ``kl`` (k3 to the
+    reference, where there is one), ``ratio`` and ``entropy`` (when computed).
 
     Raises :class:`InputError` for a gate or correction that makes no sense with the ratio, with the reason.
     """
@@ -102,7 +102,7 @@ class PolicyGradient(Objective):
             penalty = total(self.regularizer(out, x))
             loss = loss + penalty
             metrics["regularizer"] = penalty.detach()
-        metrics |= shares(out, x, ratio.detach(), self.gate.binds_in(ratio.detach(), x.advantage, x))
+        metrics |= shares(out, x, ratio.detach(), self.gate.binding(ratio.detach(), x.advantage, out, x))
         if self.critic is not None:
             critic = self.critic(out, x)
             loss, metrics = loss + critic.loss, metrics | dict(critic.metrics)
@@ -130,6 +130,8 @@ def shares(out: PolicyOutput, x: Experience, ratio: Tensor, bound: Tensor) -> di
         "ratio": share(ratio),
         "kl_old": share(kl_estimate(log_ratio(out, x), "k3")),
     }
+    if x.advantage is not None:
+        figures["clip_fraction_positive"] = share((bound & (x.advantage > 0)).float())
     if x.ref_logp is not None:
         figures["kl"] = share(kl_estimate(out.logp - x.ref_logp, "k3"))
     if out.entropy is not None:

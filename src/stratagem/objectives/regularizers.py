@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -33,16 +34,25 @@ class KL(Regularizer):
 
     What its gradient does on policy depends on the estimator: that of ``k2`` is the gradient of ``KL(pi || ref)``;
     that of ``k1`` is zero in expectation; that of ``k3`` is the gradient of ``KL(ref || pi)``.
+
+    unit: what ``d`` is the log-ratio of. For ``turn`` and ``trajectory`` it is summed over their tokens that may train,
+    and the estimate is given to each of them.
     """
 
     requires: ClassVar[frozenset[str]] = frozenset({"ref_logp"})
 
     estimator: KLEstimator = "k3"
+    unit: Literal["token", "turn", "trajectory"] = "token"
 
     def __call__(self, out: PolicyOutput, x: Experience) -> Float[Tensor, " tokens"]:
         if x.ref_logp is None:
             raise ValueError("the KL regularizer needs ref_logp")
-        return kl_estimate(out.logp - x.ref_logp, self.estimator)
+        log_ratio = out.logp - x.ref_logp
+        if self.unit == "token":
+            return kl_estimate(log_ratio, self.estimator)
+        unit = x.level_of_token(self.unit)
+        total = unit.sum(log_ratio if x.mask is None else torch.where(x.mask, log_ratio, 0.0))
+        return unit.spread(kl_estimate(total, self.estimator))
 
 
 @dataclass(frozen=True)

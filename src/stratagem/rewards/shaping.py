@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from annotated_types import Ge, Gt
+from torch import Tensor
 
 from stratagem.errors import InputError
 from stratagem.experience import Experience
@@ -35,10 +36,7 @@ class OverlongPenalty(Reward):
 
     def __call__(self, x: Experience) -> Experience:
         length = x.trajectory_of_token.size()
-        penalty = ((self.limit - self.buffer - length) / self.buffer).clamp(-1, 0) * self.scale
-        reward = x.returns.unsqueeze(1).clone() if x.reward is None else x.reward.clone()
-        reward[:, 0] += penalty
-        return x.replace(reward=reward)
+        return _charged(x, ((self.limit - self.buffer - length) / self.buffer).clamp(-1, 0) * self.scale)
 
 
 @dataclass(frozen=True)
@@ -46,12 +44,16 @@ class KLPenalty(Reward):
     """``r_t <- r_t - coefficient * k(log pi - log ref)`` at every token that may train: KL in the reward, not the loss.
 
     ``pi`` is the policy the update starts from (``old_logp``; ``behavior_logp`` where that was not computed).
+
+    unit: ``token`` charges each token, for advantages made of token rewards; ``trajectory`` charges the sum to the
+    first reward column, for advantages made of returns.
     """
 
     requires: ClassVar[frozenset[str]] = frozenset({"ref_logp", "behavior_logp"})
 
     coefficient: Annotated[float, Ge(0)] = 0.01
     estimator: KLEstimator = "k1"
+    unit: Literal["token", "trajectory"] = "token"
 
     def __call__(self, x: Experience) -> Experience:
         sampled = x.behavior_logp if x.old_logp is None else x.old_logp
@@ -60,4 +62,13 @@ class KLPenalty(Reward):
         penalty = -self.coefficient * kl_estimate(sampled - x.ref_logp, self.estimator)
         if x.mask is not None:
             penalty = torch.where(x.mask, penalty, 0.0)
+        if self.unit == "trajectory":
+            return _charged(x, x.trajectory_of_token.sum(penalty))
         return x.replace(token_reward=penalty if x.token_reward is None else x.token_reward + penalty)
+
+
+def _charged(x: Experience, penalty: Tensor) -> Experience:
+    """The experience with ``penalty`` [trajectories] added to its first reward column."""
+    reward = x.returns.unsqueeze(1).clone() if x.reward is None else x.reward.clone()
+    reward[:, 0] += penalty
+    return x.replace(reward=reward)

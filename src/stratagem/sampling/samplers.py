@@ -1,9 +1,9 @@
-"""What to roll out: groups of episodes, groups that must disagree, segments of a fixed length, demonstrations."""
+"""What to roll out: groups of episodes, groups that must disagree, denoised answers, segments, demonstrations."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Literal
 
 from annotated_types import Ge, Gt, Le
 from jaxtyping import Bool
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from stratagem.experience import Experience
 from stratagem.parts import Reward, Sampler
+from stratagem.sampling.likelihoods import Likelihood, MaskedElbo
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,29 @@ class DynamicSampling(Rollouts):
     def keep(self, x: Experience) -> Bool[Tensor, " groups"]:
         returns = x.returns if self.judged_by is None else self.judged_by(x).returns
         return x.group_of_trajectory.max(returns) > x.group_of_trajectory.min(returns)
+
+
+@dataclass(frozen=True)
+class Denoising(Rollouts):
+    """Rollouts of a masked-diffusion policy: an answer starts all masked and is revealed step by step.
+
+    In every step the policy proposes a token for each masked position, and some proposals stay; what is revealed is not
+    masked again.
+
+    steps: evaluations of the network per answer, each revealing an equal share of it; None: one for every position.
+    order: which positions are revealed, ``random`` ones or those whose proposal is most ``confident`` (low-confidence
+    remasking, as LLaDA samples, arXiv 2502.09992). Only at random and one by one is the ELBO a bound on the likelihood
+    of what is sampled.
+    likelihood: how ``log pi`` of an answer is estimated. The masks are drawn once for a batch, so that new, old and
+    reference policy are compared under the same ones.
+
+    Where a policy knows its likelihood (text, the lab) steps, order and likelihood mean nothing, and these are
+    rollouts.
+    """
+
+    steps: Annotated[int, Ge(1)] | None = None
+    order: Literal["random", "confident"] = "random"
+    likelihood: Likelihood = MaskedElbo()
 
 
 @dataclass(frozen=True)

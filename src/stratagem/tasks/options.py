@@ -10,12 +10,12 @@ from typing import Any, TypeVar, get_type_hints
 from pydantic import TypeAdapter, ValidationError
 
 from stratagem.errors import InputError, unknown
-from stratagem.tasks.task import Task
+from stratagem.tasks.task import AnyTask, Task
 
-AnyTask = TypeVar("AnyTask", bound=Task)
+_Kind = TypeVar("_Kind", bound=Task)
 
 
-def configure(task: type[AnyTask], argument: str | None, options: Mapping[str, Any]) -> AnyTask:
+def configure(task: type[_Kind], argument: str | None, options: Mapping[str, Any]) -> _Kind:
     """Build a dataclass task that takes no argument from the options of a task specification.
 
     Values may be the strings of a command line; the task's own :func:`validate` converts them.
@@ -36,7 +36,7 @@ def check_names(task: str, options: Mapping[str, Any], names: list[str]) -> None
             raise unknown(f"option of task {task!r}", name, names)
 
 
-def validate(task: Task) -> None:
+def validate(task: AnyTask) -> None:
     """Convert and check every field of a dataclass task against its annotation; called from ``__post_init__``.
 
     Raises :class:`InputError` naming the task, the field, the value and what is allowed.

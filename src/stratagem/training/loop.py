@@ -22,7 +22,7 @@ from stratagem.seeding import generator, seed_torch
 from stratagem.training.batch_storage import pack, unpack
 from stratagem.training.companions import Companions
 from stratagem.training.memory import peak_memory
-from stratagem.training.microbatches import microbatches
+from stratagem.training.microbatches import microbatches, units
 from stratagem.training.run_directory import Checkpoint, RunDirectory, whole_directory
 from stratagem.training.sinks import Sink
 from stratagem.training.world import Collected, World
@@ -118,7 +118,7 @@ class Trainer:
         self._progress = progress
         self._companions = Companions(self.policy, recipe)
         self._optimizer = recipe.optimization.optimizer(
-            self.policy.policy_parameters(), self.policy.critic_parameters()
+            self.policy.policy_parameters(), self.policy.critic_parameters(), self.policy.hidden_matrices()
         )
         self._step = 0
         self._updates = 0
@@ -275,14 +275,15 @@ class Trainer:
 
     def _minibatches(self, x: Experience, epoch: int) -> Iterator[Tensor | None]:
         """Trajectories of each mini-batch; None for the whole batch as it is."""
-        count = min(self.recipe.optimization.minibatches, x.trajectories)
+        unit = units(x, self.recipe.optimization.shuffle)
+        count = min(self.recipe.optimization.minibatches, unit.count)
         if count == 1:
             yield None
             return
-        shuffled = torch.randperm(x.trajectories, generator=generator(self.settings.seed, "shuffle", self._step, epoch))
-        for chosen in torch.tensor_split(shuffled, count):
+        shuffled = torch.randperm(unit.count, generator=generator(self.settings.seed, "shuffle", self._step, epoch))
+        for chosen in torch.tensor_split(shuffled.to(x.device), count):
             # In their old order the trajectories of a group stay neighbours, and neighbours share their prompt.
-            yield chosen.sort().values.to(x.device)
+            yield torch.nonzero(torch.isin(unit.labels, chosen)).squeeze(1)
 
     def _update(self, batch: Batch, x: Experience) -> None:
         """One optimizer step; when loss or gradient is not finite it is not taken, but counted."""
@@ -290,7 +291,7 @@ class Trainer:
         optimization, needs = self.recipe.optimization, self.recipe.output_needs()
         self._optimizer.zero_grad(set_to_none=True)
         totals: dict[str, Tensor] = {}
-        for piece in microbatches(x, optimization.microbatch_tokens):
+        for piece in microbatches(x, optimization.microbatch_tokens, optimization.shuffle):
             out = self.policy(
                 piece,
                 temperature=self.recipe.sampler.policy_temperature,

@@ -7,20 +7,29 @@ from collections.abc import Sequence
 import torch
 
 from stratagem.experience import Experience
+from stratagem.partition import Partition
 
 
-def microbatches(x: Experience, tokens: int | None) -> list[Experience]:
+def microbatches(x: Experience, tokens: int | None, shuffle: str = "trajectories") -> list[Experience]:
     """``x`` in pieces of at most ``tokens`` positions, each remembering the whole; ``[x]`` without a bound.
 
-    A piece is at least one trajectory, so one that is longer makes a piece of its own.
+    A piece is at least one trajectory (with ``shuffle = "groups"``, one group), so one that is longer makes a piece of
+    its own.
     """
     if tokens is None or x.inputs is None:
         return [x]
-    sizes = _filled_up(x.inputs.lengths.tolist(), tokens)
+    unit = units(x, shuffle)
+    sizes = _filled_up(unit.sum(x.inputs.lengths).tolist(), tokens)
     if len(sizes) < 2:
         return [x]
-    rows = torch.arange(x.trajectories, device=x.device)
-    return [x.microbatch(chosen) for chosen in rows.split(sizes)]
+    trajectories = [int(sizes_of.sum()) for sizes_of in unit.size().split(sizes)]
+    rows = torch.argsort(unit.labels, stable=True)
+    return [x.microbatch(chosen) for chosen in rows.split(trajectories)]
+
+
+def units(x: Experience, shuffle: str) -> Partition:
+    """Trajectories by what must stay together in a piece of the batch: their group, or each for itself."""
+    return x.group_of_trajectory if shuffle == "groups" else Partition.singletons(x.trajectories, x.device)
 
 
 def _filled_up(lengths: Sequence[int], bound: int) -> list[int]:

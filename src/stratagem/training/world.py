@@ -61,6 +61,14 @@ class Policy(Protocol):
         """Trainable parameters that only the value uses."""
         ...
 
+    def hidden_matrices(self) -> Iterable[Tensor]:
+        """Those of the policy's parameters that are weights of linear maps between hidden features.
+
+        Float [outputs, inputs, ...], with axes behind the second for a kernel. No embedding, no table, and no layer
+        that reads the observation or gives the action: what an optimizer for matrices may step as a whole.
+        """
+        ...
+
     def frozen(self) -> FrozenPolicy:
         """What it was before training, or a copy of what it is: to measure KL against."""
         ...

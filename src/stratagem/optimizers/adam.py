@@ -1,4 +1,4 @@
-"""Optimizers as parts."""
+"""Adam with decoupled weight decay."""
 
 from __future__ import annotations
 
@@ -26,7 +26,9 @@ class AdamW(Optimization):
     eps: Annotated[float, Gt(0)] = 1e-8
     weight_decay: Annotated[float, Ge(0)] = 0.0
 
-    def optimizer(self, policy: Iterable[Tensor], critic: Iterable[Tensor]) -> torch.optim.Optimizer:
+    def optimizer(
+        self, policy: Iterable[Tensor], critic: Iterable[Tensor], hidden: Iterable[Tensor] = ()
+    ) -> torch.optim.Optimizer:
         rates = self.learning_rates()
         groups = [{"params": list(p), "lr": rate} for p, rate in zip((policy, critic), rates, strict=True)]
         return torch.optim.AdamW(
