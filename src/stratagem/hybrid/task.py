@@ -153,7 +153,9 @@ def _held_apart(order: Int[Tensor, "pictures cells"], split: Split) -> Int[Tenso
 
 
 def _drawn(
-    cell: Int[Tensor, "pictures objects"], colour: Int[Tensor, "pictures objects"], shape: Int[Tensor, "pictures objects"]
+    cell: Int[Tensor, "pictures objects"],
+    colour: Int[Tensor, "pictures objects"],
+    shape: Int[Tensor, "pictures objects"],
 ) -> Float[Tensor, "pictures 3 height width"]:
     cells = torch.zeros(len(cell), GRID * GRID, 3, PIXELS * PIXELS)
     cells[torch.arange(len(cell)).unsqueeze(1), cell] = _objects(colour, shape)

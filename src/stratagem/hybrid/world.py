@@ -194,7 +194,7 @@ class HybridWorld:
     # ---- evaluating ------------------------------------------------------------------------------------------------
 
     def evaluate(self, episodes: int, mode: Literal["sampled", "greedy"], first: int = 0) -> Evaluation:
-        """``episodes`` held-out pictures from number ``first`` on. Greedy takes mean directions and the likeliest answer."""
+        """``episodes`` held-out pictures from number ``first`` on. Greedy takes means and likeliest answers."""
         pictures = self.task.pictures("test", range(first, first + episodes))
         source = None if mode == "greedy" else generator(self._seed, "evaluate", first)
         action, _ = self._act(pictures, source, 1.0)

@@ -14,8 +14,8 @@ from stratagem.objectives.directions import (
 )
 from stratagem.objectives.gates import Clip, ClippedWeight, LogLikelihood, TowardsTarget, Unclipped
 from stratagem.objectives.implicit import ImplicitNegative
-from stratagem.objectives.penalty import Penalty
 from stratagem.objectives.pairwise import PairwiseClip, PairwiseJointClip
+from stratagem.objectives.penalty import Penalty
 from stratagem.objectives.policy_gradient import PolicyGradient, ValueLoss
 from stratagem.objectives.random_policy import RandomPolicyRegression
 from stratagem.objectives.ratios import GeometricMeanRatio, ProductRatio, TokenRatio
@@ -37,9 +37,9 @@ __all__ = [
     "LevelBudgets",
     "LogLikelihood",
     "MaskedImportance",
-    "Penalty",
     "PairwiseClip",
     "PairwiseJointClip",
+    "Penalty",
     "PolicyGradient",
     "ProductRatio",
     "RandomPolicyRegression",

@@ -32,7 +32,7 @@ def unit(vectors: Float[Tensor, "*rows dims"]) -> Float[Tensor, "*rows dims"]:
 
 @cache
 def mean_cosine(dims: int, concentration: float) -> float:
-    """``A_D(kappa) = I_{D/2}(kappa) / I_{D/2-1}(kappa)``: mean of ``<mu, z>`` over ``z ~ vMF(mu, kappa)`` in ``D`` dims.
+    """``A_D(kappa) = I_{D/2}(kappa) / I_{D/2-1}(kappa)``: mean of ``<mu, z>`` over ``z ~ vMF(mu, kappa)``, ``D`` dims.
 
     About ``kappa / D`` for a small ``kappa`` and ``1 - (D - 1) / (2 kappa)`` for a large one; ``tanh(kappa)`` for
     ``D = 1``. By the recurrence of the quotients ``r_n = I_n / I_{n-1}``, ``r_n = kappa / (2 n + kappa r_{n+1})``, from

@@ -1,28 +1,30 @@
 """Recipes that change the objective: ratios, gates, trust regions, off-policy repair, losses of another shape."""
 
-from stratagem.recipes.objectives import alignment, hybrid, losses, trust_regions
-from stratagem.recipes.objectives.alignment import *  # noqa: F403
-from stratagem.recipes.objectives.hybrid import *  # noqa: F403
 from stratagem.recipes.objectives import (
     alignment,
     diffusion,
     gates,
+    hybrid,
     losses,
     optimizers,
+    stale,
     trust_regions,
 )
 from stratagem.recipes.objectives.alignment import *  # noqa: F403
 from stratagem.recipes.objectives.diffusion import *  # noqa: F403
 from stratagem.recipes.objectives.gates import *  # noqa: F403
+from stratagem.recipes.objectives.hybrid import *  # noqa: F403
 from stratagem.recipes.objectives.losses import *  # noqa: F403
 from stratagem.recipes.objectives.optimizers import *  # noqa: F403
+from stratagem.recipes.objectives.stale import *  # noqa: F403
 from stratagem.recipes.objectives.trust_regions import *  # noqa: F403
 
 __all__: list[str] = []
 __all__ += alignment.__all__
-__all__ += hybrid.__all__
 __all__ += diffusion.__all__
 __all__ += gates.__all__
+__all__ += hybrid.__all__
 __all__ += losses.__all__
 __all__ += optimizers.__all__
+__all__ += stale.__all__
 __all__ += trust_regions.__all__
