@@ -320,3 +320,17 @@ def test_a_blanked_batch_has_zero_for_the_figures_of_masked_tokens():
     assert x.blanked().action is x.action
     unmasked = x.replace(mask=None)
     assert unmasked.blanked() is unmasked
+
+
+def test_a_critic_sees_its_own_mask_and_a_part_of_the_batch_narrows_both():
+    x = two_groups(mask=[True] * 4 + [False] * 3, critic_mask=[False, True] * 3 + [True])
+    seen = x.for_critic()
+    assert seen.mask.tolist() == x.critic_mask.tolist() and seen.critic_mask is None
+    assert x.for_critic() is seen and x.replace(critic_mask=None).for_critic().mask.tolist() == x.mask.tolist()
+    piece = x.microbatch(torch.tensor([2, 0]))
+    assert piece.for_critic().whole is seen
+    assert piece.for_critic().mask.tolist() == x.select(torch.tensor([2, 0])).critic_mask.tolist()
+    half = torch.tensor([True, True, False, False, True, True, True])
+    part = piece.masked(half, "half")
+    assert part.whole.mask.tolist() == (x.mask & half).tolist()
+    assert part.for_critic().whole.mask.tolist() == (x.critic_mask & half).tolist()

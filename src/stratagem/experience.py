@@ -38,6 +38,7 @@ class PolicyOutput:
     over the actions the policy may take there.
     mean_logp: mean of the log-probabilities of all actions there were, chosen or not.
     direction: mean direction, a unit vector, of the distribution a latent was drawn from; 0 at other tokens.
+    experts: those that a mixture of experts was routed to for each action; it has no gradient.
     """
 
     logp: Float[Tensor, " tokens"]
@@ -46,11 +47,12 @@ class PolicyOutput:
     median: Float[Tensor, " tokens"] | None = None
     mean_logp: Float[Tensor, " tokens"] | None = None
     direction: Float[Tensor, "tokens dims"] | None = None
+    experts: Int[Tensor, "tokens ..."] | None = None
 
     def where(self, mask: Bool[Tensor, " tokens"]) -> PolicyOutput:
         """The same output with 0 outside ``mask``, where whatever it holds (-inf, NaN) then reaches no gradient."""
-        outputs = {name: value for name, value in vars(self).items() if value is not None}
-        return PolicyOutput(**{name: _only(mask, value) for name, value in outputs.items()})
+        outputs = {name: value for name, value in vars(self).items() if value is not None and name != "experts"}
+        return dataclasses.replace(self, **{name: _only(mask, value) for name, value in outputs.items()})
 
 
 @dataclass(frozen=True)
@@ -74,18 +76,22 @@ class Experience:
     turn, a bandit pull a trajectory of one turn. Fields are None until somebody asks for them.
 
     Per token: ``action`` (index [tokens] or vector [tokens, dims]; where both kinds mix, an index is the first number
-    of a row of zeros); ``behavior_logp``, ``old_logp``, ``ref_logp``
-    (log-probability under the policy that sampled it, the policy the update starts from, the frozen reference);
-    ``ref_direction`` (mean direction of a latent under the frozen reference, [tokens, dims]);
-    ``old_mean_logp`` (mean log-probability of all actions under the policy the update starts from);
-    ``entropy`` and ``value`` at sampling time; ``token_reward``; ``mask`` (False: excluded from learning);
-    ``version`` (of the weights that sampled it); ``advantage``; ``value_target``; ``target`` (the ratio an objective
-    pulls towards, when it has one); ``latent`` (True: the action is a vector and no token).
+    of a row of zeros); ``behavior_logp``, ``old_logp``, ``previous_logp``,
+    ``ref_logp`` (log-probability under the policy that sampled it, the policy the update starts from, the one the
+    update before started from, the frozen reference); ``ref_direction`` (mean direction of a latent under the frozen
+    reference, [tokens, dims]); ``old_mean_logp`` (mean log-probability of all actions under the
+    policy the update starts from); ``entropy`` and ``value`` at sampling time; ``token_reward``; ``mask`` (False:
+    excluded from learning); ``critic_mask`` (where the critic learns, when not where ``mask`` says); ``version`` (of
+    the weights that sampled it); ``version_logp`` (log-probability under the training engine with those weights, where
+    whoever sampled has noted it); ``experts`` (that a mixture of experts was routed to, -1: no record); ``advantage``;
+    ``value_target``; ``target`` (the ratio an objective pulls towards, when it has one); ``latent`` (True: the action is
+    a vector and no token).
     Per turn: ``turn_reward``; ``turn_state`` (key of the state acted in); ``turn_role``; ``turn_done``;
     ``turn_observation_length`` (tokens read before acting).
     Per trajectory: ``reward`` [trajectories, names] with ``reward_names`` and ``reward_weights``; ``success``;
-    ``finished`` (ended in a terminal state); ``truncated`` (cut by a limit); ``final_value`` (critic's value of the
-    state in which a truncated trajectory was left); ``episode`` (its number in the run); ``demonstrated`` (True: by the
+    ``finished`` (ended in a terminal state); ``truncated`` (cut by a limit); ``running`` (True: of the truncated ones,
+    those whose episode goes on in a later batch; None: of no trajectory); ``final_value`` (critic's value of the state
+    in which a truncated trajectory was left); ``episode`` (its number in the run); ``demonstrated`` (True: by the
     task's solver, not by a policy); ``seed`` (from which a part draws what it leaves to chance; it follows from the
     run's seed and from nothing the policy did); ``answer`` (key of the final answer: equal answers have equal keys, -1
     where none can be read).
@@ -107,6 +113,7 @@ class Experience:
     action: Shaped[Tensor, "tokens ..."] | None = _at("token")
     behavior_logp: Float[Tensor, " tokens"] | None = _at("token")
     old_logp: Float[Tensor, " tokens"] | None = _at("token")
+    previous_logp: Float[Tensor, " tokens"] | None = _at("token")
     ref_logp: Float[Tensor, " tokens"] | None = _at("token")
     ref_direction: Float[Tensor, "tokens dims"] | None = _at("token")
     old_mean_logp: Float[Tensor, " tokens"] | None = _at("token")
@@ -114,7 +121,10 @@ class Experience:
     value: Float[Tensor, " tokens"] | None = _at("token")
     token_reward: Float[Tensor, " tokens"] | None = _at("token")
     mask: Bool[Tensor, " tokens"] | None = _at("token")
+    critic_mask: Bool[Tensor, " tokens"] | None = _at("token")
     version: Int[Tensor, " tokens"] | None = _at("token")
+    version_logp: Float[Tensor, " tokens"] | None = _at("token")
+    experts: Int[Tensor, "tokens ..."] | None = _at("token")
     advantage: Float[Tensor, " tokens"] | None = _at("token")
     value_target: Float[Tensor, " tokens"] | None = _at("token")
     latent: Bool[Tensor, " tokens"] | None = _at("token")
@@ -130,6 +140,7 @@ class Experience:
     success: Bool[Tensor, " trajectories"] | None = _at("trajectory")
     finished: Bool[Tensor, " trajectories"] | None = _at("trajectory")
     truncated: Bool[Tensor, " trajectories"] | None = _at("trajectory")
+    running: Bool[Tensor, " trajectories"] | None = _at("trajectory")
     final_value: Float[Tensor, " trajectories"] | None = _at("trajectory")
     episode: Int[Tensor, " trajectories"] | None = _at("trajectory")
     demonstrated: Bool[Tensor, " trajectories"] | None = _at("trajectory")
@@ -435,15 +446,31 @@ class Experience:
 
         ``mask`` is over the tokens of the whole; ``name`` tells it from other masks of the same batch.
         """
+
+        def narrowed(whole: Experience) -> Experience:
+            critic = None if whole.critic_mask is None else whole.critic_mask & mask
+            return whole.replace(mask=whole.learnable() & mask, critic_mask=critic)
+
+        return self._seen(("masked", name), narrowed)
+
+    def for_critic(self) -> Experience:
+        """The same batch as a critic learns from it: with ``critic_mask``, where it has one, as its ``mask``."""
+        if self.critic_mask is None:
+            return self
+        return self._seen("for_critic", lambda whole: whole.replace(mask=whole.critic_mask, critic_mask=None))
+
+    def _seen(self, name: Hashable, change: Callable[[Experience], Experience]) -> Experience:
+        """The same batch with its whole's masks changed, so that all pieces of a whole share one changed whole."""
         whole = self.whole
-        views: dict[Hashable, Experience] = whole.__dict__.setdefault("_masked", {})
+        views: dict[Hashable, Experience] = whole.__dict__.setdefault("_views", {})
         if name not in views:
-            views[name] = whole.replace(mask=whole.learnable() & mask)
+            views[name] = change(whole)
         seen = views[name]
         if self.parent is None:
             return seen
-        assert seen.mask is not None
-        return self.replace(mask=self.piece_of(seen.mask), parent=(seen, self.parent[1]))
+        masks = {key: getattr(seen, key) for key in ("mask", "critic_mask")}
+        pieces = {key: None if mask is None else self.piece_of(mask) for key, mask in masks.items()}
+        return self.replace(**pieces, parent=(seen, self.parent[1]))
 
     def piece_of(self, values: Tensor) -> Tensor:
         """The rows of this micro-batch out of a tensor over the tokens of the whole."""
@@ -526,7 +553,9 @@ _FIELD_LEVELS: dict[str, str] = {
 }
 _FIGURES = (
     "behavior_logp",
+    "version_logp",
     "old_logp",
+    "previous_logp",
     "ref_logp",
     "ref_direction",
     "old_mean_logp",
@@ -536,7 +565,9 @@ _FIGURES = (
     "value_target",
     "target",
 )
-_FLAGS = frozenset({"mask", "latent", "turn_done", "success", "finished", "truncated", "demonstrated"})
+_FLAGS = frozenset(
+    {"mask", "critic_mask", "latent", "turn_done", "success", "finished", "truncated", "running", "demonstrated"}
+)
 _REWARDS = frozenset({"token_reward", "turn_reward", "reward"})
 _PARTITIONS = frozenset({"turn_of_token", "trajectory_of_turn", "group_of_trajectory", "domain_of_group"})
 _COMPOSED = ("trajectory_of_token", "group_of_turn", "group_of_token", "domain_of_token", "domain_of_trajectory")

@@ -7,7 +7,7 @@ import re
 import types
 import typing
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import entry_points
@@ -145,6 +145,25 @@ class Sampler(Part):
     def keep(self, x: Experience) -> Bool[Tensor, " groups"]:
         """Groups worth learning from. Rejected ones are replaced by fresh ones, up to ``refill_rounds`` times."""
         return torch.ones(x.groups, dtype=torch.bool, device=x.device)
+
+
+@dataclass(frozen=True)
+class Replay(Part):
+    """Which groups of past batches are learned from once more, together with a fresh one.
+
+    Groups come back as they were before they were credited, with the ``behavior_logp`` of the policy that sampled them.
+
+    batches: how many past batches are kept.
+    """
+
+    kind: ClassVar[str] = "replay"
+    requires: ClassVar[frozenset[str]] = frozenset({"behavior_logp"})
+
+    batches: Annotated[int, Ge(1)] = 2
+
+    def __call__(self, past: Sequence[Experience], fresh: Experience, source: torch.Generator) -> list[Experience]:
+        """What to add to ``fresh``, out of ``past`` (oldest first, at most ``batches``); nothing when there is none."""
+        raise NotImplementedError
 
 
 @dataclass(frozen=True)
@@ -321,6 +340,28 @@ class View(Part):
     """
 
     kind: ClassVar[str] = "view"
+
+    @property
+    def records(self) -> frozenset[str]:
+        """Figures the policy says of a batch before the update, in no view, for the view to read from the batch.
+
+        Fields of both :class:`PolicyOutput` and :class:`Experience`; what a policy does not say is not recorded.
+        """
+        return frozenset()
+
+    def figures(self, x: Experience) -> dict[str, float]:
+        """What to log of a batch that is about to be looked at in this view."""
+        return {}
+
+
+@dataclass(frozen=True)
+class Proximal(Part):
+    """Whose log-probabilities stand in ``old_logp``, when not those of the policy as the update starts.
+
+    A proximal only holds numbers; the trainer keeps the weights it asks for (:mod:`stratagem.training.anchors`).
+    """
+
+    kind: ClassVar[str] = "proximal"
 
 
 @dataclass(frozen=True)

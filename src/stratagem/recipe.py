@@ -7,10 +7,11 @@ import typing
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Annotated, Any, ClassVar, TypeVar
 
 import torch
 import yaml
+from annotated_types import Ge
 
 from stratagem.errors import InputError, unknown
 from stratagem.experience import Experience
@@ -20,6 +21,8 @@ from stratagem.parts import (
     Objective,
     Optimization,
     Part,
+    Proximal,
+    Replay,
     Reward,
     Sampler,
     Schedule,
@@ -46,8 +49,13 @@ class Recipe(Part):
     """What to roll out, what it was worth, what to learn from, whom to credit, what to minimise and how to step.
 
     ``recipe.advantage(x)`` is the credit per token; ``recipe.objective(output, x)`` the loss, with ``x.advantage`` set
-    (:meth:`prepare` sets it). ``name`` and ``base`` are catalogue names; a recipe is shown as its difference from its
-    base.
+    (:meth:`prepare` sets it). ``view`` is how the policy is asked, None: as it acted. ``proximal`` is whose
+    log-probabilities stand in ``old_logp``, None: the policy's as the update starts. ``name`` and ``base`` are
+    catalogue names; a recipe is shown as its difference from its base.
+
+    replay: what of past batches is learned from again; None: nothing, and nothing is kept.
+    reference_from: the batch from which on the reference is the policy as it was when that batch came (0: the policy
+    the run began with). A later batch, set by a schedule, moves it once more.
 
     Raises :class:`InputError` when parts contradict each other, such as a group size of 1 for a group-relative
     advantage.
@@ -59,9 +67,12 @@ class Recipe(Part):
     sampler: Sampler
     advantage: Advantage
     objective: Objective
+    replay: Replay | None = None
     rewards: tuple[Reward, ...] = ()
     selections: tuple[Selection, ...] = ()
     view: View | None = None
+    proximal: Proximal | None = None
+    reference_from: Annotated[int, Ge(0)] = 0
     optimization: Optimization = AdamW()
     schedules: tuple[Schedule, ...] = ()
     base: str | None = None

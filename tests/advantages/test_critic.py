@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from stratagem.advantages import GAE
 from stratagem.experience import Experience
@@ -31,3 +33,74 @@ def test_a_cut_trajectory_continues_with_its_final_value():
 def test_a_batch_without_values_is_refused():
     with pytest.raises(ValueError, match=r"GAE needs x\.value"):
         GAE()(Experience.from_lengths([1], [1], [1], reward=[1.0]))
+
+
+# ---- trajectories that run on ----------------------------------------------------------------------------------------
+
+
+def response(values: list[float], running: bool = True, **fields) -> Experience:
+    """One response of so many tokens."""
+    return Experience.from_lengths(
+        [len(values)], [1], [1], **{"reward": [0.0], "value": torch.tensor(values), "running": [running]} | fields
+    )
+
+
+NEUTRAL = GAE(trace=0.95, bootstrap="last_value")
+
+
+def test_a_response_that_runs_on_continues_with_the_value_of_its_last_state():
+    x = response([0.5, 0.6, 0.8])
+    assert NEUTRAL(x).tolist() == pytest.approx([0.29, 0.20, 0.0])
+    # As if the cut were the end, it would be to blame for all that was expected.
+    assert NEUTRAL(x.replace(running=None)).tolist() == pytest.approx([-0.432, -0.56, -0.80])
+
+
+def test_a_response_that_has_ended_is_estimated_as_ever():
+    x = response([0.5, 0.6, 0.8], running=False, reward=[1.0])
+    assert NEUTRAL(x).tolist() == pytest.approx([0.4705, 0.39, 0.20])
+    assert torch.equal(NEUTRAL(x), GAE()(x))
+
+
+def test_with_a_discount_a_constant_value_loses_the_same_in_every_step():
+    x = response([1.0, 1.0, 1.0])
+    estimate = GAE(discount=0.9, trace=1.0, bootstrap="last_value")
+    assert estimate(x).tolist() == pytest.approx([-0.271, -0.19, -0.1])
+    single = GAE(discount=0.9, bootstrap="last_value")(response([0.8], turn_reward=[0.3], reward=None))
+    assert single.item() == pytest.approx(0.3 + (0.9 - 1) * 0.8)
+
+
+@given(st.lists(st.floats(-3, 3, width=32), min_size=1, max_size=12))
+def test_without_discount_and_with_a_whole_trace_the_estimate_telescopes(values):
+    credit = GAE(trace=1.0, bootstrap="last_value")(response(values))
+    assert credit.tolist() == pytest.approx([values[-1] - value for value in values], abs=1e-5)
+
+
+def test_a_constant_critic_says_nothing_about_a_response_that_runs_on():
+    assert NEUTRAL(response([0.7] * 5)).tolist() == [0.0] * 5
+
+
+def test_only_running_trajectories_are_continued_and_empty_ones_do_no_harm():
+    x = Experience.from_lengths(
+        [2, 0, 1], [1] * 3, [3], value=torch.tensor([0.25, 0.5, 4.0]), reward=[0.0, 0.0, 0.0],
+        running=[True, True, False], truncated=[True, True, True], final_value=torch.tensor([9.0, 9.0, 3.0]),
+    )  # fmt: skip
+    assert GAE(trace=1.0, bootstrap="last_value")(x).tolist() == [0.25, 0.0, -1.0]
+    assert GAE(trace=1.0)(x).tolist() == [8.75, 8.5, -1.0]
+
+
+def test_an_unknown_value_after_a_cut_is_not_taken_for_0():
+    x = response([0.5, 0.6])
+    with pytest.raises(ValueError, match="final_value of trajectories that are running, or bootstrap='last_value'"):
+        GAE()(x)
+    assert GAE()(x.replace(final_value=torch.tensor([0.8]))).tolist() == pytest.approx([0.29, 0.2])
+    assert GAE()(response([0.5], running=False)).tolist() == [-0.5]
+
+
+def test_the_critic_may_have_a_trace_of_its_own_and_with_1_its_target_is_the_return():
+    x = response([0.5, 0.6, 0.8], running=False, reward=[1.0])
+    estimate = GAE(trace=0.95, critic_trace=1.0)
+    assert estimate(x).tolist() == pytest.approx([0.4705, 0.39, 0.20])
+    assert estimate.value_target(x).tolist() == pytest.approx([1.0, 1.0, 1.0])
+    discounted = GAE(discount=0.5, critic_trace=1.0)
+    x = Experience.from_lengths([1, 2], [2], [1], turn_reward=[1.0, 2.0], value=torch.tensor([7.0, -3.0, 5.0]))
+    assert discounted.value_target(x).tolist() == pytest.approx([1.5, 1.0, 2.0])

@@ -12,7 +12,7 @@ import torch
 from stratagem.catalogue import card
 from stratagem.errors import InputError
 from stratagem.experience import Experience
-from stratagem.lab import GAMES, Exact, TabularPolicy
+from stratagem.lab import GAMES, Exact, ExpertsPolicy, TabularPolicy
 from stratagem.lab.exact import optimal_values
 from stratagem.lab.world import LabTask, LabWorld, from_spec
 from stratagem.sampling import Demonstrations, DynamicSampling, Rollouts, Segments
@@ -126,15 +126,6 @@ def test_a_stale_policy_acts_with_the_weights_of_so_many_batches_ago(staleness):
         torch.testing.assert_close(x.behavior_logp, served[old](x).logp)
 
 
-def test_an_engine_of_low_precision_acts_by_rounded_logits_and_is_judged_by_exact_ones():
-    world = LabWorld(LabTask(GAMES["graded"], rounding=0.5), seed=0)
-    exact = world.policy.logits.detach().clone()
-    x = collected(world, Rollouts())
-    assert (2 * exact).round().ne(2 * exact).any()
-    torch.testing.assert_close(x.behavior_logp, TabularPolicy((2 * exact).round() / 2)(x).logp)
-    assert world.evaluate(1, "sampled").mean_return == pytest.approx(Exact(world.tree, exact).expected_return)
-
-
 def test_evaluation_is_of_the_newest_weights():
     world = LabWorld(LabTask(GAMES["graded"], staleness=3), seed=0)
     collected(world, Rollouts())
@@ -143,6 +134,101 @@ def test_evaluation_is_of_the_newest_weights():
     world.serve(1)
     collected(world, Rollouts(), 1)
     assert world.evaluate(1, "sampled").mean_return == pytest.approx(1)
+
+
+# ---- another engine, and weights that change during a rollout -------------------------------------------------------
+
+
+def moving(world: LabWorld, batches: int, sampler: Any = None) -> list[tuple[Experience, Any]]:
+    """Batches of a policy that moves between them, each with the policy as it was served."""
+    found = []
+    for step in range(batches):
+        world.serve(step)
+        found.append((collected(world, Rollouts() if sampler is None else sampler, step), world.policy.copy()))
+        with torch.no_grad():
+            for number, weights in enumerate(world.policy.policy_parameters()):
+                source = torch.Generator().manual_seed(100 * step + number)
+                weights.add_(torch.randn(weights.shape, generator=source, dtype=weights.dtype))
+    return found
+
+
+def test_a_mismatched_sampler_acts_with_rounded_weights_and_the_batch_says_what_the_policy_would():
+    world = LabWorld(LabTask(GAMES["graded"], mismatch=0.5), seed=0)
+    for x, served in moving(world, 3, Rollouts(prompts_per_step=64, temperature=0.8)):
+        rounded = TabularPolicy(2 * served.logits)
+        with torch.no_grad():
+            rounded.logits.round_().div_(2)
+        torch.testing.assert_close(x.behavior_logp, rounded(x, temperature=0.8).logp.detach())
+        torch.testing.assert_close(x.version_logp, served(x, temperature=0.8).logp)
+        assert 0.05 < float((x.behavior_logp - x.version_logp).abs().mean()) < 0.5
+
+
+def test_a_mismatched_sampler_acts_as_it_says():
+    """Its share of right answers is that of the rounded logits: what the policy prefers is rounded away here."""
+    world = LabWorld(LabTask(GAMES["windy"], mismatch=3.0), seed=0)
+    with torch.no_grad():
+        world.policy.logits.copy_(1.4 * (optimal_values(world.tree).argmax(-1, keepdim=True) == torch.arange(2)))
+    world.serve(0)
+    rounded = Exact(world.tree, torch.zeros(world.tree.nodes, 2))
+    own = Exact(world.tree, world.policy.table())
+    assert own.expected_return - rounded.expected_return > 0.1
+    found = world.collect(Rollouts(prompts_per_step=2000), 0).metrics["reward"]
+    # The standard error of 16000 bits is at most 0.004; 5 of those.
+    assert found == pytest.approx(rounded.expected_return, abs=0.02)
+    assert world.evaluate(1, "sampled").mean_return == pytest.approx(own.expected_return)
+
+
+def test_without_a_mismatch_engine_and_policy_say_the_same():
+    for x, served in moving(LabWorld(LabTask(GAMES["corridor"]), seed=0), 2):
+        assert torch.equal(x.behavior_logp, x.version_logp) and x.experts is None
+        torch.testing.assert_close(x.version_logp, served(x).logp)
+
+
+@pytest.mark.parametrize(("partial", "mismatch"), [(1, 0.0), (3, 0.25)])
+def test_a_partial_rollout_goes_on_under_younger_weights(partial, mismatch):
+    """After every so many tokens by the next version, until the newest has been reached."""
+    task = LabTask(GAMES["corridor"], staleness=2, partial=partial, mismatch=mismatch)
+    batches = moving(LabWorld(task, seed=0), 5)
+    for step, (x, _) in enumerate(batches):
+        place = x.trajectory_of_token.position()
+        oldest = max(0, step - 2)
+        assert torch.equal(x.version, (oldest + place // partial).clamp(max=step))
+        for version in x.version.unique().tolist():
+            wrote, policy = x.version == version, batches[version][1].copy()
+            torch.testing.assert_close(x.version_logp[wrote], policy(x).logp[wrote])
+            if mismatch:
+                with torch.no_grad():
+                    policy.logits.div_(mismatch).round_().mul_(mismatch)
+            torch.testing.assert_close(x.behavior_logp[wrote], policy(x).logp[wrote])
+            if mismatch:
+                assert float((x.behavior_logp - x.version_logp).abs()[wrote].max()) > 1e-3
+
+
+def test_the_tokens_of_a_partial_rollout_come_as_often_as_their_versions_say():
+    """Two versions that agree on nothing: the first token is always the old one's, all others the new one's."""
+    world = LabWorld(LabTask(GAMES["four_by_four"], staleness=1, partial=1), seed=0)
+    for step, token in enumerate((1, 2)):
+        with torch.no_grad():
+            world.policy.logits.zero_()
+            world.policy.logits[:, token] = 50.0
+        world.serve(step)
+        x = collected(world, Rollouts(), step)
+    assert x.action.view(-1, 4).unique(dim=0).tolist() == [[1, 2, 2, 2]]
+    torch.testing.assert_close(x.behavior_logp, torch.zeros(x.tokens))
+
+
+def test_all_options_together_are_resumed_exactly(trainer):
+    task = LabTask(GAMES["corridor"], staleness=3, partial=2, mismatch=0.1, experts=3)
+    unbroken, broken = trainer("ppo", task, "unbroken"), trainer("ppo", task, "broken")
+    unbroken.run()
+    for _ in range(4):
+        broken.step()
+    broken.checkpoint()
+    resumed = Trainer(broken.recipe, LabWorld(task, 0), broken.run_directory, broken.settings)
+    resumed.resume(broken.run_directory.load())
+    resumed.run()
+    assert rows(resumed) == rows(unbroken)
+    assert torch.equal(resumed.policy.table(), unbroken.policy.table())
 
 
 # ---- evaluation -----------------------------------------------------------------------------------------------------
@@ -222,7 +308,10 @@ def test_a_specification_names_the_game_and_what_differs():
     assert task.name == "lab:windy,spread=0.5,staleness=2" and task.description == GAMES["windy"].description
     assert from_spec("windy", {}).name == "lab:windy" and task.family == "lab"
     assert from_spec("rare", {"spread": "0"}).spread == 0
-    assert from_spec("rare", {"rounding": "0.25"}).name == "lab:rare,rounding=0.25"
+    far = from_spec("rare", {"mismatch": "0.25", "partial": "2", "experts": "4"})
+    assert far.name == "lab:rare,mismatch=0.25,partial=2,experts=4"
+    assert isinstance(LabWorld(far, 0).policy, ExpertsPolicy) and len(LabWorld(far, 0).policy.experts) == 4
+    assert isinstance(LabWorld(from_spec("rare", {}), 0).policy, TabularPolicy)
 
 
 @pytest.mark.parametrize(
@@ -234,9 +323,11 @@ def test_a_specification_names_the_game_and_what_differs():
         ("windy", {"spread": "wide"}, "spread=wide"),
         ("windy", {"spread": "nan"}, "finite"),
         ("windy", {"staleness": "-1"}, "at least 0"),
-        ("windy", {"rounding": "-1"}, "at least 0"),
-        ("windy", {"rounding": "inf"}, "finite"),
         ("windy", {"staleness": "1.5"}, "an integer"),
+        ("windy", {"mismatch": "-0.1"}, "at least 0"),
+        ("windy", {"mismatch": "inf"}, "finite"),
+        ("windy", {"partial": "some"}, "partial=some: must be an integer"),
+        ("windy", {"experts": "1"}, "experts 0 or at least 2"),
     ],
 )
 def test_a_wrong_specification_is_answered_in_one_line(argument, options, problem):

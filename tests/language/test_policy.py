@@ -10,6 +10,7 @@ from stratagem.errors import InputError
 from stratagem.experience import Experience
 from stratagem.language.inputs import TokenInputs
 from stratagem.language.policy import LanguagePolicy, LoRA
+from stratagem.objectives import RoutingReplay
 
 MakeModel = Callable[..., PreTrainedModel]
 
@@ -313,6 +314,17 @@ def test_wrong_calls_are_refused(make_model: MakeModel, tokenizer: PreTrainedTok
         policy(batch().replace(inputs=None))
     with pytest.raises(InputError, match="unknown dtype 'float16'"):
         policy_of(make_model(), tokenizer, dtype="float16")
+
+
+def test_a_dense_model_has_no_routing_to_replay_and_a_mixture_of_experts_is_refused(
+    make_model: MakeModel, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    policy = policy_of(make_model(), tokenizer)
+    assert torch.equal(policy(batch(), view=RoutingReplay()).logp, policy(batch()).logp)
+    policy.model.config.num_local_experts = 8
+    with pytest.raises(InputError, match=r"mixture of experts \(num_local_experts = 8\)"):
+        policy(batch(), view=RoutingReplay())
+    policy(batch())
 
 
 def moved(policy: LanguagePolicy) -> LanguagePolicy:

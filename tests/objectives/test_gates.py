@@ -12,7 +12,15 @@ from torch import Tensor
 
 from stratagem.errors import InputError
 from stratagem.experience import Experience, PolicyOutput
-from stratagem.objectives import Clip, ClippedWeight, LogLikelihood, TowardsTarget, Unclipped
+from stratagem.objectives import (
+    CenteredClip,
+    Clip,
+    ClippedWeight,
+    LogLikelihood,
+    TokenRatio,
+    TowardsTarget,
+    Unclipped,
+)
 from stratagem.parts import Gate
 
 
@@ -172,3 +180,82 @@ def test_the_ratio_is_pulled_to_its_target_from_either_side(ratio, advantage, ta
 def test_without_a_target_there_is_nothing_to_pull_to():
     with pytest.raises(ValueError, match=r"needs x\.target, which an advantage such as group_quantile_target sets"):
         gated(TowardsTarget(), 1.0, 1.0)
+
+
+# ---- a clip around where the update starts ---------------------------------------------------------------------------
+
+
+def centered(ratio: float, center: float, advantage: float, gate: CenteredClip) -> tuple[float, float, bool]:
+    """Surrogate, its derivative by the ratio, whether the gate binds: for a token whose ratio began at ``center``."""
+    rho, credit = torch.tensor([ratio], requires_grad=True), torch.tensor([advantage])
+    x = Experience.from_lengths([1], [1], [1], old_logp=torch.tensor([center]).log(), behavior_logp=torch.zeros(1))
+    surrogate = gate(rho, credit, PolicyOutput(rho.log()), x)
+    surrogate.sum().backward()
+    return surrogate.item(), rho.grad.item(), bool(gate.binding(rho.detach(), credit, PolicyOutput(rho.log()), x))
+
+
+@pytest.mark.parametrize(
+    ("ratio", "advantage", "surrogate", "slope"),
+    [(1.6, 1, 1.5, 0), (1.45, 1, 1.45, 1), (1.0, -1, -1.1, 0), (1.6, -1, -1.6, -1), (1.0, 1, 1.0, 1)],
+)
+def test_a_centered_clip_lets_a_ratio_move_as_far_from_where_it_began(ratio, advantage, surrogate, slope):
+    value, derivative, bound = centered(ratio, 1.3, advantage, CenteredClip(0.2, 0.2))
+    assert value == pytest.approx(surrogate)
+    assert derivative == pytest.approx(slope)
+    assert bound == (slope == 0)
+
+
+def test_the_bounds_around_the_center_may_differ_and_the_lower_one_may_be_negative():
+    assert centered(1.7, 1.3, 1.0, CenteredClip(0.2, 0.5))[:2] == (pytest.approx(1.7), 1.0)
+    assert centered(1e-6, 0.1, -1.0, CenteredClip(0.2, 0.2)) == (pytest.approx(-1e-6), -1.0, False)
+
+
+def test_a_cap_on_the_center_stops_good_tokens_that_have_become_far_more_likely():
+    assert centered(30.0, 30.0, 1.0, CenteredClip(cap=10.0)) == (pytest.approx(10.2), 0.0, True)
+    assert centered(30.0, 30.0, -1.0, CenteredClip(cap=10.0)) == (pytest.approx(-30.0), -1.0, False)
+    assert centered(30.0, 30.0, 1.0, CenteredClip()) == (pytest.approx(30.0), 1.0, False)
+    with pytest.raises(InputError, match=r"centered_clip\.cap = 0"):
+        CenteredClip(cap=0.0)
+
+
+def test_where_the_update_starts_no_token_is_clipped_however_old_it_is():
+    generator = torch.Generator().manual_seed(0)
+    old, behavior = -torch.rand(1000, generator=generator), -3 * torch.rand(1000, generator=generator)
+    credit = torch.randn(1000, generator=generator)
+    x = Experience.from_lengths([1000], [1], [1], old_logp=old, behavior_logp=behavior)
+    out = PolicyOutput(old.clone().requires_grad_())
+    ratio, gate = TokenRatio("behavior")(out, x), CenteredClip()
+    assert not bool(gate.binding(ratio, credit, out, x).any())
+    (slope,) = torch.autograd.grad(gate(ratio, credit, out, x).sum(), out.logp)
+    torch.testing.assert_close(slope, (old - behavior).exp() * credit)
+    # Around 1, every good token that has become likelier, and every bad one that has become less likely, is lost.
+    lost = Clip().binds(ratio.detach(), credit)
+    assert 0.3 < float(lost.float().mean()) < 0.6
+
+
+@pytest.mark.parametrize("bounds", [(0.2, 0.2), (0.2, 0.28), (0.13, 0.37)])
+def test_on_fresh_tokens_a_centered_clip_is_the_clip_to_the_last_bit(bounds):
+    generator = torch.Generator().manual_seed(1)
+    old, credit = -torch.rand(5000, generator=generator), torch.randn(5000, generator=generator)
+    x = Experience.from_lengths([5000], [1], [1], old_logp=old, behavior_logp=old)
+
+    def learned(gate: Gate, denominator: str) -> tuple[torch.Tensor, ...]:
+        out = PolicyOutput((old + 0.3 * torch.randn(5000, generator=generator.manual_seed(2))).requires_grad_())
+        ratio = TokenRatio(denominator)(out, x)
+        surrogate = gate(ratio, credit, out, x)
+        return surrogate, gate.binding(ratio, credit, out, x), *torch.autograd.grad(surrogate.sum(), out.logp)
+
+    for ours, theirs in zip(learned(CenteredClip(*bounds), "behavior"), learned(Clip(*bounds), "old"), strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def test_a_center_that_is_not_known_is_refused_and_never_taken_for_1():
+    ratio, credit, out = torch.ones(2), torch.ones(2), PolicyOutput(torch.tensor([-1.0, -2.0]))
+    x = Experience.from_lengths([2], [1], [1], behavior_logp=-torch.ones(2), version=torch.tensor([0, 3]))
+    with pytest.raises(ValueError, match="needs old_logp for tokens of several versions"):
+        CenteredClip()(ratio, credit, out, x)
+    with pytest.raises(ValueError, match="needs behavior_logp"):
+        CenteredClip()(ratio, credit, out, x.replace(behavior_logp=None))
+    # Of one version, without old_logp: the policy has not moved, so that the center is its own ratio.
+    fresh = x.replace(version=torch.tensor([3, 3]))
+    assert CenteredClip()(ratio, credit, out, fresh).tolist() == pytest.approx([1.0, 0.2 + 0.3678794])

@@ -10,6 +10,8 @@ import torch
 from stratagem.experience import Experience, PolicyOutput
 from stratagem.objectives import (
     KL,
+    Blend,
+    CenteredClip,
     Clip,
     ClippedWeight,
     EntropyBonus,
@@ -17,8 +19,10 @@ from stratagem.objectives import (
     LogLikelihood,
     MaskedImportance,
     PolicyGradient,
+    Restricted,
     SequenceMean,
     TokenMean,
+    TokenRatio,
     TruncatedImportance,
     ValueLoss,
 )
@@ -30,6 +34,7 @@ def batch(**fields) -> Experience:
         "old_logp": torch.full((4,), -1.0),
         "behavior_logp": torch.full((4,), -1.0),
         "ref_logp": torch.full((4,), -1.5),
+        "previous_logp": torch.full((4,), -1.1),
         "advantage": torch.tensor([1.0, -1.0, 2.0, 0.5]),
         "value": torch.tensor([0.0, 0.5, 1.0, 1.5]),
         "value_target": torch.ones(4),
@@ -45,7 +50,7 @@ def test_loss_and_metrics_worked_by_hand():
     result = PolicyGradient()(out, batch())
     assert result.loss.item() == pytest.approx(-0.8083333)
     expected = {"policy_loss": -0.8083333, "ratio": 1.0, "entropy": 2.5}
-    expected |= {"clip_fraction": 0.25, "clip_fraction_positive": 0.25}
+    expected |= {"clip_fraction": 0.25, "clip_fraction_positive": 0.25, "active_fraction": 0.75}
     # k3 of the four: 1/1.5 - 1 + log 1.5, 0, 0, 2 - 1 - log 2.
     expected["kl_old"] = (1 / 1.5 - 1 + math.log(1.5) + 1 - math.log(2)) / 4
     # And to the reference at -1.5, with d larger by 0.5: exp(-d) is 1/1.5, 1, 1, 2 times exp(-0.5).
@@ -85,8 +90,8 @@ def test_the_value_loss_worked_by_hand():
     assert clipped.metrics["value_clip_fraction"].item() == 0.25
 
 
-POISON = {"old_logp": math.nan, "ref_logp": math.nan, "behavior_logp": math.inf, "advantage": math.nan,
-          "value": math.nan, "value_target": math.nan}  # fmt: skip
+POISON = {"old_logp": math.nan, "previous_logp": -math.inf, "ref_logp": math.nan, "behavior_logp": math.inf,
+          "advantage": math.nan, "value": math.nan, "value_target": math.nan}  # fmt: skip
 
 
 @pytest.mark.parametrize("poison", [-math.inf, math.inf, math.nan])
@@ -100,6 +105,9 @@ POISON = {"old_logp": math.nan, "ref_logp": math.nan, "behavior_logp": math.inf,
         PolicyGradient(ratio=GeometricMeanRatio(), aggregation=SequenceMean(), correction=MaskedImportance()),
         PolicyGradient(regularizer=0.1 * KL("k1") + 0.1 * KL("k2") + KL("k3") + EntropyBonus(), critic=ValueLoss()),
         PolicyGradient(critic=ValueLoss(clip=0.1)),
+        PolicyGradient(
+            ratio=TokenRatio("behavior"), gate=CenteredClip(), regularizer=Blend(KL(), KL(to="previous"), 0.3)
+        ),
         ValueLoss(),
     ],
     ids=lambda objective: type(objective).__name__,
@@ -142,3 +150,53 @@ def test_an_objective_without_what_it_reads_says_so():
         PolicyGradient()(PolicyOutput(torch.zeros(4)), batch(advantage=None))
     with pytest.raises(ValueError, match="value loss needs"):
         ValueLoss()(PolicyOutput(torch.zeros(4)), batch())
+
+
+# ---- a critic that learns from other tokens than the policy ----------------------------------------------------------
+
+SPLIT = {"mask": [True, False, True, True], "critic_mask": [False, True, True, False]}
+
+
+def test_policy_and_critic_learn_from_tokens_of_their_own_and_normalise_by_them():
+    logp, value = torch.full((4,), -1.0, requires_grad=True), torch.tensor([1.0, 0.5, 2.0, 3.0], requires_grad=True)
+    objective = PolicyGradient(aggregation=TokenMean(), critic=ValueLoss(1.0))
+    objective(PolicyOutput(logp, value=value), batch(**SPLIT)).loss.backward()
+    assert logp.grad.tolist() == pytest.approx([-1 / 3, 0, -2 / 3, -0.5 / 3])
+    # Of two tokens with errors -0.5 and 1.
+    assert value.grad.tolist() == pytest.approx([0, -0.25, 0.5, 0])
+
+
+@pytest.mark.parametrize("poison", [-math.inf, math.nan])
+def test_what_the_critic_may_not_see_poisons_nothing_and_what_the_policy_may_not_see_still_teaches_the_critic(poison):
+    mask, critic_mask = torch.tensor(SPLIT["mask"]), torch.tensor(SPLIT["critic_mask"])
+    x = batch(**SPLIT)
+    spoiled = {"old_logp": mask, "advantage": mask, "value": critic_mask, "value_target": critic_mask}
+    x = x.replace(**{name: torch.where(seen, getattr(x, name), poison) for name, seen in spoiled.items()})
+    logp = torch.where(mask, -1.0, poison).requires_grad_()
+    value = torch.where(critic_mask, torch.tensor([1.0, 0.5, 2.0, 3.0]), poison).requires_grad_()
+    result = PolicyGradient(aggregation=TokenMean(), critic=ValueLoss(1.0))(PolicyOutput(logp, value=value), x)
+    result.loss.backward()
+    assert bool(result.loss.isfinite()) and all(bool(metric.isfinite()) for metric in result.metrics.values())
+    assert logp.grad.tolist() == pytest.approx([-1 / 3, 0, -2 / 3, -0.5 / 3])
+    assert value.grad.tolist() == pytest.approx([0, -0.25, 0.5, 0])
+
+
+def test_two_masks_do_not_depend_on_how_the_batch_is_cut():
+    out = PolicyOutput(torch.full((4,), -1.2), value=torch.tensor([1.0, 0.5, 2.0, 3.0]))
+    objective, x = PolicyGradient(aggregation=TokenMean(), critic=ValueLoss()), batch(**SPLIT)
+    whole = objective(out, x)
+    pieces = []
+    for rows, tokens in ((torch.tensor([1]), slice(1, 4)), (torch.tensor([0]), slice(0, 1))):
+        pieces.append(objective(PolicyOutput(out.logp[tokens], value=out.value[tokens]), x.microbatch(rows)))
+    assert sum(piece.loss.item() for piece in pieces) == pytest.approx(whole.loss.item())
+    for name, value in whole.metrics.items():
+        assert sum(piece.metrics[name].item() for piece in pieces) == pytest.approx(value.item()), name
+
+
+def test_a_loss_restricted_to_a_part_restricts_its_critic_as_well():
+    x = batch(**SPLIT, demonstrated=[True, False])
+    value = torch.tensor([1.0, 0.5, 2.0, 3.0], requires_grad=True)
+    Restricted(ValueLoss(1.0), "demonstrations")(PolicyOutput(torch.zeros(4), value=value), x).loss.backward()
+    assert value.grad.tolist() == [0.0] * 4
+    Restricted(ValueLoss(1.0), "rollouts")(PolicyOutput(torch.zeros(4), value=value), x).loss.backward()
+    assert value.grad.tolist() == pytest.approx([0, -0.25, 0.5, 0])

@@ -84,6 +84,8 @@ def fabricate(recipe: Recipe, seed: int = 0, spread: float = 0.3) -> tuple[Exper
     own = {"ref_logp": old + spread * noise(), "value": 0.3 * noise(), "entropy": 1 + 0.1 * noise()}
     needs = recipe.experience_needs()
     x = x.replace(**{name: values for name, values in own.items() if name in needs})
+    if "previous_logp" in recipe.needs():
+        x = x.replace(previous_logp=old + spread * noise())
     if "old_mean_logp" in recipe.needs():
         x = x.replace(old_mean_logp=-2 + 0.1 * noise())
     if "ref_direction" in needs:

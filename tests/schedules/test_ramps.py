@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 
 from stratagem import recipes
@@ -13,6 +15,17 @@ def test_a_linear_ramp_starts_late_and_stops_at_its_end():
     ramp = LinearRamp("sampler.temperature", start=1.0, end=0.5, steps=10, begin=5)
     values = {step: ramp(step, {})["sampler.temperature"] for step in (0, 5, 10, 15, 99)}
     assert values == pytest.approx({0: 1.0, 5: 1.0, 10: 0.75, 15: 0.5, 99: 0.5})
+
+
+def test_a_ramp_in_stairs_keeps_its_knob_for_a_while():
+    ramp = LinearRamp("share", 1.0, 0.5, steps=50, begin=50, every=10)
+    expected = {0: 1, 50: 1, 51: 0.9, 55: 0.9, 60: 0.9, 61: 0.8, 100: 0.5, 101: 0.5, 200: 0.5}
+    assert {step: ramp(step, {})["share"] for step in expected} == pytest.approx(expected)
+    for step in range(300):
+        published = max(1 - 0.1 * math.ceil(max(step - 50, 0) / 10), 0.5)
+        assert ramp(step, {})["share"] == pytest.approx(published), step
+    line = LinearRamp("share", 1.0, 0.5, steps=50, begin=50)
+    assert line(51, {})["share"] == pytest.approx(0.99)
 
 
 def test_a_ramp_of_no_steps_is_refused():

@@ -7,8 +7,21 @@ import torch
 
 from stratagem.lab import Exact, Tree, find_game
 from stratagem.lab.world import LabTask
+from stratagem.objectives import LogLikelihood, PolicyGradient, ProductRatio, SequenceSum, Unclipped
 from stratagem.recipes import baselines
-from stratagem.study.experiments import Run, Runs, batches_until, learn, noise_ratio, score, sine, wrong_length
+from stratagem.seeding import derive
+from stratagem.study.experiments import (
+    Run,
+    Runs,
+    batches_until,
+    expected_update,
+    learn,
+    learn_all,
+    noise_ratio,
+    score,
+    sine,
+    wrong_length,
+)
 
 FOUR = Tree.enumerate(find_game("four_by_four"))
 LENGTH = Tree.enumerate(find_game("length"))
@@ -68,6 +81,30 @@ def test_without_a_learning_rate_nothing_is_learned():
     run = learn(baselines.grpo(), LabTask(find_game("prompts")), 0, 2, learning_rate=0.0)
     assert run.last.expected_return == run.policies[0].expected_return
     assert len(run.policies) == 3
+
+
+def test_policies_of_several_seeds_are_trained_under_the_options_of_the_task():
+    options = {"experts": 3, "mismatch": 0.2}
+    runs = learn_all(baselines.grpo(), ["prompts"], 0, 1, tables=2, learning_rate=0.0, **options).runs
+    assert not torch.equal(runs[0].last.logits, runs[1].last.logits)
+    alone = learn(baselines.grpo(), LabTask(find_game("prompts"), **options), derive(0, "table", 1), 1)
+    assert torch.equal(alone.policies[0].logits, runs[1].last.logits)
+    assert runs[1].metrics[0]["reward"] == alone.metrics[0]["reward"]
+
+
+def test_the_expected_update_of_the_log_likelihood_is_the_exact_gradient_and_off_policy_needs_the_whole_weight():
+    behavior = Exact(LENGTH, LENGTH.normal_logits(0))
+    score = PolicyGradient(gate=LogLikelihood(), aggregation=SequenceSum())
+    torch.testing.assert_close(expected_update(score, behavior, behavior), behavior.gradient)
+    policy = Exact(LENGTH, LENGTH.normal_logits(1))
+    whole = PolicyGradient(ratio=ProductRatio(), gate=Unclipped(), aggregation=SequenceSum())
+    per_token = LENGTH.leaves.trajectory_of_token.size().double()
+    assert float((expected_update(score, policy, behavior) - policy.gradient).norm()) > 0.01
+    # The product of ratios stands on every token, so that each trajectory counts once for each of them.
+    expected = policy.through_softmax(
+        LENGTH.total(LENGTH.leaves.to_tokens(trajectory=policy.leaf_probability * LENGTH.leaves.returns * per_token))
+    )
+    torch.testing.assert_close(expected_update(whole, policy, behavior), expected, rtol=1e-6, atol=1e-9)
 
 
 def test_a_recipe_is_as_noisy_as_itself_and_the_exact_direction_is_found():

@@ -22,6 +22,7 @@ from stratagem.control.inputs import ControlInputs
 from stratagem.control.task import GymTask
 from stratagem.errors import InputError
 from stratagem.experience import Experience, PolicyOutput
+from stratagem.objectives.routing import RoutingReplay
 from stratagem.parts import View
 from stratagem.seeding import generator
 from stratagem.training.run_directory import whole_directory
@@ -40,7 +41,7 @@ class ControlPolicy(nn.Module, ABC):
 
     kind: ClassVar[str]
     says: ClassVar[frozenset[str]] = frozenset({"entropy", "value", "median"})
-    views: ClassVar[tuple[type[View], ...]] = ()
+    views: ClassVar[tuple[type[View], ...]] = (RoutingReplay,)
 
     def __init__(self, features: int, actions: int, hidden: int = 64, seed: int = 0) -> None:
         super().__init__()

@@ -201,6 +201,7 @@ class ControlWorld:
             reward=trajectory_of_turn.sum(torch.from_numpy(reward)),
             finished=terminal,
             truncated=~terminal,
+            running=running,
             episode=torch.tensor([ending.start.episode for ending in endings]),
             seed=torch.tensor([derive(self._seed, "chance", ending.start.episode) for ending in endings]),
             task_id=torch.tensor([ending.start.seed for ending in endings])[groups.first()],

@@ -155,7 +155,7 @@ class DiffusionPolicy(nn.Module):
         """The critic's last layer."""
         return self.critic.parameters()
 
-    def hidden_matrices(self) -> list[nn.Parameter]:
+    def hidden_matrices(self) -> list[Tensor]:
         """Weights of the blocks' linear layers; queries, keys and values are one matrix."""
         return [layer.weight for layer in self.blocks.modules() if isinstance(layer, nn.Linear)]
 

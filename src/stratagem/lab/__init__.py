@@ -2,6 +2,7 @@
 
 from stratagem.lab.diagnosis import Diagnosis, diagnose
 from stratagem.lab.exact import Exact
+from stratagem.lab.experts import ExpertsPolicy
 from stratagem.lab.game import Outcome, TokenGame, over
 from stratagem.lab.games import GAMES, find_game
 from stratagem.lab.policy import TabularPolicy
@@ -11,6 +12,7 @@ __all__ = [
     "GAMES",
     "Diagnosis",
     "Exact",
+    "ExpertsPolicy",
     "Outcome",
     "TabularPolicy",
     "TokenGame",

@@ -1,9 +1,10 @@
-"""A softmax for every decision node of a tree, and a value beside it: the policy that knows no generalisation."""
+"""Policies on the decision nodes of a tree; the first is a softmax for every node, which knows no generalisation."""
 
 from __future__ import annotations
 
 import copy
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 
 from stratagem.errors import InputError
 from stratagem.experience import Experience, PolicyOutput
+from stratagem.objectives.routing import RoutingReplay
 from stratagem.partition import rows_of
 from stratagem.parts import View
 from stratagem.training.run_directory import whole_directory
@@ -47,20 +49,80 @@ class NodeInputs:
         return type(self)(self.node.to(device), self.lengths.to(device))
 
 
-class TabularPolicy(nn.Module):
-    """``pi(a | n) = softmax(logits[n] / temperature)_a``, and a critic: ``values[n]`` and ``medians[n]`` of the return.
-
-    logits: float [nodes, vocabulary], where learning starts. The critic starts at 0.
-    """
+class NodePolicy(nn.Module, ABC):
+    """A policy that acts in decision nodes, and a critic: ``values[n]`` and ``medians[n]`` of the return, first 0."""
 
     says: ClassVar[frozenset[str]] = frozenset({"entropy", "value", "median", "mean_logp"})
-    views: ClassVar[tuple[type[View], ...]] = ()
+    views: ClassVar[tuple[type[View], ...]] = (RoutingReplay,)
+
+    def __init__(self, nodes: int) -> None:
+        super().__init__()
+        self.values = nn.Parameter(torch.zeros(nodes))
+        self.medians = nn.Parameter(torch.zeros(nodes))
+
+    @abstractmethod
+    def forward(
+        self, x: Experience, *, temperature: float = 1.0, also: Collection[str] = (), view: View | None = None
+    ) -> PolicyOutput:
+        """Log-probability of every token of ``x``; ``also`` what ``says`` lists, of its node.
+
+        Raises ``ValueError`` when the inputs are not :class:`NodeInputs`, :class:`InputError` for what it cannot say.
+        """
+
+    @abstractmethod
+    def policy_parameters(self) -> Iterator[Tensor]:
+        """All that is trained but the critic."""
+
+    @abstractmethod
+    def table(self) -> Float[Tensor, "nodes vocabulary"]:
+        """What it says in every node: logits, without gradient, that do not change when the policy does."""
+
+    def routes(self) -> Int[Tensor, "nodes active"] | None:
+        """The experts it would choose in every node; None for a dense policy."""
+        return None
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        return self.values.device
+
+    def critic_parameters(self) -> Iterator[Tensor]:
+        """Values and medians."""
+        yield from (self.values, self.medians)
+
+    def hidden_matrices(self) -> list[Tensor]:
+        """Weights of linear maps between hidden features; a table is looked up and maps nothing."""
+        return []
+
+    def frozen(self) -> Self:
+        """A copy that no longer moves."""
+        return self.copy()
+
+    def copy(self) -> Self:
+        """A copy that no longer moves."""
+        return copy.deepcopy(self).requires_grad_(False)
+
+    def save(self, directory: Path, card: str) -> None:
+        """Write ``policy.safetensors``, ``policy.json`` and the card as ``README.md``, all or nothing."""
+        with whole_directory(directory) as temporary:
+            save_file(self.state_dict(), temporary / "policy.safetensors")
+            (temporary / "policy.json").write_text(json.dumps(self._shape()) + "\n", encoding="utf-8")
+            (temporary / "README.md").write_text(card, encoding="utf-8")
+
+    @abstractmethod
+    def _shape(self) -> dict[str, int | str]:
+        """Its ``kind`` and what else :meth:`save` notes."""
+
+
+class TabularPolicy(NodePolicy):
+    """``pi(a | n) = softmax(logits[n] / temperature)_a``.
+
+    logits: float [nodes, vocabulary], where learning starts.
+    """
 
     def __init__(self, logits: Float[Tensor, "nodes vocabulary"]) -> None:
-        super().__init__()
+        super().__init__(len(logits))
         self.logits = nn.Parameter(logits.detach().float().clone())
-        self.values = nn.Parameter(torch.zeros(len(logits)))
-        self.medians = nn.Parameter(torch.zeros(len(logits)))
 
     def forward(
         self, x: Experience, *, temperature: float = 1.0, also: Collection[str] = (), view: View | None = None
@@ -81,39 +143,17 @@ class TabularPolicy(nn.Module):
             logp.mean(-1)[node] if "mean_logp" in also else None,
         )
 
-    @property
-    def device(self) -> torch.device:
-        """Where the table lives."""
-        return self.logits.device
+    def table(self) -> Float[Tensor, "nodes vocabulary"]:
+        """The logits."""
+        return self.logits.detach().clone()
 
     def policy_parameters(self) -> Iterator[Tensor]:
         """The logits."""
         yield self.logits
 
-    def critic_parameters(self) -> Iterator[Tensor]:
-        """Values and medians."""
-        yield from (self.values, self.medians)
-
-    def hidden_matrices(self) -> tuple[Tensor, ...]:
-        """None: a table is looked up and maps nothing."""
-        return ()
-
-    def frozen(self) -> Self:
-        """A copy that no longer moves."""
-        return self.copy()
-
-    def copy(self) -> Self:
-        """A copy that no longer moves."""
-        return copy.deepcopy(self).requires_grad_(False)
-
-    def save(self, directory: Path, card: str) -> None:
-        """Write ``policy.safetensors``, ``policy.json`` and the card as ``README.md``, all or nothing."""
+    def _shape(self) -> dict[str, int | str]:
         nodes, vocabulary = self.logits.shape
-        with whole_directory(directory) as temporary:
-            save_file(self.state_dict(), temporary / "policy.safetensors")
-            shape = {"kind": "tabular", "nodes": nodes, "vocabulary": vocabulary}
-            (temporary / "policy.json").write_text(json.dumps(shape) + "\n", encoding="utf-8")
-            (temporary / "README.md").write_text(card, encoding="utf-8")
+        return {"kind": "tabular", "nodes": nodes, "vocabulary": vocabulary}
 
     @classmethod
     def from_directory(cls, directory: str | Path) -> Self:

@@ -50,8 +50,9 @@ def sample_updates(
     """Updates of ``policy`` on what ``behavior`` did: at least ``groups`` groups in batches of ``batch_groups``.
 
     Batches are made as the trainer makes them: sampler (with its rejections and refills), rewards, selections, credit,
-    objective. The critic is exact, and critic and reference are those of ``behavior``; so is ``old_logp`` where the two
-    policies differ. What parts remember is warmed up on one batch more; the recipe given is left as it is.
+    objective. The critic is exact, and critic, reference and previous policy are those of ``behavior``; so is
+    ``old_logp`` where the two policies differ. What parts remember is warmed up on one batch more; the recipe given is
+    left as it is. Nothing is replayed.
 
     Raises :class:`InputError` for a recipe that learns from something else, or reads what a tree does not have, and
     for an update that is not finite.
@@ -86,7 +87,7 @@ def _with_tables(recipe: Recipe, policy: Exact, behavior: Exact) -> Experience:
     """The leaves with what the recipe reads of a policy. Raises :class:`InputError` for what no policy can say."""
     tree = policy.tree
     logp = tree.chosen(behavior.logp).float()
-    known = {"ref_logp": logp, "value": behavior.value[tree.node].float()}
+    known = {"ref_logp": logp, "previous_logp": logp, "value": behavior.value[tree.node].float()}
     known["entropy"] = behavior.node_entropy[tree.node].float()
     needs = recipe.experience_needs()
     leaves = tree.leaves.replace(behavior_logp=logp, **{name: known[name] for name in known if name in needs})

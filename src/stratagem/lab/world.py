@@ -1,4 +1,4 @@
-"""The lab as a place to train in: real batches from a tree, exact evaluations, and a policy as stale as one likes."""
+"""The lab as a place to train in: batches from a tree, exact evaluations, and a sampler as far off as is asked for."""
 
 from __future__ import annotations
 
@@ -9,60 +9,69 @@ from functools import cached_property, partial
 from typing import Any, ClassVar, Literal
 
 import torch
-from jaxtyping import Float64
+from jaxtyping import Float, Float64, Int
 from torch import Tensor
 
 from stratagem.errors import InputError
 from stratagem.experience import Experience
 from stratagem.lab.draw import Drawn, collect, draw
 from stratagem.lab.exact import Exact, optimal_values
+from stratagem.lab.experts import ExpertsPolicy
 from stratagem.lab.game import TokenGame
 from stratagem.lab.games import GAMES, find_game
-from stratagem.lab.policy import NodeInputs, TabularPolicy
+from stratagem.lab.policy import NodeInputs, NodePolicy, TabularPolicy
 from stratagem.lab.tree import Tree
+from stratagem.lab.windows import Slots
 from stratagem.parts import Sampler
 from stratagem.recipe import Recipe
-from stratagem.sampling import Demonstrations
+from stratagem.sampling import Demonstrations, Windows
 from stratagem.seeding import generator
 from stratagem.tasks.options import check_names
+from stratagem.training.weights import put, taken
 from stratagem.training.world import Collected, Evaluation
 
 TABULAR = {"optimization.learning_rate": 0.05}
-"""What any recipe is set to for the lab: logits of their own move far, and disturb no other node."""
+"""What any recipe is set to for a table: logits of their own move far, and disturb no other node."""
+
+EXPERTS = {"optimization.learning_rate": 0.01}
+"""And for a mixture of experts, whose weights are shared by all nodes."""
 
 DEMONSTRATOR_ERROR = 0.1
 """Of the demonstrator's tokens, one in so many is drawn from the whole vocabulary instead of the best ones."""
 
-_OPTIONS = ("spread", "staleness", "rounding")
+NUMBERS = {"spread": float, "staleness": int, "mismatch": float, "partial": int, "experts": int}
+"""Options of a lab task, each a number."""
 
 
 def from_spec(argument: str | None, options: Mapping[str, str]) -> LabTask:
-    """The task ``lab:GAME[,spread=1][,staleness=0][,rounding=0]``.
+    """The task ``lab:GAME[,spread=1,staleness=0,mismatch=0,partial=0,experts=0]``.
 
     Raises :class:`InputError` for a name or value that is wrong.
     """
-    check_names("lab", options, list(_OPTIONS))
+    check_names("lab", options, list(NUMBERS))
     if argument is None:
         raise InputError(f"task lab needs a game, such as lab:four_by_four; known: {', '.join(GAMES)}")
-    spread, staleness, rounding = [options.get(name, str(getattr(LabTask, name))) for name in _OPTIONS]
-    try:
-        return LabTask(find_game(argument), float(spread), int(staleness), float(rounding))
-    except ValueError as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(
-            f"task lab: spread={spread}, staleness={staleness}, rounding={rounding}: must be a number, an integer and "
-            "a number"
-        ) from None
+    game, numbers = find_game(argument), {}
+    for name, text in options.items():
+        try:
+            numbers[name] = NUMBERS[name](text)
+        except ValueError:
+            kind = "an integer" if NUMBERS[name] is int else "a number"
+            raise InputError(f"task lab: {name}={text}: must be {kind}") from None
+    return LabTask(game, **numbers)
 
 
 @dataclass(frozen=True)
 class LabTask:
-    """A game of the lab.
+    """A game of the lab, and how far who samples is from the policy that learns.
 
     spread: standard deviation of the initial logits, which follow from the run's seed; 0 starts uniform.
     staleness: batches are sampled with the weights of so many batches ago.
-    rounding: batches are sampled by an engine of low precision, which rounds logits to multiples of it; 0 is exact.
+    mismatch: the sampler's weights are rounded to multiples of this, as a cheaper engine would; 0: they are not.
+    Evaluation is of the policy itself.
+    partial: a trajectory goes on under the next younger weights after every so many tokens, until the newest have been
+    reached, as when weights are exchanged during a rollout; 0: one set of weights writes it all.
+    experts: 0 for a table of logits, else a mixture of so many experts, two of them active (:class:`ExpertsPolicy`).
 
     Raises :class:`InputError` for a number out of range.
     """
@@ -72,55 +81,77 @@ class LabTask:
     game: TokenGame
     spread: float = 1.0
     staleness: int = 0
-    rounding: float = 0.0
+    mismatch: float = 0.0
+    partial: int = 0
+    experts: int = 0
 
     def __post_init__(self) -> None:
-        if not (0 <= self.spread < math.inf and self.staleness >= 0 and 0 <= self.rounding < math.inf):
-            raise InputError(f"task {self.name}: spread, staleness and rounding must be finite and at least 0")
+        if not all(0 <= getattr(self, name) < math.inf for name in NUMBERS) or self.experts == 1:
+            names = ", ".join(NUMBERS)
+            raise InputError(f"task {self.name}: {names} must be finite and at least 0, experts 0 or at least 2")
 
     @property
     def name(self) -> str:
         """How the command line calls it."""
-        options = (
-            f",{name}={getattr(self, name):g}" for name in _OPTIONS if getattr(self, name) != getattr(LabTask, name)
-        )
-        return f"lab:{self.game.name}{''.join(options)}"
+        changed = {name: getattr(self, name) for name in NUMBERS if getattr(self, name) != getattr(LabTask, name)}
+        return f"lab:{self.game.name}" + "".join(f",{name}={value:g}" for name, value in changed.items())
 
     @property
     def description(self) -> str:
         """One line."""
         return self.game.description
 
+    def new_policy(self, tree: Tree, seed: int) -> NodePolicy:
+        """The policy a run of this seed begins with."""
+        if not self.experts:
+            return TabularPolicy(tree.normal_logits(seed, self.spread))
+        return ExpertsPolicy(tree.nodes, self.game.vocabulary, self.experts, seed=seed, spread=self.spread)
+
+
+@dataclass(frozen=True, eq=False)
+class _Sampler:
+    """Who acts in a batch, node by node: logits as the engine has them, and as the policy of that version had them.
+
+    version: of the weights that act.  experts: that the engine chooses; None for a dense policy.
+    """
+
+    engine: Float[Tensor, "nodes vocabulary"]
+    policy: Float[Tensor, "nodes vocabulary"]
+    version: Int[Tensor, " nodes"]
+    experts: Int[Tensor, "nodes active"] | None
+
 
 class LabWorld:
-    """A tabular policy in an enumerated game.
+    """A policy on the nodes of an enumerated game.
 
     Every batch follows from seed and step alone, so runs of one seed start from the same policy and, while their
-    policies agree, sample the same trajectories. Evaluation is exact.
+    policies agree, sample the same trajectories. Evaluation is exact. Batches say who sampled them: ``behavior_logp``
+    is the engine's, ``version`` tells the weights, ``version_logp`` is what the policy of that version says, and
+    ``experts`` are those that the engine chose.
 
     policy: None for a fresh one. Raises :class:`InputError` when it does not fit the game.
     """
 
-    def __init__(self, task: LabTask, seed: int, policy: TabularPolicy | None = None) -> None:
+    def __init__(self, task: LabTask, seed: int, policy: NodePolicy | None = None) -> None:
         self.task, self.task_name, self._seed = task, task.name, seed
         self.tree = Tree.enumerate(task.game)
-        fresh = self.tree.normal_logits(seed, task.spread)
-        self.policy = TabularPolicy(fresh) if policy is None else policy
-        if self.policy.logits.shape != fresh.shape:
-            raise InputError(
-                f"task {task.name} needs logits of shape {tuple(fresh.shape)}, not {tuple(self.policy.logits.shape)}"
-            )
-        self._served = self.policy.logits.detach().clone()
+        self.policy = task.new_policy(self.tree, seed) if policy is None else policy
+        shape, needed = tuple(self.policy.table().shape), (self.tree.nodes, task.game.vocabulary)
+        if shape != needed:
+            raise InputError(f"task {task.name} needs logits of shape {needed}, not {shape}")
+        self._copy = self.policy.copy()
+        self._served = taken(self.policy)
         self._version = 0
-        self._past: list[tuple[int, Tensor]] = []
+        self._past: list[tuple[int, dict[str, Tensor]]] = []
+        self._slots = Slots(self.tree, seed)
 
     def adapt(self, recipe: Recipe) -> Recipe:
-        """The recipe with the learning rate of a table, 0.05."""
-        return recipe.with_values(TABULAR)
+        """The recipe with a learning rate for the lab: 0.05 for a table, 0.01 for a mixture of experts."""
+        return recipe.with_values(TABULAR if isinstance(self.policy, TabularPolicy) else EXPERTS)
 
     def serve(self, version: int) -> None:
         """Act with the policy's present weights from now on, or ``staleness`` batches later."""
-        self._served, self._version = self.policy.logits.detach().clone(), version
+        self._served, self._version = taken(self.policy), version
 
     # ---- collecting ------------------------------------------------------------------------------------------------
 
@@ -128,7 +159,11 @@ class LabWorld:
         """Groups of trajectories by the policy, or by a demonstrator that errs in one token of ten.
 
         Groups the sampler rejects are replaced, up to ``refill_rounds`` times; metrics count them. A batch whose groups
-        are all rejected is empty, which is no fault: nothing is ever lost here.
+        are all rejected is empty, which is no fault: nothing is ever lost here. ``Windows`` are of responses that run
+        on across batches; metrics of episodes are then of those that ended.
+
+        ``decode/steps``: tokens one after the other, if all responses of a batch are written side by side, each token
+        in one step.  ``decode/utilization``: share of places in those steps in which a token was written.
         """
         if isinstance(sampler, Demonstrations):
             x = draw(
@@ -141,13 +176,19 @@ class LabWorld:
             return self._collected(Drawn(x, [x]))
         # Noted here and not when served, so that it does not matter how often weights are served between two batches.
         self._past = [*self._past, (self._version, self._served)][-1 - self.task.staleness :]
-        version, logits = self._past[0]
-        if self.task.rounding:
-            logits = (logits / self.task.rounding).round() * self.task.rounding
-        acting = Exact(self.tree, logits / sampler.policy_temperature)
-        leaves = self.tree.leaves.replace(
-            behavior_logp=self.tree.chosen(acting.logp).float(),
-            version=torch.full_like(self.tree.action, version),
+        who, tree = self._sampler(), self.tree
+        acting = Exact(tree, who.engine / sampler.policy_temperature)
+        if isinstance(sampler, Windows):
+            return self._windowed(sampler, acting, self._past[0][0])
+        said = tree.chosen(acting.logp)
+        by_policy = said
+        if who.policy is not who.engine:
+            by_policy = tree.chosen(Exact(tree, who.policy / sampler.policy_temperature).logp)
+        leaves = tree.leaves.replace(
+            behavior_logp=said.to(who.engine.dtype),
+            version=who.version[tree.node],
+            version_logp=by_policy.to(who.engine.dtype),
+            experts=None if who.experts is None else who.experts[tree.node],
         )
         drawn = collect(
             leaves,
@@ -158,6 +199,53 @@ class LabWorld:
         )
         return self._collected(drawn)
 
+    def _sampler(self) -> _Sampler:
+        """Who acts in every node, given the weights of past batches, oldest first."""
+        turn = torch.zeros_like(self._depth)
+        if self.task.partial:
+            turn = (self._depth // self.task.partial).clamp(max=len(self._past) - 1)
+        acting = [self._of_version(*self._past[number]) for number in range(int(turn.max()) + 1)]
+        if len(acting) == 1:
+            return acting[0]
+
+        def composed(tables: Sequence[Tensor]) -> Tensor:
+            return torch.stack(list(tables))[turn, torch.arange(self.tree.nodes)]
+
+        routes = [who.experts for who in acting if who.experts is not None]
+        engine = composed([who.engine for who in acting])
+        return _Sampler(
+            engine,
+            composed([who.policy for who in acting]) if self.task.mismatch else engine,
+            composed([who.version for who in acting]),
+            composed(routes) if routes else None,
+        )
+
+    def _of_version(self, version: int, weights: Mapping[str, Tensor]) -> _Sampler:
+        """One version in every node. The engine's weights are rounded, the policy's are not."""
+        step, versions = self.task.mismatch, torch.full((self.tree.nodes,), version)
+        put(self._copy, weights)
+        policy = self._copy.table()
+        if not step:
+            return _Sampler(policy, policy, versions, self._copy.routes())
+        put(self._copy, {name: (tensor / step).round() * step for name, tensor in weights.items()})
+        return _Sampler(self._copy.table(), policy, versions, self._copy.routes())
+
+    @cached_property
+    def _depth(self) -> Int[Tensor, " nodes"]:
+        """Tokens of an episode before each node."""
+        depth = torch.zeros(self.tree.nodes, dtype=torch.int64)
+        depth[self.tree.node] = self.tree.leaves.trajectory_of_token.position()
+        return depth
+
+    def _windowed(self, sampler: Windows, acting: Exact, version: int) -> Collected:
+        x, written = self._slots.advance(acting, self.policy.values.detach(), version, sampler)
+        assert x.running is not None and x.mask is not None and x.behavior_logp is not None
+        ended = x.select(~x.running)
+        metrics = _episode_metrics([ended]) if ended.trajectories else {"episodes": 0.0}
+        metrics |= _decode_metrics([written])
+        metrics |= {"episodes/running": float(x.running.sum()), "entropy": -float(x.behavior_logp[x.mask].mean())}
+        return Collected(x, int(written.sum()), metrics, _transcripts(self.tree, x))
+
     @cached_property
     def _demonstrator(self) -> Float64[Tensor, " leaves"]:
         """Probability of every leaf when the best tokens are taken but for the demonstrator's errors."""
@@ -167,20 +255,16 @@ class LabWorld:
         return Exact(self.tree, (share + DEMONSTRATOR_ERROR / values.shape[-1]).log()).leaf_probability
 
     def _collected(self, drawn: Drawn) -> Collected:
-        returns = torch.cat([x.returns for x in drawn.rounds])
-        lengths = torch.cat([x.trajectory_of_token.size() for x in drawn.rounds]).float()
-        metrics = {
-            "episodes": float(len(returns)),
-            "reward": float(returns.mean()),
-            "reward_std": float(returns.std(correction=0)),
-            "success": float(torch.cat([_flags(x.success) for x in drawn.rounds]).mean()),
-            "completions/mean_length": float(lengths.mean()),
+        lengths = [x.trajectory_of_token.size() for x in drawn.rounds]
+        metrics = _episode_metrics(drawn.rounds) | _decode_metrics(lengths)
+        metrics |= {
             "groups/kept": float(drawn.kept.groups),
             "groups/rejected": float(drawn.groups - drawn.kept.groups),
         }
         if drawn.kept.behavior_logp is not None and drawn.kept.tokens:
             metrics["entropy"] = -float(drawn.kept.behavior_logp.mean())
-        return Collected(drawn.kept, int(lengths.sum()), metrics, _transcripts(self.tree, drawn.rounds[0]))
+        tokens = sum(int(length.sum()) for length in lengths)
+        return Collected(drawn.kept, tokens, metrics, _transcripts(self.tree, drawn.rounds[0]))
 
     # ---- evaluating ------------------------------------------------------------------------------------------------
 
@@ -189,7 +273,8 @@ class LabWorld:
 
         ``mean_length`` is in turns. ``episodes`` is only repeated.
         """
-        policy = (Exact if mode == "sampled" else Exact.greedy)(self.tree, self._served)
+        put(self._copy, self._served)
+        policy = (Exact if mode == "sampled" else Exact.greedy)(self.tree, self._copy.table())
         return Evaluation(
             mode=mode,
             episodes=episodes,
@@ -203,18 +288,42 @@ class LabWorld:
     # ---- state -----------------------------------------------------------------------------------------------------
 
     def state_dict(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """The weights of past batches that are still to act."""
+        """The weights of past batches that are still to act, and the responses under way."""
         return (
-            {f"past.{number}": logits for number, (_, logits) in enumerate(self._past)},
-            {"versions": [version for version, _ in self._past]},
+            {f"past.{number}.{name}": t for number, (_, kept) in enumerate(self._past) for name, t in kept.items()},
+            {"versions": [version for version, _ in self._past], "windows": self._slots.state_dict()},
         )
 
     def load_state_dict(self, tensors: Mapping[str, Tensor], plain: Mapping[str, Any]) -> None:
         """Restore them."""
-        self._past = [(version, tensors[f"past.{number}"]) for number, version in enumerate(plain["versions"])]
+        names = list(self._served)
+        self._past = [
+            (version, {name: tensors[f"past.{number}.{name}"] for name in names})
+            for number, version in enumerate(plain["versions"])
+        ]
+        self._slots.load_state_dict(plain["windows"])
 
     def close(self) -> None:
         """Nothing to release."""
+
+
+def _episode_metrics(rounds: Sequence[Experience]) -> dict[str, float]:
+    returns = torch.cat([x.returns for x in rounds])
+    return {
+        "episodes": float(len(returns)),
+        "reward": float(returns.mean()),
+        "reward_std": float(returns.std(correction=0)),
+        "success": float(torch.cat([_flags(x.success) for x in rounds]).mean()),
+        "completions/mean_length": float(torch.cat([x.trajectory_of_token.size() for x in rounds]).float().mean()),
+    }
+
+
+def _decode_metrics(written: Sequence[Tensor]) -> dict[str, float]:
+    """Of tokens written by response, round by round; a round takes as long as its longest response."""
+    steps = [int(tokens.max()) for tokens in written]
+    places = sum(len(tokens) * count for tokens, count in zip(written, steps, strict=True))
+    used = sum(int(tokens.sum()) for tokens in written)
+    return {"decode/steps": float(sum(steps)), "decode/utilization": used / places}
 
 
 def _flags(values: Tensor | None) -> Tensor:

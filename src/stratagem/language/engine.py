@@ -22,24 +22,27 @@ class Request:
     tokens: what is new in it since the engine's last answer: the opening, or the next observation. Never what the
         engine itself sampled. May be empty once the session holds something.
     seed: everything random in this turn follows from it.
+    said: how the turn began, when this request only goes on with it: sampled before, and in the session already or at
+        the end of ``tokens``. Stop strings and the completion's text are of the whole turn, ``max_new_tokens`` is not.
     """
 
     session: int
     tokens: Sequence[int]
     seed: int
     params: SamplingParams
+    said: Sequence[int] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """What was sampled in one turn.
+    """What was sampled for one request.
 
     tokens: exactly the sampled ids, end token and stop string included; they are part of the session from now on.
     logp: log-probability of each, under the distribution actually sampled from (temperature, top-k, top-p included).
     finish_reason: "stop" (end token or stop string) or "length" (``max_new_tokens``, or the model's context is full;
         a turn whose new tokens already fill the context samples nothing and leaves the session as it was).
     version: of the weights that sampled.
-    text: the tokens decoded, without the end token and other special tokens; a stop string stays.
+    text: the turn's tokens decoded, without the end token and other special tokens; a stop string stays.
     """
 
     tokens: list[int]

@@ -18,7 +18,10 @@ from stratagem.tasks.task import Observation, Step
 
 @dataclass
 class Turn:
-    """One action of an episode. ``logp`` is None when the policy did not sample it (a demonstration)."""
+    """One action of an episode. ``logp`` is None when the policy did not sample it (a demonstration).
+
+    version: of the weights that sampled it.  versions: of each token, when that was not one and the same request.
+    """
 
     observation: Observation
     read: list[int]
@@ -28,6 +31,7 @@ class Turn:
     version: int = 0
     reward: float = 0.0
     done: bool = False
+    versions: list[int] | None = None
 
 
 @dataclass
@@ -129,9 +133,7 @@ def to_experience(groups: Sequence[Sequence[Episode]], reward_names: tuple[str, 
         trajectories_per_group=[len(group) for group in groups],
         action=_flat((turn.action for turn in turns), torch.int64),
         behavior_logp=_flat((turn.logp or [] for turn in turns), torch.float32) if sampled else None,
-        version=torch.repeat_interleave(
-            torch.tensor([turn.version for turn in turns], dtype=torch.int64), torch.tensor(action_lengths)
-        ),
+        version=_flat((turn.versions or [turn.version] * len(turn.action) for turn in turns), torch.int64),
         turn_reward=torch.tensor([turn.reward for turn in turns]),
         turn_state=torch.tensor([turn.observation.state_key for turn in turns], dtype=torch.int64),
         turn_role=torch.tensor([turn.observation.role for turn in turns], dtype=torch.int64),

@@ -172,7 +172,7 @@ class HFEngine:
         return _Turn(request, session, min(request.params.max_new_tokens, max(room, 0)), ends)
 
     def _completion(self, turn: _Turn) -> Completion:
-        said = turn.tokens[:-1] if turn.ended_by_token else turn.tokens
+        said = [*turn.request.said, *(turn.tokens[:-1] if turn.ended_by_token else turn.tokens)]
         text = cast(str, self._tokenizer.decode(said, skip_special_tokens=True)) if said else ""
         return Completion(turn.tokens, turn.logp, turn.finish_reason, self._version, text)
 
@@ -206,7 +206,7 @@ class HFEngine:
             turn.tokens.append(token)
             turn.logp.append(value)
             stop = turn.request.params.stop
-            if token in turn.ends or (stop and self._stops.complete(turn.tokens, stop)):
+            if token in turn.ends or (stop and self._stops.complete([*turn.request.said, *turn.tokens], stop)):
                 turn.finish_reason = "stop"
                 finished.append(place)
             elif len(turn.tokens) == turn.budget:

@@ -20,6 +20,7 @@ from stratagem.errors import InputError, unknown
 from stratagem.experience import Experience, PolicyOutput
 from stratagem.language.attention import PackedSequences, enable_packing, run_trunk
 from stratagem.language.inputs import TokenInputs
+from stratagem.objectives.routing import RoutingReplay
 from stratagem.parts import View
 from stratagem.training.world import check_asked
 
@@ -30,6 +31,8 @@ OF_LOGITS: dict[str, Callable[[Tensor], Tensor]] = {
     "mean_logp": lambda logp: logp.mean(-1),
 }
 """What can be said of the whole distribution an action was drawn from, given its log-probabilities."""
+EXPERT_COUNTS = ("num_experts", "num_local_experts", "n_routed_experts")
+"""How configs of mixtures of experts call the number of experts in a layer."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +71,7 @@ class LanguagePolicy(nn.Module):
     """
 
     says: ClassVar[frozenset[str]] = frozenset({"entropy", "value", "median", "mean_logp"})
-    views: ClassVar[tuple[type[View], ...]] = ()
+    views: ClassVar[tuple[type[View], ...]] = (RoutingReplay,)
 
     def __init__(
         self,
@@ -145,6 +148,8 @@ class LanguagePolicy(nn.Module):
         :class:`InputError` for a temperature not above 0, a batch without token inputs, a value without value head.
         """
         check_asked(self, also, view)
+        if isinstance(view, RoutingReplay):
+            self._check_dense()
         if not temperature > 0:
             raise InputError(f"temperature must be above 0, got {temperature}")
         if self.value_head is None and ("value" in also or "median" in also):
@@ -163,6 +168,15 @@ class LanguagePolicy(nn.Module):
             if "median" in also:
                 figures["median"] = self._values(self.median_head, hidden)
         return PolicyOutput(**figures)
+
+    def _check_dense(self) -> None:
+        """Raise :class:`InputError` for a mixture of experts, whose routing is not recorded here."""
+        found = [name for name in EXPERT_COUNTS if getattr(self.model.config, name, None)]
+        if found:
+            raise InputError(
+                f"view routing_replay: the model is a mixture of experts ({found[0]} = "
+                f"{getattr(self.model.config, found[0])}), and this policy does not record its routing"
+            )
 
     def policy_parameters(self) -> list[nn.Parameter]:
         """Trainable weights of the model: all of them, or the adapters."""

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 from stratagem.language.chat import ChatFormat
-from stratagem.language.engine import Engine, Request
+from stratagem.language.engine import Completion, Engine, Request
 from stratagem.language.episodes import Episode, Turn, observation_fault, step_fault
 from stratagem.language.sampling import SamplingParams
 from stratagem.language.watched import Outcome, Watch
@@ -18,8 +18,11 @@ from stratagem.tasks.task import Environment, Observation, Split, Step, Task, an
 
 
 @dataclass
-class _Live:
-    """An episode being played: its task, its environment, its session, and what the policy reads next."""
+class Live:
+    """An episode being played: its task, its environment, its session, and what the policy reads next.
+
+    begun: the turn that it is in the middle of.  behind: what came before, as far as the session has not read it.
+    """
 
     task: Task
     episode: Episode
@@ -28,6 +31,13 @@ class _Live:
     observation: Observation
     unread: list[int]
     hung: bool = False
+    begun: Turn | None = None
+    behind: list[int] = field(default_factory=list)
+
+    @property
+    def written(self) -> int:
+        """Tokens that the policy sampled so far."""
+        return self.episode.length + (0 if self.begun is None else len(self.begun.action))
 
 
 def play(
@@ -44,13 +54,13 @@ def play(
     An environment that raises, does not answer in time or returns something else than a step or a finite reward fails
     its own episode. The policy's own tokens go to the environment as text and to the learner as they were sampled.
     """
-    live = _start(task, split, episodes, engine, chat, watch)
+    live = start(task, split, episodes, engine, chat, watch)
     try:
         while live:
-            _act(live, engine, params)
-            live = _advance(live, chat, watch, engine)
+            act(live, engine, params)
+            live = advance(live, chat, watch, engine)
     finally:
-        _finish(live, engine, watch)
+        finish(live, engine, watch)
 
 
 def reset(environment: Environment) -> Observation:
@@ -78,9 +88,11 @@ def opening(task: Task, observation: Observation, chat: ChatFormat) -> list[int]
     return chat.opening([*system, {"role": "user", "content": observation.text}])
 
 
-def _start(
+def start(
     task: Task, split: Split, episodes: Sequence[Episode], engine: Engine, chat: ChatFormat, watch: Watch
-) -> list[_Live]:
+) -> list[Live]:
+    """Reset the environments of fresh episodes and open their sessions; an episode that cannot start has failed."""
+
     def begin(index: int) -> tuple[Environment, Observation]:
         environment = task.environment(split, index)
         try:
@@ -101,28 +113,60 @@ def _start(
     live = []
     for (episode, environment, observation), session in zip(started, sessions, strict=True):
         owned = owner(task, episode.index)
-        live.append(_Live(owned, episode, environment, session, observation, opening(owned, observation, chat)))
+        live.append(Live(owned, episode, environment, session, observation, opening(owned, observation, chat)))
     return live
 
 
-def _act(live: Sequence[_Live], engine: Engine, params: SamplingParams) -> None:
-    """Sample the next turn of every live episode."""
-    requests = [
-        Request(one.session, one.unread, derive(one.episode.seed, len(one.episode.turns)), params) for one in live
-    ]
-    for one, completion in zip(live, engine.generate(requests), strict=True):
-        if not completion.tokens:
+def act(live: Sequence[Live], engine: Engine, params: SamplingParams, most: Sequence[int] | None = None) -> None:
+    """Sample the next turn of every live episode, no more tokens of each than ``most``; one cut there is ``begun``."""
+    bounds = [params.max_new_tokens] * len(live) if most is None else most
+    requests = [_request(one, params, bound) for one, bound in zip(live, bounds, strict=True)]
+    for one, request, completion in zip(live, requests, engine.generate(requests), strict=True):
+        one.behind = []
+        if not completion.tokens and one.begun is None:
             # The context is full: the policy could not act. The episode ends with the turns it has.
             one.episode.truncated = True
             if not one.episode.turns:
                 one.episode.failure = "the first observation fills the model's context"
             continue
-        one.episode.turns.append(
-            Turn(one.observation, one.unread, completion.tokens, completion.logp, completion.text, completion.version)
-        )
+        turn, asked = _turn(one, completion), request.params.max_new_tokens
+        cut = completion.finish_reason == "length" and len(completion.tokens) == asked
+        if cut and len(turn.action) < params.max_new_tokens:
+            one.begun, one.unread = turn, []
+        else:
+            one.begun = None
+            one.episode.turns.append(turn)
 
 
-def _advance(live: list[_Live], chat: ChatFormat, watch: Watch, engine: Engine) -> list[_Live]:
+def _request(one: Live, params: SamplingParams, most: int) -> Request:
+    turn = len(one.episode.turns)
+    if one.begun is None:
+        tokens, said, seed = [*one.behind, *one.unread], [], derive(one.episode.seed, turn)
+    else:
+        said = one.begun.action
+        tokens, seed = one.behind, derive(one.episode.seed, turn, len(said))
+    asked = min(most, params.max_new_tokens - len(said))
+    return Request(one.session, tokens, seed, replace(params, max_new_tokens=asked), said)
+
+
+def _turn(one: Live, completion: Completion) -> Turn:
+    """The turn that a completion is, or goes on with."""
+    begun, sampled = one.begun, completion
+    if begun is None:
+        return Turn(one.observation, one.unread, sampled.tokens, sampled.logp, sampled.text, sampled.version)
+    return replace(
+        begun,
+        action=[*begun.action, *sampled.tokens],
+        logp=[*(begun.logp or []), *sampled.logp],
+        text=sampled.text,
+        versions=[
+            *(begun.versions or [begun.version] * len(begun.action)),
+            *[sampled.version] * len(sampled.tokens),
+        ],
+    )
+
+
+def advance(live: list[Live], chat: ChatFormat, watch: Watch, engine: Engine) -> list[Live]:
     """Step the environments of those who acted; returns the episodes that go on."""
     acted = [one for one in live if not (one.episode.truncated or one.episode.failure)]
     calls: list[Callable[[], Step]] = [partial(one.environment.step, one.episode.turns[-1].text) for one in acted]
@@ -130,11 +174,11 @@ def _advance(live: list[_Live], chat: ChatFormat, watch: Watch, engine: Engine) 
         _enter(one, outcome, chat)
     going = [one for one in acted if not _over(one.episode)]
     ongoing = {id(one) for one in going}
-    _finish([one for one in live if id(one) not in ongoing], engine, watch)
+    finish([one for one in live if id(one) not in ongoing], engine, watch)
     return going
 
 
-def _enter(one: _Live, outcome: Outcome[Step], chat: ChatFormat) -> None:
+def _enter(one: Live, outcome: Outcome[Step], chat: ChatFormat) -> None:
     step, episode = outcome.value, one.episode
     one.hung = outcome.hung
     fault = outcome.failure or step_fault(step, one.task.reward_names)
@@ -166,7 +210,8 @@ def _over(episode: Episode) -> bool:
     return episode.failure is not None or episode.truncated or episode.turns[-1].done
 
 
-def _finish(live: Sequence[_Live], engine: Engine, watch: Watch) -> None:
+def finish(live: Sequence[Live], engine: Engine, watch: Watch) -> None:
+    """Close the sessions and environments of these episodes."""
     if live:
         engine.close([one.session for one in live])
         watch.run([one.environment.close for one in live if not one.hung])

@@ -20,9 +20,10 @@ from stratagem.language.policy import LanguagePolicy
 from stratagem.language.rollout import enter_answer, first_observation, opening, play, reset
 from stratagem.language.sampling import SamplingParams
 from stratagem.language.watched import Watch
+from stratagem.language.windows import Slots
 from stratagem.parts import Sampler
 from stratagem.recipe import Recipe
-from stratagem.sampling import Demonstrations, Rollouts
+from stratagem.sampling import Demonstrations, Rollouts, Windows
 from stratagem.seeding import derive
 from stratagem.tasks.mixture import owner
 from stratagem.tasks.task import Split, Task
@@ -54,6 +55,7 @@ class LanguageWorld:
         self._chat = ChatFormat(policy.tokenizer)
         self._watch = Watch(timeout)
         self._next_index = 0
+        self._slots = Slots(task, self._chat, self._watch)
 
     def adapt(self, recipe: Recipe) -> Recipe:
         """Recipes are written for language: nothing to change."""
@@ -69,12 +71,22 @@ class LanguageWorld:
         """Groups of episodes by the policy, or of the task's own solutions, as the sampler asks.
 
         Failed episodes are played again with another seed, up to ``refill_rounds`` times; what then still fails is
-        left out and counted. Groups the sampler rejects are replaced by fresh ones in as many rounds.
+        left out and counted. Groups the sampler rejects are replaced by fresh ones in as many rounds. ``Windows`` are
+        of episodes that run on across batches; one that fails makes room for another, and metrics of episodes are of
+        those that ended.
+
+        ``decode/steps``: tokens one after the other, if all episodes of a batch are played side by side, turn by turn,
+        and each of their tokens takes one step.  ``decode/utilization``: share of places in those steps in which a
+        token was sampled.
         """
         if isinstance(sampler, Demonstrations):
             return self._demonstrate(sampler)
+        if isinstance(sampler, Windows):
+            return self._windowed(sampler)
         if not isinstance(sampler, Rollouts):
-            raise InputError(f"sampler {sampler.part_name()}: a language task takes rollouts or demonstrations")
+            raise InputError(
+                f"sampler {sampler.part_name()}: a language task takes rollouts, windows or demonstrations"
+            )
         clock = time.perf_counter()
         params = self._params(sampler.temperature, sampler.top_p, sampler.top_k)
         pieces: list[Experience] = []
@@ -104,19 +116,39 @@ class LanguageWorld:
         if batch is not None and batch.behavior_logp is not None and batch.tokens:
             metrics["entropy"] = -float(batch.behavior_logp.mean())
         tokens = sum(episode.length for episode in played)
+        metrics |= _decode_metrics(tokens, _decode_steps(played), len(played))
         metrics["timing/tokens_per_second"] = tokens / max(time.perf_counter() - clock, 1e-9)
         return Collected(batch, tokens, metrics, [episode.transcript() for episode in played[:: sampler.group_size]])
+
+    def _windowed(self, sampler: Windows) -> Collected:
+        clock = time.perf_counter()
+        count = self._slots.make_room(sampler.prompts_per_step)
+        fresh = [self._episode(index, index, 0) for index in range(self._next_index, self._next_index + count)]
+        self._next_index += count
+        window = self._slots.advance(fresh, self._engine, self._params(sampler.temperature), sampler.tokens)
+        metrics = _episode_metrics(window.ended, self.task.reward_names)
+        metrics |= _decode_metrics(window.tokens, window.steps, sampler.prompts_per_step)
+        metrics["episodes/running"] = float(len(window.running))
+        if window.x is not None and window.tokens:
+            assert window.x.behavior_logp is not None and window.x.mask is not None
+            metrics["entropy"] = -float(window.x.behavior_logp[window.x.mask].mean())
+        metrics["timing/tokens_per_second"] = window.tokens / max(time.perf_counter() - clock, 1e-9)
+        samples = [episode.transcript() for episode in [*window.ended, *window.running]]
+        return Collected(window.x, window.tokens, metrics, samples)
 
     def _play_groups(self, count: int, sampler: Rollouts, params: SamplingParams) -> list[list[Episode]]:
         """Fresh groups, failed episodes replaced while rounds last; a replaced failure stays counted in its group."""
         size = sampler.group_size
         numbers = range(self._next_index, self._next_index + count)
         self._next_index += count
-        groups = {number: [self._episode(sampler, number, sample) for sample in range(size)] for number in numbers}
+        groups = {
+            number: [self._episode(sampler.start_state(number), number, sample) for sample in range(size)]
+            for number in numbers
+        }
         self._play("train", [episode for group in groups.values() for episode in group], params)
         for _ in range(sampler.refill_rounds):
             again = [
-                (number, self._episode(sampler, number, len(group) + extra))
+                (number, self._episode(sampler.start_state(number), number, len(group) + extra))
                 for number, group in groups.items()
                 for extra in range(size - sum(e.failure is None for e in group))
             ]
@@ -127,9 +159,8 @@ class LanguageWorld:
                 groups[number].append(episode)
         return list(groups.values())
 
-    def _episode(self, sampler: Rollouts, group: int, sample: int) -> Episode:
-        seed = derive(self._seed, "episode", group, sample)
-        return Episode(sampler.start_state(group), sample, seed, group=group)
+    def _episode(self, start: int, group: int, sample: int) -> Episode:
+        return Episode(start, sample, derive(self._seed, "episode", group, sample), group=group)
 
     def _play(self, split: Split, episodes: Sequence[Episode], params: SamplingParams) -> None:
         for start in range(0, len(episodes), self._concurrency):
@@ -225,15 +256,17 @@ class LanguageWorld:
     # ---- state -----------------------------------------------------------------------------------------------------
 
     def state_dict(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """The number of the next start state."""
-        return {}, {"next_index": self._next_index}
+        """The number of the next start state, and the episodes under way."""
+        return {}, {"next_index": self._next_index, "windows": self._slots.state_dict()}
 
     def load_state_dict(self, tensors: Mapping[str, Tensor], plain: Mapping[str, Any]) -> None:
-        """Continue with the next start state."""
+        """Continue with the next start state, and with the episodes under way."""
         self._next_index = int(plain["next_index"])
+        self._slots.load_state_dict(plain["windows"])
 
     def close(self) -> None:
-        """Let the environments' worker end."""
+        """Give up the episodes under way and let the environments' worker end."""
+        self._slots.close()
         self._watch.close()
 
 
@@ -301,3 +334,14 @@ def _episode_metrics(episodes: Sequence[Episode], reward_names: Sequence[str]) -
         for name in reward_names[1:]:
             metrics[f"reward/{name}"] = sum(episode.components.get(name, 0.0) for episode in good) / len(good)
     return metrics
+
+
+def _decode_steps(episodes: Sequence[Episode]) -> int:
+    """Tokens one after the other when all play side by side: of each turn, as many as the longest."""
+    most = max((len(episode.turns) for episode in episodes), default=0)
+    lengths = [[len(turn.action) for turn in episode.turns] for episode in episodes]
+    return sum(max(turns[number] for turns in lengths if len(turns) > number) for number in range(most))
+
+
+def _decode_metrics(tokens: int, steps: int, episodes: int) -> dict[str, float]:
+    return {"decode/steps": float(steps), "decode/utilization": tokens / max(steps * episodes, 1)}

@@ -13,18 +13,24 @@ from stratagem.objectives.directions import (
     unit,
 )
 from stratagem.objectives.gates import Clip, ClippedWeight, LogLikelihood, TowardsTarget, Unclipped
+from stratagem.objectives.gates import CenteredClip, Clip, ClippedWeight, LogLikelihood, TowardsTarget, Unclipped
 from stratagem.objectives.implicit import ImplicitNegative
+from stratagem.objectives.masked_likelihood import MaskedLogLikelihood
 from stratagem.objectives.pairwise import PairwiseClip, PairwiseJointClip
 from stratagem.objectives.penalty import Penalty
 from stratagem.objectives.policy_gradient import PolicyGradient, ValueLoss
+from stratagem.objectives.proximal import Interpolated, MovingAverage, SamplingVersion
 from stratagem.objectives.random_policy import RandomPolicyRegression
 from stratagem.objectives.ratios import GeometricMeanRatio, ProductRatio, TokenRatio
-from stratagem.objectives.regularizers import KL, EntropyBonus, kl_estimate
+from stratagem.objectives.regularizers import KL, Blend, EntropyBonus, kl_estimate
 from stratagem.objectives.restricted import Restricted
+from stratagem.objectives.routing import RoutingReplay
 
 __all__ = [
     "KL",
+    "Blend",
     "BoundedRatio",
+    "CenteredClip",
     "Clip",
     "ClippedWeight",
     "DirectionKL",
@@ -33,10 +39,13 @@ __all__ = [
     "FixedLength",
     "GeometricMeanRatio",
     "ImplicitNegative",
+    "Interpolated",
     "LengthPower",
     "LevelBudgets",
     "LogLikelihood",
     "MaskedImportance",
+    "MaskedLogLikelihood",
+    "MovingAverage",
     "PairwiseClip",
     "PairwiseJointClip",
     "Penalty",
@@ -44,6 +53,8 @@ __all__ = [
     "ProductRatio",
     "RandomPolicyRegression",
     "Restricted",
+    "RoutingReplay",
+    "SamplingVersion",
     "SequenceMean",
     "SequenceSum",
     "SharedBudget",

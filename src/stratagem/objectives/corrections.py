@@ -17,18 +17,22 @@ from stratagem.objectives.ratios import bounded_exp
 from stratagem.parts import Correction, Ratio
 
 Unit = Literal["token", "turn", "trajectory"]
+Numerator = Literal["old", "current"]
 
 
-def log_behavior_ratio(out: PolicyOutput, x: Experience) -> Float[Tensor, " tokens"]:
-    """``log pi_old - log mu`` of every token, detached, unclamped."""
+def log_behavior_ratio(out: PolicyOutput, x: Experience, numerator: Numerator = "old") -> Float[Tensor, " tokens"]:
+    """``log pi_old - log mu`` of every token, or ``log pi - log mu``, detached, unclamped."""
     if x.behavior_logp is None:
         raise ValueError("a correction needs behavior_logp")
-    return (out.logp.detach() if x.old_logp is None else x.old_logp) - x.behavior_logp
+    above = out.logp.detach() if numerator == "current" or x.old_logp is None else x.old_logp
+    return above - x.behavior_logp
 
 
-def behavior_ratio(out: PolicyOutput, x: Experience, unit: Unit) -> Float[Tensor, " tokens"]:
-    """``pi_old / mu`` of every token, detached; for a longer unit, the product over its tokens that may train."""
-    log_weight = log_behavior_ratio(out, x)
+def behavior_ratio(
+    out: PolicyOutput, x: Experience, unit: Unit, numerator: Numerator = "old"
+) -> Float[Tensor, " tokens"]:
+    """``pi_old / mu`` of every token, or ``pi / mu``, detached; for a longer unit, the product over what may train."""
+    log_weight = log_behavior_ratio(out, x, numerator)
     if unit != "token":
         level = x.level_of_token(unit)
         log_weight = level.spread(level.sum(torch.where(x.learnable(), log_weight, 0.0)))
@@ -53,20 +57,28 @@ class TruncatedImportance(_BehaviorWeight):
     the old (proximal) policy clips.
 
     unit: granularity of the ratio; longer units multiply their tokens.  low, high: bounds of the weight (0 and 2).
+    numerator: ``old``, for the discrepancy of the engines alone; ``current`` for ``pi / mu``, which holds the
+    staleness, too: for a gate that does not multiply by the ratio, such as a log-likelihood.
     """
-
-    requires: ClassVar[frozenset[str]] = frozenset({"old_logp", "behavior_logp"})
 
     unit: Unit = "token"
     low: Annotated[float, Ge(0)] = 0.0
     high: Annotated[float, Gt(0)] = 2.0
+    numerator: Numerator = "old"
+
+    def needs(self) -> frozenset[str]:
+        return frozenset({"behavior_logp"} | ({"old_logp"} if self.numerator == "old" else set()))
+
+    def objection(self, ratio: Ratio) -> str | None:
+        return super().objection(ratio) if self.numerator == "old" else None
 
     def __post_init__(self) -> None:
         super().__post_init__()
         _check_bounds(self.part_name(), self.low, self.high)
 
     def __call__(self, out: PolicyOutput, x: Experience) -> Float[Tensor, " tokens"]:
-        return behavior_ratio(out, x, self.unit).clamp_(self.low, None if math.isinf(self.high) else self.high)
+        weight = behavior_ratio(out, x, self.unit, self.numerator)
+        return weight.clamp_(self.low, None if math.isinf(self.high) else self.high)
 
 
 @dataclass(frozen=True)

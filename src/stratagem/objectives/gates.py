@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
@@ -11,6 +12,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from stratagem.experience import Experience, PolicyOutput
+from stratagem.objectives.ratios import bounded_exp
 from stratagem.parts import Gate
 
 
@@ -54,6 +56,50 @@ class Clip(Gate):
     def binds(self, ratio: Tensor, advantage: Tensor) -> Bool[Tensor, " tokens"]:
         bound = (ratio - ratio.clamp(1 - self.low, 1 + self.high)) * advantage > 0
         return bound if self.dual is None else bound | ((advantage < 0) & (ratio > self.dual))
+
+
+@dataclass(frozen=True)
+class CenteredClip(Gate):
+    """``min(rho A, clip(rho, c - low, c + high) A)`` with ``c = pi_old / mu``: a clip around where the update starts.
+
+    For ``rho = pi / mu``, the ratio to the policy that sampled. However old a token is, its ratio begins at ``c`` and
+    may move as far as that of a fresh one, which has ``c = 1`` and PPO's clip (Mix-PPG, arXiv 2507.06892). A clip
+    around 1 would stop the gradient of old tokens before anything has moved. Divided by ``c`` these are the bounds
+    ``1 - low / c`` and ``1 + high / c`` on ``pi / pi_old``: tighter than PPO's for a token that has become likelier.
+
+    low, high: distance of the bounds from ``c``; ``c - low`` may be negative, and then never binds.
+    cap: upper bound on ``c``. A good token whose ratio begins above ``cap + high`` has no gradient. Infinity: none.
+
+    Raises ``ValueError`` without ``behavior_logp``, and without ``old_logp`` for tokens of several versions: ``c`` is
+    then unknown. Without ``old_logp``, tokens of one version are those of a policy that has not moved.
+    """
+
+    requires: ClassVar[frozenset[str]] = frozenset({"old_logp", "behavior_logp"})
+
+    low: Annotated[float, Ge(0)] = 0.2
+    high: Annotated[float, Ge(0)] = 0.2
+    cap: Annotated[float, Gt(0)] = math.inf
+
+    def __call__(self, ratio: Tensor, advantage: Tensor, out: PolicyOutput, x: Experience) -> Float[Tensor, " tokens"]:
+        return torch.minimum(ratio * advantage, self._clipped(ratio, out, x) * advantage)
+
+    def binding(self, ratio: Tensor, advantage: Tensor, out: PolicyOutput, x: Experience) -> Bool[Tensor, " tokens"]:
+        return (ratio - self._clipped(ratio, out, x)) * advantage > 0
+
+    def _clipped(self, ratio: Tensor, out: PolicyOutput, x: Experience) -> Tensor:
+        # Where c is 1 this is PPO's clip to the last bit, which c - low and c + high are not.
+        shift = self._center(out, x) - 1
+        return ratio.clamp(shift + (1 - self.low), shift + (1 + self.high))
+
+    def _center(self, out: PolicyOutput, x: Experience) -> Tensor:
+        if x.behavior_logp is None:
+            raise ValueError("a centered clip needs behavior_logp")
+        old, version = x.old_logp, x.whole.version
+        if old is None:
+            if version is not None and bool((version != version[:1]).any()):
+                raise ValueError("a centered clip needs old_logp for tokens of several versions")
+            old = out.logp.detach()
+        return bounded_exp(old - x.behavior_logp).clamp(max=self.cap)
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,8 @@ class ValueLoss(Objective):
     weight: of this loss beside the policy's.  clip: bound on the move of a value in one update (the code released with
     arXiv 1707.06347); None: no clipping.
 
+    It is over the tokens of ``critic_mask`` where the batch has one, else of ``mask``.
+
     Metrics: ``value_loss`` (unweighted) and ``value_clip_fraction``.
     """
 
@@ -35,6 +37,7 @@ class ValueLoss(Objective):
     aggregation: Aggregation = TokenMean()
 
     def __call__(self, out: PolicyOutput, x: Experience) -> Loss:
+        x = x.for_critic()
         if x.mask is not None:
             out, x = out.where(x.mask), x.blanked()
         if out.value is None or x.value is None or x.value_target is None:
@@ -59,8 +62,10 @@ class PolicyGradient(Objective):
 
     Metrics, additive over micro-batches: ``policy_loss``, ``regularizer`` and ``correction`` (when there is one) are
     aggregated by ``w``; means over the tokens that may train are ``clip_fraction``, ``clip_fraction_positive`` (what of
-    it has a positive advantage), ``kl_old`` (k3 of the policy to the one the update started from), ``kl`` (k3 to the
-    reference, where there is one), ``ratio`` and ``entropy`` (when computed).
+    it has a positive advantage), ``active_fraction`` (neither clipped nor removed by the correction), ``kl_old`` (k3 of
+    the policy to the one the update started from), ``kl`` (k3 to the reference, where there is one), ``kl_behavior``
+    (k3 of the behaviour policy to the old one, when there is a correction), ``proximal_error`` (``|log pi_old - log
+    pi_version|``, where the world has recorded the latter), ``ratio`` and ``entropy`` (when computed).
 
     Raises :class:`InputError` for a gate or correction that makes no sense with the ratio, with the reason.
     """
@@ -80,6 +85,7 @@ class PolicyGradient(Objective):
                 raise InputError(f"{part.kind} {part.part_name()} with ratio {self.ratio.part_name()}: {objection}")
 
     def __call__(self, out: PolicyOutput, x: Experience) -> Loss:
+        said, batch = out, x
         if x.mask is not None:
             out, x = out.where(x.mask), x.blanked()
         if x.advantage is None:
@@ -91,7 +97,7 @@ class PolicyGradient(Objective):
 
         ratio = self.ratio(out, x)
         surrogate = self.gate(ratio, x.advantage, out, x)
-        metrics = {}
+        metrics, correction = {}, None
         if self.correction is not None:
             correction = self.correction(out, x)
             surrogate = correction * surrogate
@@ -102,9 +108,10 @@ class PolicyGradient(Objective):
             penalty = total(self.regularizer(out, x))
             loss = loss + penalty
             metrics["regularizer"] = penalty.detach()
-        metrics |= shares(out, x, ratio.detach(), self.gate.binding(ratio.detach(), x.advantage, out, x))
+        bound = self.gate.binding(ratio.detach(), x.advantage, out, x)
+        metrics |= shares(out, x, ratio.detach(), bound, correction)
         if self.critic is not None:
-            critic = self.critic(out, x)
+            critic = self.critic(said, batch)
             loss, metrics = loss + critic.loss, metrics | dict(critic.metrics)
         return Loss(loss, metrics)
 
@@ -115,10 +122,12 @@ class PolicyGradient(Objective):
 
 
 @torch.no_grad()
-def shares(out: PolicyOutput, x: Experience, ratio: Tensor, bound: Tensor) -> dict[str, Tensor]:
+def shares(
+    out: PolicyOutput, x: Experience, ratio: Tensor, bound: Tensor, correction: Tensor | None = None
+) -> dict[str, Tensor]:
     """Figures in which every token that may train counts the same, whatever the weights add up to.
 
-    bound: tokens to be logged as ``clip_fraction``.
+    bound: tokens to be logged as ``clip_fraction``.  correction: weights, of which 0 removes a token.
     """
     tokens = x.whole.learnable_tokens.clamp(min=1)
 
@@ -127,9 +136,15 @@ def shares(out: PolicyOutput, x: Experience, ratio: Tensor, bound: Tensor) -> di
 
     figures = {
         "clip_fraction": share(bound.float()),
+        "active_fraction": share((~bound if correction is None else ~bound & (correction != 0)).float()),
         "ratio": share(ratio),
         "kl_old": share(kl_estimate(log_ratio(out, x), "k3")),
     }
+    old = out.logp if x.old_logp is None else x.old_logp
+    if correction is not None and x.behavior_logp is not None:
+        figures["kl_behavior"] = share(kl_estimate(x.behavior_logp - old, "k3"))
+    if x.version_logp is not None:
+        figures["proximal_error"] = share((old - x.version_logp).abs())
     if x.advantage is not None:
         figures["clip_fraction_positive"] = share((bound & (x.advantage > 0)).float())
     if x.ref_logp is not None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
+from annotated_types import Ge, Le
 from jaxtyping import Float
 from torch import Tensor
 
@@ -13,6 +14,7 @@ from stratagem.experience import Experience, PolicyOutput
 from stratagem.parts import Regularizer
 
 KLEstimator = Literal["k1", "k2", "k3"]
+Anchor = Literal["reference", "previous"]
 
 
 def kl_estimate(log_ratio: Float[Tensor, " tokens"], estimator: KLEstimator) -> Float[Tensor, " tokens"]:
@@ -30,29 +32,47 @@ def kl_estimate(log_ratio: Float[Tensor, " tokens"], estimator: KLEstimator) -> 
 
 @dataclass(frozen=True)
 class KL(Regularizer):
-    """KL to the reference as a term of the loss, differentiated through ``logp``.
+    """KL to another policy as a term of the loss, differentiated through ``logp``.
 
     What its gradient does on policy depends on the estimator: that of ``k2`` is the gradient of ``KL(pi || ref)``;
-    that of ``k1`` is zero in expectation; that of ``k3`` is the gradient of ``KL(ref || pi)``.
+    that of ``k1`` is zero in expectation; that of ``k3`` is the gradient of ``KL(ref || pi)``. On tokens that an older
+    policy sampled none of the three estimates that KL.
 
+    to: ``reference``, the frozen policy; or ``previous``, the one that the update before started from.
     unit: what ``d`` is the log-ratio of. For ``turn`` and ``trajectory`` it is summed over their tokens that may train,
     and the estimate is given to each of them.
     """
 
-    requires: ClassVar[frozenset[str]] = frozenset({"ref_logp"})
-
     estimator: KLEstimator = "k3"
     unit: Literal["token", "turn", "trajectory"] = "token"
+    to: Anchor = "reference"
+
+    def needs(self) -> frozenset[str]:
+        return frozenset({"ref_logp" if self.to == "reference" else "previous_logp"})
 
     def __call__(self, out: PolicyOutput, x: Experience) -> Float[Tensor, " tokens"]:
-        if x.ref_logp is None:
-            raise ValueError("the KL regularizer needs ref_logp")
-        log_ratio = out.logp - x.ref_logp
+        [name] = self.needs()
+        anchor = x.ref_logp if self.to == "reference" else x.previous_logp
+        if anchor is None:
+            raise ValueError(f"the KL regularizer needs {name}")
+        log_ratio = out.logp - anchor
         if self.unit == "token":
             return kl_estimate(log_ratio, self.estimator)
         unit = x.level_of_token(self.unit)
         total = unit.sum(log_ratio if x.mask is None else torch.where(x.mask, log_ratio, 0.0))
         return unit.spread(kl_estimate(total, self.estimator))
+
+
+@dataclass(frozen=True)
+class Blend(Regularizer):
+    """``share * first + (1 - share) * second``: one penalty giving way to another while ``share`` moves."""
+
+    first: Regularizer
+    second: Regularizer
+    share: Annotated[float, Ge(0), Le(1)] = 0.5
+
+    def __call__(self, out: PolicyOutput, x: Experience) -> Float[Tensor, " tokens"]:
+        return self.share * self.first(out, x) + (1 - self.share) * self.second(out, x)
 
 
 @dataclass(frozen=True)

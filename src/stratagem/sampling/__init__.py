@@ -1,7 +1,8 @@
-"""What to roll out and what to keep of it."""
+"""What to roll out, what to keep of it, and what to learn from again."""
 
 from stratagem.sampling.likelihoods import Likelihood, MaskedElbo, OneStep, Views
-from stratagem.sampling.samplers import Demonstrations, Denoising, DynamicSampling, Rollouts, Segments
+from stratagem.sampling.replay import RecentBatches
+from stratagem.sampling.samplers import Demonstrations, Denoising, DynamicSampling, Rollouts, Segments, Windows
 from stratagem.sampling.selections import AboveReturn, Masked, Untruncated
 
 __all__ = [
@@ -13,8 +14,10 @@ __all__ = [
     "Masked",
     "MaskedElbo",
     "OneStep",
+    "RecentBatches",
     "Rollouts",
     "Segments",
     "Untruncated",
     "Views",
+    "Windows",
 ]

@@ -1,4 +1,4 @@
-"""What to roll out: groups of episodes, groups that must disagree, denoised answers, segments, demonstrations."""
+"""What to roll out: groups of episodes (that must disagree, or are denoised), segments, windows, demonstrations."""
 
 from __future__ import annotations
 
@@ -93,6 +93,31 @@ class Segments(Sampler):
     prompts_per_step: Annotated[int, Ge(1)] = 8
     group_size: Annotated[int, Ge(1), Le(1)] = 1
     turns: Annotated[int, Ge(1)] = 128
+
+
+@dataclass(frozen=True)
+class Windows(Sampler):
+    """At most ``tokens`` more of each of ``prompts_per_step`` responses that run on across steps (arXiv 2506.15050).
+
+    A response that ends makes room for the next prompt in the next step; one that does not goes on from its prefix with
+    the new weights. Nobody waits for the longest response: a step costs ``tokens`` decode steps at most.
+
+    The batch has a trajectory for each response, with all of it so far, as a group of its own. ``mask`` is True for the
+    tokens of this window, each of which is so in one batch; ``critic_mask`` for all tokens of a response that has
+    ended, its reward known; ``running`` marks the others, which are ``truncated``, too. A response that reaches the
+    task's own limit has ended.
+
+    tokens: the window.  temperature: of token sampling.
+    """
+
+    prompts_per_step: Annotated[int, Ge(1)] = 64
+    group_size: Annotated[int, Ge(1), Le(1)] = 1
+    tokens: Annotated[int, Ge(1)] = 32
+    temperature: Annotated[float, Gt(0)] = 1.0
+
+    @property
+    def policy_temperature(self) -> float:
+        return self.temperature
 
 
 @dataclass(frozen=True)

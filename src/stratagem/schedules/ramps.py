@@ -13,9 +13,10 @@ from stratagem.parts import Schedule
 
 @dataclass(frozen=True)
 class LinearRamp(Schedule):
-    """``knob = start + (end - start) * clip((step - begin) / steps, 0, 1)``.
+    """``knob = start + (end - start) * clip(every * ceil((step - begin) / every) / steps, 0, 1)``.
 
     knob: dotted path into the recipe, such as ``optimization.learning_rate``.  begin, steps: in batches, from 0.
+    every: batches for which the knob stays as it is: 1 is a straight line, more are stairs.
     """
 
     knob: str
@@ -23,9 +24,11 @@ class LinearRamp(Schedule):
     end: float
     steps: Annotated[int, Ge(1)]
     begin: Annotated[int, Ge(0)] = 0
+    every: Annotated[int, Ge(1)] = 1
 
     def __call__(self, step: int, metrics: Mapping[str, float]) -> dict[str, Any]:
-        share = min(max((step - self.begin) / self.steps, 0.0), 1.0)
+        gone = self.every * -((self.begin - step) // self.every)
+        share = min(max(gone / self.steps, 0.0), 1.0)
         return {self.knob: self.start + (self.end - self.start) * share}
 
 

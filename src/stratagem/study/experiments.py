@@ -6,12 +6,18 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import fmean
+from typing import Any
 
 import numpy as np
+import torch
+from jaxtyping import Float64
+from torch import Tensor
 
+from stratagem.experience import PolicyOutput
 from stratagem.lab import Diagnosis, Exact, TabularPolicy, diagnose, find_game
 from stratagem.lab.exact import optimal_values
 from stratagem.lab.world import LabTask, LabWorld
+from stratagem.objectives import PolicyGradient
 from stratagem.recipe import Recipe
 from stratagem.seeding import derive
 from stratagem.study.statistics import first_reach
@@ -90,15 +96,23 @@ def learn(
 
 
 def learn_all(
-    recipe: Recipe, games: Sequence[str], seed: int, batches: int, staleness: int = 0, tables: int = 1
+    recipe: Recipe,
+    games: Sequence[str],
+    seed: int,
+    batches: int,
+    staleness: int = 0,
+    tables: int = 1,
+    learning_rate: float | None = None,
+    **options: Any,
 ) -> Runs:
-    """Train ``tables`` fresh tables in each game."""
-    tasks = [LabTask(find_game(game), staleness=staleness) for game in games]
-    return Runs([learn(recipe, task, derive(seed, "table", n), batches) for task in tasks for n in range(tables)])
+    """Train ``tables`` fresh policies in each game; further ``options`` are those of :class:`LabTask`."""
+    tasks = [LabTask(find_game(game), staleness=staleness, **options) for game in games]
+    seeds = [derive(seed, "table", n) for n in range(tables)]
+    return Runs([learn(recipe, task, n, batches, learning_rate=learning_rate) for task in tasks for n in seeds])
 
 
 def _exact(world: LabWorld) -> Exact:
-    return Exact(world.tree, world.policy.logits.detach().clone())
+    return Exact(world.tree, world.policy.table())
 
 
 # ---- figures of policies and runs -----------------------------------------------------------------------------------
@@ -151,6 +165,22 @@ def _entropy_gain(ours: Run, theirs: Run) -> float:
 
 
 # ---- figures of updates ---------------------------------------------------------------------------------------------
+
+
+def expected_update(objective: PolicyGradient, policy: Exact, behavior: Exact) -> Float64[Tensor, "nodes vocabulary"]:
+    """Minus the gradient of a loss by the policy's logits, expected over what ``behavior`` does, in float64.
+
+    Every trajectory there is counts by its probability there, with its return for an advantage, ``old_logp`` and
+    ``behavior_logp`` are of ``behavior``, and the objective's weights are scaled to at most 1.
+    """
+    tree, x = policy.tree, policy.tree.leaves
+    chosen = tree.chosen(behavior.logp)
+    worth = behavior.leaf_probability * x.returns.double() / objective.aggregation.weights(x).max().double()
+    x = x.replace(behavior_logp=chosen, old_logp=chosen, advantage=x.to_tokens(trajectory=worth))
+    logits = policy.logits.double().clone().requires_grad_()
+    objective(PolicyOutput(tree.chosen(torch.log_softmax(logits, -1))), x).loss.backward()
+    assert logits.grad is not None
+    return -logits.grad
 
 
 def sine(recipe: Recipe, games: Sequence[str], seed: int) -> float:

@@ -108,7 +108,7 @@ _BUILT_IN = (
     ),
     TaskCard(
         "lab",
-        "lab:GAME[,spread=1,staleness=0,rounding=0]",
+        "lab:GAME[,option=value]",
         "a token game small enough to enumerate, judged exactly",
         "stratagem.lab.world:from_spec",
     ),

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from stratagem.experience import Experience
 from stratagem.recipe import Recipe
+from stratagem.training.anchors import anchor
 from stratagem.training.microbatches import microbatches
 from stratagem.training.world import FrozenPolicy, Policy
 
@@ -22,37 +24,91 @@ REFERENCE = {"ref_logp": "logp", "ref_direction": "direction"}
 class Companions:
     """Fills in what a recipe reads of a batch and only a policy can say.
 
-    ``old_logp``, ``value`` and ``entropy`` are of the policy as it is when the batch arrives; ``ref_logp`` and
-    ``ref_direction`` of the one the run began with. Only what the recipe reads is kept and computed.
+    ``old_logp``, ``value`` and ``entropy`` are of the policy as it is when the batch arrives, unless the recipe names
+    another proximal policy for ``old_logp``; ``previous_logp`` of the policy as it was when the batch before arrived
+    (at first, the one the run began with); ``ref_logp`` and ``ref_direction`` of the one the run began with, or of the one
+    that got batch number ``recipe.reference_from``. What a view records is said by the policy first. Only what the recipe reads is
+    kept and computed.
     """
 
     def __init__(self, policy: Policy, recipe: Recipe) -> None:
         self._policy = policy
         self._reference: FrozenPolicy | None = policy.frozen() if REFERENCE.keys() & recipe.needs() else None
+        self._anchor = None if recipe.proximal is None else anchor(recipe.proximal, policy)
+        self._previous: Policy | None = policy.copy() if "previous_logp" in recipe.needs() else None
+        self._later: Policy | None = None
+        self._reference_from = 0
 
-    def complete(self, recipe: Recipe, x: Experience) -> Experience:
-        """The batch with the fields the recipe reads. Raises :class:`InputError` for one the policy does not say."""
+    def complete(self, recipe: Recipe, x: Experience, step: int = 0) -> Experience:
+        """Batch number ``step`` with the fields the recipe reads.
+
+        Raises :class:`InputError` for one the policy does not say.
+        """
+        if step >= recipe.reference_from > self._reference_from and self._reference is not None:
+            self._reference = self._later = self._policy.copy()
+            self._reference_from = recipe.reference_from
+        x = self._recorded(recipe, x)
+        if self._anchor is not None:
+            x = self._anchor.fill(recipe.proximal, x, partial(_logp, recipe))
+        x = self._said(recipe, x)
+        if self._previous is not None:
+            self._previous.load_state_dict(self._policy.state_dict())
+        return x
+
+    def _said(self, recipe: Recipe, x: Experience) -> Experience:
         lacking = set(x.missing(recipe.experience_needs()))
         optimization = recipe.optimization
-        if optimization.epochs * optimization.minibatches > 1:
+        if optimization.epochs * optimization.minibatches > 1 or recipe.replay is not None:
             read = recipe.needs() & {"old_mean_logp"} | {"old_logp"}
             lacking.update(x.missing(read))
-        asked = [(self._policy, SAID, lacking & SAID.keys()), (self._reference, REFERENCE, lacking & REFERENCE.keys())]
-        temperature = recipe.sampler.policy_temperature
-        pieces: dict[str, list[Tensor]] = {name: [] for _, _, fields in asked for name in fields}
-        if not pieces:
+        known: list[tuple[FrozenPolicy | None, dict[str, str]]] = [
+            (self._policy, SAID),
+            (self._reference, REFERENCE),
+            (self._previous, {"previous_logp": "logp"}),
+        ]
+        wanted = [(policy, {name: said[name] for name in said.keys() & lacking}) for policy, said in known]
+        asked = [(policy, said) for policy, said in wanted if policy is not None and said]
+        if not asked:
             return x
+        temperature = recipe.sampler.policy_temperature
+        pieces: dict[str, list[Tensor]] = {name: [] for _, said in asked for name in said}
         with torch.no_grad():
             for piece in microbatches(x, optimization.microbatch_tokens):
-                for policy, said, fields in asked:
-                    if not fields:
-                        continue
-                    assert policy is not None
-                    also = {said[name] for name in fields} - {"logp"}
+                for policy, said in asked:
+                    also = set(said.values()) - {"logp"}
                     out = policy(piece, temperature=temperature, also=also, view=recipe.view)
-                    for name in fields:
-                        pieces[name].append(getattr(out, said[name]))
+                    for name, figure in said.items():
+                        pieces[name].append(getattr(out, figure))
         return x.replace(**{name: torch.cat(values) for name, values in pieces.items()})
+
+    def _recorded(self, recipe: Recipe, x: Experience) -> Experience:
+        """The batch with what the recipe's view wants noted before the update, as far as the policy says it."""
+        records = frozenset() if recipe.view is None else recipe.view.records & self._policy.says
+        if not records:
+            return x
+        with torch.no_grad():
+            pieces = microbatches(x, recipe.optimization.microbatch_tokens)
+            said = [self._policy(piece, also=records) for piece in pieces]
+        return x.replace(**{name: torch.cat([getattr(out, name) for out in said]) for name in records})
+
+    # ---- what happens to the policy --------------------------------------------------------------------------------
+
+    def served(self, recipe: Recipe, version: int) -> None:
+        """From now on rollouts are sampled with the policy's present weights, as ``version``."""
+        if self._anchor is not None:
+            self._anchor.served(recipe.proximal, version)
+
+    def refuses(self, recipe: Recipe, figures: Mapping[str, Tensor]) -> bool:
+        """Whether nothing but momentum would move, since no token is active around the recipe's proximal policy."""
+        if self._anchor is None or _active(figures) > 0 or float(figures["grad_norm"]) > 0:
+            return False
+        self._anchor.refused(recipe.proximal)
+        return True
+
+    def moved(self, recipe: Recipe, figures: Mapping[str, Tensor]) -> None:
+        """The policy has taken an optimizer step from a loss with these figures."""
+        if self._anchor is not None:
+            self._anchor.moved(recipe.proximal, _active(figures))
 
     def batch_done(self) -> None:
         """The policy has learned from a batch."""
@@ -61,7 +117,48 @@ class Companions:
 
     def state_dict(self) -> dict[str, Tensor]:
         """All that is not as the run began."""
-        return {}
+        kept = {} if self._anchor is None else self._anchor.state_dict()
+        tensors = {f"anchor.{name}": tensor for name, tensor in kept.items()}
+        tensors |= _named("previous", self._previous) | _named("reference", self._later)
+        if self._later is not None:
+            tensors["reference_from"] = torch.tensor(self._reference_from)
+        return tensors
 
     def load_state_dict(self, tensors: Mapping[str, Tensor]) -> None:
-        """Restore what :meth:`state_dict` returned."""
+        """Restore what :meth:`state_dict` returned. Raises ``KeyError`` when the previous policy is missing."""
+        if self._anchor is not None:
+            self._anchor.load_state_dict(_under("anchor", tensors))
+        if self._previous is not None:
+            self._previous.load_state_dict(_of("previous", tensors))
+        if "reference_from" in tensors:
+            self._reference = self._later = self._policy.copy()
+            self._later.load_state_dict(_of("reference", tensors))
+            self._reference_from = int(tensors["reference_from"])
+
+
+def _logp(recipe: Recipe, policy: FrozenPolicy, x: Experience) -> Tensor:
+    """Log-probabilities of a batch, as the recipe asks for them."""
+    temperature = recipe.sampler.policy_temperature
+    with torch.no_grad():
+        pieces = microbatches(x, recipe.optimization.microbatch_tokens)
+        return torch.cat([policy(piece, temperature=temperature, view=recipe.view).logp for piece in pieces])
+
+
+def _active(figures: Mapping[str, Tensor]) -> float:
+    """Share of active tokens; all of them where the objective does not say."""
+    return float(figures.get("active_fraction", 1.0))
+
+
+def _named(role: str, policy: Policy | None) -> dict[str, Tensor]:
+    return {} if policy is None else {f"{role}.{name}": tensor for name, tensor in policy.state_dict().items()}
+
+
+def _under(role: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(f"{role}."): tensor for name, tensor in tensors.items() if name.startswith(f"{role}.")}
+
+
+def _of(role: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    found = _under(role, tensors)
+    if not found:
+        raise KeyError(role)
+    return found

@@ -23,6 +23,7 @@ from stratagem.training.batch_storage import pack, unpack
 from stratagem.training.companions import Companions
 from stratagem.training.memory import peak_memory
 from stratagem.training.microbatches import microbatches, units
+from stratagem.training.replay import ReplayBuffer, replay_metrics
 from stratagem.training.run_directory import Checkpoint, RunDirectory, whole_directory
 from stratagem.training.sinks import Sink
 from stratagem.training.world import Collected, World
@@ -117,6 +118,7 @@ class Trainer:
         self._sinks = sinks
         self._progress = progress
         self._companions = Companions(self.policy, recipe)
+        self._replay = ReplayBuffer(settings.seed)
         self._optimizer = recipe.optimization.optimizer(
             self.policy.policy_parameters(), self.policy.critic_parameters(), self.policy.hidden_matrices()
         )
@@ -205,6 +207,7 @@ class Trainer:
             group["lr"] = rate
         clock = time.perf_counter()
         self.world.serve(self._updates)
+        self._companions.served(self.recipe, self._updates)
         collected = self.world.collect(self.recipe.sampler, self._step)
         report = {**collected.metrics, "tokens/sampled": float(collected.tokens)}
         report["timing/rollout"] = time.perf_counter() - clock
@@ -218,10 +221,16 @@ class Trainer:
         if collected.x.tokens == 0:
             return Batch(None, report | {"batch/skipped": 1.0})
         clock = time.perf_counter()
-        x = self.recipe.credit(self._shape(self._companions.complete(self.recipe, collected.x.to(self.policy.device))))
+        mixed = self._replay.mix(self.recipe.replay, collected.x, self._step)
+        said = self._companions.complete(self.recipe, mixed.to(self.policy.device), self._step)
+        if mixed is not collected.x:
+            report |= replay_metrics(said, collected.x.trajectories)
+        x = self.recipe.credit(self._shape(said))
         report["timing/credit"] = time.perf_counter() - clock
+        if self.recipe.view is not None:
+            report |= self.recipe.view.figures(x)
         report["batch/trajectories"] = float(x.trajectories)
-        report["batch/dropped_trajectories"] = float(collected.x.trajectories - x.trajectories)
+        report["batch/dropped_trajectories"] = float(mixed.trajectories - x.trajectories)
         report["batch/tokens"] = float(x.tokens)
         skipped = x.tokens == 0 or not self.recipe.objective.has_signal(x)
         report["batch/skipped"] = float(skipped)
@@ -309,9 +318,12 @@ class Trainer:
         if not bool(norm.isfinite() & totals["loss"].isfinite()):
             batch.not_finite += 1
             return
-        self._optimizer.step()
-        self._updates += 1
-        for name, value in {**totals, "grad_norm": norm}.items():
+        totals["grad_norm"] = norm
+        if not self._companions.refuses(self.recipe, totals):
+            self._optimizer.step()
+            self._updates += 1
+            self._companions.moved(self.recipe, totals)
+        for name, value in totals.items():
             batch.totals[name] = batch.totals.get(name, 0.0) + float(value)
 
     # ---- what is written -------------------------------------------------------------------------------------------
@@ -368,12 +380,14 @@ class Trainer:
         """Save everything the rest of the run depends on. A failed write leaves the last checkpoint as it was."""
         optimizer_tensors, optimizer_plain = _split_optimizer(self._optimizer)
         world_tensors, world_plain = self.world.state_dict()
+        replay_tensors, replay_plain = self._replay.state_dict()
         tensors = {
             "policy": dict(self.policy.state_dict()),
             "optimizer": optimizer_tensors,
             "parts": self.recipe.state_dict(),
             "world": world_tensors,
             "companions": self._companions.state_dict(),
+            "replay": replay_tensors,
         }
         state: dict[str, Any] = {
             "step": self._step,
@@ -383,6 +397,7 @@ class Trainer:
             "last_metrics": self._last_metrics,
             "optimizer": optimizer_plain,
             "world": world_plain,
+            "replay": replay_plain,
             "recipe": self.recipe.to_yaml(),
             "batch": None,
         }
@@ -441,6 +456,7 @@ class Trainer:
         self.recipe.load_state_dict(checkpoint.tensors["parts"])
         self.world.load_state_dict(checkpoint.tensors["world"], state["world"])
         self._companions.load_state_dict(checkpoint.tensors["companions"])
+        self._replay.load_state_dict(checkpoint.tensors["replay"], state["replay"])
         self._step, self._updates, self._tokens = state["step"], state["updates"], state["tokens"]
         self._best = state["best"]
         self._last_metrics = state["last_metrics"]

@@ -44,7 +44,7 @@ PLAIN = {"optimization.eps": 1.0, "optimization.learning_rate": 0.1}
     "the released concentration of 0.01, with latents taken at their mean as the released code does, the latent terms "
     "should change next to nothing; it is the difference to the same run without them, and gain_at_1 the same at 1. "
     "Sampled at 0.01 or 1 the latents carry no picture, so there is nothing to compare. clip_fraction, of all latents "
-    "of a run, tells whether their clip ever binds. First runs with other seeds had the third expectation fail by Adam: "
+    "of a run, tells if their clip ever binds. First runs with other seeds had the third expectation fail by Adam: "
     "some weights here are trained by latents alone, and Adam steps them as far for a gradient of a hundredth, in "
     "directions that latents at their mean give no reason for. gain_of_released_without_adam is the control added "
     "then, plain steps along the gradient; tokens_gain_without_adam is what tokens alone learn so. A language model "

@@ -79,7 +79,7 @@ def hispo(seed: int) -> dict[str, float]:
             {"objective.correction": "truncated_importance", "objective.ratio.denominator": "old"}
         ),
     }
-    tasks = [LabTask(find_game(game), rounding=1.0) for game in RIGHT_OR_WRONG]
+    tasks = [LabTask(find_game(game), mismatch=1.0) for game in RIGHT_OR_WRONG]
     earned = {
         name: fmean(
             learn(arm, task, derive(seed, "table", n), 40).mean(expected_return) for task in tasks for n in range(2)

@@ -7,6 +7,7 @@ from stratagem.recipes.objectives import (
     hybrid,
     losses,
     optimizers,
+    reuse,
     stale,
     trust_regions,
 )
@@ -16,6 +17,7 @@ from stratagem.recipes.objectives.gates import *  # noqa: F403
 from stratagem.recipes.objectives.hybrid import *  # noqa: F403
 from stratagem.recipes.objectives.losses import *  # noqa: F403
 from stratagem.recipes.objectives.optimizers import *  # noqa: F403
+from stratagem.recipes.objectives.reuse import *  # noqa: F403
 from stratagem.recipes.objectives.stale import *  # noqa: F403
 from stratagem.recipes.objectives.trust_regions import *  # noqa: F403
 
@@ -26,5 +28,6 @@ __all__ += gates.__all__
 __all__ += hybrid.__all__
 __all__ += losses.__all__
 __all__ += optimizers.__all__
+__all__ += reuse.__all__
 __all__ += stale.__all__
 __all__ += trust_regions.__all__

@@ -1,0 +1,159 @@
+"""A mixture of experts small enough for the lab, whose routing can be recorded and replayed."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Collection, Iterator
+from pathlib import Path
+from typing import ClassVar, Self
+
+import torch
+from jaxtyping import Float, Int
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from stratagem.errors import InputError
+from stratagem.experience import Experience, PolicyOutput
+from stratagem.lab.policy import NodeInputs, NodePolicy, TabularPolicy
+from stratagem.parts import View
+from stratagem.seeding import generator
+from stratagem.training.world import check_asked
+
+
+class ExpertsPolicy(NodePolicy):
+    """``logits[n] = U sum_{e in top(n)} g_e tanh(W_e f_n)``.
+
+    ``f_n`` is a fixed random vector for every node, so that what is learned in one node changes others. The router
+    scores the experts, ``R f_n``; ``top(n)`` are the ``active`` ones of the highest scores, ``g`` is the softmax of
+    theirs.
+
+    nodes, vocabulary: of the game.  experts: in all.  active: per token.  width: of ``f_n``.  seed: of all initial
+    weights and of ``f``.  spread: scale of the initial logits, about their standard deviation.
+
+    Raises :class:`InputError` for a number out of range.
+    """
+
+    says: ClassVar[frozenset[str]] = NodePolicy.says | {"experts"}
+
+    def __init__(
+        self,
+        nodes: int,
+        vocabulary: int,
+        experts: int = 4,
+        active: int = 2,
+        width: int = 16,
+        seed: int = 0,
+        spread: float = 1.0,
+    ) -> None:
+        if not 1 <= active <= experts or width < 1:
+            raise InputError(
+                f"experts policy: active = {active}, experts = {experts}, width = {width}: "
+                "needs 1 <= active <= experts and width >= 1"
+            )
+        super().__init__(nodes)
+        self.active = active
+        source = generator(seed, "experts")
+
+        def normal(*shape: int, scale: float = 1.0) -> Tensor:
+            return scale * torch.randn(shape, generator=source)
+
+        narrow = 1 / math.sqrt(width)
+        self.features: Tensor
+        self.register_buffer("features", normal(nodes, width))
+        self.router = nn.Parameter(normal(width, experts, scale=narrow))
+        self.experts = nn.Parameter(normal(experts, width, width, scale=narrow))
+        # Of a mean of two tanh of standard normal numbers, width squares add up to about width / 5.
+        self.unembedding = nn.Parameter(normal(width, vocabulary, scale=spread * narrow * math.sqrt(5)))
+
+    def forward(
+        self, x: Experience, *, temperature: float = 1.0, also: Collection[str] = (), view: View | None = None
+    ) -> PolicyOutput:
+        """Log-probability of every token of ``x``; ``also`` what ``says`` lists, of its node.
+
+        Under a :class:`RoutingReplay` the experts are those of ``x.experts`` where they are recorded. Raises
+        ``ValueError`` when the inputs are not :class:`NodeInputs`, :class:`InputError` for what it cannot say and for
+        records of another number of experts.
+        """
+        check_asked(self, also, view)
+        if not isinstance(x.inputs, NodeInputs) or x.action is None:
+            raise ValueError(f"an experts policy reads NodeInputs and actions, not {type(x.inputs).__name__}")
+        node = x.inputs.node
+        logits, chosen = self._mixed(self.features[node], None if view is None else x.experts)
+        logp = torch.log_softmax(logits / temperature, -1)
+        return PolicyOutput(
+            logp.gather(1, x.action.unsqueeze(1)).squeeze(1),
+            torch.special.entr(logp.exp()).sum(-1) if "entropy" in also else None,
+            self.values[node] if "value" in also else None,
+            self.medians[node] if "median" in also else None,
+            logp.mean(-1) if "mean_logp" in also else None,
+            chosen if "experts" in also else None,
+        )
+
+    def _mixed(
+        self, features: Float[Tensor, "rows width"], record: Int[Tensor, "rows active"] | None
+    ) -> tuple[Float[Tensor, "rows vocabulary"], Int[Tensor, "rows active"]]:
+        """Logits, and the experts that made them."""
+        scores = features @ self.router
+        chosen = scores.detach().topk(self.active).indices
+        if record is not None:
+            chosen = torch.where(self._checked(record), record, chosen)
+        weights = scores.gather(1, chosen).softmax(-1)
+        said = torch.einsum("rw,ewh->reh", features, self.experts).tanh()
+        mixed = (weights.unsqueeze(-1) * said.take_along_dim(chosen.unsqueeze(-1), 1)).sum(1)
+        return mixed @ self.unembedding, chosen
+
+    def _checked(self, record: Tensor) -> Tensor:
+        """Rows of a record that are complete, as a column. Raises :class:`InputError` for one of another policy."""
+        experts = len(self.experts)
+        if record.ndim != 2 or record.shape[1] != self.active or bool((record >= experts).any()):
+            raise InputError(
+                f"routing replay: a record of shape {tuple(record.shape)} with experts up to "
+                f"{int(record.max()) if record.numel() else -1} does not fit {self.active} of {experts} experts"
+            )
+        return (record >= 0).all(1, keepdim=True)
+
+    @torch.no_grad()
+    def table(self) -> Float[Tensor, "nodes vocabulary"]:
+        """The logits of every node."""
+        return self._mixed(self.features, None)[0]
+
+    @torch.no_grad()
+    def routes(self) -> Int[Tensor, "nodes active"]:
+        """The experts of every node."""
+        return self._mixed(self.features, None)[1]
+
+    def policy_parameters(self) -> Iterator[Tensor]:
+        """Router, experts and unembedding."""
+        yield from (self.router, self.experts, self.unembedding)
+
+    def _shape(self) -> dict[str, int | str]:
+        nodes, width = self.features.shape
+        experts, vocabulary = len(self.experts), self.unembedding.shape[1]
+        shape = {"nodes": nodes, "vocabulary": vocabulary, "experts": experts, "active": self.active, "width": width}
+        return {"kind": "experts", **shape}
+
+    @classmethod
+    def from_directory(cls, directory: str | Path) -> Self:
+        """Read what :meth:`save` wrote. Raises :class:`InputError` when the directory is missing or damaged."""
+        directory = Path(directory)
+        try:
+            shape = json.loads((directory / "policy.json").read_text(encoding="utf-8"))
+            policy = cls(**{name: int(size) for name, size in shape.items() if name != "kind"})
+            policy.load_state_dict(load_file(directory / "policy.safetensors"))
+        except (OSError, ValueError, AttributeError, TypeError, RuntimeError, SafetensorError) as error:
+            raise InputError(f"policy {directory}: no readable experts policy ({type(error).__name__})") from None
+        return policy
+
+
+def read_policy(directory: str | Path) -> NodePolicy:
+    """A saved policy of the lab, of whichever kind. Raises :class:`InputError` when there is none."""
+    try:
+        kind = json.loads((Path(directory) / "policy.json").read_text(encoding="utf-8"))["kind"]
+    except (OSError, ValueError, KeyError, TypeError):
+        raise InputError(f"policy {directory}: no readable policy of the lab (policy.json)") from None
+    kinds: dict[str, type[TabularPolicy | ExpertsPolicy]] = {"tabular": TabularPolicy, "experts": ExpertsPolicy}
+    if kind not in kinds:
+        raise InputError(f"policy {directory}: of kind {kind!r}; the lab has {', '.join(kinds)}")
+    return kinds[kind].from_directory(directory)
