@@ -76,16 +76,15 @@ class Experience:
     turn, a bandit pull a trajectory of one turn. Fields are None until somebody asks for them.
 
     Per token: ``action`` (index [tokens] or vector [tokens, dims]; where both kinds mix, an index is the first number
-    of a row of zeros); ``behavior_logp``, ``old_logp``, ``previous_logp``,
-    ``ref_logp`` (log-probability under the policy that sampled it, the policy the update starts from, the one the
-    update before started from, the frozen reference); ``ref_direction`` (mean direction of a latent under the frozen
-    reference, [tokens, dims]); ``old_mean_logp`` (mean log-probability of all actions under the
-    policy the update starts from); ``entropy`` and ``value`` at sampling time; ``token_reward``; ``mask`` (False:
-    excluded from learning); ``critic_mask`` (where the critic learns, when not where ``mask`` says); ``version`` (of
-    the weights that sampled it); ``version_logp`` (log-probability under the training engine with those weights, where
-    whoever sampled has noted it); ``experts`` (that a mixture of experts was routed to, -1: no record); ``advantage``;
-    ``value_target``; ``target`` (the ratio an objective pulls towards, when it has one); ``latent`` (True: the action is
-    a vector and no token).
+    of a row of zeros); ``behavior_logp``, ``old_logp``, ``previous_logp``, ``ref_logp`` (log-probability under the
+    policy that sampled it, the policy the update starts from, the one the update before started from, the frozen
+    reference); ``ref_direction`` (mean direction of a latent under the frozen reference, [tokens, dims]);
+    ``old_mean_logp`` (mean log-probability of all actions under the policy the update starts from); ``entropy`` and
+    ``value`` at sampling time; ``token_reward``; ``mask`` (False: excluded from learning); ``critic_mask`` (where the
+    critic learns, when not where ``mask`` says); ``version`` (of the weights that sampled it); ``version_logp``
+    (log-probability under the training engine with those weights, where whoever sampled has noted it); ``experts``
+    (that a mixture of experts was routed to, -1: no record); ``advantage``; ``value_target``; ``target`` (the ratio an
+    objective pulls towards, when it has one); ``latent`` (True: the action is a vector and no token).
     Per turn: ``turn_reward``; ``turn_state`` (key of the state acted in); ``turn_role``; ``turn_done``;
     ``turn_observation_length`` (tokens read before acting).
     Per trajectory: ``reward`` [trajectories, names] with ``reward_names`` and ``reward_weights``; ``success``;

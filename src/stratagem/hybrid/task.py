@@ -140,7 +140,8 @@ def every_object() -> Float[Tensor, "objects 3 pixels pixels"]:
 def _objects(colour: Int[Tensor, "*many"], shape: Int[Tensor, "*many"]) -> Float[Tensor, "*many 3 pixels"]:
     palette = torch.tensor(list(COLOURS.values()))
     stamps = torch.tensor([[float(pixel) for pixel in pixels] for pixels in SHAPES.values()])
-    return palette[colour].unsqueeze(-1) * stamps[shape].unsqueeze(-2)
+    coloured: Tensor = palette[colour].unsqueeze(-1) * stamps[shape].unsqueeze(-2)
+    return coloured
 
 
 def _held_apart(order: Int[Tensor, "pictures cells"], split: Split) -> Int[Tensor, "pictures objects"]:

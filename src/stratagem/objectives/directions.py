@@ -27,7 +27,8 @@ def unit(vectors: Float[Tensor, "*rows dims"]) -> Float[Tensor, "*rows dims"]:
     length = vectors.norm(dim=-1, keepdim=True)
     if bool((length < SHORTEST).any()):
         raise ValueError(f"a vector of length {float(length.min()):.2g} has no direction; at least {SHORTEST:g} is one")
-    return vectors / length
+    directions: Tensor = vectors / length
+    return directions
 
 
 @cache
@@ -85,7 +86,7 @@ def sample_directions(
     across = across - (across * centre).sum(-1, keepdim=True) * centre
     across = across / across.norm(dim=-1, keepdim=True)
     drawn = (1 - gap) * centre + (gap * (2 - gap)).sqrt() * across
-    return (drawn / drawn.norm(dim=-1, keepdim=True)).to(mean)
+    return unit(drawn).to(mean)
 
 
 def _gap(rows: int, dims: int, concentration: float, source: torch.Generator) -> Float[Tensor, "rows 1"]:
