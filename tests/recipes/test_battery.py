@@ -143,7 +143,7 @@ def test_padding_changes_nothing_whatever_it_holds(name, fabricate: Fabricate):
         x.trajectory_of_turn.size().tolist(),
         x.group_of_trajectory.size().tolist(),
         mask=real,
-        **{name: padded(getattr(x, name), float("nan")) for name in (*figures, "value_target")},
+        **{name: padded(getattr(x, name), float("nan")) for name in (*figures, "previous_logp", "value_target")},
         **{name: padded(getattr(x, name), 0) for name in ("version", "action", "latent")},
         **{n: getattr(x, n) for n in ("reward", "success", "truncated", "finished", "episode", "task_id", "pass_rate")},
     )
