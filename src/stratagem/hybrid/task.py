@@ -134,7 +134,7 @@ def every_object() -> Float[Tensor, "objects 3 pixels pixels"]:
     """A picture of one cell for every colour and shape there is."""
     colours, shapes = torch.arange(len(COLOURS)), torch.arange(len(SHAPES))
     pairs = torch.cartesian_prod(colours, shapes)
-    return _objects(pairs[:, 0], pairs[:, 1]).unflatten(-1, (PIXELS, PIXELS))
+    return _objects(pairs[:, 0], pairs[:, 1]).reshape(-1, 3, PIXELS, PIXELS)
 
 
 def _objects(colour: Int[Tensor, "*many"], shape: Int[Tensor, "*many"]) -> Float[Tensor, "*many 3 pixels"]:

@@ -37,7 +37,7 @@ PLAIN = {"optimization.eps": 1.0, "optimization.learning_rate": 0.1}
         Expect("gain_over_joint_clip", above=0),
         Expect("gain_of_released_concentration", above=-0.01, below=0.01),
     ),
-    scale="Which of four shapes has a colour, on a grid of 8 by 8 cells; a policy of about 14 thousand weights takes 4 "
+    scale="Which of four shapes has a colour, on a grid of 8 by 8 cells; a policy of nine thousand trained weights takes 4 "
     "latents in 8 dimensions and gives one answer. All arms go on from one short warm start, for 30 batches of 4 "
     "updates; accuracies are of 1000 held-out pictures, with latents and answers taken as in training. The first two "
     "gains are at a concentration of D = 8 with sampled latents. The third expectation is ours, not the paper's: at "
