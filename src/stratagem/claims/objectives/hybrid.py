@@ -37,8 +37,8 @@ PLAIN = {"optimization.eps": 1.0, "optimization.learning_rate": 0.1}
         Expect("gain_over_joint_clip", above=0),
         Expect("gain_of_released_concentration", above=-0.01, below=0.01),
     ),
-    scale="Which of four shapes has a colour, on a grid of 8 by 8 cells; a policy of nine thousand trained weights takes 4 "
-    "latents in 8 dimensions and gives one answer. All arms go on from one short warm start, for 30 batches of 4 "
+    scale="Which of four shapes has a colour, on a grid of 8 by 8 cells; a policy of nine thousand weights takes "
+    "4 latents in 8 dimensions and gives one answer. All arms go on from one short warm start, for 30 batches of 4 "
     "updates; accuracies are of 1000 held-out pictures, with latents and answers taken as in training. The first two "
     "gains are at a concentration of D = 8 with sampled latents. The third expectation is ours, not the paper's: at "
     "the released concentration of 0.01, with latents taken at their mean as the released code does, the latent terms "
@@ -48,8 +48,8 @@ PLAIN = {"optimization.eps": 1.0, "optimization.learning_rate": 0.1}
     "some weights here are trained by latents alone, and Adam steps them as far for a gradient of a hundredth, in "
     "directions that latents at their mean give no reason for. gain_of_released_without_adam is the control added "
     "then, plain steps along the gradient; tokens_gain_without_adam is what tokens alone learn so. A language model "
-    "shares its weights between both kinds. After these runs and "
-    "warm start were shortened, for time and since one of five began at 98 %, and accuracy is no longer that of mean "
+    "shares its weights between both kinds. No arm has a KL of tokens. After those first runs all runs and the warm "
+    "start were shortened, for time and since one of five began at 98 %, and accuracy is no longer that of mean "
     "directions and likeliest answers, which is not what is trained.",
 )
 def hylar(seed: int) -> dict[str, float]:
