@@ -37,6 +37,7 @@ class PolicyOutput:
     value: the critic's estimate of the return from before each action.  median: its estimate of that return's median
     over the actions the policy may take there.
     mean_logp: mean of the log-probabilities of all actions there were, chosen or not.
+    direction: mean direction, a unit vector, of the distribution a latent was drawn from; 0 at other tokens.
     experts: those that a mixture of experts was routed to for each action; it has no gradient.
     """
 
@@ -45,12 +46,13 @@ class PolicyOutput:
     value: Float[Tensor, " tokens"] | None = None
     median: Float[Tensor, " tokens"] | None = None
     mean_logp: Float[Tensor, " tokens"] | None = None
+    direction: Float[Tensor, "tokens dims"] | None = None
     experts: Int[Tensor, "tokens ..."] | None = None
 
     def where(self, mask: Bool[Tensor, " tokens"]) -> PolicyOutput:
         """The same output with 0 outside ``mask``, where whatever it holds (-inf, NaN) then reaches no gradient."""
         outputs = {name: value for name, value in vars(self).items() if value is not None and name != "experts"}
-        return dataclasses.replace(self, **{name: torch.where(mask, value, 0.0) for name, value in outputs.items()})
+        return dataclasses.replace(self, **{name: _only(mask, value) for name, value in outputs.items()})
 
 
 @dataclass(frozen=True)
@@ -73,15 +75,16 @@ class Experience:
     domains. Only what the policy did has rows; what it read is in ``inputs``. A control action is one token in one
     turn, a bandit pull a trajectory of one turn. Fields are None until somebody asks for them.
 
-    Per token: ``action`` (index [tokens] or vector [tokens, dims]); ``behavior_logp``, ``old_logp``, ``previous_logp``,
-    ``ref_logp`` (log-probability under the policy that sampled it, the policy the update starts from, the one the
-    update before started from, the frozen reference); ``old_mean_logp`` (mean log-probability of all actions under the
-    policy the update starts from); ``entropy`` and ``value`` at sampling time; ``token_reward``; ``mask`` (False:
-    excluded from learning); ``critic_mask`` (where the critic learns, when not where ``mask`` says); ``version`` (of
-    the weights that sampled it); ``version_logp`` (log-probability under the training engine with those weights, where
-    whoever sampled has noted it); ``experts`` (that a mixture of experts was routed to, -1: no record); ``advantage``;
-    ``value_target``; ``target`` (the ratio an objective pulls towards, when it has one); ``latent`` (True: the action
-    is a vector and no token).
+    Per token: ``action`` (index [tokens] or vector [tokens, dims]; where both kinds mix, an index is the first number
+    of a row of zeros); ``behavior_logp``, ``old_logp``, ``previous_logp``, ``ref_logp`` (log-probability under the
+    policy that sampled it, the policy the update starts from, the one the update before started from, the frozen
+    reference); ``ref_direction`` (mean direction of a latent under the frozen reference, [tokens, dims]);
+    ``old_mean_logp`` (mean log-probability of all actions under the policy the update starts from); ``entropy`` and
+    ``value`` at sampling time; ``token_reward``; ``mask`` (False: excluded from learning); ``critic_mask`` (where the
+    critic learns, when not where ``mask`` says); ``version`` (of the weights that sampled it); ``version_logp``
+    (log-probability under the training engine with those weights, where whoever sampled has noted it); ``experts``
+    (that a mixture of experts was routed to, -1: no record); ``advantage``; ``value_target``; ``target`` (the ratio an
+    objective pulls towards, when it has one); ``latent`` (True: the action is a vector and no token).
     Per turn: ``turn_reward``; ``turn_state`` (key of the state acted in); ``turn_role``; ``turn_done``;
     ``turn_observation_length`` (tokens read before acting).
     Per trajectory: ``reward`` [trajectories, names] with ``reward_names`` and ``reward_weights``; ``success``;
@@ -111,6 +114,7 @@ class Experience:
     old_logp: Float[Tensor, " tokens"] | None = _at("token")
     previous_logp: Float[Tensor, " tokens"] | None = _at("token")
     ref_logp: Float[Tensor, " tokens"] | None = _at("token")
+    ref_direction: Float[Tensor, "tokens dims"] | None = _at("token")
     old_mean_logp: Float[Tensor, " tokens"] | None = _at("token")
     entropy: Float[Tensor, " tokens"] | None = _at("token")
     value: Float[Tensor, " tokens"] | None = _at("token")
@@ -366,7 +370,7 @@ class Experience:
         if mask is None:
             return self
         figures = {name: getattr(self, name) for name in _FIGURES}
-        return self.replace(**{name: torch.where(mask, v, 0.0) for name, v in figures.items() if v is not None})
+        return self.replace(**{name: _only(mask, v) for name, v in figures.items() if v is not None})
 
     @property
     def learnable_tokens(self) -> Int[Tensor, ""]:
@@ -533,6 +537,11 @@ class Experience:
         return composed
 
 
+def _only(mask: Bool[Tensor, " tokens"], values: Float[Tensor, "tokens ..."]) -> Float[Tensor, "tokens ..."]:
+    """The values of the tokens of ``mask``, and 0 for the others."""
+    return torch.where(mask if values.ndim == 1 else mask.unsqueeze(1), values, 0.0)
+
+
 def _numbers(rows: Tensor) -> Int[Tensor, " kept"]:
     """Row numbers from row numbers or from a mask."""
     return torch.nonzero(rows).squeeze(1) if rows.dtype == torch.bool else rows
@@ -547,6 +556,7 @@ _FIGURES = (
     "old_logp",
     "previous_logp",
     "ref_logp",
+    "ref_direction",
     "old_mean_logp",
     "entropy",
     "value",

@@ -22,6 +22,9 @@ from stratagem.diffusion.tasks import DiffusionTask
 from stratagem.diffusion.world import DiffusionWorld
 from stratagem.errors import BrokenRunError, InputError, unknown
 from stratagem.experience import Experience
+from stratagem.hybrid.policy import HybridPolicy
+from stratagem.hybrid.task import HybridTask
+from stratagem.hybrid.world import HybridWorld
 from stratagem.lab.experts import read_policy
 from stratagem.lab.world import LabTask, LabWorld
 from stratagem.language.hf_engine import HFEngine
@@ -49,7 +52,7 @@ TINY = "tiny"
 UNSEEN = 100_000
 """Number of the first held-out episode that no run looks at while it trains."""
 
-DEFAULT_STEPS = {"text": 40, "control": 60, "lab": 100, "diffusion": 100}
+DEFAULT_STEPS = {"text": 40, "control": 60, "lab": 100, "diffusion": 100, "hybrid": 60}
 """Batches a run learns from when nobody says how many, by family of task."""
 
 ANY_STEPS = 10**9
@@ -61,7 +64,7 @@ class Request:
     """What a run was asked for; ``run.json`` holds it, and a resumed run builds the same world from it.
 
     recipe: catalogue name, or path of a YAML file.  task: specification.  model: folder or hub name; ``tiny``, the
-    model that ships; for control, the lab and diffusion the folder of a saved policy, or None for a fresh one.
+    model that ships; for the other kinds the folder of a saved policy, or None for a fresh one.
     engine: what samples text (``hf``).  precision: of policy and engine; ``auto`` is bfloat16 where it is native.
     lora: rank of low-rank adapters, None to train all weights.
     concurrency: episodes played side by side.  timeout: seconds an environment may take for one step.
@@ -310,6 +313,7 @@ def build_world(request: Request, task: AnyTask, seed: int) -> World:
         "control": _control,
         "lab": _lab,
         "diffusion": _diffusion,
+        "hybrid": _hybrid,
     }
     if task.family not in builders:
         raise unknown(f"kind of task for training, that of {task.name}:", task.family, builders)
@@ -352,6 +356,11 @@ def _lab(request: Request, task: LabTask, seed: int) -> World:
 def _diffusion(request: Request, task: DiffusionTask, seed: int) -> World:
     policy = None if request.model is None else DiffusionPolicy.from_directory(request.model)
     return DiffusionWorld(task, seed, policy)
+
+
+def _hybrid(request: Request, task: HybridTask, seed: int) -> World:
+    policy = None if request.model is None else HybridPolicy.from_directory(request.model)
+    return HybridWorld(task, seed, policy)
 
 
 def _from_json(kind: type[_Saved], saved: Mapping[str, Any], run: RunDirectory) -> _Saved:

@@ -14,7 +14,7 @@ from torch import Tensor
 from stratagem.experience import Experience, PolicyOutput
 from stratagem.recipe import Recipe
 
-OUTPUTS = ("entropy", "value", "median", "mean_logp")
+OUTPUTS = ("entropy", "value", "median", "mean_logp", "direction")
 """What a policy can say of a token beside its log-probability."""
 
 
@@ -42,7 +42,7 @@ class Said:
 
     def like(self, source: torch.Generator) -> Said:
         """Random directions."""
-        return Said({n: torch.randn(len(v), generator=source, dtype=torch.float64) for n, v in self.figures.items()})
+        return Said({n: torch.randn(v.shape, generator=source, dtype=torch.float64) for n, v in self.figures.items()})
 
 
 def fabricate(recipe: Recipe, seed: int = 0, spread: float = 0.3) -> tuple[Experience, Said]:
@@ -57,8 +57,8 @@ def fabricate(recipe: Recipe, seed: int = 0, spread: float = 0.3) -> tuple[Exper
     lengths = [1 + (3 * number + number // 5) % 6 for number in range(sum(turns))]
     tokens = sum(lengths)
 
-    def noise(rows: int = tokens) -> Tensor:
-        return torch.randn(rows, generator=source, dtype=torch.float64)
+    def noise(*shape: int) -> Tensor:
+        return torch.randn(shape or (tokens,), generator=source, dtype=torch.float64)
 
     behavior = -1.5 + 0.5 * noise()
     old = behavior + spread * noise()
@@ -88,12 +88,15 @@ def fabricate(recipe: Recipe, seed: int = 0, spread: float = 0.3) -> tuple[Exper
         x = x.replace(previous_logp=old + spread * noise())
     if "old_mean_logp" in recipe.needs():
         x = x.replace(old_mean_logp=-2 + 0.1 * noise())
+    if "ref_direction" in needs:
+        x = x.replace(ref_direction=noise(tokens, 3), latent=torch.arange(tokens) % 3 == 0)
     missing = x.missing(needs)
     assert not missing, f"the battery does not know how to fabricate {missing}"
     said = {"logp": old + spread * noise()}
     lacking = recipe.output_needs() - set(OUTPUTS)
     assert not lacking, f"the battery does not know how to fabricate {lacking}"
-    said |= {name: 0.5 + 0.3 * noise() for name in OUTPUTS if name in recipe.output_needs()}
+    shape = {"direction": (tokens, 3)}
+    said |= {n: 0.5 + 0.3 * noise(*shape.get(n, ())) for n in OUTPUTS if n in recipe.output_needs()}
     prepared = recipe.prepare(x)
     # Each action is a number of its own, so what a selection dropped is missed here.
     return prepared, Said(said).at(prepared.action)

@@ -4,10 +4,19 @@ from stratagem.objectives.aggregations import Credited, FixedLength, LengthPower
 from stratagem.objectives.bounded import BoundedRatio, best_bounded_policy
 from stratagem.objectives.budgets import LevelBudgets, SharedBudget
 from stratagem.objectives.corrections import DiscrepancyMask, MaskedImportance, TruncatedImportance
+from stratagem.objectives.directions import (
+    DirectionKL,
+    direction_kl,
+    direction_logp,
+    mean_cosine,
+    sample_directions,
+    unit,
+)
 from stratagem.objectives.gates import CenteredClip, Clip, ClippedWeight, LogLikelihood, TowardsTarget, Unclipped
 from stratagem.objectives.implicit import ImplicitNegative
 from stratagem.objectives.masked_likelihood import MaskedLogLikelihood
 from stratagem.objectives.pairwise import PairwiseClip, PairwiseJointClip
+from stratagem.objectives.penalty import Penalty
 from stratagem.objectives.policy_gradient import PolicyGradient, ValueLoss
 from stratagem.objectives.proximal import Interpolated, MovingAverage, SamplingVersion
 from stratagem.objectives.random_policy import RandomPolicyRegression
@@ -25,6 +34,7 @@ __all__ = [
     "Clip",
     "ClippedWeight",
     "Credited",
+    "DirectionKL",
     "DiscrepancyMask",
     "EntropyBonus",
     "FixedLength",
@@ -40,6 +50,7 @@ __all__ = [
     "MovingAverage",
     "PairwiseClip",
     "PairwiseJointClip",
+    "Penalty",
     "Perturbed",
     "PolicyGradient",
     "ProductRatio",
@@ -58,5 +69,10 @@ __all__ = [
     "Unclipped",
     "ValueLoss",
     "best_bounded_policy",
+    "direction_kl",
+    "direction_logp",
     "kl_estimate",
+    "mean_cosine",
+    "sample_directions",
+    "unit",
 ]

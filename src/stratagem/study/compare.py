@@ -25,7 +25,7 @@ from stratagem.tasks import registry
 from stratagem.tasks.task import Task
 from stratagem.training.run_directory import RunDirectory, command_line, machine
 
-DEFAULT_BUDGET = {"text": 40_000, "control": 60_000, "lab": 40_000, "diffusion": 40_000}
+DEFAULT_BUDGET = {"text": 40_000, "control": 60_000, "lab": 40_000, "diffusion": 40_000, "hybrid": 40_000}
 """Tokens (actions) of a run when nobody says how many, by family of task."""
 
 

@@ -118,6 +118,12 @@ _BUILT_IN = (
         "a puzzle answered by a small masked-diffusion policy",
         "stratagem.diffusion.tasks:from_spec",
     ),
+    TaskCard(
+        "hybrid",
+        "hybrid:QUESTION[,steps=4,dims=8,concentration=8,latents=sampled]",
+        "a question about a picture, thought over in latent directions and answered with a token",
+        "stratagem.hybrid.task:from_spec",
+    ),
 )
 
 

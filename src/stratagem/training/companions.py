@@ -17,20 +17,23 @@ from stratagem.training.world import FrozenPolicy, Policy
 SAID = {"old_logp": "logp", "old_mean_logp": "mean_logp", "value": "value", "entropy": "entropy"}
 """Fields of a batch that the policy itself says before it learns from it, by what it calls them."""
 
+REFERENCE = {"ref_logp": "logp", "ref_direction": "direction"}
+"""Fields of a batch that the reference says, by what it calls them."""
+
 
 class Companions:
     """Fills in what a recipe reads of a batch and only a policy can say.
 
     ``old_logp``, ``value`` and ``entropy`` are of the policy as it is when the batch arrives, unless the recipe names
     another proximal policy for ``old_logp``; ``previous_logp`` of the policy as it was when the batch before arrived
-    (at first, the one the run began with); ``ref_logp`` of the one the run began with, or of the one that got batch
-    number ``recipe.reference_from``. What a view records is said by the policy first. Only what the recipe reads is
-    kept and computed.
+    (at first, the one the run began with); ``ref_logp`` and ``ref_direction`` of the one the run began with, or of the
+    one that got batch number ``recipe.reference_from``. What a view records is said by the policy first. Only what the
+    recipe reads is kept and computed.
     """
 
     def __init__(self, policy: Policy, recipe: Recipe) -> None:
         self._policy = policy
-        self._reference: FrozenPolicy | None = policy.frozen() if "ref_logp" in recipe.needs() else None
+        self._reference: FrozenPolicy | None = policy.frozen() if REFERENCE.keys() & recipe.needs() else None
         self._anchor = None if recipe.proximal is None else anchor(recipe.proximal, policy)
         self._previous: Policy | None = policy.copy() if "previous_logp" in recipe.needs() else None
         self._later: Policy | None = None
@@ -58,21 +61,24 @@ class Companions:
         if optimization.epochs * optimization.minibatches > 1 or recipe.replay is not None:
             read = recipe.needs() & {"old_mean_logp"} | {"old_logp"}
             lacking.update(x.missing(read))
-        own = lacking & SAID.keys()
-        others = {"ref_logp": self._reference, "previous_logp": self._previous}
-        asked = {name: other for name, other in others.items() if name in lacking and other is not None}
-        if not own and not asked:
+        known: list[tuple[FrozenPolicy | None, dict[str, str]]] = [
+            (self._policy, SAID),
+            (self._reference, REFERENCE),
+            (self._previous, {"previous_logp": "logp"}),
+        ]
+        wanted = [(policy, {name: said[name] for name in said.keys() & lacking}) for policy, said in known]
+        asked = [(policy, said) for policy, said in wanted if policy is not None and said]
+        if not asked:
             return x
-        also, temperature = {SAID[name] for name in own} - {"logp"}, recipe.sampler.policy_temperature
-        pieces: dict[str, list[Tensor]] = {name: [] for name in (*own, *asked)}
+        temperature = recipe.sampler.policy_temperature
+        pieces: dict[str, list[Tensor]] = {name: [] for _, said in asked for name in said}
         with torch.no_grad():
             for piece in microbatches(x, optimization.microbatch_tokens):
-                if own:
-                    out = self._policy(piece, temperature=temperature, also=also, view=recipe.view)
-                    for name in own:
-                        pieces[name].append(getattr(out, SAID[name]))
-                for name, other in asked.items():
-                    pieces[name].append(other(piece, temperature=temperature, view=recipe.view).logp)
+                for policy, said in asked:
+                    also = set(said.values()) - {"logp"}
+                    out = policy(piece, temperature=temperature, also=also, view=recipe.view)
+                    for name, figure in said.items():
+                        pieces[name].append(getattr(out, figure))
         return x.replace(**{name: torch.cat(values) for name, values in pieces.items()})
 
     def _recorded(self, recipe: Recipe, x: Experience) -> Experience:

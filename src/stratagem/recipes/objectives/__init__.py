@@ -4,6 +4,7 @@ from stratagem.recipes.objectives import (
     alignment,
     diffusion,
     gates,
+    hybrid,
     losses,
     optimizers,
     reuse,
@@ -15,6 +16,7 @@ from stratagem.recipes.objectives import (
 from stratagem.recipes.objectives.alignment import *  # noqa: F403
 from stratagem.recipes.objectives.diffusion import *  # noqa: F403
 from stratagem.recipes.objectives.gates import *  # noqa: F403
+from stratagem.recipes.objectives.hybrid import *  # noqa: F403
 from stratagem.recipes.objectives.losses import *  # noqa: F403
 from stratagem.recipes.objectives.optimizers import *  # noqa: F403
 from stratagem.recipes.objectives.reuse import *  # noqa: F403
@@ -27,6 +29,7 @@ __all__: list[str] = []
 __all__ += alignment.__all__
 __all__ += diffusion.__all__
 __all__ += gates.__all__
+__all__ += hybrid.__all__
 __all__ += losses.__all__
 __all__ += optimizers.__all__
 __all__ += reuse.__all__

@@ -1,0 +1,26 @@
+"""A regularizer as a loss of its own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from stratagem.experience import Experience, Loss, PolicyOutput
+from stratagem.objectives.aggregations import SequenceMean
+from stratagem.parts import Aggregation, Objective, Regularizer
+
+
+@dataclass(frozen=True)
+class Penalty(Objective):
+    """``sum_t w_t penalty_t``: a regularizer beside a policy gradient whose weight it does not share.
+
+    regularizer: the penalty.  aggregation: ``w``.  Metric: ``regularizer``.
+    """
+
+    regularizer: Regularizer
+    aggregation: Aggregation = SequenceMean()
+
+    def __call__(self, out: PolicyOutput, x: Experience) -> Loss:
+        if x.mask is not None:
+            out, x = out.where(x.mask), x.blanked()
+        loss = self.aggregation(self.regularizer(out, x), x)
+        return Loss(loss, {"regularizer": loss.detach()})
