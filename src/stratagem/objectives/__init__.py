@@ -7,6 +7,7 @@ from stratagem.objectives.policy_gradient import PolicyGradient, ValueLoss
 from stratagem.objectives.ratios import GeometricMeanRatio, ProductRatio, TokenRatio
 from stratagem.objectives.regularizers import KL, EntropyBonus, kl_estimate
 from stratagem.objectives.restricted import Restricted
+from stratagem.objectives.unified import UnifiedGradient
 
 __all__ = [
     "KL",
@@ -26,6 +27,7 @@ __all__ = [
     "TokenRatio",
     "TruncatedImportance",
     "Unclipped",
+    "UnifiedGradient",
     "ValueLoss",
     "kl_estimate",
 ]
