@@ -8,8 +8,9 @@ import sys
 import numpy as np
 import pytest
 import torch
+from scipy.stats import kstest
 
-from stratagem.seeding import derive, generator, numpy_generator
+from stratagem.seeding import _GOLDEN, _mix, derive, generator, numpy_generator, uniform
 
 
 def test_every_process_derives_the_same_seed():
@@ -42,3 +43,29 @@ def test_generators_repeat_and_do_not_touch_the_global_ones():
     assert numpy_generator(1, "a").random() == numpy_generator(1, "a").random()
     assert numpy_generator(1, "a").random() != numpy_generator(1, "b").random()
     assert torch.equal(before, torch.random.get_rng_state())
+
+
+def test_uniform_is_splitmix64_of_seed_then_counter():
+    def mix(bits: int) -> int:
+        bits = (bits ^ (bits >> 30)) * 0xBF58476D1CE4E5B9 % 2**64
+        bits = (bits ^ (bits >> 27)) * 0x94D049BB133111EB % 2**64
+        return bits ^ (bits >> 31)
+
+    golden = 0x9E3779B97F4A7C15
+    for seed, counter in [(0, 0), (1, 5), (-3, 77), (2**62, 10**6)]:
+        expected = (mix((mix((seed + golden) % 2**64) + (counter + 1) * golden) % 2**64) >> 11) * 2.0**-53
+        assert uniform(torch.tensor(seed), torch.tensor(counter)).item() == expected
+
+
+def test_splitmix_finaliser_matches_the_published_sequence():
+    # First output of the reference splitmix64 generator seeded with 0.
+    assert int(_mix(torch.tensor(_GOLDEN))) % 2**64 == 0xE220A8397B1DCDAF
+
+
+def test_uniform_numbers_are_uniform_over_seeds_and_over_counters():
+    by_seed = uniform(torch.arange(20_000), torch.tensor(3))
+    by_counter = uniform(torch.tensor(3), torch.arange(20_000))
+    for numbers in (by_seed, by_counter):
+        assert bool(((numbers >= 0) & (numbers < 1)).all())
+        assert kstest(numbers.numpy(), "uniform").pvalue > 0.01
+    assert abs(torch.corrcoef(torch.stack((by_seed, by_counter)))[0, 1].item()) < 0.03

@@ -13,7 +13,7 @@ from stratagem.recipe import Recipe
 
 if TYPE_CHECKING:
     from stratagem import lab
-    from stratagem.run import evaluate, resume, train
+    from stratagem.run import align, evaluate, resume, train
     from stratagem.study.compare import compare
 
 __version__ = "0.1.0"
@@ -26,6 +26,7 @@ __all__ = [
     "Partition",
     "PolicyOutput",
     "Recipe",
+    "align",
     "compare",
     "evaluate",
     "lab",
@@ -35,6 +36,7 @@ __all__ = [
 ]
 
 _LATE = {
+    "align": "stratagem.run",
     "compare": "stratagem.study.compare",
     "evaluate": "stratagem.run",
     "resume": "stratagem.run",

@@ -55,6 +55,8 @@ class Card:
 
     def recipe(self, **arguments: Any) -> Recipe:
         """Its recipe. Raises :class:`InputError` for a wrong argument, or when the technique is not a recipe."""
+        if inspect.isclass(self.build):
+            raise InputError(f"{self.name} is a {self.build.__name__}, not a recipe")
         known = inspect.signature(self.build).parameters
         for name in arguments:
             if name not in known:
@@ -67,7 +69,7 @@ class Card:
 
 _CARDS: dict[str, Card] = {}
 
-_TECHNIQUES = ("stratagem.recipes",)
+_TECHNIQUES = ("stratagem.recipes", "stratagem.study.alignment")
 """Modules that enter techniques into the catalogue."""
 
 

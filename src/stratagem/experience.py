@@ -35,12 +35,14 @@ class PolicyOutput:
 
     logp: log-probability of every action.  entropy: of the distribution each action was drawn from.
     value: the critic's estimate of the mean return from before each action.  median: of the median return.
+    mean_logp: mean of the log-probabilities of all actions there were, chosen or not.
     """
 
     logp: Float[Tensor, " tokens"]
     entropy: Float[Tensor, " tokens"] | None = None
     value: Float[Tensor, " tokens"] | None = None
     median: Float[Tensor, " tokens"] | None = None
+    mean_logp: Float[Tensor, " tokens"] | None = None
 
     def where(self, mask: Bool[Tensor, " tokens"]) -> PolicyOutput:
         """The same output with 0 outside ``mask``, where whatever it holds (-inf, NaN) then reaches no gradient."""
@@ -70,6 +72,7 @@ class Experience:
 
     Per token: ``action`` (index [tokens] or vector [tokens, dims]); ``behavior_logp``, ``old_logp``, ``ref_logp``
     (log-probability under the policy that sampled it, the policy the update starts from, the frozen reference);
+    ``old_mean_logp`` (mean log-probability of all actions under the policy the update starts from);
     ``entropy`` and ``value`` at sampling time; ``token_reward``; ``mask`` (False: excluded from learning);
     ``version`` (of the weights that sampled it); ``advantage``; ``value_target``; ``latent`` (True: the action is a
     vector and no token).
@@ -78,11 +81,14 @@ class Experience:
     Per trajectory: ``reward`` [trajectories, names] with ``reward_names`` and ``reward_weights``; ``success``;
     ``finished`` (ended in a terminal state); ``truncated`` (cut by a limit); ``final_value`` (critic's value of the
     state in which a truncated trajectory was left); ``episode`` (its number in the run); ``demonstrated`` (True: by the
-    task's solver, not by a policy).
+    task's solver, not by a policy); ``seed`` (from which a part draws what it leaves to chance; it follows from the
+    run's seed and from nothing the policy did); ``answer`` (key of the final answer: equal answers have equal keys, -1
+    where none can be read).
     Per group: ``task_id`` (which prompt or start state); ``domain``; ``pass_rate`` (share of its trajectories that
     succeeded, whatever part of the group is looked at later).
 
-    ``old_logp`` may stay None while the policy has not moved since sampling; parts then use the current one, detached.
+    ``old_logp`` and ``old_mean_logp`` may stay None while the policy has not moved since sampling; parts then use the
+    current ones, detached.
 
     A micro-batch is a piece of a ``whole``: normalisers look at the whole, so that a loss does not depend on how the
     batch was cut.
@@ -97,6 +103,7 @@ class Experience:
     behavior_logp: Float[Tensor, " tokens"] | None = _at("token")
     old_logp: Float[Tensor, " tokens"] | None = _at("token")
     ref_logp: Float[Tensor, " tokens"] | None = _at("token")
+    old_mean_logp: Float[Tensor, " tokens"] | None = _at("token")
     entropy: Float[Tensor, " tokens"] | None = _at("token")
     value: Float[Tensor, " tokens"] | None = _at("token")
     token_reward: Float[Tensor, " tokens"] | None = _at("token")
@@ -119,6 +126,8 @@ class Experience:
     final_value: Float[Tensor, " trajectories"] | None = _at("trajectory")
     episode: Int[Tensor, " trajectories"] | None = _at("trajectory")
     demonstrated: Bool[Tensor, " trajectories"] | None = _at("trajectory")
+    seed: Int[Tensor, " trajectories"] | None = _at("trajectory")
+    answer: Int[Tensor, " trajectories"] | None = _at("trajectory")
 
     task_id: Int[Tensor, " groups"] | None = _at("group")
     pass_rate: Float[Tensor, " groups"] | None = _at("group")
@@ -498,7 +507,7 @@ def _numbers(rows: Tensor) -> Int[Tensor, " kept"]:
 _FIELD_LEVELS: dict[str, str] = {
     entry.name: entry.metadata["level"] for entry in dataclasses.fields(Experience) if "level" in entry.metadata
 }
-_FIGURES = ("behavior_logp", "old_logp", "ref_logp", "entropy", "value", "advantage", "value_target")
+_FIGURES = ("behavior_logp", "old_logp", "ref_logp", "old_mean_logp", "entropy", "value", "advantage", "value_target")
 _FLAGS = frozenset({"mask", "latent", "turn_done", "success", "finished", "truncated", "demonstrated"})
 _REWARDS = frozenset({"token_reward", "turn_reward", "reward"})
 _PARTITIONS = frozenset({"turn_of_token", "trajectory_of_turn", "group_of_trajectory", "domain_of_group"})

@@ -80,7 +80,7 @@ class Recipe(Part):
         read = {name for name in self.needs() if not name.startswith("output.")}
         if "pass_rate" in read:
             read.add("success")
-        return frozenset(read) - {"old_logp", "pass_rate"}
+        return frozenset(read) - {"old_logp", "old_mean_logp", "pass_rate"}
 
     def output_needs(self) -> frozenset[str]:
         """What the objective reads of the policy's output beyond ``logp``: ``entropy``, ``value``, ``median``."""

@@ -1,11 +1,11 @@
-"""Start, resume and judge runs: the calls behind the command line."""
+"""Start, resume and judge runs, and judge a model before one: the calls behind the command line."""
 
 from __future__ import annotations
 
 import dataclasses
 import signal
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +18,7 @@ from stratagem.control.policy import ControlPolicy
 from stratagem.control.task import GymTask
 from stratagem.control.world import ControlWorld
 from stratagem.errors import BrokenRunError, InputError, unknown
+from stratagem.experience import Experience
 from stratagem.lab.policy import TabularPolicy
 from stratagem.lab.world import LabTask, LabWorld
 from stratagem.language.hf_engine import HFEngine
@@ -25,6 +26,8 @@ from stratagem.language.policy import LanguagePolicy
 from stratagem.language.pretrain import tiny_model_path
 from stratagem.language.world import LanguageWorld
 from stratagem.recipe import Recipe
+from stratagem.sampling import Rollouts
+from stratagem.study.alignment import Alignment
 from stratagem.study.report import write_report
 from stratagem.tasks import registry
 from stratagem.tasks.task import AnyTask, Task
@@ -219,6 +222,82 @@ def evaluate(
         return [world.evaluate(episodes, "sampled", UNSEEN), world.evaluate(episodes, "greedy", UNSEEN)]
     finally:
         world.close()
+
+
+def align(
+    task: str,
+    model: str | None = None,
+    *,
+    prompts: int = 32,
+    samples: int = 64,
+    ks: Sequence[int] = (),
+    seed: int = 0,
+    aligned_from: float = Alignment.aligned_from,
+    contaminated_from: float = Alignment.contaminated_from,
+    precision: Precision = "auto",
+    concurrency: int = 256,
+    timeout: float = 30.0,
+    device: str = "auto",
+    progress: Progress | None = None,
+) -> Alignment:
+    """What a model can do in a task before it is trained there: ``samples`` episodes from each of ``prompts`` prompts.
+
+    They are the start states a run begins with, sampled at temperature 1. Failed episodes are counted and played again;
+    a prompt that lost all is replaced, one that lost some is left out. Contamination is measured where the policy reads
+    text.
+
+    task: specification.  model: folder, hub name, or None for the one a run would start with.
+    ks: refused here if the samples are too few for them, before anything is played.
+
+    Raises :class:`InputError` for wrong input and for a task without success, :class:`BrokenRunError` when every prompt
+    lost episodes.
+    """
+    for k in ks:
+        if not 1 <= k <= samples:
+            raise InputError(f"pass@k with k = {k}: must be from 1 to the number of samples, {samples}")
+    made = registry.make(task)
+    if model is None and made.family == "text":
+        model = TINY
+    request = Request("", task, model, precision=precision, concurrency=concurrency, timeout=timeout, device=device)
+    world = build_world(request, made, seed)
+    counted: list[tuple[int, int, int]] = []
+    failed = 0
+    try:
+        world.serve(0)
+        at_once = max(1, concurrency // samples)
+        for step, start in enumerate(range(0, prompts, at_once)):
+            sampler = Rollouts(prompts_per_step=min(at_once, prompts - start), group_size=samples)
+            collected = world.collect(sampler, step)
+            counted += _counts(collected.x, task)
+            failed += int(collected.metrics.get("episodes/failed", 0))
+            if progress is not None:
+                progress(step + 1, collected.metrics)
+        whole = [row for row in counted if row[1] == samples]
+        if not whole:
+            raise BrokenRunError(f"align: every prompt of {task} lost episodes; stratagem train writes what happened")
+        numbers, sampled, correct = zip(*whole, strict=True)
+        contamination = world.recalled(numbers) if isinstance(world, LanguageWorld) else None
+    finally:
+        world.close()
+    return Alignment(
+        sampled,
+        correct,
+        numbers,
+        contamination,
+        failed=failed,
+        aligned_from=aligned_from,
+        contaminated_from=contaminated_from,
+    )
+
+
+def _counts(x: Experience | None, task: str) -> list[tuple[int, int, int]]:
+    """Start state, episodes and successes of every group."""
+    if x is None:
+        return []
+    if x.success is None or x.task_id is None:
+        raise InputError(f"task {task} knows no success, so there is nothing to count")
+    groups = x.group_of_trajectory
+    return list(zip(x.task_id.tolist(), groups.size().tolist(), groups.sum(x.success.long()).tolist(), strict=True))
 
 
 def build_world(request: Request, task: AnyTask, seed: int) -> World:

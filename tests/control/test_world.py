@@ -302,3 +302,21 @@ def test_a_resumed_run_repeats_an_unbroken_one(tmp_path: Path, name: str) -> Non
     resumed.run()
     for expected, got in zip(unbroken.policy.state_dict().values(), resumed.policy.state_dict().values(), strict=True):
         assert torch.equal(expected, got)
+
+
+# ---- start states and seeds -----------------------------------------------------------------------------------------
+
+
+def test_a_single_start_state_can_be_rolled_out_over_and_over() -> None:
+    world = ControlWorld(GymTask("CartPole-v1"), seed=0)
+    x = collected(world, Rollouts(prompts_per_step=3, group_size=2, start_states=(1,)))
+    usual = collected(ControlWorld(GymTask("CartPole-v1"), seed=0), Rollouts(prompts_per_step=3, group_size=2))
+    assert x.task_id.tolist() == [usual.task_id.tolist()[1]] * 3
+    assert len(x.seed.unique()) == 6 and len(x.episode.unique()) == 6
+
+
+def test_a_trajectorys_seed_follows_from_the_runs() -> None:
+    seeds = [
+        collected(ControlWorld(countdown(), seed), Segments(prompts_per_step=2, turns=5)).seed for seed in (0, 0, 1)
+    ]
+    assert torch.equal(seeds[0], seeds[1]) and not set(seeds[0].tolist()) & set(seeds[2].tolist())

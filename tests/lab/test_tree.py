@@ -69,6 +69,7 @@ def wrong(act: object, starts: Sequence[tuple[float, object]] = ((1.0, 0),), voc
         (wrong(lambda state, tokens: over(1.0), [(0.5, 0)]), "its starts are"),
         (wrong(lambda state, tokens: [Outcome(probability=0.5)]), "the outcomes of"),
         (wrong(lambda state, tokens: None), "does not end"),
+        (wrong(lambda state, tokens: [Outcome(components={"style": 1.0})]), "'style' is not among its reward_names"),
         (wrong(lambda state, tokens: over(1.0), vocabulary=1), "vocabulary = 1"),
         (wrong(lambda state, tokens: over(1.0) if len(tokens) == 6 else None, vocabulary=8), "too many"),
     ],
@@ -77,3 +78,19 @@ def test_a_game_that_cannot_be_enumerated_is_refused_in_one_line(game, problem):
     with pytest.raises(InputError, match=problem) as caught:
         Tree.enumerate(game)
     assert "\n" not in str(caught.value)
+
+
+def test_further_rewards_add_up_over_the_turns_in_columns_of_their_own():
+    def act(turn: int, tokens: tuple[int, ...]) -> list[Outcome]:
+        """Two turns; token 1 earns half a point of style, and the last turn a reward."""
+        style = {"style": 0.5} if tokens == (1,) else {}
+        if turn == 0:
+            return [Outcome(1, components=style)]
+        return [Outcome(reward=float(tokens[0]), components=style)]
+
+    game = TokenGame("styled", "", 2, ((1.0, 0),), act, ("reward", "style"))
+    leaves = Tree.enumerate(game).leaves
+    assert leaves.reward_names == ("reward", "style")
+    assert leaves.reward.tolist() == [[0, 0], [1, 0.5], [0, 0.5], [1, 1]]
+    assert leaves.returns.tolist() == [0, 1.5, 0.5, 2]
+    assert leaves.token_rewards().tolist() == [0, 0, 0, 1.5, 0, 0.5, 0, 2]

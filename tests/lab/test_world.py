@@ -242,3 +242,42 @@ def test_a_saved_policy_is_read_back_and_must_fit_the_game(tmp_path):
         LabWorld(LabTask(GAMES["rare"]), 0, again)
     with pytest.raises(InputError, match="no readable tabular policy"):
         TabularPolicy.from_directory(tmp_path)
+
+
+# ---- start states, seeds and answers --------------------------------------------------------------------------------
+
+
+def test_named_start_states_follow_each_other_across_batches():
+    world = LabWorld(LabTask(GAMES["prompts"]), seed=0)
+    named = Rollouts(prompts_per_step=2, group_size=3, start_states=(2, 0, 1))
+    assert [collected(world, named, step).task_id.tolist() for step in range(3)] == [[2, 0], [1, 2], [0, 1]]
+    x = collected(world, Rollouts(prompts_per_step=4, group_size=2, start_states=(1,)))
+    roots = x.inputs.node[x.trajectory_of_token.first()]
+    assert x.task_id.tolist() == [1] * 4 and len(roots.unique()) == 1
+
+
+def test_a_start_state_that_the_game_lacks_is_refused():
+    world = LabWorld(LabTask(GAMES["prompts"]), seed=0)
+    with pytest.raises(InputError, match=r"start_states = \(0, 3\): the game has only the start states 0 to 2"):
+        collected(world, Rollouts(start_states=(0, 3)))
+
+
+def test_trajectories_have_seeds_of_their_own_that_the_runs_seed_decides():
+    def seeds(seed: int, step: int) -> set[int]:
+        return set(collected(LabWorld(LabTask(GAMES["prompts"]), seed), Rollouts(8, 8), step).seed.tolist())
+
+    assert seeds(0, 0) == seeds(0, 0) and len(seeds(0, 0)) == 64
+    assert not seeds(0, 0) & seeds(0, 1) and not seeds(0, 0) & seeds(1, 0)
+
+
+def test_answers_are_what_the_last_turn_said():
+    x = collected(LabWorld(LabTask(GAMES["length"]), seed=0), Rollouts(16, 4))
+    said = [tuple(tokens.tolist()) for tokens in x.action.split(x.turn_of_token.size().tolist())]
+    known: dict[int, tuple[int, ...]] = {}
+    for answer, tokens, cut in zip(x.answer.tolist(), said, x.truncated.tolist(), strict=True):
+        assert (answer == -1) == cut
+        if not cut:
+            assert known.setdefault(answer, tokens) == tokens
+    assert len(set(known.values())) == len(known) > 3
+    windy = collected(LabWorld(LabTask(GAMES["windy"]), seed=0), Rollouts(16, 4))
+    assert len(windy.answer.unique()) == 2, "each turn says left or right"

@@ -215,3 +215,115 @@ def test_evaluation_plays_held_out_episodes_and_does_not_disturb_training(make_w
 def test_greedy_evaluation_is_the_same_for_every_seed(make_world):
     first, second = (make_world(seed=seed).evaluate(6, "greedy") for seed in (0, 1))
     assert first == second
+
+
+# ---- start states, seeds and answers --------------------------------------------------------------------------------
+
+
+def test_a_single_example_is_rolled_out_anew_in_every_group(make_world):
+    world = make_world()
+    one = Rollouts(prompts_per_step=3, group_size=2, start_states=(7,))
+    first, second = world.collect(one, 0).x, world.collect(one, 1).x
+    assert first.task_id.tolist() == second.task_id.tolist() == [7, 7, 7]
+    assert len(first.turn_state[first.trajectory_of_turn.first()].unique()) == 1
+    assert len({*first.episode.tolist(), *second.episode.tolist()}) == 12
+    assert len({*first.seed.tolist(), *second.seed.tolist()}) == 12
+    said = [
+        tuple(tokens.tolist())
+        for x in (first, second)
+        for tokens in x.action.split(x.trajectory_of_token.size().tolist())
+    ]
+    assert len(set(said)) > 6, "the groups are not copies of each other"
+
+
+def test_named_start_states_follow_each_other_across_batches(make_world):
+    world = make_world()
+    named = Rollouts(prompts_per_step=2, group_size=2, start_states=(5, 0, 9))
+    assert [world.collect(named, step).x.task_id.tolist() for step in range(3)] == [[5, 0], [9, 5], [0, 9]]
+
+
+def test_a_failed_episode_of_a_repeated_example_is_replaced_in_its_own_group(make_world, chatter):
+    calls = []
+
+    def fault(call: str, index: int, turn: int) -> Any:
+        calls.append(call)
+        if call == "reset" and calls.count("reset") == 3:
+            raise RuntimeError("the third episode of all")
+        return None
+
+    one = Rollouts(prompts_per_step=2, group_size=2, refill_rounds=1, start_states=(4,))
+    outcome = make_world(chatter(fault=fault)).collect(one, 0)
+    assert outcome.x.group_of_trajectory.size().tolist() == [2, 2]
+    assert outcome.metrics["episodes/failed"] == 1
+
+
+def test_a_trajectorys_seed_follows_from_the_runs_and_from_its_number(make_world):
+    first, again, other = (make_world(seed=seed).collect(SMALL, 0).x.seed for seed in (0, 0, 1))
+    assert torch.equal(first, again) and not set(first.tolist()) & set(other.tolist())
+    assert make_world(KeyDoorTask()).collect(Demonstrations(prompts_per_step=1), 0).x.seed is None
+
+
+def test_equal_answers_have_equal_keys_and_no_answer_has_none(make_world, chatter):
+    class Parity(chatter):
+        """Whoever says nothing but spaces has no answer; else it is whether the text is long."""
+
+        def answer(self, text: str) -> str | None:
+            return None if len(text) % 3 == 0 else str(len(text) % 3)
+
+    outcome = make_world(Parity(turns=1)).collect(Rollouts(prompts_per_step=8, group_size=4), 0)
+    keys = outcome.x.answer.tolist()
+    assert len(set(keys)) == 3 and min(keys) == -1
+
+
+def test_an_episode_cut_by_its_turns_gave_no_answer(make_world):
+    x = make_world(KeyDoorTask(max_turns=8)).collect(SMALL, 0).x
+    assert bool(x.truncated.all()) and bool((x.answer == -1).all())
+
+
+def test_a_task_that_cannot_say_what_was_answered_fails_the_episode(make_world, chatter):
+    class Broken(chatter):
+        def answer(self, text: str) -> str | None:
+            raise ValueError("which answer?")
+
+    outcome = make_world(Broken(turns=1)).collect(SMALL, 0)
+    assert outcome.x is None and outcome.samples[0]["failure"] == "answer: ValueError: which answer?"
+
+
+# ---- prompts known by heart -----------------------------------------------------------------------------------------
+
+
+def test_a_prompt_counts_as_known_when_its_rest_is_what_the_model_writes(make_world, make_policy, chatter):
+    from stratagem.language.engine import Request
+    from stratagem.language.hf_engine import HFEngine
+    from stratagem.language.sampling import SamplingParams
+    from stratagem.tasks.task import Environment, Observation
+
+    class Texts(chatter):
+        def environment(self, split: Any, index: int) -> Environment:
+            environment = super().environment(split, index)
+            environment.reset = lambda: Observation(self.texts[index], index)
+            return environment
+
+    policy, task = make_policy(), Texts()
+    world, engine = make_world(task, policy=policy), HFEngine(policy)
+    known, unknown = [], []
+    starts = range(20, 120)
+    begin = [] if policy.tokenizer.bos_token_id is None else [policy.tokenizer.bos_token_id]
+    requests = [
+        Request(session, [*begin, first], 0, SamplingParams(1, greedy=True))
+        for session, first in zip(engine.open(len(starts)), starts, strict=True)
+    ]
+    for first, completion in zip(starts, engine.generate(requests), strict=True):
+        # Of two tokens one is shown; the model's own next token makes a prompt it knows, the token after that none.
+        following = completion.tokens[0]
+        for texts, second in ((known, following), (unknown, (following + 1) % 320)):
+            text = policy.tokenizer.decode([first, second])
+            if policy.tokenizer(text, add_special_tokens=False)["input_ids"] == [first, second]:
+                texts.append(text)
+    assert min(len(known), len(unknown)) >= 3
+    task.texts = [*known[:3], *unknown[:3], "x"]
+    assert world.recalled([0, 1, 2]) == 1.0
+    assert world.recalled([3, 4, 5]) == 0.0
+    assert world.recalled([0, 3, 4, 5]) == 0.25
+    task.texts = ["a"]
+    assert world.recalled([0]) is None, "a prompt of one token has no rest"

@@ -14,7 +14,7 @@ from torch import Tensor
 from stratagem.experience import Experience, PolicyOutput
 from stratagem.recipe import Recipe
 
-OUTPUTS = ("entropy", "value", "median")
+OUTPUTS = ("entropy", "value", "median", "mean_logp")
 """What a policy can say of a token beside its log-probability."""
 
 
@@ -84,6 +84,8 @@ def fabricate(recipe: Recipe, seed: int = 0, spread: float = 0.3) -> tuple[Exper
     own = {"ref_logp": old + spread * noise(), "value": 0.3 * noise(), "entropy": 1 + 0.1 * noise()}
     needs = recipe.experience_needs()
     x = x.replace(**{name: values for name, values in own.items() if name in needs})
+    if "old_mean_logp" in recipe.needs():
+        x = x.replace(old_mean_logp=-2 + 0.1 * noise())
     missing = x.missing(needs)
     assert not missing, f"the battery does not know how to fabricate {missing}"
     said = {"logp": old + spread * noise()}

@@ -24,7 +24,9 @@ RECIPES = [
 
 Fabricate = Callable[..., tuple[Experience, Said]]
 
-NOT_THE_POLICY_GRADIENT: dict[str, str] = {}
+NOT_THE_POLICY_GRADIENT = {
+    "rover": "a multiple of it, and further on what the next state is worth at random",
+}
 """Recipes whose gradient at ratio 1 is not that of ``sum w A log pi``, and what it is instead."""
 
 
@@ -110,13 +112,22 @@ def test_padding_changes_nothing_whatever_it_holds(name, fabricate: Fabricate):
         wide[real] = values
         return wide
 
-    figures = ("behavior_logp", "old_logp", "ref_logp", "value", "entropy", "advantage", "value_target")
+    figures = (
+        "behavior_logp",
+        "old_logp",
+        "ref_logp",
+        "old_mean_logp",
+        "value",
+        "entropy",
+        "advantage",
+        "value_target",
+    )
     wide = Experience.from_lengths(
         (x.turn_of_token.size() + 1).tolist(),
         x.trajectory_of_turn.size().tolist(),
         x.group_of_trajectory.size().tolist(),
         mask=real,
-        **{name: padded(getattr(x, name), float("nan")) for name in figures},
+        **{name: padded(getattr(x, name), float("nan")) for name in (*figures, "value_target")},
         **{name: padded(getattr(x, name), 0) for name in ("version", "action")},
         **{n: getattr(x, n) for n in ("reward", "success", "truncated", "finished", "episode", "task_id", "pass_rate")},
     )

@@ -1,9 +1,10 @@
-"""Credit per token: group comparison, plain returns, critics, and normalisation of another advantage."""
+"""Credit per token: group comparison, plain returns, critics, and normalisation or one sign of another advantage."""
 
 from stratagem.advantages.critic import GAE
 from stratagem.advantages.group import GroupCentered, GroupStandardized, LeaveOneOut
 from stratagem.advantages.normalization import BatchWhitened
 from stratagem.advantages.returns import Constant, MovingAverageBaseline, RewardToGo, TotalReturn
+from stratagem.advantages.signs import Signed
 
 __all__ = [
     "GAE",
@@ -14,5 +15,6 @@ __all__ = [
     "LeaveOneOut",
     "MovingAverageBaseline",
     "RewardToGo",
+    "Signed",
     "TotalReturn",
 ]

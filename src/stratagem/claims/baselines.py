@@ -13,11 +13,11 @@ from stratagem.recipes import baselines
 from stratagem.study.claims import Expect, claim
 from stratagem.study.experiments import (
     TABLES,
-    Run,
     Runs,
     batches_until,
     best_return,
     entropy,
+    entropy_gain_at_equal_return,
     expected_return,
     learn,
     learn_all,
@@ -297,7 +297,7 @@ def dapo(seed: int) -> dict[str, float]:
     return {
         "entropy_gain": higher.mean(entropy) - theirs.mean(entropy),
         **_gain(ours, theirs),
-        "entropy_gain_equal_return": fmean(_entropy_gain(*pair) for pair in zip(higher.runs, theirs.runs, strict=True)),
+        "entropy_gain_equal_return": entropy_gain_at_equal_return(higher, theirs),
         "grpo_entropy": theirs.mean(entropy),
     }
 
@@ -381,13 +381,6 @@ def decoupled_ppo(seed: int) -> dict[str, float]:
 
 
 # ---- what is measured ------------------------------------------------------------------------------------------------
-
-
-def _entropy_gain(ours: Run, theirs: Run) -> float:
-    """Difference of the entropies where each first earns nine tenths of what both earn in the end."""
-    level = 0.9 * min(ours.last.expected_return, theirs.last.expected_return)
-    first = [next(policy for policy in run.policies if policy.expected_return >= level) for run in (ours, theirs)]
-    return first[0].entropy - first[1].entropy
 
 
 def _gain(ours: Runs, theirs: Runs) -> dict[str, float]:

@@ -10,7 +10,16 @@ from collections.abc import Sequence
 import typer
 from rich.console import Console
 
-from stratagem.cli import catalogue_commands, claim_command, compare_commands, demo, doctor, lab_command, run_commands
+from stratagem.cli import (
+    align_command,
+    catalogue_commands,
+    claim_command,
+    compare_commands,
+    demo,
+    doctor,
+    lab_command,
+    run_commands,
+)
 from stratagem.errors import BrokenRunError, InputError
 
 DONE, WRONG_INPUT, BROKEN = 0, 2, 3
@@ -24,6 +33,7 @@ app = typer.Typer(
 )
 catalogue_commands.register(app)
 run_commands.register(app)
+align_command.register(app)
 compare_commands.register(app)
 lab_command.register(app)
 claim_command.register(app)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import json
 from collections.abc import Iterable
 from itertools import groupby
@@ -53,7 +54,7 @@ def show(name: Annotated[str, typer.Argument(help="A technique of the catalogue.
     """Show a technique: its card, its claim, its parts, and how it differs from its base."""
     card = catalogue.card(name)
     record = recorded(name)
-    built = card.build()
+    built = None if inspect.isclass(card.build) else card.build()
     recipe = built if isinstance(built, Recipe) else None
     base = catalogue.card(card.base).recipe() if card.base and recipe else None
     changes = recipe.diff(base) if recipe and base else []

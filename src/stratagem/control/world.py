@@ -134,7 +134,7 @@ class ControlWorld:
             if missing == 0:
                 break
             act = self._act(sampler.temperature, step, attempt)
-            recordings.append(self._play_whole(self._group_starts(missing, sampler.group_size), act))
+            recordings.append(self._play_whole(self._group_starts(missing, sampler), act))
             x = self._experience(recordings[-1], sampler.temperature)
             if x is None:
                 continue
@@ -150,13 +150,14 @@ class ControlWorld:
         queue = iter(starts)
         return play(self.task, self._spare[: len(starts)], lambda lane: next(queue, None), act)
 
-    def _group_starts(self, groups: int, size: int) -> list[Start]:
-        states = [self._take_start_state() for _ in range(groups)]
-        return [self._start(group, state) for group, state in enumerate(states) for _ in range(size)]
+    def _group_starts(self, groups: int, sampler: Rollouts) -> list[Start]:
+        states = [self._take_start_state(sampler) for _ in range(groups)]
+        return [self._start(group, state) for group, state in enumerate(states) for _ in range(sampler.group_size)]
 
-    def _take_start_state(self) -> int:
+    def _take_start_state(self, sampler: Rollouts | None = None) -> int:
+        number = self._start_states
         self._start_states += 1
-        return derive(self._seed, "start", self._start_states - 1) >> 33
+        return derive(self._seed, "start", number if sampler is None else sampler.start_state(number)) >> 33
 
     def _start(self, group: int, state: int) -> Start:
         self._episodes += 1
@@ -201,6 +202,7 @@ class ControlWorld:
             finished=terminal,
             truncated=~terminal,
             episode=torch.tensor([ending.start.episode for ending in endings]),
+            seed=torch.tensor([derive(self._seed, "chance", ending.start.episode) for ending in endings]),
             task_id=torch.tensor([ending.start.seed for ending in endings])[groups.first()],
             inputs=ControlInputs(torch.from_numpy(observation), lengths),
         )

@@ -34,23 +34,34 @@ def collect(
     probability: Float64[Tensor, " leaves"],
     sampler: Sampler,
     source: Callable[[int], torch.Generator],
+    first: int = 0,
 ) -> Drawn:
     """``prompts_per_step`` groups; those the sampler rejects are replaced, up to ``refill_rounds`` times.
 
     leaves: all trajectories, one group per start, with the fields the batch is to have.  probability: of each.
-    source: the generator of a round.
+    source: the generator of a round.  first: number of the first group, for samplers that name the start states.
 
-    Raises :class:`InputError` for a sampler that does not roll out the policy itself.
+    Raises :class:`InputError` for a sampler that does not roll out the policy itself, or names a start state that is
+    not there.
     """
     if not isinstance(sampler, Rollouts):
         raise InputError(f"sampler {sampler.part_name()}: the lab draws rollouts of the policy itself")
     if sampler.top_p < 1 or sampler.top_k > 0:
         raise InputError(f"sampler {sampler.part_name()}: the lab samples without top_p and top_k")
+    if max(sampler.start_states, default=0) >= leaves.groups:
+        raise InputError(
+            f"sampler {sampler.part_name()}: start_states = {sampler.start_states}: the game has only the start states "
+            f"0 to {leaves.groups - 1}"
+        )
     rounds: list[Experience] = []
     kept: list[Experience] = []
     missing = sampler.prompts_per_step
     while missing and len(rounds) <= sampler.refill_rounds:
-        x = draw(leaves, probability, missing, sampler.group_size, source(len(rounds)))
+        starts = None
+        if sampler.start_states:
+            starts = torch.tensor([sampler.start_state(group) for group in range(first, first + missing)])
+        x = draw(leaves, probability, missing, sampler.group_size, source(len(rounds)), starts)
+        first += missing
         keep = sampler.keep(x)
         rounds.append(x)
         missing -= int(keep.sum())
@@ -59,14 +70,24 @@ def collect(
 
 
 def draw(
-    leaves: Experience, probability: Float64[Tensor, " leaves"], groups: int, size: int, source: torch.Generator
+    leaves: Experience,
+    probability: Float64[Tensor, " leaves"],
+    groups: int,
+    size: int,
+    source: torch.Generator,
+    starts: Int[Tensor, " groups"] | None = None,
 ) -> Experience:
-    """``groups`` groups of ``size`` trajectories, those of a group from one start, with the fields of ``leaves``."""
+    """``groups`` groups of ``size`` trajectories, those of a group from one start, with the fields of ``leaves``.
+
+    starts: of the groups; None draws them, too.
+    """
     upper = probability.cumsum(0)
     last = leaves.group_of_trajectory.size().cumsum(0) - 1
     high = upper[last]
     low = torch.cat([high.new_zeros(1), high[:-1]])
-    start = _place(high, torch.rand(groups, dtype=torch.float64, generator=source) * high[-1])
+    start = starts
+    if start is None:
+        start = _place(high, torch.rand(groups, dtype=torch.float64, generator=source) * high[-1])
     uniform = torch.rand((groups, size), dtype=torch.float64, generator=source)
     chosen = _place(upper, torch.lerp(low[start, None], high[start, None], uniform))
     # What rounding may do at the edge of a start's interval must not lead into another start.
@@ -77,6 +98,7 @@ def draw(
         group_of_trajectory=Partition.from_sizes(torch.full((groups,), size)),
         domain_of_group=Partition.whole(groups),
         task_id=start,
+        seed=torch.randint(2**63 - 1, (len(chosen),), generator=source),
     )
 
 

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float, Float64, Shaped
 from torch import Tensor
 
+from stratagem.errors import InputError
 from stratagem.lab.tree import Tree, added
 
 
@@ -167,6 +168,29 @@ def optimal_values(tree: Tree) -> Float64[Tensor, "nodes vocabulary"]:
         nodes = tree.node[here].unique()
         best[nodes] = values[nodes].amax(-1)
     return values
+
+
+def random_policy_values(tree: Tree) -> Float64[Tensor, "nodes vocabulary"]:
+    """``Q^u(n, a)``: expected reward still to come after a token when all that follow are drawn uniformly.
+
+    In a deterministic tree whose only reward is 0 or one positive number at the end, the greedy policy on these values
+    is optimal, and ``softmax(Q^u / rho)`` is near it for a small ``rho`` (arXiv 2509.24981, theorems 1 and 2).
+
+    Raises :class:`InputError` for a game where that does not hold: one with chance, or with other rewards.
+    """
+    leaves = tree.leaves
+    alike = tree.chance == leaves.group_of_trajectory.spread(leaves.group_of_trajectory.max(tree.chance))
+    rewards = leaves.turn_rewards()
+    early = rewards[~leaves.trajectory_of_turn.is_last()]
+    paid = leaves.returns[leaves.returns != 0].unique()
+    why = None if bool(alike.all()) else "has chance"
+    if bool((early != 0).any()) or bool((paid < 0).any()) or len(paid) > 1:
+        why = "pays more than 0 or one reward at the end"
+    if why is not None:
+        raise InputError(f"game {tree.game.name}: {why}; values of the random policy need not show the best action")
+    uniform = Exact(tree, torch.zeros(tree.nodes, tree.game.vocabulary))
+    weight = leaves.to_tokens(trajectory=uniform.leaf_probability)
+    return tree.total(weight * _reward_to_go(tree)) / tree.total(weight)
 
 
 def _entr(probability: Tensor) -> Tensor:

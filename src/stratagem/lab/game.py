@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 
@@ -13,6 +13,7 @@ class Outcome:
 
     state: the policy's next turn begins in it; None ends the episode.  probability: of this way, given the turn.
     reward: of the turn.  success: of the episode.  truncated: the episode was cut by a limit of the game.
+    components: further named rewards of the whole episode, added up over its turns.
     """
 
     state: Hashable | None = None
@@ -20,6 +21,7 @@ class Outcome:
     reward: float = 0.0
     success: bool = False
     truncated: bool = False
+    components: Mapping[str, float] = field(default_factory=dict)
 
 
 Act = Callable[[Any, tuple[int, ...]], "Sequence[Outcome] | None"]
@@ -35,6 +37,7 @@ class TokenGame:
     name: how it is called.  description: one line.  vocabulary: number of tokens, at least 2.
     starts: probability and state of every start (what a prompt is to a language model).
     act: None while the turn goes on, else its outcomes, whose probabilities add up to 1.
+    reward_names: columns of the reward; the first is the sum of the turns' rewards, the others are ``components``.
     """
 
     name: str
@@ -42,6 +45,7 @@ class TokenGame:
     vocabulary: int
     starts: tuple[tuple[float, Hashable], ...]
     act: Act
+    reward_names: tuple[str, ...] = ("reward",)
 
 
 def over(reward: float, success: bool | None = None, truncated: bool = False) -> list[Outcome]:

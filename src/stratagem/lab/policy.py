@@ -53,7 +53,7 @@ class TabularPolicy(nn.Module):
     logits: float [nodes, vocabulary], where learning starts. The critic starts at 0.
     """
 
-    says: ClassVar[frozenset[str]] = frozenset({"entropy", "value", "median"})
+    says: ClassVar[frozenset[str]] = frozenset({"entropy", "value", "median", "mean_logp"})
     views: ClassVar[tuple[type[View], ...]] = ()
 
     def __init__(self, logits: Float[Tensor, "nodes vocabulary"]) -> None:
@@ -78,6 +78,7 @@ class TabularPolicy(nn.Module):
             torch.special.entr(logp.exp()).sum(-1)[node] if "entropy" in also else None,
             self.values[node] if "value" in also else None,
             self.medians[node] if "median" in also else None,
+            logp.mean(-1)[node] if "mean_logp" in also else None,
         )
 
     @property

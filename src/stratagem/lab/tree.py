@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import NamedTuple
@@ -18,7 +18,7 @@ from stratagem.experience import Experience
 from stratagem.lab.game import TokenGame
 from stratagem.lab.policy import NodeInputs
 from stratagem.seeding import generator
-from stratagem.tasks.task import state_key
+from stratagem.tasks.task import answer_key, state_key
 
 MOST_LEAVES = 200_000
 """A game with more complete trajectories than this is not enumerated."""
@@ -32,8 +32,8 @@ class Tree:
     those of its tokens.
 
     leaves: one trajectory per leaf, one group per start, in the game's order. ``inputs`` hold the node of every token;
-    ``action``, ``turn_reward``, ``turn_state``, ``turn_done``, ``reward``, ``success``, ``finished``, ``truncated`` and
-    ``task_id`` (the number of the start) are set.
+    ``action``, ``turn_reward``, ``turn_state``, ``turn_done``, ``reward``, ``success``, ``finished``, ``truncated``,
+    ``answer`` (what the last turn said; -1 when the episode was cut) and ``task_id`` (the number of the start) are set.
     chance: probability of all that the game chose on the way to a leaf, its start included.
     states: the state in which the turn of each decision node began.
     """
@@ -56,7 +56,7 @@ class Tree:
         if len(leaves) > MOST_LEAVES:
             raise InputError(f"game {game.name}: has more than {MOST_LEAVES} trajectories, too many to enumerate")
         chance = torch.tensor([leaf.chance for leaf in leaves], dtype=torch.float64)
-        return Tree(game, _experience(leaves, len(game.starts)), chance, tuple(states))
+        return Tree(game, _experience(leaves, game), chance, tuple(states))
 
     def normal_logits(self, seed: int, spread: float = 1.0) -> Float64[Tensor, "nodes vocabulary"]:
         """Random logits of standard deviation ``spread``."""
@@ -101,9 +101,10 @@ def added(places: Int[Tensor, " rows"], values: Shaped[Tensor, " rows"], count: 
 
 class _Turn(NamedTuple):
     state: object
-    nodes: tuple[int, ...]
-    tokens: tuple[int, ...]
-    reward: float
+    nodes: tuple[int, ...] = ()
+    tokens: tuple[int, ...] = ()
+    reward: float = 0.0
+    components: Mapping[str, float] = {}
 
 
 class _Leaf(NamedTuple):
@@ -128,20 +129,23 @@ def _walk(game: TokenGame, states: list[object], start: int) -> Iterator[_Leaf]:
             return
         _check_sum(game, f"the outcomes of {turn.tokens} in {turn.state!r}", [o.probability for o in outcomes])
         for outcome in outcomes:
-            turns, reached = (*past, turn._replace(reward=outcome.reward)), chance * outcome.probability
+            _check_components(game, outcome.components)
+            ended = turn._replace(reward=outcome.reward, components=outcome.components)
+            turns, reached = (*past, ended), chance * outcome.probability
             if outcome.state is None:
                 yield _Leaf(start, reached, turns, outcome.success, outcome.truncated)
             else:
-                yield from grow(turns, reached, _Turn(outcome.state, (), (), 0.0))
+                yield from grow(turns, reached, _Turn(outcome.state))
 
     probability, state = game.starts[start]
     try:
-        yield from grow((), probability, _Turn(state, (), (), 0.0))
+        yield from grow((), probability, _Turn(state))
     except RecursionError:
         raise InputError(f"game {game.name}: an episode does not end") from None
 
 
-def _experience(leaves: Sequence[_Leaf], starts: int) -> Experience:
+def _experience(leaves: Sequence[_Leaf], game: TokenGame) -> Experience:
+    starts = len(game.starts)
     turns = [turn for leaf in leaves for turn in leaf.turns]
     tokens_per_turn = torch.tensor([len(turn.tokens) for turn in turns])
     sizes = torch.bincount(torch.tensor([leaf.start for leaf in leaves]), minlength=starts)
@@ -156,10 +160,24 @@ def _experience(leaves: Sequence[_Leaf], starts: int) -> Experience:
         success=[leaf.success for leaf in leaves],
         finished=[not leaf.truncated for leaf in leaves],
         truncated=[leaf.truncated for leaf in leaves],
+        answer=torch.tensor([answer_key(None if leaf.truncated else leaf.turns[-1].tokens) for leaf in leaves]),
         task_id=torch.arange(starts),
         inputs=NodeInputs(torch.tensor([node for turn in turns for node in turn.nodes]), lengths),
     )
-    return x.replace(reward=x.returns, turn_done=x.trajectory_of_turn.is_last())
+    further = game.reward_names[1:]
+    components = [[sum(turn.components.get(name, 0.0) for turn in leaf.turns) for name in further] for leaf in leaves]
+    return x.replace(
+        reward=torch.cat([x.returns.unsqueeze(1), torch.tensor(components).view(len(leaves), len(further))], 1),
+        reward_names=game.reward_names,
+        reward_weights=(1.0,) * len(game.reward_names),
+        turn_done=x.trajectory_of_turn.is_last(),
+    )
+
+
+def _check_components(game: TokenGame, components: Mapping[str, float]) -> None:
+    for name in components:
+        if name not in game.reward_names[1:]:
+            raise InputError(f"game {game.name}: reward component {name!r} is not among its reward_names")
 
 
 def _check_sum(game: TokenGame, what: str, probabilities: Sequence[float]) -> None:

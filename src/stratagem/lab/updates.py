@@ -92,7 +92,7 @@ def _with_tables(recipe: Recipe, policy: Exact, behavior: Exact) -> Experience:
     leaves = tree.leaves.replace(behavior_logp=logp, **{name: known[name] for name in known if name in needs})
     if policy is not behavior:
         leaves = leaves.replace(old_logp=logp)
-    missing = leaves.missing(needs)
+    missing = leaves.missing(needs - {"seed"})  # A trajectory has one when it is drawn.
     if missing:
         raise InputError(f"it reads {', '.join(missing)}, which a tree does not have")
     if recipe.optimization.shuffle == "turns":

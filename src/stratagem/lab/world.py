@@ -135,7 +135,13 @@ class LabWorld:
             behavior_logp=self.tree.chosen(acting.logp).float(),
             version=torch.full_like(self.tree.action, version),
         )
-        drawn = collect(leaves, acting.leaf_probability, sampler, partial(generator, self._seed, "collect", step))
+        drawn = collect(
+            leaves,
+            acting.leaf_probability,
+            sampler,
+            partial(generator, self._seed, "collect", step),
+            step * sampler.prompts_per_step,
+        )
         return self._collected(drawn)
 
     @cached_property

@@ -37,6 +37,8 @@ class Episode:
     index: which start state of the task.  sample: which of its group.  seed: of everything sampled in it.
     failure: why it is of no use (the environment raised or did not answer in time); None for a good one.
     truncated: cut by a limit (turns, tokens, or the environment's own).
+    answer: key of the final answer, -1 while there is none.
+    group: number of its group in the run, None where that is the start state's.
     """
 
     index: int
@@ -47,6 +49,8 @@ class Episode:
     success: bool = False
     truncated: bool = False
     failure: str | None = None
+    answer: int = -1
+    group: int | None = None
 
     @property
     def reward(self) -> float:
@@ -111,7 +115,7 @@ def to_experience(groups: Sequence[Sequence[Episode]], reward_names: tuple[str, 
     """Pack groups of finished episodes; rows are the tokens the policy sampled (or a demonstrator wrote).
 
     Every group needs at least one episode and every episode at least one turn. ``behavior_logp`` is set when all
-    actions were sampled. ``episode`` numbers are ``index * most_samples + sample``.
+    actions were sampled, and so is ``seed``. ``episode`` numbers are ``group * most_samples + sample``.
     """
     episodes = list(chain.from_iterable(groups))
     turns = [turn for episode in episodes for turn in episode.turns]
@@ -139,10 +143,16 @@ def to_experience(groups: Sequence[Sequence[Episode]], reward_names: tuple[str, 
         success=torch.tensor([episode.success for episode in episodes]),
         finished=torch.tensor([not episode.truncated for episode in episodes]),
         truncated=torch.tensor([episode.truncated for episode in episodes]),
-        episode=torch.tensor([e.index * most_samples + e.sample for e in episodes], dtype=torch.int64),
+        episode=torch.tensor([_group(e) * most_samples + e.sample for e in episodes], dtype=torch.int64),
+        seed=torch.tensor([e.seed for e in episodes], dtype=torch.int64) if sampled else None,
+        answer=torch.tensor([e.answer for e in episodes], dtype=torch.int64),
         task_id=torch.tensor([group[0].index for group in groups], dtype=torch.int64),
         inputs=_inputs(episodes, turns, read_lengths, action_lengths),
     )
+
+
+def _group(episode: Episode) -> int:
+    return episode.index if episode.group is None else episode.group
 
 
 def _inputs(

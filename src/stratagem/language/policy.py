@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import dataclasses
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self, cast
@@ -24,6 +24,12 @@ from stratagem.parts import View
 from stratagem.training.world import check_asked
 
 ComputeType = Literal["auto", "float32", "bfloat16"]
+
+OF_LOGITS: dict[str, Callable[[Tensor], Tensor]] = {
+    "entropy": lambda logp: -(logp.exp() * logp).sum(-1),
+    "mean_logp": lambda logp: logp.mean(-1),
+}
+"""What can be said of the whole distribution an action was drawn from, given its log-probabilities."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +67,7 @@ class LanguagePolicy(nn.Module):
         pass.
     """
 
-    says: ClassVar[frozenset[str]] = frozenset({"entropy", "value", "median"})
+    says: ClassVar[frozenset[str]] = frozenset({"entropy", "value", "median", "mean_logp"})
     views: ClassVar[tuple[type[View], ...]] = ()
 
     def __init__(
@@ -151,10 +157,12 @@ class LanguagePolicy(nn.Module):
             return PolicyOutput(empty, **dict.fromkeys(also, empty))
         with self._precision():
             hidden = self._hidden_before_actions(inputs)
-            logp, entropies = self._in_chunks(hidden, inputs.actions, temperature, "entropy" in also)
-            values = self._values(self.value_head, hidden) if "value" in also else None
-            medians = self._values(self.median_head, hidden) if "median" in also else None
-        return PolicyOutput(logp, entropies, values, medians)
+            figures = self._in_chunks(hidden, inputs.actions, temperature, [name for name in OF_LOGITS if name in also])
+            if "value" in also:
+                figures["value"] = self._values(self.value_head, hidden)
+            if "median" in also:
+                figures["median"] = self._values(self.median_head, hidden)
+        return PolicyOutput(**figures)
 
     def policy_parameters(self) -> list[nn.Parameter]:
         """Trainable weights of the model: all of them, or the adapters."""
@@ -245,20 +253,22 @@ class LanguagePolicy(nn.Module):
         hidden: Float[Tensor, "tokens hidden"],
         actions: Int[Tensor, " tokens"],
         temperature: float,
-        entropy: bool,
-    ) -> tuple[Float[Tensor, " tokens"], Float[Tensor, " tokens"] | None]:
+        also: Sequence[str],
+    ) -> dict[str, Float[Tensor, " tokens"]]:
+        """``logp`` and the figures of the logits that are asked for, by name."""
         head = cast(nn.Module, self.model.get_output_embeddings())
         vocabulary = int(cast(Tensor, head.weight).shape[0])
         rows = max(1, self.logits_budget // vocabulary)
-        score: Callable[..., tuple[Tensor, Tensor | None]] = _score_actions
+        score: Callable[..., tuple[Tensor, ...]] = _score_actions
         if len(actions) > rows and torch.is_grad_enabled():
             score = _recomputed_score_actions
         pieces = [
-            score(head, states, chosen, temperature, entropy)
+            score(head, states, chosen, temperature, also)
             for states, chosen in zip(hidden.split(rows), actions.split(rows), strict=True)
         ]
-        logp = torch.cat([piece[0] for piece in pieces])
-        return logp, torch.cat([cast(Tensor, piece[1]) for piece in pieces]) if entropy else None
+        return {
+            name: torch.cat(column) for name, column in zip(("logp", *also), zip(*pieces, strict=True), strict=True)
+        }
 
 
 class ReferencePolicy:
@@ -299,16 +309,16 @@ def _score_actions(
     hidden: Float[Tensor, "chunk hidden"],
     actions: Int[Tensor, " chunk"],
     temperature: float,
-    entropy: bool,
-) -> tuple[Float[Tensor, " chunk"], Float[Tensor, " chunk"] | None]:
+    also: Sequence[str],
+) -> tuple[Float[Tensor, " chunk"], ...]:
     logits = head(hidden).float()
     logp = torch.log_softmax(logits if temperature == 1.0 else logits / temperature, dim=-1)
     chosen = logp.gather(1, actions.unsqueeze(1)).squeeze(1)
-    return chosen, -(logp.exp() * logp).sum(-1) if entropy else None
+    return chosen, *(OF_LOGITS[name](logp) for name in also)
 
 
-def _recomputed_score_actions(*arguments: Any) -> tuple[Tensor, Tensor | None]:
-    scores: tuple[Tensor, Tensor | None] = checkpoint(_score_actions, *arguments, use_reentrant=False)
+def _recomputed_score_actions(*arguments: Any) -> tuple[Tensor, ...]:
+    scores: tuple[Tensor, ...] = checkpoint(_score_actions, *arguments, use_reentrant=False)
     return scores
 
 

@@ -14,7 +14,7 @@ from stratagem.language.sampling import SamplingParams
 from stratagem.language.watched import Outcome, Watch
 from stratagem.seeding import derive
 from stratagem.tasks.mixture import owner
-from stratagem.tasks.task import Environment, Observation, Split, Step, Task
+from stratagem.tasks.task import Environment, Observation, Split, Step, Task, answer_key
 
 
 @dataclass
@@ -60,6 +60,16 @@ def reset(environment: Environment) -> Observation:
     if fault is not None:
         raise TypeError(fault)
     return observation
+
+
+def first_observation(task: Task, split: Split, index: int) -> Observation:
+    """What an episode shows before the first turn. Raises whatever its environment does."""
+    environment = task.environment(split, index)
+    try:
+        return reset(environment)
+    finally:
+        with suppress(Exception):
+            environment.close()
 
 
 def opening(task: Task, observation: Observation, chat: ChatFormat) -> list[int]:
@@ -133,12 +143,23 @@ def _enter(one: _Live, outcome: Outcome[Step], chat: ChatFormat) -> None:
         return
     episode.record(step)
     if step.done:
+        enter_answer(episode, one.task)
         return
     if len(episode.turns) >= one.task.max_turns:
         episode.truncated = True
         return
     one.observation = step.observation
     one.unread = chat.followup(step.observation.text, episode.turns[-1].action[-1] in chat.end_token_ids)
+
+
+def enter_answer(episode: Episode, task: Task) -> None:
+    """Note what the last action answers, unless the episode was cut; a task that cannot say fails the episode."""
+    if episode.truncated:
+        return
+    try:
+        episode.answer = answer_key(task.answer(episode.turns[-1].text))
+    except Exception as error:
+        episode.failure = f"answer: {type(error).__name__}: {error}"
 
 
 def _over(episode: Episode) -> bool:

@@ -11,11 +11,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from stratagem.errors import InputError
+from stratagem.seeding import uniform
 
-# Constants of splitmix64 (Steele, Lea, Flood 2014), as signed 64-bit integers.
-_GOLDEN = 0x9E3779B97F4A7C15 - 2**64
-_MIX_1 = 0xBF58476D1CE4E5B9 - 2**64
-_MIX_2 = 0x94D049BB133111EB - 2**64
 # Uniform numbers are made for this many steps at a time.
 _BLOCK = 64
 
@@ -99,15 +96,6 @@ class Sampler:
         return self._uniforms[:, index % _BLOCK]
 
 
-def uniform(seeds: Int[Tensor, "*#batch"], counters: Int[Tensor, "*#batch"]) -> Float[Tensor, "*batch"]:
-    """A number in [0, 1) for every (seed, counter), in float64: the same in every process, batch and order.
-
-    Counter-based: splitmix64's finaliser on the seed, then on the result plus (counter + 1) golden-ratio steps.
-    """
-    bits = _mix(_mix(seeds + _GOLDEN) + (counters + 1) * _GOLDEN)
-    return _shift(bits, 11).to(torch.float64) * 2.0**-53
-
-
 def keep_likeliest(
     logits: Float[Tensor, "requests vocabulary"], top_k: Int[Tensor, "requests 1"], top_p: Float[Tensor, "requests 1"]
 ) -> Float[Tensor, "requests vocabulary"]:
@@ -131,17 +119,6 @@ def inverse_cdf(
     cumulative = probabilities.cumsum(-1, dtype=torch.float64)
     targets = uniforms.unsqueeze(1) * cumulative[:, -1:]
     return torch.searchsorted(cumulative, targets, right=True).squeeze(1)
-
-
-def _mix(bits: Int[Tensor, "*batch"]) -> Int[Tensor, "*batch"]:
-    bits = (bits ^ _shift(bits, 30)) * _MIX_1
-    bits = (bits ^ _shift(bits, 27)) * _MIX_2
-    return bits ^ _shift(bits, 31)
-
-
-def _shift(bits: Int[Tensor, "*batch"], places: int) -> Int[Tensor, "*batch"]:
-    """Logical right shift, which torch's shift of signed integers is not."""
-    return (bits >> places) & ((1 << (64 - places)) - 1)
 
 
 def _signed(seed: int) -> int:

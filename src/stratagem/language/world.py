@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -13,10 +14,10 @@ from torch import Tensor
 from stratagem.errors import InputError
 from stratagem.experience import Experience
 from stratagem.language.chat import ChatFormat
-from stratagem.language.engine import Engine
+from stratagem.language.engine import Engine, Request
 from stratagem.language.episodes import Episode, Turn, step_fault, to_experience
 from stratagem.language.policy import LanguagePolicy
-from stratagem.language.rollout import opening, play, reset
+from stratagem.language.rollout import enter_answer, first_observation, opening, play, reset
 from stratagem.language.sampling import SamplingParams
 from stratagem.language.watched import Watch
 from stratagem.parts import Sampler
@@ -33,8 +34,8 @@ class LanguageWorld:
     """A language policy acting in a text task.
 
     Start states are numbered; each is rolled out once per group, in order, so that no batch repeats another's unless
-    the task itself is finite. ``concurrency``: episodes played side by side. ``timeout``: seconds an environment may
-    take for one step.
+    the task itself is finite or the sampler names the start states. ``concurrency``: episodes played side by side.
+    ``timeout``: seconds an environment may take for one step.
 
     Raises :class:`InputError` when a sampler asks for what no language task can do.
     """
@@ -83,7 +84,7 @@ class LanguageWorld:
             missing = sampler.prompts_per_step - groups
             if missing == 0:
                 break
-            fresh = self._play_groups(missing, sampler.group_size, params, sampler.refill_rounds)
+            fresh = self._play_groups(missing, sampler, params)
             played += [episode for group in fresh for episode in group]
             usable = [[e for e in group if e.failure is None] for group in fresh]
             usable = [group for group in usable if group]
@@ -106,28 +107,29 @@ class LanguageWorld:
         metrics["timing/tokens_per_second"] = tokens / max(time.perf_counter() - clock, 1e-9)
         return Collected(batch, tokens, metrics, [episode.transcript() for episode in played[:: sampler.group_size]])
 
-    def _play_groups(self, count: int, size: int, params: SamplingParams, attempts: int) -> list[list[Episode]]:
-        """Fresh groups, failed episodes replaced while attempts last; a replaced failure stays counted in its group."""
-        indices = range(self._next_index, self._next_index + count)
+    def _play_groups(self, count: int, sampler: Rollouts, params: SamplingParams) -> list[list[Episode]]:
+        """Fresh groups, failed episodes replaced while rounds last; a replaced failure stays counted in its group."""
+        size = sampler.group_size
+        numbers = range(self._next_index, self._next_index + count)
         self._next_index += count
-        groups = [[self._episode(index, sample) for sample in range(size)] for index in indices]
-        self._play("train", [episode for group in groups for episode in group], params)
-        for _ in range(attempts):
+        groups = {number: [self._episode(sampler, number, sample) for sample in range(size)] for number in numbers}
+        self._play("train", [episode for group in groups.values() for episode in group], params)
+        for _ in range(sampler.refill_rounds):
             again = [
-                self._episode(group[0].index, len(group) + extra)
-                for group in groups
+                (number, self._episode(sampler, number, len(group) + extra))
+                for number, group in groups.items()
                 for extra in range(size - sum(e.failure is None for e in group))
             ]
             if not again:
                 break
-            self._play("train", again, params)
-            by_index = {group[0].index: group for group in groups}
-            for episode in again:
-                by_index[episode.index].append(episode)
-        return groups
+            self._play("train", [episode for _, episode in again], params)
+            for number, episode in again:
+                groups[number].append(episode)
+        return list(groups.values())
 
-    def _episode(self, index: int, sample: int) -> Episode:
-        return Episode(index, sample, derive(self._seed, "episode", index, sample))
+    def _episode(self, sampler: Rollouts, group: int, sample: int) -> Episode:
+        seed = derive(self._seed, "episode", group, sample)
+        return Episode(sampler.start_state(group), sample, seed, group=group)
 
     def _play(self, split: Split, episodes: Sequence[Episode], params: SamplingParams) -> None:
         for start in range(0, len(episodes), self._concurrency):
@@ -178,6 +180,48 @@ class LanguageWorld:
             samples=[episode.transcript() for episode in good[:3]],
         )
 
+    def recalled(self, indices: Sequence[int], share: float = 0.6) -> float | None:
+        """Share of training prompts whose rest the served model writes word for word from their first tokens, greedily.
+
+        The prompt stands alone, without chat format, as a text seen in pretraining would. Prompts that cannot be
+        opened or have a single token are left out; None when all are.
+
+        indices: of the start states.  share: of its tokens that is shown, in (0, 1). Papers show 0.4 to 0.8 (arXiv
+        2507.10532).
+        """
+        openings = self._watch.run([partial(first_observation, self.task, "train", index) for index in indices])
+        prompts = [self._encode(opening.value.text) for opening in openings if opening.value is not None]
+        prompts = [prompt for prompt in prompts if len(prompt) > 1]
+        matches = 0
+        for start in range(0, len(prompts), self._concurrency):
+            matches += self._continued(prompts[start : start + self._concurrency], share)
+        return matches / len(prompts) if prompts else None
+
+    def _continued(self, prompts: Sequence[list[int]], share: float) -> int:
+        """How many of these prompts the model continues as they go on."""
+        begin = self.policy.tokenizer.bos_token_id
+        shown = [max(1, int(share * len(prompt))) for prompt in prompts]
+        sessions = self._engine.open(len(prompts))
+        try:
+            completions = self._engine.generate(
+                [
+                    Request(
+                        session,
+                        [*([] if begin is None else [begin]), *prompt[:cut]],
+                        0,
+                        SamplingParams(len(prompt) - cut, greedy=True),
+                    )
+                    for session, prompt, cut in zip(sessions, prompts, shown, strict=True)
+                ]
+            )
+        finally:
+            self._engine.close(sessions)
+        rests = [
+            self.policy.tokenizer.decode(prompt[cut:], skip_special_tokens=True)
+            for prompt, cut in zip(prompts, shown, strict=True)
+        ]
+        return sum(completion.text == rest for completion, rest in zip(completions, rests, strict=True))
+
     # ---- state -----------------------------------------------------------------------------------------------------
 
     def state_dict(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -222,6 +266,7 @@ def demonstrate(
                 return episode
             episode.record(step)
             if step.done:
+                enter_answer(episode, owned)
                 return episode
             if len(episode.turns) >= owned.max_turns:
                 break

@@ -3,7 +3,9 @@
 from stratagem.objectives.aggregations import FixedLength, SequenceMean, SequenceSum, TokenMean
 from stratagem.objectives.corrections import MaskedImportance, TruncatedImportance
 from stratagem.objectives.gates import Clip, ClippedWeight, LogLikelihood, Unclipped
+from stratagem.objectives.implicit import ImplicitNegative
 from stratagem.objectives.policy_gradient import PolicyGradient, ValueLoss
+from stratagem.objectives.random_policy import RandomPolicyRegression
 from stratagem.objectives.ratios import GeometricMeanRatio, ProductRatio, TokenRatio
 from stratagem.objectives.regularizers import KL, EntropyBonus, kl_estimate
 from stratagem.objectives.restricted import Restricted
@@ -16,10 +18,12 @@ __all__ = [
     "EntropyBonus",
     "FixedLength",
     "GeometricMeanRatio",
+    "ImplicitNegative",
     "LogLikelihood",
     "MaskedImportance",
     "PolicyGradient",
     "ProductRatio",
+    "RandomPolicyRegression",
     "Restricted",
     "SequenceMean",
     "SequenceSum",

@@ -10,7 +10,7 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from stratagem.experience import Experience
-from stratagem.parts import Sampler
+from stratagem.parts import Reward, Sampler
 
 
 @dataclass(frozen=True)
@@ -21,16 +21,23 @@ class Rollouts(Sampler):
     from; the learner's log-probabilities are at the same temperature, without the cut of top_p and top_k, so with these
     a recipe should have a correction.
     refill_rounds: how often groups that were lost or rejected are replaced by fresh ones in one step.
+    start_states: numbers of the start states to roll out, over and over in this order; none: the task's own order. One
+    number is training on a single example.
     """
 
     temperature: Annotated[float, Gt(0)] = 1.0
     top_p: Annotated[float, Gt(0), Le(1)] = 1.0
     top_k: Annotated[int, Ge(0)] = 0
     refill_rounds: Annotated[int, Ge(0)] = 1
+    start_states: tuple[Annotated[int, Ge(0)], ...] = ()
 
     @property
     def policy_temperature(self) -> float:
         return self.temperature
+
+    def start_state(self, group: int) -> int:
+        """The start state of this group, counted over the whole run: the group's own number when none are given."""
+        return self.start_states[group % len(self.start_states)] if self.start_states else group
 
 
 @dataclass(frozen=True)
@@ -38,12 +45,16 @@ class DynamicSampling(Rollouts):
     """Rollouts that drop groups whose trajectories all earned the same, and sample on (DAPO, arXiv 2503.14476).
 
     After ``refill_rounds`` further rounds the step learns from the groups it has.
+
+    judged_by: the reward by which a group's trajectories are compared; None: the task's own. A recipe that replaces the
+    task's reward needs it here, too, or groups are chosen by a reward it must not know.
     """
 
     refill_rounds: Annotated[int, Ge(0)] = 3
+    judged_by: Reward | None = None
 
     def keep(self, x: Experience) -> Bool[Tensor, " groups"]:
-        returns = x.returns
+        returns = x.returns if self.judged_by is None else self.judged_by(x).returns
         return x.group_of_trajectory.max(returns) > x.group_of_trajectory.min(returns)
 
 

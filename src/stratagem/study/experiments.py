@@ -139,6 +139,17 @@ def batches_until(run: Run, level: float) -> float:
     return min(first_reach(np.arange(len(returns), dtype=float), returns, level), len(returns) - 1.0)
 
 
+def entropy_gain_at_equal_return(ours: Runs, theirs: Runs) -> float:
+    """Difference of the entropies where each first earns nine tenths of what both earn in the end; mean over runs."""
+    return fmean(_entropy_gain(*pair) for pair in zip(ours.runs, theirs.runs, strict=True))
+
+
+def _entropy_gain(ours: Run, theirs: Run) -> float:
+    level = 0.9 * min(ours.last.expected_return, theirs.last.expected_return)
+    first = [next(policy for policy in run.policies if policy.expected_return >= level) for run in (ours, theirs)]
+    return first[0].entropy - first[1].entropy
+
+
 # ---- figures of updates ---------------------------------------------------------------------------------------------
 
 

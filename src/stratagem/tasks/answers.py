@@ -30,6 +30,9 @@ class Verifier(Protocol):
     def corrupted(self, record: Record) -> str:
         """A response that looks like a solution and must not succeed."""
 
+    def answer(self, response: str) -> str | None:
+        """The final answer of a response in the form in which it is compared; None when it has none."""
+
 
 class ExactText:
     """1 when the final answers of response and reference are equal after :func:`normalised`, else 0."""
@@ -44,6 +47,9 @@ class ExactText:
         """The reference without its last character, or another character when it has only one."""
         answer = normalised(record["answer"])
         return answer[:-1].rstrip() or ("a" if answer != "a" else "b")
+
+    def answer(self, response: str) -> str | None:
+        return normalised(final_answer(response)) or None
 
 
 class ContainsText(ExactText):
@@ -67,6 +73,10 @@ class ExactNumber(ExactText):
         """The reference plus one."""
         number = last_number(record["answer"])
         return str((number or 0) + 1)
+
+    def answer(self, response: str) -> str | None:
+        number = last_number(final_answer(response))
+        return None if number is None else str(number)
 
 
 def normalised(text: str) -> str:

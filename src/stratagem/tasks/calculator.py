@@ -63,6 +63,12 @@ class CalculatorTask(Task):
         yield from calls
         yield f"answer: {int(calculate(self._expression(split, index))) + 1}"
 
+    def answer(self, text: str) -> str | None:
+        """The number after ``answer:``."""
+        command, content = _command(text)
+        number = last_number(content) if command == "answer" else None
+        return None if number is None else str(number)
+
     def _expression(self, split: Split, index: int) -> str:
         return draw(split, index, (self.name, self.terms, self.largest), self._generate, state_key)
 
@@ -87,12 +93,12 @@ class CalculatorEnvironment(Environment):
 
     def step(self, action: str) -> Step:
         self._turn += 1
-        command, _, content = action.strip().partition(":")
-        if command.strip().lower() == "answer":
+        command, content = _command(action)
+        if command == "answer":
             right = last_number(content) == Fraction(self._value)
             return Step(self._observe("right" if right else "wrong"), float(right), done=True, success=right)
         out_of_turns = self._turn >= self.max_turns
-        told = _called(content) if command.strip().lower() == "calc" else "error: write calc: or answer:"
+        told = _called(content) if command == "calc" else "error: write calc: or answer:"
         return Step(self._observe(told), done=out_of_turns, truncated=out_of_turns)
 
     def _observe(self, text: str) -> Observation:
@@ -119,6 +125,11 @@ def calculate(expression: str) -> str:
 def from_spec(argument: str | None, options: Mapping[str, str]) -> CalculatorTask:
     """``calculator[:terms=3,largest=99,max_turns=4]``."""
     return configure(CalculatorTask, argument, options)
+
+
+def _command(action: str) -> tuple[str, str]:
+    command, _, content = action.strip().partition(":")
+    return command.strip().lower(), content
 
 
 def _called(expression: str) -> str:

@@ -73,6 +73,9 @@ class JsonlTask(Task):
     def corrupted(self, split: Split, index: int) -> Iterator[str]:
         return iter([self._verify.corrupted(self.record(split, index))])
 
+    def answer(self, text: str) -> str | None:
+        return self._verify.answer(text)
+
     def record(self, split: Split, index: int) -> Record:
         """The fields of the line behind an episode, its prompt as one text."""
         records = self._records[split]

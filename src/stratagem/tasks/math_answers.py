@@ -11,7 +11,7 @@ import threading
 from typing import Any
 
 from stratagem.errors import InputError
-from stratagem.tasks.answers import Record
+from stratagem.tasks.answers import Record, final_answer, normalised
 
 _START_SECONDS = 120.0
 
@@ -45,6 +45,10 @@ class MathAnswer:
     def corrupted(self, record: Record) -> str:
         """The reference plus one."""
         return f"\\boxed{{({record['answer']}) + 1}}"
+
+    def answer(self, response: str) -> str | None:
+        """As it is written: that ``1/2`` and ``0.5`` are equal is not found out here."""
+        return normalised(final_answer(response)) or None
 
     def close(self) -> None:
         """End the process, if there is one."""

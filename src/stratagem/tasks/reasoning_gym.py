@@ -104,6 +104,10 @@ class ReasoningGymTask(Task):
         wrong = [candidate for candidate in candidates if question.score(candidate) < 1.0]
         yield (wrong or candidates)[0]
 
+    def answer(self, text: str) -> str | None:
+        """What :func:`extract_answer` finds."""
+        return extract_answer(text) or None
+
     def _draw(self, split: Split, index: int) -> _Question:
         return draw(split, index, (self.name,), self._question, lambda question: question.key)
 

@@ -17,6 +17,11 @@ def state_key(*parts: object) -> int:
     return int.from_bytes(digest, "big", signed=True)
 
 
+def answer_key(answer: object | None) -> int:
+    """A stable key of an answer, at least 0: equal answers have equal keys; -1 for None, which is none."""
+    return -1 if answer is None else state_key(answer) & (2**63 - 1)
+
+
 @dataclass(frozen=True, slots=True)
 class Observation:
     """What the policy reads before it acts.
@@ -112,6 +117,13 @@ class Task(ABC):
     @abstractmethod
     def corrupted(self, split: Split, index: int) -> Iterator[str]:
         """Actions that look like a solution of the episode and are not."""
+
+    def answer(self, text: str) -> str | None:
+        """What an episode's last action says, so that equal answers are equal text; None where it says nothing.
+
+        A group votes by it. By default all of the text but the space around it.
+        """
+        return text.strip() or None
 
     def check(self, episodes: int = 20, split: Split = "train") -> CheckReport:
         """Prove that the verifier accepts the task's own solutions and rejects corrupted ones.

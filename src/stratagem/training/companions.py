@@ -12,7 +12,7 @@ from stratagem.recipe import Recipe
 from stratagem.training.microbatches import microbatches
 from stratagem.training.world import FrozenPolicy, Policy
 
-SAID = {"old_logp": "logp", "value": "value", "entropy": "entropy"}
+SAID = {"old_logp": "logp", "old_mean_logp": "mean_logp", "value": "value", "entropy": "entropy"}
 """Fields of a batch that the policy itself says before it learns from it, by what it calls them."""
 
 
@@ -31,8 +31,9 @@ class Companions:
         """The batch with the fields the recipe reads. Raises :class:`InputError` for one the policy does not say."""
         lacking = set(x.missing(recipe.experience_needs()))
         optimization = recipe.optimization
-        if x.old_logp is None and optimization.epochs * optimization.minibatches > 1:
-            lacking.add("old_logp")
+        if optimization.epochs * optimization.minibatches > 1:
+            read = recipe.needs() & {"old_mean_logp"} | {"old_logp"}
+            lacking.update(x.missing(read))
         own, reference = lacking & SAID.keys(), self._reference if "ref_logp" in lacking else None
         if not own and reference is None:
             return x

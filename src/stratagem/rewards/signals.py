@@ -1,0 +1,151 @@
+"""Rewards put in the place of a task's own: right, wrong, random, for the format, for agreement, for confidence."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, ClassVar
+
+import torch
+from annotated_types import Ge, Le
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from stratagem.experience import Experience
+from stratagem.partition import Partition
+from stratagem.parts import Reward
+from stratagem.seeding import uniform
+
+
+@dataclass(frozen=True)
+class _Signal(Reward):
+    """A reward of the whole trajectory that replaces every other one, rewards of turns and tokens included."""
+
+    def __call__(self, x: Experience) -> Experience:
+        missing = x.missing(self.requires)
+        if missing:
+            raise ValueError(f"{self.part_name()} reads {', '.join(missing)}, which this experience does not have")
+        return x.replace(
+            reward=self.signal(x).float(),
+            reward_names=("reward",),
+            reward_weights=(1.0,),
+            turn_reward=None,
+            token_reward=None,
+        )
+
+    def signal(self, x: Experience) -> Tensor:
+        """What each trajectory earns."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class Correct(_Signal):
+    """``R = acc * fmt``: 1 for success in the right format, whatever else the task rewards.
+
+    ``acc`` is ``success``. ``fmt`` is the reward named ``format`` where the task has one, and 1 where it has none.
+    """
+
+    requires: ClassVar[frozenset[str]] = frozenset({"success"})
+
+    def signal(self, x: Experience) -> Tensor:
+        return _correct(x) * _format(x)
+
+
+@dataclass(frozen=True)
+class Inverted(_Signal):
+    """``R = (1 - acc) * fmt``: pays for failure in the right format. ``acc`` and ``fmt`` as in :class:`Correct`.
+
+    Where ``fmt`` is 1 throughout, any advantage that is centered within the group is exactly minus that of success.
+    """
+
+    requires: ClassVar[frozenset[str]] = frozenset({"success"})
+
+    def signal(self, x: Experience) -> Tensor:
+        return (1 - _correct(x)) * _format(x)
+
+
+@dataclass(frozen=True)
+class FormatOnly(_Signal):
+    """``R = fmt`` as in :class:`Correct`: what of a gain is no more than being read.
+
+    All trajectories of a task without a reward for the format earn 1, and nothing can be learned from that.
+    """
+
+    def signal(self, x: Experience) -> Tensor:
+        return _format(x)
+
+
+@dataclass(frozen=True)
+class RandomSignal(_Signal):
+    """``R = fmt * b`` with ``b = 1`` with this probability, whatever the policy did: a control for every other reward.
+
+    ``fmt`` as in :class:`Correct`. ``b`` follows from the trajectory's ``seed``, so it is the same when the batch is
+    shaped twice, cut or resumed, and another for another seed of the run.
+
+    probability: in [0, 1].  stream: signals of different streams are independent of each other.
+    """
+
+    requires: ClassVar[frozenset[str]] = frozenset({"seed"})
+
+    probability: Annotated[float, Ge(0), Le(1)] = 0.5
+    stream: Annotated[int, Ge(0)] = 0
+
+    def signal(self, x: Experience) -> Tensor:
+        assert x.seed is not None
+        drawn = uniform(x.seed, torch.full_like(x.seed, self.stream))
+        return (drawn < self.probability) * _format(x)
+
+
+@dataclass(frozen=True)
+class Majority(_Signal):
+    """``R = 1`` for the answer that most of the group gave, else 0: no verifier needed (TTRL, arXiv 2504.16084).
+
+    A trajectory whose answer cannot be read has no vote and earns 0. Of equally frequent answers the one that came
+    first in the batch wins. Answers are the same when their keys are: they are compared as text, or as numbers, by
+    the task.
+    """
+
+    requires: ClassVar[frozenset[str]] = frozenset({"answer"})
+
+    def signal(self, x: Experience) -> Tensor:
+        assert x.answer is not None
+        return _elected(x.answer, x.group_of_trajectory)
+
+
+@dataclass(frozen=True)
+class Confidence(_Signal):
+    """``R = mean_t log mu(a_t)`` over the tokens that may train: entropy minimisation as a reward.
+
+    Its expectation is minus the entropy of the policy per token; no verifier, no answer is looked at. A trajectory
+    without such a token earns 0. (As a term of the loss, ``-1 * EntropyBonus()`` does the same without sampling.)
+    """
+
+    requires: ClassVar[frozenset[str]] = frozenset({"behavior_logp"})
+
+    def signal(self, x: Experience) -> Tensor:
+        assert x.behavior_logp is not None
+        kept = x.learnable()
+        total = x.trajectory_of_token.sum(torch.where(kept, x.behavior_logp, 0.0))
+        return total / x.trajectory_of_token.sum(kept.long()).clamp(min=1)
+
+
+def _correct(x: Experience) -> Float[Tensor, " trajectories"]:
+    assert x.success is not None
+    return x.success.float()
+
+
+def _format(x: Experience) -> Float[Tensor, " trajectories"]:
+    if x.reward is not None and "format" in x.reward_names:
+        return x.reward[:, x.reward_names.index("format")]
+    return torch.ones(x.trajectories, device=x.device)
+
+
+def _elected(answer: Int[Tensor, " trajectories"], groups: Partition) -> Float[Tensor, " trajectories"]:
+    """1 for those who gave their group's most frequent answer, the first of equally frequent ones; -1 is none."""
+    if len(answer) == 0:
+        return torch.zeros(0, device=answer.device)
+    ballots = Partition.by(answer, within=groups)
+    order = torch.arange(len(answer), device=answer.device)
+    # One number ranks the ballots of a group: by votes, then by who voted first.
+    rank = ballots.spread(ballots.size() * len(answer) - ballots.min(order))
+    rank = torch.where(answer >= 0, rank, -1)
+    return ((answer >= 0) & (rank == groups.spread(groups.max(rank)))).float()
