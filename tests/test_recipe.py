@@ -9,7 +9,14 @@ import pytest
 import torch
 
 from stratagem import recipes
-from stratagem.advantages import GAE, Constant, GroupCentered, LeaveOneOut, MovingAverageBaseline
+from stratagem.advantages import (
+    GAE,
+    Constant,
+    GroupCentered,
+    LeaveOneOut,
+    MovingAverageBaseline,
+    WithDemonstrations,
+)
 from stratagem.catalogue import cards
 from stratagem.errors import InputError
 from stratagem.experience import Experience
@@ -259,3 +266,29 @@ def test_pass_rates_are_noted_for_whole_groups_before_anything_is_selected():
     assert ready.trajectories == 3
     assert ready.pass_rate.tolist() == [0.25, 0.5]
     assert ready.select(torch.tensor([2])).pass_rate.tolist() == [0.5]
+
+
+# ---- demonstrations -------------------------------------------------------------------------------------------------
+
+
+def test_the_pass_rate_is_that_of_rollouts_and_small_groups_keep_their_demonstrations():
+    """Groups of two rollouts, of one, and of none; each has a demonstration that succeeds."""
+    x = Experience.from_lengths(
+        [1] * 6,
+        [1] * 6,
+        [3, 2, 1],
+        reward=[1.0, 0.0, 1.0, 1.0, 1.0, 1.0],
+        success=[True, False, True, True, True, True],
+        demonstrated=[False, False, True, False, True, True],
+        action=torch.arange(6),
+    )
+    recipe = Recipe(
+        "mixed",
+        Rollouts(demonstrations=1),
+        WithDemonstrations(GroupCentered(), blend="linear"),
+        PolicyGradient(),
+    )
+    ready = recipe.prepare(x)
+    assert ready.pass_rate.tolist() == [0.5, 1.0, 0.0]
+    assert ready.action.tolist() == [0, 1, 2, 4, 5]
+    assert ready.advantage.tolist() == [0.25, -0.25, 0.5, 0.0, 1.0]

@@ -1,6 +1,7 @@
-"""Credit per token: group comparison, plain returns, critics, and normalisation or one sign of another advantage."""
+"""Credit per token: group comparison, returns, critics, demonstrations, and another advantage normalised or halved."""
 
 from stratagem.advantages.critic import GAE
+from stratagem.advantages.demonstrations import WithDemonstrations
 from stratagem.advantages.group import GroupCentered, GroupStandardized, LeaveOneOut
 from stratagem.advantages.normalization import BatchWhitened
 from stratagem.advantages.returns import Constant, MovingAverageBaseline, RewardToGo, TotalReturn
@@ -17,4 +18,5 @@ __all__ = [
     "RewardToGo",
     "Signed",
     "TotalReturn",
+    "WithDemonstrations",
 ]

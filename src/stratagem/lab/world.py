@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import partial
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -15,7 +15,7 @@ from torch import Tensor
 from stratagem.errors import InputError
 from stratagem.experience import Experience
 from stratagem.lab.draw import Drawn, collect, draw
-from stratagem.lab.exact import Exact, optimal_values
+from stratagem.lab.exact import Exact, demonstrator
 from stratagem.lab.game import TokenGame
 from stratagem.lab.games import GAMES, find_game
 from stratagem.lab.policy import NodeInputs, TabularPolicy
@@ -29,9 +29,6 @@ from stratagem.training.world import Collected, Evaluation
 
 TABULAR = {"optimization.learning_rate": 0.05}
 """What any recipe is set to for the lab: logits of their own move far, and disturb no other node."""
-
-DEMONSTRATOR_ERROR = 0.1
-"""Of the demonstrator's tokens, one in so many is drawn from the whole vocabulary instead of the best ones."""
 
 
 def from_spec(argument: str | None, options: Mapping[str, str]) -> LabTask:
@@ -113,7 +110,7 @@ class LabWorld:
     # ---- collecting ------------------------------------------------------------------------------------------------
 
     def collect(self, sampler: Sampler, step: int) -> Collected:
-        """Groups of trajectories by the policy, or by a demonstrator that errs in one token of ten.
+        """Groups of trajectories by the policy, by a demonstrator that errs in one token of ten, or by both.
 
         Groups the sampler rejects are replaced, up to ``refill_rounds`` times; metrics count them. A batch whose groups
         are all rejected is empty, which is no fault: nothing is ever lost here.
@@ -121,10 +118,10 @@ class LabWorld:
         if isinstance(sampler, Demonstrations):
             x = draw(
                 self.tree.leaves,
-                self._demonstrator,
+                self._demonstrator(),
                 sampler.prompts_per_step,
                 1,
-                generator(self._seed, "collect", step),
+                generator(self._seed, "held_out" if sampler.held_out else "collect", step),
             )
             return self._collected(Drawn(x, [x]))
         # Noted here and not when served, so that it does not matter how often weights are served between two batches.
@@ -141,16 +138,13 @@ class LabWorld:
             sampler,
             partial(generator, self._seed, "collect", step),
             step * sampler.prompts_per_step,
+            self._demonstrator,
         )
         return self._collected(drawn)
 
-    @cached_property
     def _demonstrator(self) -> Float64[Tensor, " leaves"]:
-        """Probability of every leaf when the best tokens are taken but for the demonstrator's errors."""
-        values = optimal_values(self.tree)
-        best = (values >= values.amax(-1, keepdim=True) - 1e-9).double()
-        share = (1 - DEMONSTRATOR_ERROR) * best / best.sum(-1, keepdim=True)
-        return Exact(self.tree, (share + DEMONSTRATOR_ERROR / values.shape[-1]).log()).leaf_probability
+        """Probability of every leaf when it is demonstrated."""
+        return demonstrator(self.tree).leaf_probability
 
     def _collected(self, drawn: Drawn) -> Collected:
         returns = torch.cat([x.returns for x in drawn.rounds])
@@ -164,8 +158,9 @@ class LabWorld:
             "groups/kept": float(drawn.kept.groups),
             "groups/rejected": float(drawn.groups - drawn.kept.groups),
         }
-        if drawn.kept.behavior_logp is not None and drawn.kept.tokens:
-            metrics["entropy"] = -float(drawn.kept.behavior_logp.mean())
+        sampled = drawn.kept.select(drawn.kept.played())
+        if sampled.behavior_logp is not None and sampled.tokens:
+            metrics["entropy"] = -float(sampled.behavior_logp.mean())
         return Collected(drawn.kept, int(lengths.sum()), metrics, _transcripts(self.tree, drawn.rounds[0]))
 
     # ---- evaluating ------------------------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """Losses and what they are made of: ratios, gates, corrections, aggregations, regularizers."""
 
 from stratagem.objectives.aggregations import FixedLength, SequenceMean, SequenceSum, TokenMean
+from stratagem.objectives.blend import Blend
 from stratagem.objectives.corrections import MaskedImportance, TruncatedImportance
 from stratagem.objectives.gates import Clip, ClippedWeight, LogLikelihood, Unclipped
 from stratagem.objectives.implicit import ImplicitNegative
@@ -13,6 +14,7 @@ from stratagem.objectives.unified import UnifiedGradient
 
 __all__ = [
     "KL",
+    "Blend",
     "Clip",
     "ClippedWeight",
     "EntropyBonus",
