@@ -200,6 +200,15 @@ def test_numbers_out_of_range_are_refused(arguments):
         amft(**arguments)
 
 
+def test_validation_by_return_measures_fresh_rollouts(tmp_path):
+    recipe = amft(validation="return", every=1, warm_up=0, normalized=True, meta_rate=0.1, entropy_rate=0.0)
+    _, metrics = train(tmp_path, recipe)
+    assert len({row["knob/objective.weight"] for row in metrics}) == 4
+    assert all(row["tokens/sampled"] == 4 * 8 * 3 + 8 * 8 * 3 for row in metrics)
+    with pytest.raises(InputError, match="validation 'reward'"):
+        amft(validation="reward")
+
+
 # ---- the row of the unified estimator for demonstrations ------------------------------------------------------------
 
 

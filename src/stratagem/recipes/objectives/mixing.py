@@ -6,6 +6,7 @@ from typing import Literal
 
 from stratagem.advantages import GAE, BatchWhitened, GroupCentered, WithDemonstrations
 from stratagem.catalogue import paper
+from stratagem.errors import unknown
 from stratagem.objectives import (
     Blend,
     Clip,
@@ -14,6 +15,7 @@ from stratagem.objectives import (
     LogLikelihood,
     PolicyGradient,
     Restricted,
+    SequenceSum,
     TokenMean,
     Unclipped,
     ValueLoss,
@@ -93,16 +95,19 @@ def amft(
     warm_up: int = 50,
     sign: Literal["ascent", "released"] = "ascent",
     normalized: bool = False,
+    validation: Literal["likelihood", "return"] = "likelihood",
 ) -> Recipe:
     """Adaptive fine-tuning: ``(1 - mu) L_PPO + mu L_SFT``, with ``mu`` moved by a meta-gradient and an entropy target.
 
-    Every ``every`` batches ``mu`` moves up the derivative of the likelihood of held-out demonstrations through one step
-    of learning, and up where entropy is below its first level; see :class:`~stratagem.schedules.MetaWeight`, which also
-    holds what else may be set. The first ``warm_up`` batches are supervised. Numbers are those of the released
+    Every ``every`` batches ``mu`` moves up the derivative of a validation measure through one step of learning, and up
+    where entropy is below its first level; see :class:`~stratagem.schedules.MetaWeight`, which also holds what else may
+    be set. The first ``warm_up`` batches are supervised. Numbers are those of the released
     configuration: PPO with clip 0.2, value loss 0.1, entropy bonus 0.01, trace 0.95, gradients cut at 1, policy and
     critic learning rates 1e-6 and 5e-6 (left at the library's here, the critic's 5 times the policy's).
 
     sign: ``released`` is what the released code does, whose meta-gradient has the wrong sign.
+    validation: ``likelihood`` of held-out demonstrations, as in the released code; or the ``return`` of a fresh batch
+    of rollouts, estimated by REINFORCE with a group baseline (a reconstruction: the paper speaks of performance).
     normalized: compare cosines instead of products; see there. With the published rates ``mu`` hardly moves at all.
 
     Raises :class:`InputError` for a number out of range.
@@ -123,6 +128,11 @@ def amft(
         sign=sign,
         normalized=normalized,
     )
+    if validation == "return":
+        by_return = PolicyGradient(gate=LogLikelihood(), aggregation=SequenceSum())
+        weight = weight.replace(sampler=Rollouts(), advantage=GroupCentered(), objective=by_return)
+    elif validation != "likelihood":
+        raise unknown("validation", validation, ("likelihood", "return"))
     optimization = AdamW()
     return Recipe(
         name="amft",
