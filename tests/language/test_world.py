@@ -252,6 +252,13 @@ def test_held_out_demonstrations_begin_where_neither_training_nor_evaluation_doe
     assert torch.equal(world.collect(SMALL, 0).x.action, quiet.collect(SMALL, 0).x.action)
 
 
+@pytest.mark.parametrize("spec", TASKS)
+def test_every_task_has_demonstrations_to_hold_out(make_world, task_of, spec):
+    world = make_world(task_of(spec.split(":")[0] if spec.startswith(("key", "sok")) else spec))
+    outcome = world.collect(Demonstrations(prompts_per_step=2, held_out=True), 2**20)
+    assert (outcome.metrics["success"], outcome.metrics["episodes/failed"]) == (1.0, 0.0)
+
+
 # ---- evaluation -----------------------------------------------------------------------------------------------------
 
 
