@@ -369,7 +369,7 @@ class Experience:
         ``shown`` has the fields that this batch has; those of groups stay as they are.
         """
         marked = [
-            piece.replace(demonstrated=torch.full((piece.trajectories,), flag))
+            piece.replace(demonstrated=torch.full((piece.trajectories,), flag, device=piece.device))
             for piece, flag in ((self, False), (shown, True))
         ]
         labels = torch.cat([self.group_of_trajectory.labels, group])
