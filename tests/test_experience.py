@@ -334,3 +334,19 @@ def test_a_critic_sees_its_own_mask_and_a_part_of_the_batch_narrows_both():
     part = piece.masked(half, "half")
     assert part.whole.mask.tolist() == (x.mask & half).tolist()
     assert part.for_critic().whole.mask.tolist() == (x.critic_mask & half).tolist()
+
+
+def test_demonstrations_join_their_groups_behind_the_rollouts():
+    x = two_groups(reward=[1.0, 2, 3], task_id=torch.tensor([7, 8]), pass_rate=torch.tensor([0.5, 0.0]))
+    shown = Experience.from_lengths([1, 2], [1, 1], [2], reward=[4.0, 5.0], task_id=[0], pass_rate=torch.zeros(1))
+    joined = x.with_demonstrations(shown, torch.tensor([1, 0]))
+    first = x.group_of_trajectory.size()[0].item()
+    expected = [[*[1.0, 2.0, 3.0][:first], 5.0], [*[1.0, 2.0, 3.0][first:], 4.0]]
+    assert joined.group_of_trajectory.size().tolist() == [len(rewards) for rewards in expected]
+    assert joined.returns.tolist() == expected[0] + expected[1]
+    assert joined.demonstrated.tolist() == [False] * first + [True] + [False] * (3 - first) + [True]
+    assert joined.played().tolist() == (~joined.demonstrated).tolist()
+    assert joined.trajectory_of_token.size()[joined.demonstrated].tolist() == [2, 1]
+    assert joined.task_id.tolist() == [7, 8]
+    assert joined.pass_rate.tolist() == [0.5, 0.0]
+    assert x.played().all()

@@ -16,6 +16,7 @@ from stratagem.advantages import (
     GroupQuantileTarget,
     LeaveOneOut,
     MovingAverageBaseline,
+    WithDemonstrations,
 )
 from stratagem.catalogue import cards
 from stratagem.errors import InputError
@@ -273,3 +274,29 @@ def test_an_objective_that_pulls_to_a_target_needs_an_advantage_that_sets_one():
     with pytest.raises(InputError, match="recipe r: the objective pulls ratios to a target, which advantage constant"):
         Recipe("r", Rollouts(), Constant(), pulls)
     Recipe("r", Rollouts(), 0.5 * GroupQuantileTarget() + Constant(0.0), pulls)
+
+
+# ---- demonstrations -------------------------------------------------------------------------------------------------
+
+
+def test_the_pass_rate_is_that_of_rollouts_and_small_groups_keep_their_demonstrations():
+    """Groups of two rollouts, of one, and of none; each has a demonstration that succeeds."""
+    x = Experience.from_lengths(
+        [1] * 6,
+        [1] * 6,
+        [3, 2, 1],
+        reward=[1.0, 0.0, 1.0, 1.0, 1.0, 1.0],
+        success=[True, False, True, True, True, True],
+        demonstrated=[False, False, True, False, True, True],
+        action=torch.arange(6),
+    )
+    recipe = Recipe(
+        "mixed",
+        Rollouts(demonstrations=1),
+        WithDemonstrations(GroupCentered(), blend="linear"),
+        PolicyGradient(),
+    )
+    ready = recipe.prepare(x)
+    assert ready.pass_rate.tolist() == [0.5, 1.0, 0.0]
+    assert ready.action.tolist() == [0, 1, 2, 4, 5]
+    assert ready.advantage.tolist() == [0.25, -0.25, 0.5, 0.0, 1.0]

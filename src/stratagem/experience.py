@@ -94,8 +94,8 @@ class Experience:
     task's solver, not by a policy); ``seed`` (from which a part draws what it leaves to chance; it follows from the
     run's seed and from nothing the policy did); ``answer`` (key of the final answer: equal answers have equal keys, -1
     where none can be read).
-    Per group: ``task_id`` (which prompt or start state); ``domain``; ``pass_rate`` (share of its trajectories that
-    succeeded, whatever part of the group is looked at later).
+    Per group: ``task_id`` (which prompt or start state); ``domain``; ``pass_rate`` (share of its rollouts that
+    succeeded, demonstrations aside, whatever part of the group is looked at later).
 
     ``old_logp`` and ``old_mean_logp`` may stay None while the policy has not moved since sampling; parts then use the
     current ones, detached.
@@ -376,6 +376,30 @@ class Experience:
     def learnable_tokens(self) -> Int[Tensor, ""]:
         """Number of tokens that may train."""
         return self.remembered("learnable_tokens", lambda: torch.count_nonzero(self.learnable()))
+
+    # ---- demonstrations -------------------------------------------------------------------------------------------
+
+    def played(self) -> Bool[Tensor, " trajectories"]:
+        """Trajectories that a policy played: all but demonstrations."""
+        if self.demonstrated is None:
+            return torch.ones(self.trajectories, dtype=torch.bool, device=self.device)
+        return ~self.demonstrated
+
+    def with_demonstrations(self, shown: Experience, group: Int[Tensor, " shown"]) -> Experience:
+        """This batch with further trajectories, each last in the group of that number, marked ``demonstrated``.
+
+        ``shown`` has the fields that this batch has; those of groups stay as they are.
+        """
+        marked = [
+            piece.replace(demonstrated=torch.full((piece.trajectories,), flag, device=piece.device))
+            for piece, flag in ((self, False), (shown, True))
+        ]
+        labels = torch.cat([self.group_of_trajectory.labels, group])
+        of_groups = {name: getattr(self, name) for name, level in _FIELD_LEVELS.items() if level == "group"}
+        together = Experience.concatenate(marked).replace(
+            group_of_trajectory=Partition(labels, self.groups), domain_of_group=self.domain_of_group, **of_groups
+        )
+        return together.select(labels.argsort(stable=True))
 
     # ---- pieces ---------------------------------------------------------------------------------------------------
 

@@ -12,6 +12,7 @@ from typing import Annotated, Any, ClassVar, TypeVar
 import torch
 import yaml
 from annotated_types import Ge
+from torch import Tensor
 
 from stratagem.errors import InputError, unknown
 from stratagem.experience import Experience
@@ -130,19 +131,21 @@ class Recipe(Part):
     def credit(self, x: Experience) -> Experience:
         """The experience with pass rates noted, trajectories selected, advantage, value target and target ratio set.
 
-        Groups left with fewer trajectories than the advantage can compare are gone, too. Raises ``ValueError`` naming
-        the trajectory whose return is not finite.
+        Rollouts of groups left with fewer of them than the advantage can compare are gone, too; demonstrations stay.
+        Raises ``ValueError`` naming the trajectory whose return is not finite.
         """
         if not bool(x.returns.isfinite().all()):
             bad = int(torch.nonzero(~x.returns.isfinite())[0])
             raise ValueError(f"recipe {self.name}: trajectory {bad} has return {float(x.returns[bad])}")
         if "pass_rate" in self.needs() and x.success is not None:
-            x = x.replace(pass_rate=x.group_of_trajectory.mean(x.success.float()))
+            x = x.replace(pass_rate=_pass_rate(x.success, x))
         for selection in self.selections:
             x = selection.apply(x)
-        small = x.group_of_trajectory.size() < self.advantage.least_group()
-        if bool(small.any()):
-            x = x.select(~x.group_of_trajectory.spread(small))
+        own = x.played()
+        alone = x.group_of_trajectory.sum(own) < self.advantage.least_group()
+        lost = own & x.group_of_trajectory.spread(alone)
+        if bool(lost.any()):
+            x = x.select(~lost)
         credit = {
             "advantage": self.advantage(x),
             "value_target": self.advantage.value_target(x),
@@ -203,6 +206,12 @@ class Recipe(Part):
         except (OSError, UnicodeDecodeError) as error:
             raise InputError(f"recipe file {path}: cannot be read ({error.__class__.__name__})") from None
         return cls.from_yaml(text, str(path))
+
+
+def _pass_rate(success: Tensor, x: Experience) -> Tensor:
+    """Of every group, over its rollouts alone; 0 for a group without any."""
+    own = x.played()
+    return x.group_of_trajectory.sum((success & own).float()) / x.group_of_trajectory.sum(own).clamp(min=1)
 
 
 def _flatten(path: str, part: Part) -> Iterator[tuple[str, Any]]:

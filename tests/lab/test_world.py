@@ -100,6 +100,41 @@ def test_demonstrations_err_in_one_token_of_ten():
     assert float(x.success.double().mean()) == pytest.approx(0.925**4, abs=0.035)
 
 
+def test_every_group_gets_demonstrations_of_its_own_start_beside_the_same_rollouts():
+    plain = LabWorld(LabTask(GAMES["prompts"]), seed=0).collect(Rollouts(prompts_per_step=60, group_size=3), 4)
+    found = LabWorld(LabTask(GAMES["prompts"]), seed=0).collect(
+        Rollouts(prompts_per_step=60, group_size=3, demonstrations=2), 4
+    )
+    x, own = found.x, found.x.select(found.x.played())
+    assert x.demonstrated.tolist() == [False, False, False, True, True] * 60
+    assert torch.equal(own.inputs.node, plain.x.inputs.node) and torch.equal(own.action, plain.x.action)
+    assert x.task_id.tolist() == plain.x.task_id.tolist()
+    root = {0: set(), 1: set(), 2: set()}
+    for start, node in zip(
+        x.task_id.repeat_interleave(5).tolist(), x.inputs.node[x.trajectory_of_token.first()].tolist(), strict=True
+    ):
+        root[start].add(node)
+    assert all(len(nodes) == 1 for nodes in root.values())
+    shown = x.select(x.demonstrated)
+    assert shown.behavior_logp.tolist() == [0.0] * shown.tokens
+    assert float(shown.success.float().mean()) > 0.75 > float(own.success.float().mean())
+    # They are no rollouts: neither the budget nor any figure of episodes knows of them.
+    assert found.tokens == plain.tokens and found.metrics == plain.metrics
+
+
+def test_a_batch_whose_groups_are_all_rejected_is_shown_nothing():
+    world = LabWorld(LabTask(GAMES["rare"]), seed=0)
+    found = world.collect(DynamicSampling(prompts_per_step=2, group_size=2, refill_rounds=0, demonstrations=1), 0)
+    assert found.x.trajectories == 0
+
+
+def test_held_out_demonstrations_are_not_those_of_training():
+    world = LabWorld(LabTask(GAMES["four_by_four"]), seed=0)
+    trained, held = (collected(world, Demonstrations(held_out=flag), step=3) for flag in (False, True))
+    assert not torch.equal(trained.action, held.action)
+    assert torch.equal(held.action, collected(world, Demonstrations(held_out=True), step=3).action)
+
+
 def test_samples_can_be_read():
     found = LabWorld(LabTask(GAMES["corridor"]), seed=0).collect(Rollouts(), 0).samples
     assert len(found) == 3

@@ -199,6 +199,66 @@ def test_a_demonstration_without_end_is_cut(make_world, tiny_tokenizer):
     assert nothing.failure == "the demonstrator did nothing"
 
 
+def test_every_group_is_shown_the_solution_of_its_own_start_beside_the_same_rollouts(make_world, chatter):
+    class Unsolved(chatter):
+        def solution(self, split: str, index: int) -> Any:
+            if index == 5:
+                raise RuntimeError("no way known")
+            return iter([f"solve {index}"] * self.turns)
+
+    sampler = Rollouts(prompts_per_step=3, group_size=2, demonstrations=2, start_states=(4, 5, 6))
+    plain = make_world(Unsolved()).collect(sampler.replace(demonstrations=0), 0)
+    world = make_world(Unsolved())
+    found = world.collect(sampler, 0)
+    x, own = found.x, found.x.select(found.x.played())
+    assert x.demonstrated.tolist() == [False, False, True, True, False, False, False, False, True, True]
+    assert x.task_id.tolist() == [4, 5, 6]
+    for field in ("action", "behavior_logp", "seed", "turn_state"):
+        assert torch.equal(getattr(own, field), getattr(plain.x, field)), field
+    shown = x.select(x.demonstrated)
+    turns = [tokens.tolist() for tokens in shown.action.split(shown.turn_of_token.size().tolist())]
+    first = [
+        world.policy.tokenizer.decode(turns[turn], skip_special_tokens=True)
+        for turn in shown.trajectory_of_turn.first()
+    ]
+    assert first == ["solve 4", "solve 4", "solve 6", "solve 6"]
+    assert shown.behavior_logp.tolist() == [0.0] * shown.tokens
+    assert len(set(x.episode.tolist())) == len(set(x.seed.tolist())) == x.trajectories
+    assert found.metrics["groups/without_demonstration"] == 1
+    # They are no rollouts: neither the budget nor any figure of episodes knows of them.
+    assert found.tokens == plain.tokens
+    assert all(found.metrics[name] == value for name, value in plain.metrics.items() if not name.startswith("timing"))
+    assert bool(world.policy(x).logp.isfinite().all())
+
+
+def test_where_no_solver_succeeds_a_batch_is_rollouts_alone(make_world, chatter):
+    class Unsolved(chatter):
+        def solution(self, split: str, index: int) -> Any:
+            raise RuntimeError("no way known")
+
+    found = make_world(Unsolved()).collect(Rollouts(prompts_per_step=2, group_size=2, demonstrations=1), 0)
+    assert found.x.demonstrated is None and found.x.trajectories == 4
+    assert found.metrics["groups/without_demonstration"] == 2
+
+
+def test_held_out_demonstrations_begin_where_neither_training_nor_evaluation_does(make_world, chatter):
+    task = chatter()
+    world, quiet = make_world(task), make_world(chatter())
+    held = world.collect(Demonstrations(prompts_per_step=4, held_out=True), 2)
+    seen = {index for _, index, _ in task.calls}
+    assert max(seen) < -(2**20), "of the test split, whose numbers this task counts down from -1"
+    again = world.collect(Demonstrations(prompts_per_step=4, held_out=True), 3)
+    assert not set(held.x.task_id.tolist()) & set(again.x.task_id.tolist())
+    assert torch.equal(world.collect(SMALL, 0).x.action, quiet.collect(SMALL, 0).x.action)
+
+
+@pytest.mark.parametrize("spec", TASKS)
+def test_every_task_has_demonstrations_to_hold_out(make_world, task_of, spec):
+    world = make_world(task_of(spec.split(":")[0] if spec.startswith(("key", "sok")) else spec))
+    outcome = world.collect(Demonstrations(prompts_per_step=2, held_out=True), 2**20)
+    assert (outcome.metrics["success"], outcome.metrics["episodes/failed"]) == (1.0, 0.0)
+
+
 # ---- evaluation -----------------------------------------------------------------------------------------------------
 
 

@@ -10,7 +10,7 @@ import torch
 from stratagem.experience import Experience, PolicyOutput
 from stratagem.objectives import (
     KL,
-    Blend,
+    BlendedPenalty,
     CenteredClip,
     Clip,
     ClippedWeight,
@@ -106,7 +106,7 @@ POISON = {"old_logp": math.nan, "previous_logp": -math.inf, "ref_logp": math.nan
         PolicyGradient(regularizer=0.1 * KL("k1") + 0.1 * KL("k2") + KL("k3") + EntropyBonus(), critic=ValueLoss()),
         PolicyGradient(critic=ValueLoss(clip=0.1)),
         PolicyGradient(
-            ratio=TokenRatio("behavior"), gate=CenteredClip(), regularizer=Blend(KL(), KL(to="previous"), 0.3)
+            ratio=TokenRatio("behavior"), gate=CenteredClip(), regularizer=BlendedPenalty(KL(), KL(to="previous"), 0.3)
         ),
         ValueLoss(),
     ],

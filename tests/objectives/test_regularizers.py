@@ -9,7 +9,7 @@ import torch
 
 from stratagem.errors import InputError
 from stratagem.experience import Experience, PolicyOutput
-from stratagem.objectives import KL, Blend, EntropyBonus, kl_estimate
+from stratagem.objectives import KL, BlendedPenalty, EntropyBonus, kl_estimate
 
 PI, REF = torch.tensor([0.7, 0.3], dtype=torch.float64), torch.tensor([0.5, 0.5], dtype=torch.float64)
 
@@ -77,8 +77,8 @@ def test_the_kl_is_to_the_reference_or_to_the_previous_policy():
 def test_a_blend_of_two_penalties_gives_way_from_the_one_to_the_other():
     x = Experience.from_lengths([1], [1], [1], ref_logp=torch.tensor([-1.4]), previous_logp=torch.tensor([-1.1]))
     out = PolicyOutput(torch.tensor([-1.0]))
-    values = [Blend(KL("k1"), KL("k1", to="previous"), share)(out, x).item() for share in (1.0, 0.9, 0.0)]
+    values = [BlendedPenalty(KL("k1"), KL("k1", to="previous"), share)(out, x).item() for share in (1.0, 0.9, 0.0)]
     assert values == pytest.approx([0.4, 0.9 * 0.4 + 0.1 * 0.1, 0.1])
-    assert Blend(KL(), EntropyBonus()).needs() == {"ref_logp", "output.entropy"}
-    with pytest.raises(InputError, match=r"blend\.share = 1\.5"):
-        Blend(KL(), EntropyBonus(), 1.5)
+    assert BlendedPenalty(KL(), EntropyBonus()).needs() == {"ref_logp", "output.entropy"}
+    with pytest.raises(InputError, match=r"blended_penalty\.share = 1\.5"):
+        BlendedPenalty(KL(), EntropyBonus(), 1.5)

@@ -81,6 +81,12 @@ def fabricate(recipe: Recipe, seed: int = 0, spread: float = 0.3) -> tuple[Exper
         action=torch.arange(tokens),
         turn_state=torch.arange(sum(turns)),
     )
+    if getattr(recipe.sampler, "demonstrations", 0):
+        # The last of every group; and one group of which all rollouts fail.
+        demonstrated = torch.arange(trajectories) % size == size - 1
+        success[:size] = False
+        x = x.replace(demonstrated=demonstrated, success=success | demonstrated)
+        x = x.replace(reward=x.success.double().unsqueeze(1))
     own = {"ref_logp": old + spread * noise(), "value": 0.3 * noise(), "entropy": 1 + 0.1 * noise()}
     needs = recipe.experience_needs()
     x = x.replace(**{name: values for name, values in own.items() if name in needs})

@@ -27,6 +27,8 @@ Fabricate = Callable[..., tuple[Experience, Said]]
 NOT_THE_POLICY_GRADIENT = {
     "hylar": "the sum of two, with weights of their own, beside the gradient of a KL",
     "bpo": "the size of the advantage, in the direction of the side of the median",
+    "amft": "that of rollouts and, beside it, the likelihood of demonstrations",
+    "hpt": "that of rollouts and, beside it, the likelihood of demonstrations",
     "rover": "a multiple of it, and further on what the next state is worth at random",
 }
 """Recipes whose gradient at ratio 1 is not that of ``sum w A log pi``, and what it is instead."""
@@ -138,6 +140,7 @@ def test_padding_changes_nothing_whatever_it_holds(name, fabricate: Fabricate):
         "advantage",
         "value_target",
     )
+    known = ("reward", "success", "truncated", "finished", "episode", "demonstrated", "task_id", "pass_rate")
     wide = Experience.from_lengths(
         (x.turn_of_token.size() + 1).tolist(),
         x.trajectory_of_turn.size().tolist(),
@@ -145,7 +148,7 @@ def test_padding_changes_nothing_whatever_it_holds(name, fabricate: Fabricate):
         mask=real,
         **{name: padded(getattr(x, name), float("nan")) for name in (*figures, "previous_logp", "value_target")},
         **{name: padded(getattr(x, name), 0) for name in ("version", "action", "latent")},
-        **{n: getattr(x, n) for n in ("reward", "success", "truncated", "finished", "episode", "task_id", "pass_rate")},
+        **{n: getattr(x, n) for n in known},
     )
     found = gradients(chosen, wide, Said({n: padded(v, float("-inf")) for n, v in said.figures.items()}))
     for figure, values in plain.items():

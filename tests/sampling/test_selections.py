@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from stratagem import recipes
+from stratagem.errors import InputError
 from stratagem.experience import Experience
-from stratagem.sampling import AboveReturn, Masked, Untruncated
+from stratagem.sampling import AboveReturn, ByPassRate, Masked, ShownAtRandom, Untruncated
 
 
 def test_trajectories_at_or_above_the_threshold_are_selected():
@@ -56,3 +57,81 @@ def test_a_recipe_with_a_masked_selection_is_read_back_equal_and_set_by_path():
     recipe = recipes.grpo().with_values({"selections": selections})
     assert recipe.selections == (Masked(Untruncated()),)
     assert type(recipe).from_yaml(recipe.to_yaml()) == recipe
+
+
+# ---- demonstrations or rollouts -------------------------------------------------------------------------------------
+
+
+def counts(size: int = 8) -> Experience:
+    """Groups in which 0, 1, ... ``size`` rollouts succeed; the last of each group is a demonstration."""
+    groups = size + 1
+    rows = groups * (size + 1)
+    return Experience.from_lengths(
+        [1] * rows,
+        [1] * rows,
+        [size + 1] * groups,
+        pass_rate=torch.arange(groups) / size,
+        demonstrated=([False] * size + [True]) * groups,
+        seed=torch.arange(rows),
+    )
+
+
+def shown(x: Experience, kept: torch.Tensor) -> list[bool]:
+    """By group, whether its demonstrations are kept; each group keeps either kind whole."""
+    by_group = [(k.tolist(), d.tolist()) for k, d in zip(kept.view(-1, 9), x.demonstrated.view(-1, 9), strict=True)]
+    for keeps, demonstrated in by_group:
+        assert keeps in (demonstrated, [not flag for flag in demonstrated])
+    return [keeps == demonstrated for keeps, demonstrated in by_group]
+
+
+@pytest.mark.parametrize(("gate", "groups"), [(-1, 0), (0, 1), (2 / 8, 3), (7 / 8, 8), (1, 9)])
+def test_groups_with_at_most_so_many_successes_are_shown_the_solution(gate, groups):
+    x = counts()
+    assert shown(x, ByPassRate(gate)(x)) == [count < groups for count in range(9)]
+
+
+@pytest.mark.parametrize("size", [3, 7, 10, 49])
+def test_a_share_is_met_whatever_it_rounds_to(size):
+    x = counts(size)
+    for count in range(size + 1):
+        kept = ByPassRate(count / size)(x)
+        assert int(kept[x.demonstrated].sum()) == count + 1
+
+
+def test_a_group_without_a_demonstration_keeps_its_rollouts():
+    x = Experience.from_lengths(
+        [1] * 5, [1] * 5, [2, 3], pass_rate=torch.zeros(2), demonstrated=[False, False, True, False, False]
+    )
+    assert ByPassRate(0.0)(x).tolist() == [True, True, True, False, False]
+    assert ByPassRate(0.0)(x.replace(demonstrated=None)).all()
+
+
+def test_a_group_of_demonstrations_alone_that_is_not_shown_is_gone():
+    x = Experience.from_lengths([1], [1], [1], pass_rate=torch.ones(1), demonstrated=[True])
+    assert ByPassRate(0.0)(x).tolist() == [False]
+
+
+def test_at_random_as_many_groups_are_shown_as_the_probability_says_and_always_the_same():
+    x = counts()
+    many = Experience.concatenate([x] * 400).replace(seed=torch.arange(400 * x.trajectories))
+    first = ShownAtRandom(0.3)(many)
+    share = sum(shown(many, first)) / many.groups
+    # Of 3600 groups: a standard deviation of 0.0076.
+    assert share == pytest.approx(0.3, abs=0.03)
+    assert torch.equal(first, ShownAtRandom(0.3)(many))
+    assert not any(shown(x, ShownAtRandom(0.0)(x)))
+    assert all(shown(x, ShownAtRandom(1.0)(x)))
+
+
+def test_what_they_read_must_be_there():
+    x = counts().replace(pass_rate=None, seed=None)
+    with pytest.raises(ValueError, match="pass_rate"):
+        ByPassRate()(x)
+    with pytest.raises(ValueError, match="seed"):
+        ShownAtRandom()(x)
+
+
+@pytest.mark.parametrize("gate", [-1.5, 1.1, float("nan")])
+def test_a_gate_is_a_share(gate):
+    with pytest.raises(InputError, match=r"by_pass_rate\.gate"):
+        ByPassRate(gate)

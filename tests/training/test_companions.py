@@ -12,13 +12,13 @@ from stratagem import recipes
 from stratagem.experience import Experience
 from stratagem.lab import GAMES, TabularPolicy
 from stratagem.lab.tree import Tree
-from stratagem.objectives import KL, Blend
+from stratagem.objectives import KL, BlendedPenalty
 from stratagem.recipe import Recipe
 from stratagem.sampling import Rollouts
 from stratagem.training.companions import Companions
 
 PLAIN = recipes.grpo()
-BOTH = PLAIN.replace(objective=PLAIN.objective.replace(regularizer=Blend(KL(), KL(to="previous"))))
+BOTH = PLAIN.replace(objective=PLAIN.objective.replace(regularizer=BlendedPenalty(KL(), KL(to="previous"))))
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from stratagem.advantages.components import PerReward
 from stratagem.advantages.critic import GAE
+from stratagem.advantages.demonstrations import WithDemonstrations
 from stratagem.advantages.group import GroupCentered, GroupStandardized, LeaveOneOut
 from stratagem.advantages.normalization import BatchWhitened, ClippedAdvantage, NormalizedReturn
 from stratagem.advantages.returns import Constant, MovingAverageBaseline, RewardToGo, TotalReturn
@@ -23,4 +24,5 @@ __all__ = [
     "RewardToGo",
     "Signed",
     "TotalReturn",
+    "WithDemonstrations",
 ]

@@ -113,6 +113,11 @@ class ControlWorld:
             raise InputError(f"sampler {sampler.part_name()}: a control task takes segments or rollouts")
         if sampler.top_p < 1 or sampler.top_k > 0:
             raise InputError(f"sampler {sampler.part_name()}: a control policy samples without top_p and top_k")
+        if sampler.demonstrations:
+            raise InputError(
+                f"sampler {sampler.part_name()}: demonstrations = {sampler.demonstrations}: "
+                "a control task has no demonstrator"
+            )
         return self._rollouts(sampler, step)
 
     def _segments(self, sampler: Segments, step: int) -> Collected:

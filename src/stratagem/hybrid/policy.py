@@ -210,6 +210,10 @@ class HybridPolicy(nn.Module):
         """The weights between hidden features: of the attention, of the thought and of the memory itself."""
         return [self.query.weight, self.key.weight, self.think.weight, self.memory.weight_hh]
 
+    def view_parameters(self, view: View | None) -> tuple[Tensor, ...]:
+        """None: it answers in no view."""
+        return ()
+
     def frozen(self) -> Self:
         """A copy that no longer moves."""
         return self.copy()

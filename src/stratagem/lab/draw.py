@@ -18,7 +18,7 @@ from stratagem.sampling import Rollouts
 
 @dataclass(frozen=True, eq=False)
 class Drawn:
-    """What a sampler got: ``kept`` groups to learn from (perhaps none), and all that it drew, round by round."""
+    """What a sampler got: ``kept`` groups to learn from (perhaps none), and all rollouts drawn, round by round."""
 
     kept: Experience
     rounds: list[Experience]
@@ -35,11 +35,13 @@ def collect(
     sampler: Sampler,
     source: Callable[[int], torch.Generator],
     first: int = 0,
+    solver: Callable[[], Float64[Tensor, " leaves"]] | None = None,
 ) -> Drawn:
     """``prompts_per_step`` groups; those the sampler rejects are replaced, up to ``refill_rounds`` times.
 
     leaves: all trajectories, one group per start, with the fields the batch is to have.  probability: of each.
     source: the generator of a round.  first: number of the first group, for samplers that name the start states.
+    solver: probability of each trajectory when it is demonstrated, for samplers that want demonstrations.
 
     Raises :class:`InputError` for a sampler that does not roll out the policy itself, or names a start state that is
     not there.
@@ -66,7 +68,25 @@ def collect(
         rounds.append(x)
         missing -= int(keep.sum())
         kept.append(x if bool(keep.all()) else x.select(x.group_of_trajectory.spread(keep)))
-    return Drawn(kept[0] if len(kept) == 1 else Experience.concatenate(kept), rounds)
+    x = kept[0] if len(kept) == 1 else Experience.concatenate(kept)
+    if sampler.demonstrations and x.groups:
+        assert solver is not None, "whoever collects says how the solver plays"
+        x = _with_demonstrations(x, leaves, solver(), sampler.demonstrations, source(len(rounds)))
+    return Drawn(x, rounds)
+
+
+def _with_demonstrations(
+    x: Experience,
+    leaves: Experience,
+    probability: Float64[Tensor, " leaves"],
+    count: int,
+    source: torch.Generator,
+) -> Experience:
+    """``x`` with so many trajectories by the solver from the start of each group."""
+    assert leaves.behavior_logp is not None
+    unknown = leaves.replace(behavior_logp=torch.zeros_like(leaves.behavior_logp))
+    shown = draw(unknown, probability, x.groups, count, source, x.task_id)
+    return x.with_demonstrations(shown, shown.group_of_trajectory.labels)
 
 
 def draw(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 
 import torch
 from jaxtyping import Float, Float64, Shaped
@@ -13,6 +13,9 @@ from torch import Tensor
 from stratagem.errors import InputError
 from stratagem.lab.mdp import soft_maximum
 from stratagem.lab.tree import Tree, added
+
+DEMONSTRATOR_ERROR = 0.1
+"""Of the demonstrator's tokens, one in so many is drawn from the whole vocabulary instead of the best ones."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -204,6 +207,15 @@ def _earned(tree: Tree, returns: Tensor | None) -> Float64[Tensor, "tokens colum
     earned = torch.zeros(tree.leaves.tokens, by_leaf.shape[1], dtype=torch.float64)
     earned[tree.leaves.trajectory_of_token.last()] = by_leaf
     return earned
+
+
+@cache
+def demonstrator(tree: Tree) -> Exact:
+    """Who takes the best tokens, any of them alike, but for the share ``DEMONSTRATOR_ERROR``."""
+    values = optimal_values(tree)
+    best = (values >= values.amax(-1, keepdim=True) - 1e-9).double()
+    share = (1 - DEMONSTRATOR_ERROR) * best / best.sum(-1, keepdim=True)
+    return Exact(tree, (share + DEMONSTRATOR_ERROR / values.shape[-1]).log())
 
 
 def random_policy_values(tree: Tree) -> Float64[Tensor, "nodes vocabulary"]:

@@ -15,9 +15,9 @@ from torch import Tensor
 from stratagem.errors import InputError
 from stratagem.experience import Experience, PolicyOutput
 from stratagem.lab.draw import collect
-from stratagem.lab.exact import Exact
+from stratagem.lab.exact import Exact, demonstrator
 from stratagem.lab.policy import NodeInputs, TabularPolicy
-from stratagem.lab.tree import added
+from stratagem.lab.tree import Tree, added
 from stratagem.recipe import Recipe
 from stratagem.seeding import generator, seed_torch
 
@@ -66,9 +66,11 @@ def sample_updates(
     by_entropy = torch.zeros(BLOCKS, policy.tree.nodes, dtype=torch.float64)
     by_logits = torch.zeros_like(by_logp)
     simple = recipe.view is None and recipe.output_needs() <= {"entropy", "value"}
+    solver = partial(_demonstrated, policy.tree)
     drawn, clock = 0, time.perf_counter()
     for number in range(-1, rounds * BLOCKS):
-        batch = collect(leaves, behavior.leaf_probability, sampler, partial(generator, seed, "batch", number))
+        source = partial(generator, seed, "batch", number)
+        batch = collect(leaves, behavior.leaf_probability, sampler, source, solver=solver)
         x = recipe.prepare(batch.kept)
         if number >= 0:
             drawn += batch.groups
@@ -100,6 +102,11 @@ def _with_tables(recipe: Recipe, policy: Exact, behavior: Exact) -> Experience:
     if recipe.optimization.shuffle == "turns":
         raise InputError("it learns from single turns")
     return leaves
+
+
+def _demonstrated(tree: Tree) -> Float64[Tensor, " leaves"]:
+    """Probability of every leaf when it is demonstrated."""
+    return demonstrator(tree).leaf_probability
 
 
 def _gradient(recipe: Recipe, x: Experience, logits: Tensor, median: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from torch import Tensor
 from stratagem.errors import InputError
 from stratagem.experience import Experience
 from stratagem.lab.draw import Drawn, collect, draw
-from stratagem.lab.exact import Exact, optimal_values
+from stratagem.lab.exact import Exact, demonstrator
 from stratagem.lab.experts import ExpertsPolicy
 from stratagem.lab.game import TokenGame
 from stratagem.lab.games import COMPOSITE_GAMES, GAMES, find_game
@@ -35,9 +35,6 @@ TABULAR = {"optimization.learning_rate": 0.05}
 
 EXPERTS = {"optimization.learning_rate": 0.01}
 """And for a mixture of experts, whose weights are shared by all nodes."""
-
-DEMONSTRATOR_ERROR = 0.1
-"""Of the demonstrator's tokens, one in so many is drawn from the whole vocabulary instead of the best ones."""
 
 NUMBERS = {"spread": float, "staleness": int, "mismatch": float, "partial": int, "experts": int}
 """Options of a lab task, each a number."""
@@ -160,7 +157,7 @@ class LabWorld:
     # ---- collecting ------------------------------------------------------------------------------------------------
 
     def collect(self, sampler: Sampler, step: int) -> Collected:
-        """Groups of trajectories by the policy, or by a demonstrator that errs in one token of ten.
+        """Groups of trajectories by the policy, by a demonstrator that errs in one token of ten, or by both.
 
         Groups the sampler rejects are replaced, up to ``refill_rounds`` times; metrics count them. A batch whose groups
         are all rejected is empty, which is no fault: nothing is ever lost here. ``Windows`` are of responses that run
@@ -172,10 +169,10 @@ class LabWorld:
         if isinstance(sampler, Demonstrations):
             x = draw(
                 self.tree.leaves,
-                self._demonstrator,
+                self._demonstrator(),
                 sampler.prompts_per_step,
                 1,
-                generator(self._seed, "collect", step),
+                generator(self._seed, "held_out" if sampler.held_out else "collect", step),
             )
             return self._collected(Drawn(x, [x]))
         # Noted here and not when served, so that it does not matter how often weights are served between two batches.
@@ -200,6 +197,7 @@ class LabWorld:
             sampler,
             partial(generator, self._seed, "collect", step),
             step * sampler.prompts_per_step,
+            self._demonstrator,
         )
         return self._collected(drawn)
 
@@ -251,13 +249,9 @@ class LabWorld:
         metrics |= {"episodes/running": float(x.running.sum()), "entropy": -float(x.behavior_logp[x.mask].mean())}
         return Collected(x, int(written.sum()), metrics, _transcripts(self.tree, x))
 
-    @cached_property
     def _demonstrator(self) -> Float64[Tensor, " leaves"]:
-        """Probability of every leaf when the best tokens are taken but for the demonstrator's errors."""
-        values = optimal_values(self.tree)
-        best = (values >= values.amax(-1, keepdim=True) - 1e-9).double()
-        share = (1 - DEMONSTRATOR_ERROR) * best / best.sum(-1, keepdim=True)
-        return Exact(self.tree, (share + DEMONSTRATOR_ERROR / values.shape[-1]).log()).leaf_probability
+        """Probability of every leaf when it is demonstrated."""
+        return demonstrator(self.tree).leaf_probability
 
     def _collected(self, drawn: Drawn) -> Collected:
         self.last_batch = drawn.kept
@@ -271,8 +265,9 @@ class LabWorld:
         if len(names) > 1:
             rewards = torch.cat([_rewards(x) for x in drawn.rounds]).mean(0).tolist()
             metrics |= {f"reward/{name}": reward for name, reward in zip(names, rewards, strict=True)}
-        if drawn.kept.behavior_logp is not None and drawn.kept.tokens:
-            metrics["entropy"] = -float(drawn.kept.behavior_logp.mean())
+        sampled = drawn.kept.select(drawn.kept.played())
+        if sampled.behavior_logp is not None and sampled.tokens:
+            metrics["entropy"] = -float(sampled.behavior_logp.mean())
         tokens = sum(int(length.sum()) for length in lengths)
         return Collected(drawn.kept, tokens, metrics, _transcripts(self.tree, drawn.rounds[0]))
 

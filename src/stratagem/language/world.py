@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -29,6 +30,9 @@ from stratagem.tasks.mixture import owner
 from stratagem.tasks.task import Split, Task
 from stratagem.training.statistics import evaluation
 from stratagem.training.world import Collected, Evaluation
+
+HELD_OUT = 2**20
+"""Held-out start states from this number on are validated on; evaluation counts from 0."""
 
 
 class LanguageWorld:
@@ -68,7 +72,7 @@ class LanguageWorld:
     # ---- collecting ------------------------------------------------------------------------------------------------
 
     def collect(self, sampler: Sampler, step: int) -> Collected:
-        """Groups of episodes by the policy, or of the task's own solutions, as the sampler asks.
+        """Groups of episodes by the policy, of the task's own solutions, or of both, as the sampler asks.
 
         Failed episodes are played again with another seed, up to ``refill_rounds`` times; what then still fails is
         left out and counted. Groups the sampler rejects are replaced by fresh ones in as many rounds. ``Windows`` are
@@ -80,7 +84,7 @@ class LanguageWorld:
         token was sampled.
         """
         if isinstance(sampler, Demonstrations):
-            return self._demonstrate(sampler)
+            return self._demonstrate(sampler, step)
         if isinstance(sampler, Windows):
             return self._windowed(sampler)
         if not isinstance(sampler, Rollouts):
@@ -91,6 +95,7 @@ class LanguageWorld:
         params = self._params(sampler.temperature, sampler.top_p, sampler.top_k)
         pieces: list[Experience] = []
         played: list[Episode] = []
+        kept: list[Episode] = []
         groups = rejected = 0
         for _ in range(sampler.refill_rounds + 1):
             missing = sampler.prompts_per_step - groups
@@ -102,12 +107,12 @@ class LanguageWorld:
             usable = [group for group in usable if group]
             if not usable:
                 continue
-            most_samples = sampler.group_size * (sampler.refill_rounds + 1)
-            x = to_experience(usable, self.task.reward_names, most_samples)
+            x = to_experience(usable, self.task.reward_names, _most_samples(sampler))
             keep = sampler.keep(x)
             rejected += int((~keep).sum())
             groups += int(keep.sum())
             pieces.append(x if bool(keep.all()) else x.select(x.group_of_trajectory.spread(keep)))
+            kept += [group[0] for group, good in zip(usable, keep.tolist(), strict=True) if good]
         batch = Experience.concatenate(pieces) if pieces else None
         metrics = _episode_metrics(played, self.task.reward_names) | {
             "groups/rejected": float(rejected),
@@ -115,6 +120,10 @@ class LanguageWorld:
         }
         if batch is not None and batch.behavior_logp is not None and batch.tokens:
             metrics["entropy"] = -float(batch.behavior_logp.mean())
+        if batch is not None and sampler.demonstrations:
+            batch = self._with_demonstrations(batch, kept, sampler)
+            shown = 0 if batch.demonstrated is None else int(batch.demonstrated.sum()) // sampler.demonstrations
+            metrics["groups/without_demonstration"] = float(groups - shown)
         tokens = sum(episode.length for episode in played)
         metrics |= _decode_metrics(tokens, _decode_steps(played), len(played))
         metrics["timing/tokens_per_second"] = tokens / max(time.perf_counter() - clock, 1e-9)
@@ -180,15 +189,44 @@ class LanguageWorld:
 
     # ---- demonstrations --------------------------------------------------------------------------------------------
 
-    def _demonstrate(self, sampler: Demonstrations) -> Collected:
-        indices = range(self._next_index, self._next_index + sampler.prompts_per_step)
-        self._next_index += sampler.prompts_per_step
-        episodes = [demonstrate(self.task, "train", index, self._chat, self._encode) for index in indices]
+    def _demonstrate(self, sampler: Demonstrations, step: int) -> Collected:
+        split: Split = "train"
+        first = self._next_index
+        if sampler.held_out:
+            split, first = "test", HELD_OUT + step * sampler.prompts_per_step
+        else:
+            self._next_index += sampler.prompts_per_step
+        indices = range(first, first + sampler.prompts_per_step)
+        episodes = [demonstrate(self.task, split, index, self._chat, self._encode) for index in indices]
         good = [[episode] for episode in episodes if episode.failure is None]
         batch = to_experience(good, self.task.reward_names, 1) if good else None
         metrics = _episode_metrics(episodes, self.task.reward_names)
         tokens = sum(episode.length for episode in episodes)
         return Collected(batch, tokens, metrics, [episode.transcript() for episode in episodes])
+
+    def _with_demonstrations(self, x: Experience, groups: Sequence[Episode], sampler: Rollouts) -> Experience:
+        """``x`` with the solver's episodes from the start of each group, of which one episode is given.
+
+        A group whose solver fails gets none.
+        """
+        most = _most_samples(sampler)
+        shown: list[Episode] = []
+        numbers: list[int] = []
+        for number, episode in enumerate(groups):
+            solved = demonstrate(self.task, "train", episode.index, self._chat, self._encode)
+            for copy in range(sampler.demonstrations if solved.failure is None else 0):
+                sample = most - sampler.demonstrations + copy
+                seed = derive(self._seed, "demonstration", episode.group or 0, copy)
+                shown.append(dataclasses.replace(solved, sample=sample, seed=seed, group=episode.group))
+                numbers.append(number)
+        if not shown:
+            return x
+        demonstrations = to_experience([[episode] for episode in shown], self.task.reward_names, most)
+        demonstrations = demonstrations.replace(
+            behavior_logp=torch.zeros(demonstrations.tokens),
+            seed=torch.tensor([episode.seed for episode in shown], dtype=torch.int64),
+        )
+        return x.with_demonstrations(demonstrations, torch.tensor(numbers))
 
     def _encode(self, text: str) -> list[int]:
         tokens: list[int] = self.policy.tokenizer(text, add_special_tokens=False)["input_ids"]
@@ -314,6 +352,11 @@ def demonstrate(
         with suppress(Exception):
             environment.close()
     return episode
+
+
+def _most_samples(sampler: Rollouts) -> int:
+    """Episodes a group may have in all, failed ones and demonstrations included."""
+    return sampler.group_size * (sampler.refill_rounds + 1) + sampler.demonstrations
 
 
 def _episode_metrics(episodes: Sequence[Episode], reward_names: Sequence[str]) -> dict[str, float]:

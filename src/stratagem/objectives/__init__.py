@@ -1,6 +1,7 @@
 """Losses and what they are made of: ratios, gates, corrections, aggregations, regularizers."""
 
 from stratagem.objectives.aggregations import Credited, FixedLength, LengthPower, SequenceMean, SequenceSum, TokenMean
+from stratagem.objectives.blend import Blend
 from stratagem.objectives.bounded import BoundedRatio, best_bounded_policy
 from stratagem.objectives.budgets import LevelBudgets, SharedBudget
 from stratagem.objectives.corrections import DiscrepancyMask, MaskedImportance, TruncatedImportance
@@ -21,14 +22,16 @@ from stratagem.objectives.policy_gradient import PolicyGradient, ValueLoss
 from stratagem.objectives.proximal import Interpolated, MovingAverage, SamplingVersion
 from stratagem.objectives.random_policy import RandomPolicyRegression
 from stratagem.objectives.ratios import GeometricMeanRatio, ProductRatio, TokenRatio
-from stratagem.objectives.regularizers import KL, Blend, EntropyBonus, kl_estimate
+from stratagem.objectives.regularizers import KL, BlendedPenalty, EntropyBonus, kl_estimate
 from stratagem.objectives.restricted import Restricted
 from stratagem.objectives.routing import RoutingReplay
+from stratagem.objectives.unified import UnifiedGradient
 from stratagem.objectives.views import InternalLayer, Perturbed, ResponseOnly
 
 __all__ = [
     "KL",
     "Blend",
+    "BlendedPenalty",
     "BoundedRatio",
     "CenteredClip",
     "Clip",
@@ -67,6 +70,7 @@ __all__ = [
     "TowardsTarget",
     "TruncatedImportance",
     "Unclipped",
+    "UnifiedGradient",
     "ValueLoss",
     "best_bounded_policy",
     "direction_kl",

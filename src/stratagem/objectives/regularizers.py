@@ -64,7 +64,7 @@ class KL(Regularizer):
 
 
 @dataclass(frozen=True)
-class Blend(Regularizer):
+class BlendedPenalty(Regularizer):
     """``share * first + (1 - share) * second``: one penalty giving way to another while ``share`` moves."""
 
     first: Regularizer

@@ -3,10 +3,11 @@
 from stratagem.sampling.likelihoods import Likelihood, MaskedElbo, OneStep, Views
 from stratagem.sampling.replay import RecentBatches
 from stratagem.sampling.samplers import Demonstrations, Denoising, DynamicSampling, Rollouts, Segments, Windows
-from stratagem.sampling.selections import AboveReturn, Masked, Untruncated
+from stratagem.sampling.selections import AboveReturn, ByPassRate, Masked, ShownAtRandom, Untruncated
 
 __all__ = [
     "AboveReturn",
+    "ByPassRate",
     "Demonstrations",
     "Denoising",
     "DynamicSampling",
@@ -17,6 +18,7 @@ __all__ = [
     "RecentBatches",
     "Rollouts",
     "Segments",
+    "ShownAtRandom",
     "Untruncated",
     "Views",
     "Windows",

@@ -24,6 +24,10 @@ class Rollouts(Sampler):
     refill_rounds: how often groups that were lost or rejected are replaced by fresh ones in one step.
     start_states: numbers of the start states to roll out, over and over in this order; none: the task's own order. One
     number is training on a single example.
+    demonstrations: so many by the task's solver from every group's start state, as further trajectories of the group
+    that are marked ``demonstrated``. They are not sampled, so no budget counts them; where the solver knows one way
+    alone, they are that one again. Their ``behavior_logp`` is 0: how likely they were is not known, and a denominator
+    of 1 is what arXiv 2504.14945 takes for it.
     """
 
     temperature: Annotated[float, Gt(0)] = 1.0
@@ -31,6 +35,7 @@ class Rollouts(Sampler):
     top_k: Annotated[int, Ge(0)] = 0
     refill_rounds: Annotated[int, Ge(0)] = 1
     start_states: tuple[Annotated[int, Ge(0)], ...] = ()
+    demonstrations: Annotated[int, Ge(0)] = 0
 
     @property
     def policy_temperature(self) -> float:
@@ -122,7 +127,12 @@ class Windows(Sampler):
 
 @dataclass(frozen=True)
 class Demonstrations(Sampler):
-    """Episodes played by the task's own solver: ``prompts_per_step`` of them."""
+    """Episodes played by the task's own solver: ``prompts_per_step`` of them.
+
+    held_out: from start states that no training batch begins with, to validate on. The lab's games have none to spare:
+    there they are demonstrations of their own.
+    """
 
     prompts_per_step: Annotated[int, Ge(1)] = 64
     group_size: Annotated[int, Ge(1), Le(1)] = 1
+    held_out: bool = False

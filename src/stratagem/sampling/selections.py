@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
+import torch
+from annotated_types import Ge, Le
 from jaxtyping import Bool
 from torch import Tensor
 
 from stratagem.experience import Experience
 from stratagem.parts import Selection
+from stratagem.seeding import uniform
 
 
 @dataclass(frozen=True)
@@ -55,3 +58,58 @@ class Masked(Selection):
 
     def apply(self, x: Experience) -> Experience:
         return x.replace(mask=x.learnable() & x.to_tokens(trajectory=self(x)))
+
+
+@dataclass(frozen=True)
+class ByPassRate(Selection):
+    """Demonstrations of the groups that succeed too rarely, rollouts of the others (HPT, arXiv 2509.04419).
+
+    A group whose ``pass_rate`` is at most ``gate`` keeps its demonstrations alone; one above it, or without a
+    demonstration, its rollouts alone.
+
+    gate: in [-1, 1]. The paper counts right answers of 8: ``0 / 8`` for one model, ``2 / 8`` for another. Below 0 no
+    group is shown anything, at 1 every group is.
+    """
+
+    requires: ClassVar[frozenset[str]] = frozenset({"pass_rate"})
+
+    gate: Annotated[float, Ge(-1), Le(1)] = 0.0
+
+    def __call__(self, x: Experience) -> Bool[Tensor, " trajectories"]:
+        if x.pass_rate is None:
+            raise ValueError("selection by pass rate needs x.pass_rate; recipe.credit(x) sets it")
+        return _shown(x, x.pass_rate <= self.gate + _ROUNDING)
+
+
+@dataclass(frozen=True)
+class ShownAtRandom(Selection):
+    """Demonstrations of a group with this probability, else its rollouts: the control for any rule of choosing.
+
+    The choice follows from the ``seed`` of the group's first trajectory. A group without a demonstration keeps its
+    rollouts.
+
+    probability: in [0, 1].
+    """
+
+    requires: ClassVar[frozenset[str]] = frozenset({"seed"})
+
+    probability: Annotated[float, Ge(0), Le(1)] = 0.5
+
+    def __call__(self, x: Experience) -> Bool[Tensor, " trajectories"]:
+        if x.seed is None:
+            raise ValueError("selection at random needs x.seed")
+        seed = x.seed[x.group_of_trajectory.first()]
+        return _shown(x, uniform(seed, torch.zeros_like(seed)) < self.probability)
+
+
+_ROUNDING = 1e-6
+"""Shares of a few trajectories are further apart."""
+
+
+def _shown(x: Experience, shown: Bool[Tensor, " groups"]) -> Bool[Tensor, " trajectories"]:
+    """Demonstrations of these groups, as far as they have one, and rollouts of the others."""
+    if x.demonstrated is None:
+        return torch.ones(x.trajectories, dtype=torch.bool, device=x.device)
+    group = x.group_of_trajectory
+    can_be = group.sum(x.demonstrated.float()) > 0
+    return group.spread(shown & can_be) == x.demonstrated

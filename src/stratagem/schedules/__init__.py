@@ -1,8 +1,11 @@
 """Changes of a recipe's knobs over a run."""
 
+from stratagem.schedules.probes import GradientProbe, MetaWeight
 from stratagem.schedules.ramps import LinearRamp, Switch
 
 __all__ = [
+    "GradientProbe",
     "LinearRamp",
+    "MetaWeight",
     "Switch",
 ]

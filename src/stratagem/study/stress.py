@@ -6,6 +6,7 @@ import dataclasses
 import json
 import math
 import os
+import shlex
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -197,7 +198,7 @@ def stress(
         found = {name: rows for name, rows in endured.items() if rows is not None}
         seconds = time.perf_counter() - clock + (earlier.seconds if earlier is not None else 0.0)
         shown = {name: texts[name] for name in found}
-        result = Stress(plan, shown, found, refused, command_line(), machine(), date, seconds)
+        result = Stress(plan, shown, found, refused, shlex.join(command_line()), machine(), date, seconds)
         write_whole(folder / "results.json", result.to_json())
     if broken:
         raise BrokenRunError("; ".join(broken))

@@ -18,11 +18,14 @@ from torch import Tensor
 from stratagem.errors import BrokenRunError, InputError
 from stratagem.experience import Experience
 from stratagem.recipe import Recipe
+from stratagem.schedules import GradientProbe
 from stratagem.seeding import generator, seed_torch
 from stratagem.training.batch_storage import pack, unpack
 from stratagem.training.companions import Companions
+from stratagem.training.demonstrated import demonstrated_shares
 from stratagem.training.memory import peak_memory
 from stratagem.training.microbatches import microbatches, units
+from stratagem.training.probes import gradient_metrics
 from stratagem.training.replay import ReplayBuffer, replay_metrics
 from stratagem.training.run_directory import Checkpoint, RunDirectory, whole_directory
 from stratagem.training.sinks import Sink
@@ -66,6 +69,10 @@ class Settings:
 
 LOST_BATCHES = 3
 """So many batches in a row without one good episode end the run."""
+
+
+PROBED = 2**20
+"""Batches that gradients are only measured on are numbered from here, so that what they sample is their own."""
 
 
 @dataclass
@@ -213,6 +220,7 @@ class Trainer:
         self._companions.served(self.recipe, self._updates)
         collected = self.world.collect(self.recipe.sampler, self._step)
         report = {**collected.metrics, "tokens/sampled": float(collected.tokens)}
+        report |= {f"knob/{path}": float(value) for path, value in changes.items() if isinstance(value, int | float)}
         report["timing/rollout"] = time.perf_counter() - clock
         self._within_budget(collected.tokens)
         self._write_samples(collected)
@@ -235,10 +243,14 @@ class Trainer:
         report["batch/trajectories"] = float(x.trajectories)
         report["batch/dropped_trajectories"] = float(mixed.trajectories - x.trajectories)
         report["batch/tokens"] = float(x.tokens)
+        report |= demonstrated_shares(x)
         skipped = x.tokens == 0 or not self.recipe.objective.has_signal(x)
         report["batch/skipped"] = float(skipped)
         if skipped:
             return Batch(None, report)
+        for schedule in self.recipe.schedules:
+            if isinstance(schedule, GradientProbe) and schedule.due(self._step):
+                self._probe(schedule, x, report)
         if self.recipe.optimization.shuffle == "turns":
             x = x.by_turn()
         return Batch(x, report)
@@ -253,6 +265,17 @@ class Trainer:
             raise InputError(f"view = {view.part_name()}: has parameters of its own; a run must begin with it")
         for group, rate in zip(self._optimizer.param_groups, rates, strict=True):
             group["lr"] = rate
+
+    def _probe(self, probe: GradientProbe, x: Experience, report: dict[str, float]) -> None:
+        """Measure gradients on this batch and a fresh one to validate on, and enter them into the report."""
+        clock = time.perf_counter()
+        collected = self.world.collect(probe.sampler, PROBED + self._step)
+        if collected.x is not None and collected.x.tokens:
+            if collected.x.behavior_logp is not None:
+                report["tokens/sampled"] += collected.tokens
+            validation = self._companions.complete(self.recipe, collected.x.to(self.policy.device))
+            report |= gradient_metrics(probe, self.recipe, self.policy, x, validation)
+        report["timing/probe"] = time.perf_counter() - clock
 
     def _within_budget(self, sampled: int) -> None:
         """Refuse a budget that not even the first batch fits into: there would be nothing to judge it by."""

@@ -6,6 +6,7 @@ from stratagem.recipes.objectives import (
     gates,
     hybrid,
     losses,
+    mixing,
     optimizers,
     reuse,
     stale,
@@ -18,6 +19,7 @@ from stratagem.recipes.objectives.diffusion import *  # noqa: F403
 from stratagem.recipes.objectives.gates import *  # noqa: F403
 from stratagem.recipes.objectives.hybrid import *  # noqa: F403
 from stratagem.recipes.objectives.losses import *  # noqa: F403
+from stratagem.recipes.objectives.mixing import *  # noqa: F403
 from stratagem.recipes.objectives.optimizers import *  # noqa: F403
 from stratagem.recipes.objectives.reuse import *  # noqa: F403
 from stratagem.recipes.objectives.stale import *  # noqa: F403
@@ -31,6 +33,7 @@ __all__ += diffusion.__all__
 __all__ += gates.__all__
 __all__ += hybrid.__all__
 __all__ += losses.__all__
+__all__ += mixing.__all__
 __all__ += optimizers.__all__
 __all__ += reuse.__all__
 __all__ += stale.__all__

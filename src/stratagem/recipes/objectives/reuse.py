@@ -8,7 +8,7 @@ from stratagem.advantages import GAE, BatchWhitened
 from stratagem.catalogue import paper
 from stratagem.objectives import (
     KL,
-    Blend,
+    BlendedPenalty,
     CenteredClip,
     Clip,
     EntropyBonus,
@@ -67,7 +67,7 @@ def remix(
     penalties: list[Regularizer] = []
     schedules: list[Schedule] = []
     if kl_coefficient:
-        penalties.append(kl_coefficient * Blend(KL(), KL(to="previous"), 1.0))
+        penalties.append(kl_coefficient * BlendedPenalty(KL(), KL(to="previous"), 1.0))
         knob = f"objective.regularizer.{'terms.0.' if entropy_weight else ''}term.share"
         schedules.append(LinearRamp(knob, 1.0, 0.5, steps=50, begin=50, every=10))
     if entropy_weight:
