@@ -37,6 +37,11 @@ class PolicyOutput:
     value: the critic's estimate of the return from before each action.  median: its estimate of that return's median
     over the actions the policy may take there.
     mean_logp: mean of the log-probabilities of all actions there were, chosen or not.
+
+    Without gradients, of the last layer, whose logits are ``W h``: hidden, what it read (``h``, over the temperature),
+    and hidden_square, ``|h|^2``.  score_square: ``|v|^2`` with ``v = onehot(action) - pi``.  score_variance: variance
+    of ``v`` under ``pi``.  top_id: the action and the tokens that were likeliest beside it; top_probability: theirs,
+    adding up to 1.
     """
 
     logp: Float[Tensor, " tokens"]
@@ -44,11 +49,22 @@ class PolicyOutput:
     value: Float[Tensor, " tokens"] | None = None
     median: Float[Tensor, " tokens"] | None = None
     mean_logp: Float[Tensor, " tokens"] | None = None
+    hidden: Float[Tensor, "tokens width"] | None = None
+    hidden_square: Float[Tensor, " tokens"] | None = None
+    score_square: Float[Tensor, " tokens"] | None = None
+    score_variance: Float[Tensor, " tokens"] | None = None
+    top_id: Int[Tensor, "tokens few"] | None = None
+    top_probability: Float[Tensor, "tokens few"] | None = None
 
     def where(self, mask: Bool[Tensor, " tokens"]) -> PolicyOutput:
         """The same output with 0 outside ``mask``, where whatever it holds (-inf, NaN) then reaches no gradient."""
         outputs = {name: value for name, value in vars(self).items() if value is not None}
-        return PolicyOutput(**{name: torch.where(mask, value, 0.0) for name, value in outputs.items()})
+        return PolicyOutput(**{name: _blanked(value, mask) for name, value in outputs.items()})
+
+
+def _blanked(values: Tensor, mask: Bool[Tensor, " tokens"]) -> Tensor:
+    rows = mask.view(-1, *[1] * (values.ndim - 1))
+    return torch.where(rows, values, values.new_zeros(()))
 
 
 @dataclass(frozen=True)
@@ -87,6 +103,8 @@ class Experience:
     where none can be read).
     Per group: ``task_id`` (which prompt or start state); ``domain``; ``pass_rate`` (share of its trajectories that
     succeeded, whatever part of the group is looked at later).
+
+    Of the batch as a whole: ``learning_rate``, at which the optimizer will step on it.
 
     ``old_logp`` and ``old_mean_logp`` may stay None while the policy has not moved since sampling; parts then use the
     current ones, detached.
@@ -137,6 +155,7 @@ class Experience:
 
     reward_names: tuple[str, ...] = ("reward",)
     reward_weights: tuple[float, ...] = (1.0,)
+    learning_rate: float | None = None
     inputs: Inputs | None = None
     parent: tuple[Experience, Int[Tensor, " tokens"]] | None = None
 

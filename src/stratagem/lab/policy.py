@@ -15,6 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from stratagem.distribution import OF_ACTIONS
 from stratagem.errors import InputError
 from stratagem.experience import Experience, PolicyOutput
 from stratagem.partition import rows_of
@@ -50,10 +51,13 @@ class NodeInputs:
 class TabularPolicy(nn.Module):
     """``pi(a | n) = softmax(logits[n] / temperature)_a``, and a critic: ``values[n]`` and ``medians[n]`` of the return.
 
-    logits: float [nodes, vocabulary], where learning starts. The critic starts at 0.
+    logits: float [nodes, vocabulary], where learning starts. The critic starts at 0. As an output layer it reads which
+    node it is at: ``hidden`` is that, one column for each node.
     """
 
-    says: ClassVar[frozenset[str]] = frozenset({"entropy", "value", "median", "mean_logp"})
+    says: ClassVar[frozenset[str]] = frozenset(
+        {"entropy", "value", "median", "mean_logp", "hidden", "hidden_square", *OF_ACTIONS}
+    )
     views: ClassVar[tuple[type[View], ...]] = ()
 
     def __init__(self, logits: Float[Tensor, "nodes vocabulary"]) -> None:
@@ -79,7 +83,18 @@ class TabularPolicy(nn.Module):
             self.values[node] if "value" in also else None,
             self.medians[node] if "median" in also else None,
             logp.mean(-1)[node] if "mean_logp" in also else None,
+            **self._without_gradient(node, logp.detach(), x.action, temperature, also),
         )
+
+    def _without_gradient(
+        self, node: Tensor, logp: Tensor, action: Tensor, temperature: float, also: Collection[str]
+    ) -> dict[str, Tensor]:
+        said = {name: figure(logp[node], action) for name, figure in OF_ACTIONS.items() if name in also}
+        if "hidden" in also:
+            said["hidden"] = torch.nn.functional.one_hot(node, len(logp)).to(logp.dtype) / temperature
+        if "hidden_square" in also:
+            said["hidden_square"] = torch.full_like(logp[node, action], temperature**-2)
+        return said
 
     @property
     def device(self) -> torch.device:

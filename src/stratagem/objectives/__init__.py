@@ -4,6 +4,7 @@ from stratagem.objectives.aggregations import FixedLength, SequenceMean, Sequenc
 from stratagem.objectives.bounded import BoundedRatio, best_bounded_policy
 from stratagem.objectives.budgets import LevelBudgets, SharedBudget
 from stratagem.objectives.corrections import DiscrepancyMask, MaskedImportance, TruncatedImportance
+from stratagem.objectives.curvature import AdamStep, CurvatureMask, GradientStep, StepModel
 from stratagem.objectives.gates import Clip, ClippedWeight, LogLikelihood, TowardsTarget, Unclipped
 from stratagem.objectives.implicit import ImplicitNegative
 from stratagem.objectives.policy_gradient import PolicyGradient, ValueLoss
@@ -14,13 +15,16 @@ from stratagem.objectives.restricted import Restricted
 
 __all__ = [
     "KL",
+    "AdamStep",
     "BoundedRatio",
     "Clip",
     "ClippedWeight",
+    "CurvatureMask",
     "DiscrepancyMask",
     "EntropyBonus",
     "FixedLength",
     "GeometricMeanRatio",
+    "GradientStep",
     "ImplicitNegative",
     "LevelBudgets",
     "LogLikelihood",
@@ -32,6 +36,7 @@ __all__ = [
     "SequenceMean",
     "SequenceSum",
     "SharedBudget",
+    "StepModel",
     "TokenMean",
     "TokenRatio",
     "TowardsTarget",

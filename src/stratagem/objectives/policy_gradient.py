@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
@@ -60,7 +61,7 @@ class PolicyGradient(Objective):
     Metrics, aggregated by ``w`` and additive over micro-batches: ``policy_loss``, ``clip_fraction``,
     ``kl_old`` (k3 of the policy to the one the update started from), ``kl`` (k3 to the reference, where there is one),
     ``ratio``, ``entropy`` (when computed),
-    ``regularizer`` and ``correction`` (when there is one).
+    ``regularizer`` and ``correction`` (when there is one), and what the correction says of the tokens.
 
     Raises :class:`InputError` for a gate or correction that makes no sense with the ratio, with the reason.
     """
@@ -91,9 +92,9 @@ class PolicyGradient(Objective):
 
         ratio = self.ratio(out, x)
         surrogate = self.gate(ratio, x.advantage, out, x)
-        metrics = {}
+        metrics, judged = {}, dict[str, Tensor]()
         if self.correction is not None:
-            correction = self.correction(out, x)
+            correction, judged = self.correction.judge(out, x)
             surrogate = correction * surrogate
             metrics["correction"] = total(correction)
         loss = -total(surrogate)
@@ -102,7 +103,8 @@ class PolicyGradient(Objective):
             penalty = total(self.regularizer(out, x))
             loss = loss + penalty
             metrics["regularizer"] = penalty.detach()
-        metrics |= shares(out, x, ratio.detach(), self.gate.binds_in(ratio.detach(), x.advantage, x))
+        bound = self.gate.binds_in(ratio.detach(), x.advantage, x)
+        metrics |= shares(out, x, ratio.detach(), bound, judged)
         if self.critic is not None:
             critic = self.critic(out, x)
             loss, metrics = loss + critic.loss, metrics | dict(critic.metrics)
@@ -115,10 +117,12 @@ class PolicyGradient(Objective):
 
 
 @torch.no_grad()
-def shares(out: PolicyOutput, x: Experience, ratio: Tensor, bound: Tensor) -> dict[str, Tensor]:
+def shares(
+    out: PolicyOutput, x: Experience, ratio: Tensor, bound: Tensor, further: Mapping[str, Tensor] | None = None
+) -> dict[str, Tensor]:
     """Figures in which every token that may train counts the same, whatever the weights add up to.
 
-    bound: tokens to be logged as ``clip_fraction``.
+    bound: tokens to be logged as ``clip_fraction``.  further: figures of every token, by name.
     """
     tokens = x.whole.learnable_tokens.clamp(min=1)
 
@@ -134,4 +138,4 @@ def shares(out: PolicyOutput, x: Experience, ratio: Tensor, bound: Tensor) -> di
         figures["kl"] = share(kl_estimate(out.logp - x.ref_logp, "k3"))
     if out.entropy is not None:
         figures["entropy"] = share(out.entropy)
-    return figures
+    return figures | {name: share(values) for name, values in (further or {}).items()}
