@@ -437,9 +437,9 @@ class ScaledAdvantage(Advantage):
 
 @dataclass(frozen=True)
 class CorrectionProduct(Correction):
-    """``prod(factors)``. A figure that two factors have is named after the later one's part and place."""
+    """``prod(factors)``, 1 without any. A figure of two factors is named after the later one's part and place."""
 
-    factors: tuple[Correction, ...]
+    factors: tuple[Correction, ...] = ()
 
     def objection(self, ratio: Ratio) -> str | None:
         return next((said for factor in self.factors if (said := factor.objection(ratio)) is not None), None)

@@ -181,6 +181,6 @@ def needs_whole_units(part: Part, x: Experience, level: str) -> None:
     here = torch.bincount(unit.labels[rows], minlength=unit.count)
     if bool(((here > 0) & (here < unit.size())).any()):
         raise InputError(
-            f"{part.part_name()}: a micro-batch holds part of a {level}, and the {part.kind} needs what the policy says "
-            f"of all of it: set optimization.microbatch_tokens to null, or {part.kind} by trajectory"
+            f"{part.part_name()}: a micro-batch holds part of a {level}, and the {part.kind} needs what the policy "
+            f"says of all of it: set optimization.microbatch_tokens to null, or {part.kind} by trajectory"
         )
