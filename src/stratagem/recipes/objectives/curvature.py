@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from typing import Literal
 
 from stratagem.catalogue import paper
 from stratagem.errors import unknown
-from stratagem.objectives import AdamStep, CurvatureMask, GradientStep, PolicyGradient
+from stratagem.objectives import AdamStep, CurvatureMask, GradientStep, PolicyGradient, StepModel
 from stratagem.parts import Correction
 from stratagem.recipe import Recipe
 from stratagem.recipes import baselines
 
 __all__ = ["capo"]
 
-_BASES = {
+_BASES: dict[str, tuple[Callable[[], Recipe], float, float]] = {
     "grpo": (baselines.grpo, 1e-2, 1e-4),
     "dr_grpo": (baselines.dr_grpo, 5e-4, 1e-3),
     "reinforce": (baselines.reinforce, 1e-1, 1e-5),
@@ -48,7 +49,7 @@ def capo(
     """
     if policy_gradient not in _BASES:
         raise unknown("policy_gradient of capo", policy_gradient, _BASES)
-    models = {"adam": AdamStep, "gradient": GradientStep}
+    models: dict[str, type[StepModel]] = {"adam": AdamStep, "gradient": GradientStep}
     if step not in models:
         raise unknown("step of capo", step, models)
     build, usual_gain, usual_shift = _BASES[policy_gradient]
