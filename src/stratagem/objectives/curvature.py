@@ -157,8 +157,8 @@ class AdamStep(StepModel):
 class CurvatureMask(Correction):
     """``1[low <= m_H < gain] 1[m_F < shift]``: drops the tokens whose own step would carry the policy too far.
 
-    With ``Move`` of the ``step`` model at the learning rate ``a`` of the step to come (arXiv 2510.00819, section 4; as
-    in the released code):
+    With ``Move`` of the ``step`` model at the learning rate ``a`` of the step to come (arXiv 2510.00819; as in
+    the released code):
 
     - ``m_H = a A (v . u) + a^2 / 2 A [(v . u)^2 - u^T F u]``, the rise of ``A pi(a) / pi_old(a)`` to second order;
     - ``m_F = a^2 / 2 (v . u)^2``, whose mean over actions drawn from ``pi`` is ``a^2 / 2 u^T F u``, the divergence of
@@ -167,8 +167,8 @@ class CurvatureMask(Correction):
     The advantage is that of the batch, and a token's gradient is its own, not divided by the size of the batch. Only
     the output layer is modelled; clipping of the gradient's norm and weight decay are not. Dropped tokens are counted
     by normalisers, so a batch of which half is dropped makes half the step; the paper's loss is over the tokens that
-    are left, which under Adam hardly differs. Where no token is left, the trainer takes no step and counts it. A token
-    whose figures are not finite is dropped; one whose log-probability is not makes the whole update not finite.
+    are left, which under Adam hardly differs. Where no token is left, the trainer takes no step and counts it;
+    Adam's moments then stay, so bounds that are too tight can drop every batch to come. A token whose figures are not finite is dropped; one whose log-probability is not makes the whole update not finite.
 
     step: the model.  gain, shift: bounds, at least 0; with 0 every token is dropped, ``inf`` is none.  low: None is
     ``-gain``, as released; 0 drops tokens whose step would go against the advantage.  unit: dropped as a whole, by the
@@ -234,7 +234,7 @@ class CurvatureMask(Correction):
                 for shift in (objective, policy)
             )
         low = -self.gain if self.low is None else self.low
-        # Comparing keeps no token without a number; a bound of infinity would keep none that is infinite below.
+        # A comparison with NaN is False, and one with a bound of infinity keeps what is -inf.
         return (objective >= low) & (objective < self.gain) & (policy < self.shift) & objective.isfinite()
 
 

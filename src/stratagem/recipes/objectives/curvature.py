@@ -45,7 +45,8 @@ def capo(
     and (1e-1, 1e-5). They belong to 7 billion parameters, a learning rate of 1.5e-5 and the ``step`` model of Adam:
     both shifts grow with the learning rate and the size of the hidden state, so other models need other values; the
     logged rejection rate, which the paper reports at 2 to 8 %, says which. The learning rate is the recipe's, as a
-    schedule has it; ``step = "gradient"`` models plain gradient descent, in closed form.
+    schedule has it; ``step = "gradient"`` models plain gradient descent, in closed form. The released runs on GRPO do
+    not divide advantages by the group's deviation; the recipe takes its base as it is.
     """
     if policy_gradient not in _BASES:
         raise unknown("policy_gradient of capo", policy_gradient, _BASES)
