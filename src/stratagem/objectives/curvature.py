@@ -168,7 +168,8 @@ class CurvatureMask(Correction):
     the output layer is modelled; clipping of the gradient's norm and weight decay are not. Dropped tokens are counted
     by normalisers, so a batch of which half is dropped makes half the step; the paper's loss is over the tokens that
     are left, which under Adam hardly differs. Where no token is left, the trainer takes no step and counts it;
-    Adam's moments then stay, so bounds that are too tight can drop every batch to come. A token whose figures are not finite is dropped; one whose log-probability is not makes the whole update not finite.
+    Adam's moments then stay, so bounds that are too tight can drop every batch to come. A token whose figures are not
+    finite is dropped; one whose log-probability is not makes the whole update not finite.
 
     step: the model.  gain, shift: bounds, at least 0; with 0 every token is dropped, ``inf`` is none.  low: None is
     ``-gain``, as released; 0 drops tokens whose step would go against the advantage.  unit: dropped as a whole, by the
