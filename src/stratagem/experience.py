@@ -39,6 +39,11 @@ class PolicyOutput:
     mean_logp: mean of the log-probabilities of all actions there were, chosen or not.
     direction: mean direction, a unit vector, of the distribution a latent was drawn from; 0 at other tokens.
     experts: those that a mixture of experts was routed to for each action; it has no gradient.
+
+    Without gradients, of the last layer, whose logits are ``W h``: hidden, what it read (``h``, over the temperature),
+    and hidden_square, ``|h|^2``.  score_square: ``|v|^2`` with ``v = onehot(action) - pi``.  score_variance: variance
+    of ``v`` under ``pi``.  top_id: the action and the tokens that were likeliest beside it; top_probability: theirs,
+    adding up to 1.
     """
 
     logp: Float[Tensor, " tokens"]
@@ -48,6 +53,12 @@ class PolicyOutput:
     mean_logp: Float[Tensor, " tokens"] | None = None
     direction: Float[Tensor, "tokens dims"] | None = None
     experts: Int[Tensor, "tokens ..."] | None = None
+    hidden: Float[Tensor, "tokens width"] | None = None
+    hidden_square: Float[Tensor, " tokens"] | None = None
+    score_square: Float[Tensor, " tokens"] | None = None
+    score_variance: Float[Tensor, " tokens"] | None = None
+    top_id: Int[Tensor, "tokens few"] | None = None
+    top_probability: Float[Tensor, "tokens few"] | None = None
 
     def where(self, mask: Bool[Tensor, " tokens"]) -> PolicyOutput:
         """The same output with 0 outside ``mask``, where whatever it holds (-inf, NaN) then reaches no gradient."""
@@ -96,6 +107,8 @@ class Experience:
     where none can be read).
     Per group: ``task_id`` (which prompt or start state); ``domain``; ``pass_rate`` (share of its rollouts that
     succeeded, demonstrations aside, whatever part of the group is looked at later).
+
+    Of the batch as a whole: ``learning_rate``, at which the optimizer will step on it.
 
     ``old_logp`` and ``old_mean_logp`` may stay None while the policy has not moved since sampling; parts then use the
     current ones, detached.
@@ -152,6 +165,7 @@ class Experience:
 
     reward_names: tuple[str, ...] = ("reward",)
     reward_weights: tuple[float, ...] = (1.0,)
+    learning_rate: float | None = None
     inputs: Inputs | None = None
     parent: tuple[Experience, Int[Tensor, " tokens"]] | None = None
 

@@ -37,7 +37,8 @@ class Part:
     snake_case and is written to YAML by that name.
 
     Parts are pure tensor code. One that remembers something between batches keeps tensors in ``memory()``; they are
-    checkpointed and survive a change of the part's fields.
+    checkpointed and survive a change of the part's fields. A tensor whose shape only the first batch tells starts
+    empty.
     """
 
     __dataclass_fields__: ClassVar[dict[str, Any]]
@@ -99,16 +100,28 @@ class Part:
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Restore what :meth:`state_dict` returned. Raises ``KeyError`` when something is missing."""
         for name, tensor in self.state_dict().items():
-            tensor.copy_(state[name])
+            _recall(tensor, state[name])
+
+    def after_step(self, taken: bool) -> None:
+        """An optimizer step on all this part was called with since the last one was taken, or it was given up."""
+        for _, child in self.children():
+            child.after_step(taken)
 
     def replace(self, **changes: Any) -> Self:
         """The same part with some fields changed and its memory kept."""
         changed = dataclasses.replace(self, **changes)
         mine = self.state_dict()
         for name, tensor in changed.state_dict().items():
-            if name in mine and mine[name].shape == tensor.shape:
-                tensor.copy_(mine[name])
+            if name in mine and (mine[name].shape == tensor.shape or not tensor.numel()):
+                _recall(tensor, mine[name])
         return changed
+
+
+def _recall(tensor: Tensor, remembered: Tensor) -> None:
+    """Overwrite a tensor of a part's memory; an empty one takes the shape of what is remembered, too."""
+    if not tensor.numel():
+        tensor.resize_(remembered.shape)
+    tensor.copy_(remembered)
 
 
 def _children(name: str, value: object) -> Iterator[tuple[str, Part]]:
@@ -276,7 +289,10 @@ class Gate(Part):
 
 @dataclass(frozen=True)
 class Correction(Part):
-    """Detached weight of every token that repairs the mismatch between the sampling and the learning engine."""
+    """Detached weight of every token: repairs the mismatch between sampling and learning engine, or drops tokens.
+
+    Corrections multiply: ``TruncatedImportance() * CurvatureMask()``.
+    """
 
     kind: ClassVar[str] = "correction"
 
@@ -287,6 +303,15 @@ class Correction(Part):
     def __call__(self, out: PolicyOutput, x: Experience) -> Float[Tensor, " tokens"]:
         """Weight of every token, detached."""
         raise NotImplementedError
+
+    def judge(
+        self, out: PolicyOutput, x: Experience
+    ) -> tuple[Float[Tensor, " tokens"], dict[str, Float[Tensor, " tokens"]]]:
+        """Weight of every token, and figures of every token of which the mean over those that may train is logged."""
+        return self(out, x), {}
+
+    def __mul__(self, other: Correction) -> Correction:
+        return CorrectionProduct(_factors(self) + _factors(other))
 
 
 @dataclass(frozen=True)
@@ -468,6 +493,34 @@ class ScaledAdvantage(Advantage):
 
     def __call__(self, x: Experience) -> Float[Tensor, " tokens"]:
         return self.factor * self.term(x)
+
+
+@dataclass(frozen=True)
+class CorrectionProduct(Correction):
+    """``prod(factors)``, 1 without any. A figure of two factors is named after the later one's part and place."""
+
+    factors: tuple[Correction, ...] = ()
+
+    def objection(self, ratio: Ratio) -> str | None:
+        return next((said for factor in self.factors if (said := factor.objection(ratio)) is not None), None)
+
+    def __call__(self, out: PolicyOutput, x: Experience) -> Float[Tensor, " tokens"]:
+        return self.judge(out, x)[0]
+
+    def judge(
+        self, out: PolicyOutput, x: Experience
+    ) -> tuple[Float[Tensor, " tokens"], dict[str, Float[Tensor, " tokens"]]]:
+        weights, figures = torch.ones_like(out.logp.detach()), dict[str, Tensor]()
+        for place, factor in enumerate(self.factors):
+            weight, said = factor.judge(out, x)
+            weights = weights * weight
+            for name, value in said.items():
+                figures[f"{factor.part_name()}_{place}/{name}" if name in figures else name] = value
+        return weights, figures
+
+
+def _factors(correction: Correction) -> tuple[Correction, ...]:
+    return correction.factors if isinstance(correction, CorrectionProduct) else (correction,)
 
 
 @dataclass(frozen=True)

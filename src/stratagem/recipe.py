@@ -109,7 +109,7 @@ class Recipe(Part):
         read = {name for name in self.needs() if not name.startswith("output.")}
         if "pass_rate" in read:
             read.add("success")
-        return frozenset(read) - {"old_logp", "old_mean_logp", "pass_rate", "target"}
+        return frozenset(read) - {"old_logp", "old_mean_logp", "pass_rate", "target", "learning_rate"}
 
     def output_needs(self) -> frozenset[str]:
         """What the objective reads of the policy's output beyond ``logp``: ``entropy``, ``value``, ``median``."""
@@ -129,7 +129,8 @@ class Recipe(Part):
         return x
 
     def credit(self, x: Experience) -> Experience:
-        """The experience with pass rates noted, trajectories selected, advantage, value target and target ratio set.
+        """The experience with pass rates and learning rate noted, trajectories selected, and advantage, value target
+        and target ratio set.
 
         Rollouts of groups left with fewer of them than the advantage can compare are gone, too; demonstrations stay.
         Raises ``ValueError`` naming the trajectory whose return is not finite.
@@ -139,6 +140,8 @@ class Recipe(Part):
             raise ValueError(f"recipe {self.name}: trajectory {bad} has return {float(x.returns[bad])}")
         if "pass_rate" in self.needs() and x.success is not None:
             x = x.replace(pass_rate=_pass_rate(x.success, x))
+        if "learning_rate" in self.needs():
+            x = x.replace(learning_rate=self.optimization.learning_rate)
         for selection in self.selections:
             x = selection.apply(x)
         own = x.played()

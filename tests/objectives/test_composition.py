@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from itertools import product
 
 import pytest
 import torch
+from torch import Tensor
 
 import stratagem.recipes  # noqa: F401  (enters every part)
+from stratagem.distribution import OF_ACTIONS
 from stratagem.errors import InputError
 from stratagem.experience import Experience, PolicyOutput
 from stratagem.objectives import GeometricMeanRatio, PolicyGradient, TokenRatio, TruncatedImportance
@@ -34,8 +37,17 @@ def batch() -> Experience:
         success=torch.rand(12, generator=source) < 0.5,
         pass_rate=torch.full((3,), 0.5),
         target=torch.full((len(logp),), 1.3),
+        learning_rate=1e-3,
     )
     return x.replace(advantage=x.to_tokens(trajectory=torch.randn(12, generator=source)))
+
+
+def said(logp: Tensor) -> PolicyOutput:
+    """These log-probabilities of policies over ten tokens, by a last layer of two columns."""
+    others = torch.log1p(-logp.detach().exp()) - math.log(9)
+    logps = torch.cat([logp.detach().unsqueeze(1), others.unsqueeze(1).expand(-1, 9)], 1)
+    of_scores = {name: figure(logps, torch.zeros(len(logp), dtype=torch.int64)) for name, figure in OF_ACTIONS.items()}
+    return PolicyOutput(logp, hidden=torch.ones(len(logp), 2), **of_scores)
 
 
 @pytest.mark.parametrize("gate", kinds("gate"), ids=lambda part: part.part_name())
@@ -53,7 +65,7 @@ def test_every_composition_learns_or_is_refused_with_the_reason(ratio, gate):
             continue
         missing = x.missing(name for name in objective.needs() if not name.startswith("output."))
         assert missing == [], "say in batch() what these are"
-        objective(PolicyOutput(logp), x).loss.backward()
+        objective(said(logp), x).loss.backward()
         assert bool(logp.grad.isfinite().all())
         assert bool((logp.grad != 0).any())
 

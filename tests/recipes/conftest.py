@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from unittest import mock
 
 import pytest
@@ -14,31 +14,49 @@ from torch import Tensor
 from stratagem.experience import Experience, PolicyOutput
 from stratagem.recipe import Recipe
 
-OUTPUTS = ("entropy", "value", "median", "mean_logp", "direction")
+OUTPUTS = (
+    "entropy",
+    "value",
+    "median",
+    "mean_logp",
+    "direction",
+    "hidden_square",
+    "score_square",
+    "score_variance",
+)
 """What a policy can say of a token beside its log-probability."""
+
+WIDE = ("hidden", "top_id", "top_probability")
+"""What it can say without gradients, in several numbers."""
 
 
 @dataclass(frozen=True)
 class Said:
-    """What a policy says of the tokens of a batch, by name, ``logp`` first: float64 [tokens] each."""
+    """What a policy says of the tokens of a batch, by name, ``logp`` first: float64 [tokens] each.
+
+    wide: what has no gradient, [tokens, columns] each.
+    """
 
     figures: dict[str, Tensor]
+    wide: dict[str, Tensor] = field(default_factory=dict)
 
     def output(self) -> PolicyOutput:
         """As an objective gets it."""
-        return PolicyOutput(**self.figures)
+        return PolicyOutput(**self.figures, **self.wide)
 
     def at(self, rows: Tensor) -> Said:
         """Of these tokens, in this order."""
-        return Said({name: values[rows] for name, values in self.figures.items()})
+        return Said(*({name: v[rows] for name, v in said.items()} for said in (self.figures, self.wide)))
 
     def leaves(self) -> Said:
         """Copies that collect gradients."""
-        return Said({name: values.detach().clone().requires_grad_() for name, values in self.figures.items()})
+        return Said(
+            {name: values.detach().clone().requires_grad_() for name, values in self.figures.items()}, self.wide
+        )
 
     def moved(self, step: float, along: Said) -> Said:
         """``figures + step * along``."""
-        return Said({name: values + step * along.figures[name] for name, values in self.figures.items()})
+        return Said({name: values + step * along.figures[name] for name, values in self.figures.items()}, self.wide)
 
     def like(self, source: torch.Generator) -> Said:
         """Random directions."""
@@ -99,13 +117,19 @@ def fabricate(recipe: Recipe, seed: int = 0, spread: float = 0.3) -> tuple[Exper
     missing = x.missing(needs)
     assert not missing, f"the battery does not know how to fabricate {missing}"
     said = {"logp": old + spread * noise()}
-    lacking = recipe.output_needs() - set(OUTPUTS)
+    lacking = recipe.output_needs() - {*OUTPUTS, *WIDE}
     assert not lacking, f"the battery does not know how to fabricate {lacking}"
     shape = {"direction": (tokens, 3)}
     said |= {n: 0.5 + 0.3 * noise(*shape.get(n, ())) for n in OUTPUTS if n in recipe.output_needs()}
+    wide = {
+        "hidden": torch.randn(tokens, 3, generator=source),
+        "top_id": torch.randint(9, (tokens, 4), generator=source),
+        "top_probability": torch.randn(tokens, 4, generator=source).softmax(1),
+    }
+    wide = {name: values for name, values in wide.items() if name in recipe.output_needs()}
     prepared = recipe.prepare(x)
     # Each action is a number of its own, so what a selection dropped is missed here.
-    return prepared, Said(said).at(prepared.action)
+    return prepared, Said(said, wide).at(prepared.action)
 
 
 @pytest.fixture(name="fabricate")

@@ -146,11 +146,13 @@ def test_padding_changes_nothing_whatever_it_holds(name, fabricate: Fabricate):
         x.trajectory_of_turn.size().tolist(),
         x.group_of_trajectory.size().tolist(),
         mask=real,
+        learning_rate=x.learning_rate,
         **{name: padded(getattr(x, name), float("nan")) for name in (*figures, "previous_logp", "value_target")},
         **{name: padded(getattr(x, name), 0) for name in ("version", "action", "latent")},
         **{n: getattr(x, n) for n in known},
     )
-    found = gradients(chosen, wide, Said({n: padded(v, float("-inf")) for n, v in said.figures.items()}))
+    beyond = {n: padded(v, float("nan") if v.is_floating_point() else -1) for n, v in said.wide.items()}
+    found = gradients(chosen, wide, Said({n: padded(v, float("-inf")) for n, v in said.figures.items()}, beyond))
     for figure, values in plain.items():
         torch.testing.assert_close(found[figure][real], values, rtol=1e-6, atol=1e-9)
         assert not found[figure][~real].any()

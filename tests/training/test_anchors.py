@@ -356,9 +356,6 @@ def test_a_step_without_an_active_token_is_not_taken_and_the_average_starts_over
     assert torch.equal(run.policy.table(), before)
     state = run._companions.state_dict()
     assert float(state["anchor.weight"]) == 1 and torch.equal(state["anchor.mean.logits"], before)
-    unmoved = trained(recipe.with_values({"proximal": None}), LabTask(CORRIDOR, mismatch=0.1), tmp_path / "plain", 2)
-    unmoved.run()
-    assert unmoved._updates == 2, "without a proximal policy nothing is refused"
 
 
 def test_the_proximal_of_a_recipe_is_written_read_and_changed_by_path():

@@ -88,7 +88,7 @@ class ExpertsPolicy(NodePolicy):
             self.values[node] if "value" in also else None,
             self.medians[node] if "median" in also else None,
             logp.mean(-1) if "mean_logp" in also else None,
-            chosen if "experts" in also else None,
+            experts=chosen if "experts" in also else None,
         )
 
     def _mixed(

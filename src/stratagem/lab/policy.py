@@ -16,6 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from stratagem.distribution import OF_ACTIONS
 from stratagem.errors import InputError
 from stratagem.experience import Experience, PolicyOutput
 from stratagem.objectives.routing import RoutingReplay
@@ -125,9 +126,11 @@ class TabularPolicy(NodePolicy):
     """``pi(a | n) = softmax(logits[n] / temperature)_a``.
 
     logits: float [nodes, vocabulary], where learning starts. Perturbed, a table has one layer: noise is added to the
-    logits of every token on its own.
+    logits of every token on its own. As an output layer it reads which node it is at: ``hidden`` is that, one column
+    for each node.
     """
 
+    says: ClassVar[frozenset[str]] = NodePolicy.says | {"hidden", "hidden_square", *OF_ACTIONS}
     views: ClassVar[tuple[type[View], ...]] = (RoutingReplay, Perturbed)
 
     def __init__(self, logits: Float[Tensor, "nodes vocabulary"]) -> None:
@@ -157,7 +160,18 @@ class TabularPolicy(NodePolicy):
             self.values[node] if "value" in also else None,
             self.medians[node] if "median" in also else None,
             logp.mean(-1)[rows] if "mean_logp" in also else None,
+            **self._without_gradient(node, logp.detach()[rows], x.action, temperature, also),
         )
+
+    def _without_gradient(
+        self, node: Tensor, logp: Tensor, action: Tensor, temperature: float, also: Collection[str]
+    ) -> dict[str, Tensor]:
+        said = {name: figure(logp, action) for name, figure in OF_ACTIONS.items() if name in also}
+        if "hidden" in also:
+            said["hidden"] = torch.nn.functional.one_hot(node, len(self.logits)).to(logp.dtype) / temperature
+        if "hidden_square" in also:
+            said["hidden_square"] = torch.full(node.shape, temperature**-2, dtype=logp.dtype, device=logp.device)
+        return said
 
     def _perturbed(self, node: Int[Tensor, " tokens"], view: Perturbed) -> Float[Tensor, "tokens vocabulary"]:
         if view.layers not in (None, (1,)):

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
+from stratagem.distribution import OF_ACTIONS, TOP
 from stratagem.errors import InputError, unknown
 from stratagem.experience import Experience, PolicyOutput
 from stratagem.language.attention import PackedSequences, enable_packing, run_trunk
@@ -73,7 +74,7 @@ class LanguagePolicy(nn.Module):
         pass.
     """
 
-    says: ClassVar[frozenset[str]] = frozenset({"entropy", "value", "median", "mean_logp"})
+    says: ClassVar[frozenset[str]] = frozenset({"value", "median", "hidden", "hidden_square", *OF_LOGITS, *OF_ACTIONS})
     views: ClassVar[tuple[type[View], ...]] = (RoutingReplay, ResponseOnly, InternalLayer, Perturbed)
 
     def __init__(
@@ -148,7 +149,8 @@ class LanguagePolicy(nn.Module):
         """What the policy says about the action tokens of ``x``, in their order.
 
         logp [tokens] and entropy [tokens] in nats, of softmax(logits / temperature); value and median [tokens], the
-        critic's estimates from before each action. All but ``logp`` only when ``also`` names it. Raises
+        critic's estimates from before each action; what the output layer reads and the actions' scores as
+        :class:`PolicyOutput` defines them, without gradient. All but ``logp`` only when ``also`` names it. Raises
         :class:`InputError` for a temperature not above 0, a batch without token inputs, a value without value head.
         """
         check_asked(self, also, view)
@@ -162,15 +164,20 @@ class LanguagePolicy(nn.Module):
             raise InputError(f"a language policy reads TokenInputs, this experience has {type(x.inputs).__name__}")
         inputs = x.inputs.without_opening(self._beginning()) if isinstance(view, ResponseOnly) else x.inputs
         if len(inputs.action_positions) == 0:
-            empty = torch.zeros(0, device=self.device)
-            return PolicyOutput(empty, **dict.fromkeys(also, empty))
+            return PolicyOutput(**{name: self._nothing(name) for name in ("logp", *also)})
         with self._precision():
             hidden = self._hidden_before_actions(inputs, view)
-            figures = self._in_chunks(hidden, inputs.actions, temperature, [name for name in OF_LOGITS if name in also])
+            figures = self._in_chunks(
+                hidden, inputs.actions, temperature, [name for name in (*OF_LOGITS, *OF_ACTIONS) if name in also]
+            )
             if "value" in also:
                 figures["value"] = self._values(self.value_head, hidden)
             if "median" in also:
                 figures["median"] = self._values(self.median_head, hidden)
+            if "hidden" in also:
+                figures["hidden"] = hidden.detach().float() / temperature
+            if "hidden_square" in also:
+                figures["hidden_square"] = hidden.detach().float().square().sum(1) / temperature**2
         return PolicyOutput(**figures)
 
     def _check_dense(self) -> None:
@@ -301,6 +308,14 @@ class LanguagePolicy(nn.Module):
                 hidden = run()
         return hidden.index_select(0, layout.source[read.predecessors])
 
+    def _nothing(self, name: str) -> Tensor:
+        """A figure of no tokens."""
+        vocabulary, width = cast(nn.Linear, self.model.get_output_embeddings()).weight.shape
+        few = min(TOP + 1, vocabulary)
+        columns = {"hidden": width, "top_id": few, "top_probability": few}
+        kind = torch.int64 if name == "top_id" else torch.float32
+        return torch.zeros((0, columns[name]) if name in columns else 0, dtype=kind, device=self.device)
+
     def _values(self, head: nn.Module | None, hidden: Float[Tensor, "tokens hidden"]) -> Float[Tensor, " tokens"]:
         assert head is not None
         with torch.autocast(self.device.type, enabled=False):
@@ -374,7 +389,8 @@ def _score_actions(
     logits = head(hidden).float()
     logp = torch.log_softmax(logits if temperature == 1.0 else logits / temperature, dim=-1)
     chosen = logp.gather(1, actions.unsqueeze(1)).squeeze(1)
-    return chosen, *(OF_LOGITS[name](logp) for name in also)
+    still = logp.detach()
+    return chosen, *(OF_LOGITS[name](logp) if name in OF_LOGITS else OF_ACTIONS[name](still, actions) for name in also)
 
 
 def _recomputed_score_actions(*arguments: Any) -> tuple[Tensor, ...]:

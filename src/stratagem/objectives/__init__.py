@@ -5,6 +5,7 @@ from stratagem.objectives.blend import Blend
 from stratagem.objectives.bounded import BoundedRatio, best_bounded_policy
 from stratagem.objectives.budgets import LevelBudgets, SharedBudget
 from stratagem.objectives.corrections import DiscrepancyMask, MaskedImportance, TruncatedImportance
+from stratagem.objectives.curvature import AdamStep, CurvatureMask, GradientStep, StepModel
 from stratagem.objectives.directions import (
     DirectionKL,
     direction_kl,
@@ -30,6 +31,7 @@ from stratagem.objectives.views import InternalLayer, Perturbed, ResponseOnly
 
 __all__ = [
     "KL",
+    "AdamStep",
     "Blend",
     "BlendedPenalty",
     "BoundedRatio",
@@ -37,11 +39,13 @@ __all__ = [
     "Clip",
     "ClippedWeight",
     "Credited",
+    "CurvatureMask",
     "DirectionKL",
     "DiscrepancyMask",
     "EntropyBonus",
     "FixedLength",
     "GeometricMeanRatio",
+    "GradientStep",
     "ImplicitNegative",
     "InternalLayer",
     "Interpolated",
@@ -65,6 +69,7 @@ __all__ = [
     "SequenceMean",
     "SequenceSum",
     "SharedBudget",
+    "StepModel",
     "TokenMean",
     "TokenRatio",
     "TowardsTarget",

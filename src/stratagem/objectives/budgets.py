@@ -13,7 +13,7 @@ from torch import Tensor
 from stratagem.errors import InputError
 from stratagem.experience import Experience, PolicyOutput
 from stratagem.partition import Partition
-from stratagem.parts import Gate
+from stratagem.parts import Gate, Part
 
 Level = Literal["turn", "trajectory", "group", "domain"]
 ORDER: tuple[Level, ...] = ("turn", "trajectory", "group", "domain")
@@ -41,7 +41,7 @@ class SharedBudget(Gate):
     unit: Literal["turn", "trajectory", "group"] = "trajectory"
 
     def __call__(self, ratio: Tensor, advantage: Tensor, out: PolicyOutput, x: Experience) -> Float[Tensor, " tokens"]:
-        _needs_whole_units(self, x, self.unit)
+        needs_whole_units(self, x, self.unit)
         deviation = ratio - 1
         given_up = torch.minimum(deviation.abs(), self._excess(deviation, x))
         return (ratio - deviation.sign() * given_up) * advantage
@@ -113,7 +113,7 @@ class LevelBudgets(Gate):
 
     def gated(self, ratio: Float[Tensor, " tokens"], x: Experience) -> Float[Tensor, " tokens"]:
         """``G`` of every token."""
-        _needs_whole_units(self, x, self.levels[-1])
+        needs_whole_units(self, x, self.levels[-1])
         unit = x.level_of_token(self.levels[0])
         sizes = _learnable_size(unit, x)
         moved = ratio.log()
@@ -172,15 +172,15 @@ def _between(x: Experience, level: Level, longer: Level) -> Partition:
     return partition
 
 
-def _needs_whole_units(gate: Gate, x: Experience, level: Level) -> None:
+def needs_whole_units(part: Part, x: Experience, level: str) -> None:
     """Refuse a micro-batch that holds part of a group or domain: the rest's log-ratios are not there to be averaged."""
-    if x.parent is None or level in ("turn", "trajectory"):
+    if x.parent is None or level in ("token", "turn", "trajectory"):
         return
     whole, rows = x.parent
     unit = whole.level_of_token(level)
     here = torch.bincount(unit.labels[rows], minlength=unit.count)
     if bool(((here > 0) & (here < unit.size())).any()):
         raise InputError(
-            f"{gate.part_name()}: a micro-batch holds part of a {level}, and the gate needs what the policy says of "
-            f"all of it: set optimization.microbatch_tokens to null, or gate by trajectory"
+            f"{part.part_name()}: a micro-batch holds part of a {level}, and the {part.kind} needs what the policy "
+            f"says of all of it: set optimization.microbatch_tokens to null, or {part.kind} by trajectory"
         )

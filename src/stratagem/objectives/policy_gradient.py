@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
@@ -65,7 +66,8 @@ class PolicyGradient(Objective):
     it has a positive advantage), ``active_fraction`` (neither clipped nor removed by the correction), ``kl_old`` (k3 of
     the policy to the one the update started from), ``kl`` (k3 to the reference, where there is one), ``kl_behavior``
     (k3 of the behaviour policy to the old one, when there is a correction), ``proximal_error`` (``|log pi_old - log
-    pi_version|``, where the world has recorded the latter), ``ratio`` and ``entropy`` (when computed).
+    pi_version|``, where the world has recorded the latter), ``ratio``, ``entropy`` (when computed)
+    and what the correction says of the tokens.
 
     Raises :class:`InputError` for a gate or correction that makes no sense with the ratio, with the reason.
     """
@@ -97,9 +99,9 @@ class PolicyGradient(Objective):
 
         ratio = self.ratio(out, x)
         surrogate = self.gate(ratio, x.advantage, out, x)
-        metrics, correction = {}, None
+        metrics, correction, judged = {}, None, dict[str, Tensor]()
         if self.correction is not None:
-            correction = self.correction(out, x)
+            correction, judged = self.correction.judge(out, x)
             surrogate = correction * surrogate
             metrics["correction"] = total(correction)
         loss = -total(surrogate)
@@ -109,7 +111,7 @@ class PolicyGradient(Objective):
             loss = loss + penalty
             metrics["regularizer"] = penalty.detach()
         bound = self.gate.binding(ratio.detach(), x.advantage, out, x)
-        metrics |= shares(out, x, ratio.detach(), bound, correction)
+        metrics |= shares(out, x, ratio.detach(), bound, correction, judged)
         if self.critic is not None:
             critic = self.critic(said, batch)
             loss, metrics = loss + critic.loss, metrics | dict(critic.metrics)
@@ -123,11 +125,17 @@ class PolicyGradient(Objective):
 
 @torch.no_grad()
 def shares(
-    out: PolicyOutput, x: Experience, ratio: Tensor, bound: Tensor, correction: Tensor | None = None
+    out: PolicyOutput,
+    x: Experience,
+    ratio: Tensor,
+    bound: Tensor,
+    correction: Tensor | None = None,
+    further: Mapping[str, Tensor] | None = None,
 ) -> dict[str, Tensor]:
     """Figures in which every token that may train counts the same, whatever the weights add up to.
 
     bound: tokens to be logged as ``clip_fraction``.  correction: weights, of which 0 removes a token.
+    further: figures of every token, by name.
     """
     tokens = x.whole.learnable_tokens.clamp(min=1)
 
@@ -151,4 +159,4 @@ def shares(
         figures["kl"] = share(kl_estimate(out.logp - x.ref_logp, "k3"))
     if out.entropy is not None:
         figures["entropy"] = share(out.entropy)
-    return figures
+    return figures | {name: share(values) for name, values in (further or {}).items()}

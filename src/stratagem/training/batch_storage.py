@@ -29,6 +29,7 @@ def pack(x: Experience) -> tuple[dict[str, Tensor], dict[str, Any]]:
         "counts": counts,
         "reward_names": x.reward_names,
         "reward_weights": x.reward_weights,
+        "learning_rate": x.learning_rate,
         "inputs": None,
     }
     if x.inputs is not None:
@@ -61,6 +62,7 @@ def unpack(tensors: Mapping[str, Tensor], plain: Mapping[str, Any]) -> Experienc
         **fields,  # type: ignore[arg-type]
         reward_names=tuple(plain["reward_names"]),
         reward_weights=tuple(plain["reward_weights"]),
+        learning_rate=plain["learning_rate"],
         inputs=inputs,
     )
 

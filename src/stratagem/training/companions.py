@@ -98,12 +98,10 @@ class Companions:
         if self._anchor is not None:
             self._anchor.served(recipe.proximal, version)
 
-    def refuses(self, recipe: Recipe, figures: Mapping[str, Tensor]) -> bool:
-        """Whether nothing but momentum would move, since no token is active around the recipe's proximal policy."""
-        if self._anchor is None or _active(figures) > 0 or float(figures["grad_norm"]) > 0:
-            return False
-        self._anchor.refused(recipe.proximal)
-        return True
+    def refused(self, recipe: Recipe, figures: Mapping[str, Tensor]) -> None:
+        """No step was taken, since the gradient was 0."""
+        if self._anchor is not None and _active(figures) == 0:
+            self._anchor.refused(recipe.proximal)
 
     def moved(self, recipe: Recipe, figures: Mapping[str, Tensor]) -> None:
         """The policy has taken an optimizer step from a loss with these figures."""

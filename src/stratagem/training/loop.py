@@ -80,22 +80,28 @@ class Batch:
     """A batch on its way through the optimizer; ``x`` is None when there is nothing to learn from it.
 
     report: what collecting it measured.  update: optimizer steps tried.  not_finite: those not taken, since loss or
-    gradient was not finite.  totals: sums of the metrics of the others.
+    gradient was not finite.  no_gradient: those not taken, since the gradient was 0, so that only the momentum of
+    earlier batches would have moved the policy.  totals: sums of the metrics of all but those that were not finite.
     """
 
     x: Experience | None
     report: dict[str, float]
     update: int = 0
     not_finite: int = 0
+    no_gradient: int = 0
     totals: dict[str, float] = field(default_factory=dict)
 
     def metrics(self) -> dict[str, float]:
-        """What collecting it measured, and means over the optimizer steps taken."""
+        """What collecting it measured, and means over the optimizer steps whose figures are finite."""
         if self.x is None:
             return dict(self.report)
         taken = max(self.update - self.not_finite, 1)
         means = {name: total / taken for name, total in self.totals.items()}
-        return {**self.report, **means, "updates/not_finite": float(self.not_finite)}
+        untaken = {"updates/not_finite": float(self.not_finite), "updates/no_gradient": float(self.no_gradient)}
+        return {**self.report, **means, **untaken}
+
+
+_COUNTED = ("report", "update", "not_finite", "no_gradient", "totals")
 
 
 class Interrupted(Exception):
@@ -332,7 +338,7 @@ class Trainer:
             yield torch.nonzero(torch.isin(unit.labels, chosen)).squeeze(1)
 
     def _update(self, batch: Batch, x: Experience) -> None:
-        """One optimizer step; when loss or gradient is not finite it is not taken, but counted."""
+        """One optimizer step; when loss or gradient is not finite, or the gradient 0, it is not taken, but counted."""
         seed_torch(self.settings.seed, "update", self._step, batch.update)
         optimization, needs = self.recipe.optimization, self.recipe.output_needs()
         self._optimizer.zero_grad(set_to_none=True)
@@ -352,14 +358,19 @@ class Trainer:
         parameters = [p for group in self._optimizer.param_groups for p in group["params"]]
         norm = torch.nn.utils.clip_grad_norm_(parameters, optimization.max_grad_norm)
         batch.update += 1
-        if not bool(norm.isfinite() & totals["loss"].isfinite()):
-            batch.not_finite += 1
-            return
         totals["grad_norm"] = norm
-        if not self._companions.refuses(self.recipe, totals):
+        finite, moves = bool(norm.isfinite() & totals["loss"].isfinite()), bool(norm != 0)
+        if finite and moves:
             self._optimizer.step()
             self._updates += 1
             self._companions.moved(self.recipe, totals)
+        elif finite:
+            self._companions.refused(self.recipe, totals)
+        self.recipe.after_step(taken=finite and moves)
+        if not finite:
+            batch.not_finite += 1
+            return
+        batch.no_gradient += not moves
         for name, value in totals.items():
             batch.totals[name] = batch.totals.get(name, 0.0) + float(value)
 
@@ -442,10 +453,7 @@ class Trainer:
         if self._batch is not None and self._batch.x is not None:
             tensors["batch"], plain = pack(self._batch.x)
             state["batch"] = {
-                "report": self._batch.report,
-                "update": self._batch.update,
-                "not_finite": self._batch.not_finite,
-                "totals": self._batch.totals,
+                **{name: getattr(self._batch, name) for name in _COUNTED},
                 "experience": plain,
             }
             name += f"-{self._batch.update}"
@@ -500,7 +508,7 @@ class Trainer:
         if state["batch"] is not None:
             saved = state["batch"]
             x = unpack(checkpoint.tensors["batch"], saved["experience"]).to(self.policy.device)
-            self._batch = Batch(x, saved["report"], saved["update"], saved["not_finite"], saved["totals"])
+            self._batch = Batch(x, **{name: saved[name] for name in _COUNTED})
 
 
 def _split_optimizer(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], list[dict[str, Any]]]:

@@ -76,7 +76,7 @@ def hispo(seed: int) -> dict[str, float]:
         "masked": masked,
         "open": masked.with_values({"objective.correction": DiscrepancyMask(math.inf, math.inf)}),
         "truncated": masked.with_values(
-            {"objective.correction": "truncated_importance", "objective.ratio.denominator": "old"}
+            {"objective.ratio.denominator": "old", "objective.correction": "truncated_importance"}
         ),
     }
     tasks = [LabTask(find_game(game), mismatch=1.0) for game in RIGHT_OR_WRONG]

@@ -2,6 +2,7 @@
 
 from stratagem.recipes.objectives import (
     alignment,
+    curvature,
     diffusion,
     gates,
     hybrid,
@@ -15,6 +16,7 @@ from stratagem.recipes.objectives import (
     views,
 )
 from stratagem.recipes.objectives.alignment import *  # noqa: F403
+from stratagem.recipes.objectives.curvature import *  # noqa: F403
 from stratagem.recipes.objectives.diffusion import *  # noqa: F403
 from stratagem.recipes.objectives.gates import *  # noqa: F403
 from stratagem.recipes.objectives.hybrid import *  # noqa: F403
@@ -29,6 +31,7 @@ from stratagem.recipes.objectives.views import *  # noqa: F403
 
 __all__: list[str] = []
 __all__ += alignment.__all__
+__all__ += curvature.__all__
 __all__ += diffusion.__all__
 __all__ += gates.__all__
 __all__ += hybrid.__all__
