@@ -190,6 +190,7 @@ def a_diagnosis(**changes) -> Diagnosis:
     """A biased update whose step gains 0.03 where the gradient's gains 0.04."""
     given = dict.fromkeys((field.name for field in dataclasses.fields(Diagnosis)), 1)
     given |= {"recipe": "rloo", "game": "rare", "drift": 0.0, "verdict": "biased", "groups": 4096, "gain": 0.03}
+    given |= {"stale_steps": 0}
     given |= {"exact_gain": 0.04, "bias": Estimate(0.25, 0.2, 0.3), "scale": Estimate(1, 1, 1)}
     given |= {"direction": Estimate(0.125, 0.1, 0.15), "cosine": None, "noise": Estimate(0.5, 0.4, 0.6)}
     return Diagnosis(**{**given, **changes})
@@ -209,6 +210,18 @@ def test_the_lab_table_has_a_row_for_each_game(tmp_path):
     assert "| rare | biased | 0.25 [0.2, 0.3] | 0.125 [0.1, 0.15] | 0.5 [0.4, 0.6] | 75 % |" in found
     assert "| still | no update shown | 0.25 [0.2, 0.3] | — | — | — |" in found
     assert "other" not in found and "rare: One of 256 is right." in found
+    assert "since the batch was sampled" not in found
+
+
+def test_updates_some_steps_after_sampling_have_a_table_of_their_own_and_the_overview_a_column(tmp_path):
+    apart = a_diagnosis(stale_steps=8, cosine=Estimate(0.5, 0.4, 0.6))
+    lab_file(tmp_path, a_diagnosis(cosine=Estimate(0.9, 0.8, 1.0)), apart)
+    evidence = Evidence.read(tmp_path)
+    found = plain(section(technique(catalogue.card("rloo"), evidence), "In the lab"))
+    assert "After 8 steps along the exact gradient since the batch was sampled" in found
+    assert "| rare | biased | 0.25 [0.2, 0.3] | 0.125 [0.1, 0.15] | 0.5 [0.4, 0.6] |" in found
+    row = next(line for line in plain(lab_overview(evidence)).splitlines() if "rloo" in line)
+    assert "1 biased | 0.25 | 0.50 | 0.900 | 0.500 |" in row
 
 
 @pytest.mark.parametrize(

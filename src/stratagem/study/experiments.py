@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from statistics import fmean
 from typing import Any
 
@@ -43,7 +43,7 @@ class Run:
 
     policies: list[Exact]
     metrics: list[dict[str, float]]
-    largest_ratios: list[float]
+    largest_ratios: list[float] = field(default_factory=list)
 
     @property
     def last(self) -> Exact:
