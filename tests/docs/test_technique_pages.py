@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from markupsafe import Markup
-from technique_pages import Evidence, comparisons, pages, prose, seeds, technique, text
+from technique_pages import Evidence, comparisons, lab_overview, pages, prose, seeds, technique, text
 
 from stratagem import catalogue
 from stratagem.catalogue import Card
