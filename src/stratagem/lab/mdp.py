@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Self
@@ -108,12 +109,18 @@ class TabularMDP:
         rewards = self._batch(reward)
         values = rewards
         policy = choice(values, temperature)
+        least = math.inf
         while True:
             state_value = self._policy_values(policy, rewards, temperature)
             values = self._ahead(rewards, state_value)
-            better = soft_maximum(values, temperature)
-            if bool((better - state_value <= ROUNDING * state_value.abs().amax(-1, keepdim=True)).all()):
+            gap = soft_maximum(values, temperature) - state_value
+            size = state_value.abs().amax(-1, keepdim=True) + rewards.abs().amax((-2, -1)).unsqueeze(-1)
+            rounding = ROUNDING * size
+            # Improvements shrink; one that does not, so near the optimum, is rounding, too.
+            stuck = float(gap.max()) >= least and bool((gap <= 1e4 * rounding).all())
+            if stuck or bool((gap <= rounding).all()):
                 return values.view(self.reward.shape if reward is None else reward.shape)
+            least = min(least, float(gap.max()))
             policy = self._improved(policy, values, temperature)
 
     def value_iteration(
@@ -132,11 +139,15 @@ class TabularMDP:
         # An error of one sweep can come back in every later one, each discounted: at most ``longest`` times in all.
         longest = float(self.reach.max())
         values = rewards
+        least = math.inf
         while True:
             swept = self._ahead(rewards, soft_maximum(values, temperature))
             change = float((swept - values).abs().max())
             values = swept
-            if change * longest <= max(tolerance, ROUNDING * float(values.abs().max())):
+            # Changes shrink; one that does not, among the last digits, is rounding.
+            stuck = change >= least and change <= 1e4 * ROUNDING * float(values.abs().max())
+            least = min(least, change)
+            if stuck or change * longest <= max(tolerance, ROUNDING * float(values.abs().max())):
                 return values.view(self.reward.shape if reward is None else reward.shape)
 
     def policy_values(
