@@ -19,9 +19,8 @@ from markupsafe import Markup
 
 from stratagem import catalogue
 from stratagem.catalogue import Card
-from stratagem.errors import InputError
 from stratagem.estimate import Estimate
-from stratagem.lab import Diagnosis, diagnose
+from stratagem.lab import Diagnosis
 from stratagem.lab.record import LabRecord, read_lab_record
 from stratagem.parts import Part
 from stratagem.recipe import Recipe
@@ -151,10 +150,6 @@ def _why_absent(card: Card) -> str:
         return "no recipe"
     if not isinstance(recipe.sampler, Rollouts):
         return "does not learn from whole rollouts of its own"
-    try:
-        diagnose(recipe, "graded", groups=1)
-    except InputError as error:
-        return str(error).rpartition(": ")[2]
     return "not recorded"
 
 

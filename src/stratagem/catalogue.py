@@ -125,6 +125,11 @@ def card(name: str) -> Card:
     return _CARDS[name]
 
 
+def recipe(name: str) -> Recipe:
+    """The recipe of a technique with its defaults, or of a YAML file. Raises :class:`InputError` for neither."""
+    return Recipe.load(name) if name.endswith((".yaml", ".yml")) else card(name).recipe()
+
+
 @cache
 def _load() -> None:
     """Import our techniques and everything installed under the entry-point group ``stratagem.recipes``."""

@@ -14,7 +14,6 @@ from rich.table import Table
 
 from stratagem import catalogue
 from stratagem.errors import InputError
-from stratagem.recipe import Recipe
 
 if TYPE_CHECKING:
     from stratagem.estimate import Estimate
@@ -61,7 +60,7 @@ def lab(
     from stratagem.lab.record import LabRecord
     from stratagem.study.curve import write_whole
 
-    recipes = [_recipe(name) for name in names]
+    recipes = [catalogue.recipe(name) for name in names]
     chosen = [find_game(name) for name in games] if games else list(GAMES.values())
     asked = [(game, recipe, steps) for game in chosen for recipe in recipes for steps in stale_steps or [0]]
     watched = Console(stderr=True)
@@ -98,10 +97,6 @@ def lab(
             )
             console.print(diagnosis_table([(diagnosis.recipe, diagnosis) for diagnosis in those]), end="\n\n")
     console.print(LEGEND.format(step=diagnoses[0].step), markup=False)
-
-
-def _recipe(name: str) -> Recipe:
-    return Recipe.load(name) if name.endswith((".yaml", ".yml")) else catalogue.card(name).recipe()
 
 
 def diagnosis_table(diagnoses: Iterable[tuple[str, Diagnosis]], first: str = "recipe") -> Table:

@@ -178,7 +178,7 @@ def run_claim(
             raise BrokenRunError(f"claim {claim.technique}, seed {seed}: did not measure what seed {seeds[0]} did")
         progress()
     values = {quantity: tuple(row[quantity] for row in rows) for quantity in rows[0]}
-    estimates = {quantity: _estimate(measured) for quantity, measured in values.items()}
+    estimates = {quantity: over_seeds(measured) for quantity, measured in values.items()}
     verdict = _verdict(claim.rule, estimates)
     seconds = time.perf_counter() - start
     return Measurement(tuple(seeds), values, estimates, verdict, seconds, command, machine(), date)
@@ -199,7 +199,7 @@ def _measure(claim: Claim, seed: int) -> dict[str, float]:
     return values
 
 
-def _estimate(values: Sequence[float]) -> Estimate:
+def over_seeds(values: Sequence[float]) -> Estimate:
     """Mean and Student interval; a quantity that is the same for every seed is exact and has no width."""
     from stratagem.training.statistics import mean_interval  # brings in scipy, for which no listing should wait
 
@@ -269,7 +269,7 @@ class Record:
         for measurement in self.measurements:
             for quantity, values in measurement.values.items():
                 by_seed.setdefault(quantity, {}).update(zip(measurement.seeds, values, strict=True))
-        return {quantity: _estimate(list(values.values())) for quantity, values in by_seed.items()}
+        return {quantity: over_seeds(list(values.values())) for quantity, values in by_seed.items()}
 
 
 def write_record(record: Record, folder: Path = FOLDER) -> Path:

@@ -23,6 +23,7 @@ from stratagem.errors import BrokenRunError, InputError
 from stratagem.estimate import Estimate
 from stratagem.recipe import Recipe
 from stratagem.recorded import read_recorded
+from stratagem.study.claims import over_seeds
 from stratagem.study.curve import write_whole
 from stratagem.study.workers import Call, run_apart
 from stratagem.training.run_directory import command_line, file_name, machine
@@ -124,12 +125,12 @@ class Stress:
 
     def success(self, arm: str, place: int) -> Estimate:
         """Final success under condition number ``place``, over seeds."""
-        return _over_seeds(self.endured[arm][place].successes)
+        return over_seeds(self.endured[arm][place].successes)
 
     def fate(self, arm: str, place: int) -> Fate:
         """Whether the arm reaches ``KEPT`` of its own score under the first condition; seeds are pairs."""
         first, here = self.endured[arm][0].scores, self.endured[arm][place].scores
-        margin = _over_seeds([ours - KEPT * theirs for ours, theirs in zip(here, first, strict=True)])
+        margin = over_seeds([ours - KEPT * theirs for ours, theirs in zip(here, first, strict=True)])
         return "survives" if margin.low > 0 else "breaks" if margin.high < 0 else "unclear"
 
     def to_json(self) -> str:
@@ -173,7 +174,7 @@ def stress(
     :class:`BrokenRunError` when an arm broke, after the others are done.
     """
     plan, date, clock = plan or Plan(), datetime.now(UTC).isoformat(timespec="seconds"), time.perf_counter()
-    recipes = dict(arms) if isinstance(arms, Mapping) else {name: _recipe(name) for name in arms}
+    recipes = dict(arms) if isinstance(arms, Mapping) else {name: catalogue.recipe(name) for name in arms}
     with TemporaryDirectory() as temporary:
         folder = Path(temporary) if out is None else out
         earlier = read_stress(folder)
@@ -249,18 +250,6 @@ def _read_arm(folder: Path, name: str, recipe: str, plan: Plan) -> tuple[Endured
     """What is finished of an arm; None when there is nothing, or it is of another recipe or plan."""
     found = read_stress(_file(folder, name))
     return found.endured[name] if found is not None and (found.plan, found.arms) == (plan, {name: recipe}) else None
-
-
-def _recipe(name: str) -> Recipe:
-    return Recipe.load(name) if name.endswith((".yaml", ".yml")) else catalogue.card(name).recipe()
-
-
-def _over_seeds(values: Sequence[float]) -> Estimate:
-    from stratagem.training.statistics import mean_interval  # brings in scipy, for which no listing should wait
-
-    if min(values) == max(values):
-        return Estimate(values[0], values[0], values[0])
-    return Estimate(fmean(values), *mean_interval(values))
 
 
 @dataclass(frozen=True)

@@ -108,9 +108,6 @@ class Companions:
         if self._anchor is not None:
             self._anchor.moved(recipe.proximal, _active(figures))
 
-    def batch_done(self) -> None:
-        """The policy has learned from a batch."""
-
     # ---- state -----------------------------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Tensor]:

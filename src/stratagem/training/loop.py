@@ -185,7 +185,6 @@ class Trainer:
         metrics["optimizer_steps"] = float(self._updates)
         metrics["timing/learn"] = time.perf_counter() - clock
         self._batch = None
-        self._companions.batch_done()
         self._step += 1
         before, self._tokens = self._tokens, self._tokens + int(metrics["tokens/sampled"])
         metrics["tokens/total"] = float(self._tokens)
