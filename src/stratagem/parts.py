@@ -276,15 +276,11 @@ class Gate(Part):
         """Why this gate makes no sense with that ratio; None when it does."""
         return None
 
-    def binds(self, ratio: Float[Tensor, " tokens"], advantage: Float[Tensor, " tokens"]) -> Bool[Tensor, " tokens"]:
-        """Tokens at which the gate changes the plain surrogate; their share is logged as ``clip_fraction``."""
-        return torch.zeros_like(ratio, dtype=torch.bool)
-
-    def binding(
+    def binds(
         self, ratio: Float[Tensor, " tokens"], advantage: Float[Tensor, " tokens"], out: PolicyOutput, x: Experience
     ) -> Bool[Tensor, " tokens"]:
-        """What :meth:`binds` says; a gate that has to see the batch to tell says it here instead."""
-        return self.binds(ratio, advantage)
+        """Tokens at which the gate changes the plain surrogate; their share is logged as ``clip_fraction``."""
+        return torch.zeros_like(ratio, dtype=torch.bool)
 
 
 @dataclass(frozen=True)

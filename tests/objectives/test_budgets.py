@@ -142,7 +142,7 @@ def test_open_gates_leave_every_ratio_as_it_is(levels, seed):
     logs = 2 * torch.randn(x.tokens, dtype=torch.float64, generator=generator)
     gate = LevelBudgets(levels, OPEN * len(levels), OPEN * len(levels), math.inf)
     assert torch.allclose(gate_of(logs, gate, x).log(), logs, atol=1e-9)
-    assert not gate.binding(logs.exp(), torch.ones(x.tokens), PolicyOutput(logs), x).any()
+    assert not gate.binds(logs.exp(), torch.ones(x.tokens), PolicyOutput(logs), x).any()
     # So the loss is the plain importance-weighted one.
     advantage = torch.randn(x.tokens, generator=generator)
     plain = -(SequenceMean()(logs.exp() * advantage, x))
@@ -279,7 +279,7 @@ def test_a_shared_budget_worked_by_hand():
     assert gate_of(torch.tensor([0.7, 1.05], dtype=torch.float64).log(), gate).tolist() == pytest.approx([0.85, 1.0])
     ratios = torch.tensor([1.3, 1.0])
     one = Experience.from_lengths([2], [1], [1])
-    bound = gate.binding(ratios, torch.ones(2), PolicyOutput(ratios.log()), one)
+    bound = gate.binds(ratios, torch.ones(2), PolicyOutput(ratios.log()), one)
     assert bound.tolist() == [True, False]
 
 

@@ -208,6 +208,7 @@ def test_at_the_released_concentration_no_ratio_reaches_the_clip():
     kappa, pole = 0.01, torch.tensor([[1.0, 0.0]])
     for new, old in ((pole, -pole), (-pole, pole)):
         x = latents(True, old_logp=direction_logp(old, pole, kappa))
-        ratio = TokenRatio()(PolicyOutput(direction_logp(new, pole, kappa)), x)
+        out = PolicyOutput(direction_logp(new, pole, kappa))
+        ratio = TokenRatio()(out, x)
         assert 0.9801 < float(ratio) < 1.0203
-        assert not Clip(0.1, 0.1, 3.0).binds(ratio, torch.ones(1)).any()
+        assert not Clip(0.1, 0.1, 3.0).binds(ratio, torch.ones(1), out, x).any()

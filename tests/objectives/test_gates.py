@@ -30,7 +30,7 @@ def gated(gate: Gate, ratio: float, advantage: float) -> tuple[float, float, boo
     x = Experience.from_lengths([1], [1], [1])
     surrogate = gate(rho, credit, PolicyOutput(rho.log()), x)
     surrogate.sum().backward()
-    return surrogate.item(), rho.grad.item(), bool(gate.binds(rho.detach(), credit))
+    return surrogate.item(), rho.grad.item(), bool(gate.binds(rho.detach(), credit, PolicyOutput(rho.log()), x))
 
 
 def batch(seed: int) -> tuple[Tensor, Tensor, PolicyOutput, Experience]:
@@ -114,7 +114,7 @@ def test_equal_bounds_are_one_pair_of_bounds_to_the_last_bit(high, seed):
         ClippedWeight(1.0, high),
     ):
         assert torch.equal(gate(ratio, advantage, out, x), pair(ratio, advantage, out, x))
-        assert torch.equal(gate.binds(ratio, advantage), pair.binds(ratio, advantage))
+        assert torch.equal(gate.binds(ratio, advantage, out, x), pair.binds(ratio, advantage, out, x))
 
 
 def test_a_wrong_token_may_be_one_of_an_answer_without_success():
@@ -126,8 +126,8 @@ def test_a_wrong_token_may_be_one_of_an_answer_without_success():
     by_success = ClippedWeight(0.2, 10.0, 1.0, 100.0, wrong="success")
     assert by_sign(ratio, advantage, out, x).tolist() == pytest.approx([0.8, -0.5, -0.5, 0.8])
     assert by_success(ratio, advantage, out, x).tolist() == pytest.approx([0.8, -0.8, -0.5, 0.5])
-    assert by_sign.binding(ratio, advantage, out, x).tolist() == [True, False, False, True]
-    assert by_success.binding(ratio, advantage, out, x).tolist() == [True, True, False, False]
+    assert by_sign.binds(ratio, advantage, out, x).tolist() == [True, False, False, True]
+    assert by_success.binds(ratio, advantage, out, x).tolist() == [True, True, False, False]
     assert (by_sign.needs(), by_success.needs()) == (frozenset(), {"success"})
     with pytest.raises(ValueError, match=r"needs x\.success"):
         by_success(ratio, advantage, out, x.replace(success=None))
@@ -155,7 +155,7 @@ def pulled(ratio: float, advantage: float, target: float) -> tuple[float, float,
     return (
         surrogate.item(),
         rho.grad.item(),
-        bool(TowardsTarget().binding(rho.detach(), credit, PolicyOutput(rho.log()), x)),
+        bool(TowardsTarget().binds(rho.detach(), credit, PolicyOutput(rho.log()), x)),
     )
 
 
@@ -191,7 +191,7 @@ def centered(ratio: float, center: float, advantage: float, gate: CenteredClip) 
     x = Experience.from_lengths([1], [1], [1], old_logp=torch.tensor([center]).log(), behavior_logp=torch.zeros(1))
     surrogate = gate(rho, credit, PolicyOutput(rho.log()), x)
     surrogate.sum().backward()
-    return surrogate.item(), rho.grad.item(), bool(gate.binding(rho.detach(), credit, PolicyOutput(rho.log()), x))
+    return surrogate.item(), rho.grad.item(), bool(gate.binds(rho.detach(), credit, PolicyOutput(rho.log()), x))
 
 
 @pytest.mark.parametrize(
@@ -225,11 +225,11 @@ def test_where_the_update_starts_no_token_is_clipped_however_old_it_is():
     x = Experience.from_lengths([1000], [1], [1], old_logp=old, behavior_logp=behavior)
     out = PolicyOutput(old.clone().requires_grad_())
     ratio, gate = TokenRatio("behavior")(out, x), CenteredClip()
-    assert not bool(gate.binding(ratio, credit, out, x).any())
+    assert not bool(gate.binds(ratio, credit, out, x).any())
     (slope,) = torch.autograd.grad(gate(ratio, credit, out, x).sum(), out.logp)
     torch.testing.assert_close(slope, (old - behavior).exp() * credit)
     # Around 1, every good token that has become likelier, and every bad one that has become less likely, is lost.
-    lost = Clip().binds(ratio.detach(), credit)
+    lost = Clip().binds(ratio.detach(), credit, out, x)
     assert 0.3 < float(lost.float().mean()) < 0.6
 
 
@@ -243,7 +243,7 @@ def test_on_fresh_tokens_a_centered_clip_is_the_clip_to_the_last_bit(bounds):
         out = PolicyOutput((old + 0.3 * torch.randn(5000, generator=generator.manual_seed(2))).requires_grad_())
         ratio = TokenRatio(denominator)(out, x)
         surrogate = gate(ratio, credit, out, x)
-        return surrogate, gate.binding(ratio, credit, out, x), *torch.autograd.grad(surrogate.sum(), out.logp)
+        return surrogate, gate.binds(ratio, credit, out, x), *torch.autograd.grad(surrogate.sum(), out.logp)
 
     for ours, theirs in zip(learned(CenteredClip(*bounds), "behavior"), learned(Clip(*bounds), "old"), strict=True):
         assert torch.equal(ours, theirs)

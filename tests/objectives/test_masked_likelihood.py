@@ -27,7 +27,9 @@ def test_the_mask_worked_by_hand(advantage, ratio, kept):
     """What passes is the advantage, not its multiple by the ratio."""
     gate = MaskedLogLikelihood(0.2, 0.27)
     assert slope(ratio, advantage, gate) == kept * advantage
-    bound = gate.binds(torch.tensor([ratio]), torch.tensor([float(advantage)]))
+    x = Experience.from_lengths([1], [1], [1])
+    rho, credit = torch.tensor([ratio]), torch.tensor([float(advantage)])
+    bound = gate.binds(rho, credit, PolicyOutput(rho.log()), x)
     assert bound.item() == (kept == 0)
 
 

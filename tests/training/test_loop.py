@@ -139,6 +139,15 @@ def test_memory_and_schedules_survive_a_resume(make_trainer, small):
     assert_same_state(resumed, unbroken)
 
 
+def test_a_second_run_of_the_same_recipe_object_remembers_nothing_of_the_first(make_trainer, make_world, small):
+    recipe = small("reinforce")
+    trainers = [make_trainer(recipe, name, make_world(seed=5), seed=5) for name in ("first", "second")]
+    for trainer in trainers:
+        trainer.run()
+    assert rows(trainers[0]) == rows(trainers[1])
+    assert float(recipe.advantage.memory()["batches"]) == 0
+
+
 def test_a_resumed_run_forgets_what_was_logged_after_its_checkpoint(make_trainer, small):
     trainer = make_trainer(small("grpo"), steps=2, checkpoint_every=1, evaluation_episodes=2)
     trainer.run()

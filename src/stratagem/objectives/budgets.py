@@ -46,7 +46,7 @@ class SharedBudget(Gate):
         given_up = torch.minimum(deviation.abs(), self._excess(deviation, x))
         return (ratio - deviation.sign() * given_up) * advantage
 
-    def binding(self, ratio: Tensor, advantage: Tensor, out: PolicyOutput, x: Experience) -> Bool[Tensor, " tokens"]:
+    def binds(self, ratio: Tensor, advantage: Tensor, out: PolicyOutput, x: Experience) -> Bool[Tensor, " tokens"]:
         return (self._excess(ratio - 1, x) > 0) & (ratio != 1)
 
     def _excess(self, deviation: Tensor, x: Experience) -> Float[Tensor, " tokens"]:
@@ -107,7 +107,7 @@ class LevelBudgets(Gate):
     def __call__(self, ratio: Tensor, advantage: Tensor, out: PolicyOutput, x: Experience) -> Float[Tensor, " tokens"]:
         return self.gated(ratio, x) * advantage
 
-    def binding(self, ratio: Tensor, advantage: Tensor, out: PolicyOutput, x: Experience) -> Bool[Tensor, " tokens"]:
+    def binds(self, ratio: Tensor, advantage: Tensor, out: PolicyOutput, x: Experience) -> Bool[Tensor, " tokens"]:
         # Beyond what float32 may round when the shares are put together again.
         return (self.gated(ratio, x).log() - ratio.log()).abs() > 1e-5
 

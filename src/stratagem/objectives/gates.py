@@ -53,7 +53,7 @@ class Clip(Gate):
             return surrogate
         return torch.where(advantage < 0, torch.maximum(surrogate, self.dual * advantage), surrogate)
 
-    def binds(self, ratio: Tensor, advantage: Tensor) -> Bool[Tensor, " tokens"]:
+    def binds(self, ratio: Tensor, advantage: Tensor, out: PolicyOutput, x: Experience) -> Bool[Tensor, " tokens"]:
         bound = (ratio - ratio.clamp(1 - self.low, 1 + self.high)) * advantage > 0
         return bound if self.dual is None else bound | ((advantage < 0) & (ratio > self.dual))
 
@@ -83,7 +83,7 @@ class CenteredClip(Gate):
     def __call__(self, ratio: Tensor, advantage: Tensor, out: PolicyOutput, x: Experience) -> Float[Tensor, " tokens"]:
         return torch.minimum(ratio * advantage, self._clipped(ratio, out, x) * advantage)
 
-    def binding(self, ratio: Tensor, advantage: Tensor, out: PolicyOutput, x: Experience) -> Bool[Tensor, " tokens"]:
+    def binds(self, ratio: Tensor, advantage: Tensor, out: PolicyOutput, x: Experience) -> Bool[Tensor, " tokens"]:
         return (ratio - self._clipped(ratio, out, x)) * advantage > 0
 
     def _clipped(self, ratio: Tensor, out: PolicyOutput, x: Experience) -> Tensor:
@@ -127,10 +127,7 @@ class ClippedWeight(Gate):
     def __call__(self, ratio: Tensor, advantage: Tensor, out: PolicyOutput, x: Experience) -> Float[Tensor, " tokens"]:
         return self._clipped(ratio.detach(), self._is_wrong(advantage, x)) * advantage * out.logp
 
-    def binds(self, ratio: Tensor, advantage: Tensor) -> Bool[Tensor, " tokens"]:
-        return ratio != self._clipped(ratio, advantage < 0)
-
-    def binding(self, ratio: Tensor, advantage: Tensor, out: PolicyOutput, x: Experience) -> Bool[Tensor, " tokens"]:
+    def binds(self, ratio: Tensor, advantage: Tensor, out: PolicyOutput, x: Experience) -> Bool[Tensor, " tokens"]:
         return ratio != self._clipped(ratio, self._is_wrong(advantage, x))
 
     def _clipped(self, ratio: Tensor, wrong: Tensor) -> Tensor:
@@ -166,7 +163,7 @@ class TowardsTarget(Gate):
     def __call__(self, ratio: Tensor, advantage: Tensor, out: PolicyOutput, x: Experience) -> Float[Tensor, " tokens"]:
         return -(ratio - _target(x)).abs() * advantage.abs()
 
-    def binding(self, ratio: Tensor, advantage: Tensor, out: PolicyOutput, x: Experience) -> Bool[Tensor, " tokens"]:
+    def binds(self, ratio: Tensor, advantage: Tensor, out: PolicyOutput, x: Experience) -> Bool[Tensor, " tokens"]:
         return ((_target(x) - ratio) * advantage <= 0) & (advantage != 0)
 
 

@@ -59,7 +59,7 @@ class ImplicitNegative(Gate):
         surrogate = torch.where(right, ratio.log(), self.negative * floored.log())
         return torch.where(mixed, self._weight(share) * surrogate, 0.0)
 
-    def binding(self, ratio: Tensor, advantage: Tensor, out: PolicyOutput, x: Experience) -> Bool[Tensor, " tokens"]:
+    def binds(self, ratio: Tensor, advantage: Tensor, out: PolicyOutput, x: Experience) -> Bool[Tensor, " tokens"]:
         """Wrong tokens whose implied ratio is cut at the floor."""
         if x.success is None or x.pass_rate is None:
             return torch.zeros_like(ratio, dtype=torch.bool)

@@ -28,7 +28,7 @@ class MaskedLogLikelihood(Gate):
     high: Annotated[float, Ge(0)] = 0.2
 
     def __call__(self, ratio: Tensor, advantage: Tensor, out: PolicyOutput, x: Experience) -> Float[Tensor, " tokens"]:
-        return torch.where(self.binds(ratio.detach(), advantage), 0.0, advantage * out.logp)
+        return torch.where(self.binds(ratio.detach(), advantage, out, x), 0.0, advantage * out.logp)
 
-    def binds(self, ratio: Tensor, advantage: Tensor) -> Bool[Tensor, " tokens"]:
+    def binds(self, ratio: Tensor, advantage: Tensor, out: PolicyOutput, x: Experience) -> Bool[Tensor, " tokens"]:
         return (ratio - ratio.clamp(1 - self.low, 1 + self.high)) * advantage > 0

@@ -45,7 +45,7 @@ class PairwiseClip(Gate):
         above, below = self._credit(advantage, out, x)
         return ratio.clamp(max=1 + self.high) * above + ratio.clamp(min=1 - self.low) * below
 
-    def binding(self, ratio: Tensor, advantage: Tensor, out: PolicyOutput, x: Experience) -> Bool[Tensor, " tokens"]:
+    def binds(self, ratio: Tensor, advantage: Tensor, out: PolicyOutput, x: Experience) -> Bool[Tensor, " tokens"]:
         above, below = self._credit(advantage, out, x)
         return (above > 0) & (ratio > 1 + self.high) | (below < 0) & (ratio < 1 - self.low)
 
@@ -88,7 +88,7 @@ class PairwiseJointClip(Gate):
         surrogate = torch.minimum(difference * apart, difference * apart.clamp(-self.clip, self.clip))
         return pairs.to_tokens(weight * surrogate, x)
 
-    def binding(self, ratio: Tensor, advantage: Tensor, out: PolicyOutput, x: Experience) -> Bool[Tensor, " tokens"]:
+    def binds(self, ratio: Tensor, advantage: Tensor, out: PolicyOutput, x: Experience) -> Bool[Tensor, " tokens"]:
         pairs = _Pairs.of(x)
         log_ratio, difference = self._compared(ratio, advantage, x, pairs)
         apart = log_ratio[pairs.first] - log_ratio[pairs.second]

@@ -110,7 +110,7 @@ class PolicyGradient(Objective):
             penalty = total(self.regularizer(out, x))
             loss = loss + penalty
             metrics["regularizer"] = penalty.detach()
-        bound = self.gate.binding(ratio.detach(), x.advantage, out, x)
+        bound = self.gate.binds(ratio.detach(), x.advantage, out, x)
         metrics |= shares(out, x, ratio.detach(), bound, correction, judged)
         if self.critic is not None:
             critic = self.critic(said, batch)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import dataclasses
 import math
 import time
@@ -113,8 +114,9 @@ class Trainer:
 
     One step collects a batch, asks the recipe for credit and takes ``epochs * minibatches`` optimizer steps. Metrics of
     a step depend only on seed, recipe, world and the checkpoint it started from, so a resumed run repeats an unbroken
-    one exactly. ``stop()`` may be called from a signal handler: the run saves after the present optimizer step, in the
-    middle of a batch if need be, and raises :class:`Interrupted`.
+    one exactly. What the recipe's parts remember stays within the run: the trainer works on a copy of the recipe.
+    ``stop()`` may be called from a signal handler: the run saves after the present optimizer step, in the middle of a
+    batch if need be, and raises :class:`Interrupted`.
     """
 
     def __init__(
@@ -126,7 +128,8 @@ class Trainer:
         sinks: tuple[Sink, ...] = (),
         progress: Callable[[int, Mapping[str, float]], None] | None = None,
     ) -> None:
-        self.recipe, self.world, self.run_directory, self.settings = recipe, world, run, settings
+        self.recipe = copy.deepcopy(recipe)
+        self.world, self.run_directory, self.settings = world, run, settings
         self.policy = world.policy
         self._sinks = sinks
         self._progress = progress
