@@ -13,7 +13,7 @@ from stratagem.lab import GAMES, ExpertsPolicy, TabularPolicy, Tree
 from stratagem.lab.draw import draw
 from stratagem.lab.exact import Exact
 from stratagem.lab.experts import read_policy
-from stratagem.objectives import RoutingReplay
+from stratagem.objectives import Perturbed, RoutingReplay
 from stratagem.seeding import generator
 
 TREE = Tree.enumerate(GAMES["graded"])
@@ -55,6 +55,41 @@ def test_it_says_of_every_token_what_its_table_says():
     torch.testing.assert_close(out.entropy.detach(), exact.node_entropy[x.inputs.node].float())
     assert torch.equal(out.experts, chosen.routes()[x.inputs.node]) and out.value.tolist() == [0] * x.tokens
     assert chosen(x).experts is None
+
+
+def test_what_it_says_its_output_layer_reads_gives_its_logits():
+    chosen = policy()
+    x = batch(chosen)
+    out = chosen(x, temperature=0.5, also=("hidden", "hidden_square", "top_id", "top_probability"))
+    logits = out.hidden @ chosen.unembedding.detach()
+    torch.testing.assert_close(logits, chosen.table()[x.inputs.node] / 0.5)
+    torch.testing.assert_close(out.hidden_square, out.hidden.square().sum(1))
+    everything = torch.softmax(logits, 1).gather(1, out.top_id)
+    torch.testing.assert_close(out.top_probability, everything)
+    assert torch.equal(out.top_id[:, 0], x.action)
+
+
+def test_a_perturbed_mixture_is_the_mixture_under_no_noise_and_where_nothing_is_learned():
+    chosen = policy()
+    x = batch(chosen)
+    plain = chosen(x).logp
+    assert torch.equal(chosen(x, view=Perturbed(initial=0.0)).logp, plain)
+    noisy = policy()
+    torch.manual_seed(0)
+    first = noisy(x, view=Perturbed(initial=0.3)).logp
+    torch.manual_seed(0)
+    again = noisy(x, view=Perturbed(initial=0.3)).logp
+    assert torch.equal(first, again) and not torch.allclose(first, plain)
+    first.sum().backward()
+    assert float(noisy.log_noise.grad) != 0
+    with torch.no_grad():
+        assert torch.equal(noisy(x, view=Perturbed(initial=0.3)).logp, plain)
+
+
+def test_a_mixture_has_one_layer_to_perturb():
+    with pytest.raises(InputError, match=r"perturbed\.layers = \(2,\): this policy has one layer"):
+        chosen = policy()
+        chosen(batch(chosen), view=Perturbed(layers=(2,)))
 
 
 def test_its_gradient_agrees_with_differences():

@@ -17,6 +17,8 @@ from torch import Tensor, nn
 from stratagem.errors import InputError
 from stratagem.experience import Experience, PolicyOutput
 from stratagem.lab.policy import NodeInputs, NodePolicy, TabularPolicy
+from stratagem.objectives.routing import RoutingReplay
+from stratagem.objectives.views import Perturbed
 from stratagem.parts import View
 from stratagem.seeding import generator
 from stratagem.training.world import check_asked
@@ -27,7 +29,7 @@ class ExpertsPolicy(NodePolicy):
 
     ``f_n`` is a fixed random vector for every node, so that what is learned in one node changes others. The router
     scores the experts, ``R f_n``; ``top(n)`` are the ``active`` ones of the highest scores, ``g`` is the softmax of
-    theirs.
+    theirs. Perturbed, noise is added to ``f_n``, which experts and router read; ``hidden`` is what ``U`` multiplies.
 
     nodes, vocabulary: of the game.  experts: in all.  active: per token.  width: of ``f_n``.  seed: of all initial
     weights and of ``f``.  spread: scale of the initial logits, about their standard deviation.
@@ -79,30 +81,32 @@ class ExpertsPolicy(NodePolicy):
         check_asked(self, also, view)
         if not isinstance(x.inputs, NodeInputs) or x.action is None:
             raise ValueError(f"an experts policy reads NodeInputs and actions, not {type(x.inputs).__name__}")
-        node = x.inputs.node
-        logits, chosen = self._mixed(self.features[node], None if view is None else x.experts)
-        logp = torch.log_softmax(logits / temperature, -1)
-        return PolicyOutput(
-            logp.gather(1, x.action.unsqueeze(1)).squeeze(1),
-            torch.special.entr(logp.exp()).sum(-1) if "entropy" in also else None,
-            self.values[node] if "value" in also else None,
-            self.medians[node] if "median" in also else None,
-            logp.mean(-1) if "mean_logp" in also else None,
+        features = self.features[x.inputs.node]
+        if isinstance(view, Perturbed) and torch.is_grad_enabled():
+            features = self._perturbed(features, view)
+        mixed, chosen = self._mixed(features, x.experts if isinstance(view, RoutingReplay) else None)
+        hidden = mixed.detach() / temperature
+        return self._said(
+            x,
+            mixed @ self.unembedding / temperature,
+            torch.arange(len(mixed), device=self.device),
+            also,
             experts=chosen if "experts" in also else None,
+            hidden=hidden if "hidden" in also else None,
+            hidden_square=hidden.square().sum(1) if "hidden_square" in also else None,
         )
 
     def _mixed(
         self, features: Float[Tensor, "rows width"], record: Int[Tensor, "rows active"] | None
-    ) -> tuple[Float[Tensor, "rows vocabulary"], Int[Tensor, "rows active"]]:
-        """Logits, and the experts that made them."""
+    ) -> tuple[Float[Tensor, "rows width"], Int[Tensor, "rows active"]]:
+        """What the chosen experts say together, and which they are."""
         scores = features @ self.router
         chosen = scores.detach().topk(self.active).indices
         if record is not None:
             chosen = torch.where(self._checked(record), record, chosen)
         weights = scores.gather(1, chosen).softmax(-1)
         said = torch.einsum("rw,ewh->reh", features, self.experts).tanh()
-        mixed = (weights.unsqueeze(-1) * said.take_along_dim(chosen.unsqueeze(-1), 1)).sum(1)
-        return mixed @ self.unembedding, chosen
+        return (weights.unsqueeze(-1) * said.take_along_dim(chosen.unsqueeze(-1), 1)).sum(1), chosen
 
     def _checked(self, record: Tensor) -> Tensor:
         """Rows of a record that are complete, as a column. Raises :class:`InputError` for one of another policy."""
@@ -117,7 +121,7 @@ class ExpertsPolicy(NodePolicy):
     @torch.no_grad()
     def table(self) -> Float[Tensor, "nodes vocabulary"]:
         """The logits of every node."""
-        return self._mixed(self.features, None)[0]
+        return self._mixed(self.features, None)[0] @ self.unembedding
 
     @torch.no_grad()
     def routes(self) -> Int[Tensor, "nodes active"]:

@@ -53,15 +53,21 @@ class NodeInputs:
 
 
 class NodePolicy(nn.Module, ABC):
-    """A policy that acts in decision nodes, and a critic: ``values[n]`` and ``medians[n]`` of the return, first 0."""
+    """A policy that acts in decision nodes, and a critic: ``values[n]`` and ``medians[n]`` of the return, first 0.
 
-    says: ClassVar[frozenset[str]] = frozenset({"entropy", "value", "median", "mean_logp"})
-    views: ClassVar[tuple[type[View], ...]] = (RoutingReplay,)
+    It has one layer, of which the input can be perturbed, for every token on its own.
+    """
+
+    says: ClassVar[frozenset[str]] = frozenset(
+        {"entropy", "value", "median", "mean_logp", "hidden", "hidden_square", *OF_ACTIONS}
+    )
+    views: ClassVar[tuple[type[View], ...]] = (RoutingReplay, Perturbed)
 
     def __init__(self, nodes: int) -> None:
         super().__init__()
         self.values = nn.Parameter(torch.zeros(nodes))
         self.medians = nn.Parameter(torch.zeros(nodes))
+        self.log_noise: nn.Parameter | None = None
 
     @abstractmethod
     def forward(
@@ -98,8 +104,40 @@ class NodePolicy(nn.Module, ABC):
         return []
 
     def view_parameters(self, view: View | None) -> list[nn.Parameter]:
-        """Parameters for this view alone, made when first asked for."""
-        return []
+        """Of a perturbation, ``log sigma`` [1], made when first asked for; of other views, nothing."""
+        if not isinstance(view, Perturbed):
+            return []
+        if self.log_noise is None:
+            self.log_noise = nn.Parameter(torch.full((1,), view.initial, device=self.device).log())
+        return [self.log_noise]
+
+    def _perturbed(self, signal: Float[Tensor, "tokens width"], view: Perturbed) -> Float[Tensor, "tokens width"]:
+        """What the layer reads, under noise. Raises :class:`InputError` for layers there are not."""
+        if view.layers not in (None, (1,)):
+            raise InputError(f"perturbed.layers = {view.layers}: this policy has one layer")
+        [log_scale] = self.view_parameters(view)
+        return with_noise(signal, log_scale[0], view.largest, fresh_seed())
+
+    def _said(
+        self,
+        x: Experience,
+        logits: Float[Tensor, "rows vocabulary"],
+        row: Int[Tensor, " tokens"],
+        also: Collection[str],
+        **further: Tensor | None,
+    ) -> PolicyOutput:
+        """What is said of tokens, given logits and the row of them that is each token's; ``further`` is said as is."""
+        assert isinstance(x.inputs, NodeInputs) and x.action is not None
+        node, logp = x.inputs.node, torch.log_softmax(logits, -1)
+        return PolicyOutput(
+            logp[row, x.action],
+            torch.special.entr(logp.exp()).sum(-1)[row] if "entropy" in also else None,
+            self.values[node] if "value" in also else None,
+            self.medians[node] if "median" in also else None,
+            logp.mean(-1)[row] if "mean_logp" in also else None,
+            **{name: figure(logp.detach()[row], x.action) for name, figure in OF_ACTIONS.items() if name in also},
+            **further,
+        )
 
     def frozen(self) -> Self:
         """A copy that no longer moves."""
@@ -125,18 +163,13 @@ class NodePolicy(nn.Module, ABC):
 class TabularPolicy(NodePolicy):
     """``pi(a | n) = softmax(logits[n] / temperature)_a``.
 
-    logits: float [nodes, vocabulary], where learning starts. Perturbed, a table has one layer: noise is added to the
-    logits of every token on its own. As an output layer it reads which node it is at: ``hidden`` is that, one column
-    for each node.
+    logits: float [nodes, vocabulary], where learning starts. Perturbed, noise is added to the logits. As an output
+    layer it reads which node it is at: ``hidden`` is that, one column for each node.
     """
-
-    says: ClassVar[frozenset[str]] = NodePolicy.says | {"hidden", "hidden_square", *OF_ACTIONS}
-    views: ClassVar[tuple[type[View], ...]] = (RoutingReplay, Perturbed)
 
     def __init__(self, logits: Float[Tensor, "nodes vocabulary"]) -> None:
         super().__init__(len(logits))
         self.logits = nn.Parameter(logits.detach().float().clone())
-        self.log_noise: nn.Parameter | None = None
 
     def forward(
         self, x: Experience, *, temperature: float = 1.0, also: Collection[str] = (), view: View | None = None
@@ -148,44 +181,16 @@ class TabularPolicy(NodePolicy):
         check_asked(self, also, view)
         if not isinstance(x.inputs, NodeInputs) or x.action is None:
             raise ValueError(f"a tabular policy reads NodeInputs and actions, not {type(x.inputs).__name__}")
-        node = x.inputs.node
-        if isinstance(view, Perturbed) and torch.is_grad_enabled():
-            logits, rows = self._perturbed(node, view), torch.arange(len(node), device=self.device)
-        else:
-            logits, rows = self.logits, node
-        logp = torch.log_softmax(logits / temperature, -1)
-        return PolicyOutput(
-            logp[rows, x.action],
-            torch.special.entr(logp.exp()).sum(-1)[rows] if "entropy" in also else None,
-            self.values[node] if "value" in also else None,
-            self.medians[node] if "median" in also else None,
-            logp.mean(-1)[rows] if "mean_logp" in also else None,
-            **self._without_gradient(node, logp.detach()[rows], x.action, temperature, also),
-        )
-
-    def _without_gradient(
-        self, node: Tensor, logp: Tensor, action: Tensor, temperature: float, also: Collection[str]
-    ) -> dict[str, Tensor]:
-        said = {name: figure(logp, action) for name, figure in OF_ACTIONS.items() if name in also}
+        node, hidden, square = x.inputs.node, None, None
         if "hidden" in also:
-            said["hidden"] = torch.nn.functional.one_hot(node, len(self.logits)).to(logp.dtype) / temperature
+            hidden = torch.nn.functional.one_hot(node, len(self.logits)).float() / temperature
         if "hidden_square" in also:
-            said["hidden_square"] = torch.full(node.shape, temperature**-2, dtype=logp.dtype, device=logp.device)
-        return said
-
-    def _perturbed(self, node: Int[Tensor, " tokens"], view: Perturbed) -> Float[Tensor, "tokens vocabulary"]:
-        if view.layers not in (None, (1,)):
-            raise InputError(f"perturbed.layers = {view.layers}: a table has one layer")
-        [log_scale] = self.view_parameters(view)
-        return with_noise(self.logits[node], log_scale[0], view.largest, fresh_seed())
-
-    def view_parameters(self, view: View | None) -> list[nn.Parameter]:
-        """Of a perturbation, ``log sigma`` [1]."""
-        if not isinstance(view, Perturbed):
-            return []
-        if self.log_noise is None:
-            self.log_noise = nn.Parameter(torch.full((1,), view.initial, device=self.device).log())
-        return [self.log_noise]
+            square = torch.full(node.shape, temperature**-2, device=self.device)
+        if isinstance(view, Perturbed) and torch.is_grad_enabled():
+            logits, row = self._perturbed(self.logits[node], view), torch.arange(len(node), device=self.device)
+        else:
+            logits, row = self.logits, node
+        return self._said(x, logits / temperature, row, also, hidden=hidden, hidden_square=square)
 
     def table(self) -> Float[Tensor, "nodes vocabulary"]:
         """The logits."""
