@@ -75,7 +75,7 @@ def test_a_technique_that_is_no_recipe_says_so():
     class Solver:
         """Solves."""
 
-    with pytest.raises(InputError, match=r"^Solver is a Solver, not a recipe$"):
+    with pytest.raises(InputError, match=r"^Solver is not a recipe but of type Solver$"):
         card("Solver").recipe()
 
 

@@ -114,7 +114,7 @@ def test_shares_out_of_range_are_refused(a, b, named):
 def test_it_is_in_the_catalogue_and_no_recipe():
     card = catalogue.card("bai")
     assert card.build() == TwoStageMerge(0.5, 0.5)
-    with pytest.raises(InputError, match="bai is a TwoStageMerge, not a recipe"):
+    with pytest.raises(InputError, match="bai is not a recipe but of type TwoStageMerge"):
         card.recipe()
 
 

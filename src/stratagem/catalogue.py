@@ -56,14 +56,14 @@ class Card:
     def recipe(self, **arguments: Any) -> Recipe:
         """Its recipe. Raises :class:`InputError` for a wrong argument, or when the technique is not a recipe."""
         if inspect.isclass(self.build):
-            raise InputError(f"{self.name} is a {self.build.__name__}, not a recipe")
+            raise InputError(f"{self.name} is not a recipe but of type {self.build.__name__}")
         known = inspect.signature(self.build).parameters
         for name in arguments:
             if name not in known:
                 raise unknown(f"argument of {self.name}", name, known)
         built = self.build(**arguments)
         if not isinstance(built, Recipe):
-            raise InputError(f"{self.name} is a {type(built).__name__}, not a recipe")
+            raise InputError(f"{self.name} is not a recipe but of type {type(built).__name__}")
         return built
 
 

@@ -91,7 +91,7 @@ def test_the_technique_shows_as_what_it_is(stratagem):
     assert said.code == 0 and "Model-Task Alignment Drives Distinct RL Outcomes" in said.out
     assert json.loads(stratagem("show", "model_task_alignment", "--json").out)["parts"] == {}
     refused = stratagem("train", "model_task_alignment", "--task", "lab:rare")
-    assert refused.code == 2 and "model_task_alignment is a Alignment, not a recipe" in refused.err
+    assert refused.code == 2 and "model_task_alignment is not a recipe but of type Alignment" in refused.err
 
 
 def test_from_python_wrong_numbers_are_refused_before_anything_is_played():

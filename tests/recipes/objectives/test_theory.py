@@ -89,5 +89,5 @@ def test_the_policy_cliff_is_a_diagnostic_and_no_recipe():
     card = catalogue.card("policy_cliff")
     assert card.build is PolicyCliff and card.roles == ("diagnostic",) and card.base is None
     assert "jumps" in card.summary
-    with pytest.raises(InputError, match="is a PolicyCliff, not a recipe"):
+    with pytest.raises(InputError, match="is not a recipe but of type PolicyCliff"):
         card.recipe()
