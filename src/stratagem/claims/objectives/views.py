@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from statistics import fmean
 from typing import TYPE_CHECKING
@@ -249,13 +249,13 @@ def _shipped_profile(seed: int) -> list[float]:
 
 @dataclass(frozen=True)
 class _Watched(TokenRatio):
-    """The same ratio, noting how far the logarithm of each was from 0."""
+    """The same ratio, of which a function is told how far the logarithm of each was from 0."""
 
-    seen: list[Tensor] = field(default_factory=list, init=False, compare=False)
+    note: Callable[[Tensor], None] = field(kw_only=True, compare=False)
 
     def __call__(self, out: PolicyOutput, x: Experience) -> Tensor:
         ratio = super().__call__(out, x)
-        self.seen.append(ratio.detach().log().abs())
+        self.note(ratio.detach().log().abs())
         return ratio
 
 
@@ -310,9 +310,10 @@ def _stale(recipe: Recipe, seed: int) -> tuple[float, float]:
     for game in STALE_GAMES:
         objective = recipe.objective
         assert isinstance(objective, PolicyGradient) and isinstance(objective.ratio, TokenRatio)
-        watched = _Watched(objective.ratio.denominator)
+        seen = list[Tensor]()
+        watched = _Watched(objective.ratio.denominator, note=seen.append)
         arm = recipe.replace(objective=objective.replace(ratio=watched))
         run = learn(arm, LabTask(find_game(game), staleness=STALENESS), seed, 40)
-        tails.append(float(torch.cat(watched.seen).quantile(0.999)))
+        tails.append(float(torch.cat(seen).quantile(0.999)))
         returns.append(run.mean(expected_return))
     return fmean(tails), fmean(returns)
