@@ -25,7 +25,7 @@ from stratagem.experience import Experience
 from stratagem.hybrid.policy import HybridPolicy
 from stratagem.hybrid.task import HybridTask
 from stratagem.hybrid.world import HybridWorld
-from stratagem.lab.experts import read_policy
+from stratagem.lab.experts import read_node_policy
 from stratagem.lab.world import LabTask, LabWorld
 from stratagem.language.hf_engine import HFEngine
 from stratagem.language.policy import LanguagePolicy
@@ -349,7 +349,7 @@ def _control(request: Request, task: GymTask, seed: int) -> World:
 
 
 def _lab(request: Request, task: LabTask, seed: int) -> World:
-    policy = None if request.model is None else read_policy(request.model)
+    policy = None if request.model is None else read_node_policy(request.model)
     return LabWorld(task, seed, policy)
 
 

@@ -119,7 +119,7 @@ def test_saving_and_reading_back(policy, tmp_path):
     x, logp = batch(policy)
     torch.testing.assert_close(read(x).logp.detach(), logp)
     (tmp_path / "model" / "policy.json").write_text('{"kind": "gaussian"}')
-    with pytest.raises(InputError, match="no readable hybrid policy"):
+    with pytest.raises(InputError, match="of kind 'gaussian', where hybrid is needed"):
         HybridPolicy.from_directory(tmp_path / "model")
 
 

@@ -12,7 +12,7 @@ from stratagem.experience import Experience
 from stratagem.lab import GAMES, ExpertsPolicy, TabularPolicy, Tree
 from stratagem.lab.draw import draw
 from stratagem.lab.exact import Exact
-from stratagem.lab.experts import read_policy
+from stratagem.lab.experts import read_node_policy
 from stratagem.objectives import Perturbed, RoutingReplay
 from stratagem.seeding import generator
 
@@ -117,19 +117,19 @@ def test_the_initial_logits_are_as_wide_as_asked_for():
 def test_it_is_saved_and_read_back(tmp_path):
     chosen = policy(3, experts=5, active=3)
     chosen.save(tmp_path / "model", "# card")
-    again = read_policy(tmp_path / "model")
+    again = read_node_policy(tmp_path / "model")
     assert isinstance(again, ExpertsPolicy) and again.active == 3
     assert torch.equal(again.table(), chosen.table())
     TabularPolicy(chosen.table()).save(tmp_path / "table", "# card")
-    assert isinstance(read_policy(tmp_path / "table"), TabularPolicy)
-    with pytest.raises(InputError, match="no readable policy"):
-        read_policy(tmp_path)
+    assert isinstance(read_node_policy(tmp_path / "table"), TabularPolicy)
+    with pytest.raises(InputError, match="no readable policy of the lab"):
+        read_node_policy(tmp_path)
     (tmp_path / "model" / "policy.json").write_text(json.dumps({"kind": "dense"}))
-    with pytest.raises(InputError, match="of kind 'dense'; the lab has tabular, experts"):
-        read_policy(tmp_path / "model")
+    with pytest.raises(InputError, match="of kind 'dense', where tabular or experts is needed"):
+        read_node_policy(tmp_path / "model")
     (tmp_path / "model" / "policy.json").write_text(json.dumps({"kind": "experts", "nodes": 3}))
-    with pytest.raises(InputError, match="no readable experts policy"):
-        read_policy(tmp_path / "model")
+    with pytest.raises(InputError, match=r"no readable policy of the lab \(TypeError\)"):
+        read_node_policy(tmp_path / "model")
 
 
 def test_more_active_experts_than_there_are_is_refused():

@@ -14,6 +14,7 @@ from stratagem.errors import InputError
 from stratagem.experience import Experience
 from stratagem.lab import GAMES, Exact, ExpertsPolicy, TabularPolicy
 from stratagem.lab.exact import optimal_values
+from stratagem.lab.experts import read_node_policy
 from stratagem.lab.world import LabTask, LabWorld, from_spec
 from stratagem.sampling import Demonstrations, DynamicSampling, Rollouts, Segments
 from stratagem.training.loop import Interrupted, Settings, Trainer
@@ -383,12 +384,12 @@ def test_a_wrong_specification_is_answered_in_one_line(argument, options, proble
 def test_a_saved_policy_is_read_back_and_must_fit_the_game(tmp_path):
     world = LabWorld(LabTask(GAMES["graded"]), seed=3)
     world.policy.save(tmp_path / "model", "# card")
-    again = TabularPolicy.from_directory(tmp_path / "model")
+    again = read_node_policy(tmp_path / "model")
     assert torch.equal(again.logits, world.policy.logits)
     with pytest.raises(InputError, match=r"needs logits of shape \(85, 4\), not \(13, 3\)"):
         LabWorld(LabTask(GAMES["rare"]), 0, again)
-    with pytest.raises(InputError, match="no readable tabular policy"):
-        TabularPolicy.from_directory(tmp_path)
+    with pytest.raises(InputError, match="no readable policy of the lab"):
+        read_node_policy(tmp_path)
 
 
 # ---- start states, seeds and answers --------------------------------------------------------------------------------

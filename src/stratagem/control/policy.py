@@ -2,34 +2,29 @@
 
 from __future__ import annotations
 
-import copy
-import json
 import math
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Collection, Iterator
 from itertools import chain
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from jaxtyping import Float, Float32, Shaped
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from stratagem.control.inputs import ControlInputs
 from stratagem.control.task import GymTask
-from stratagem.errors import InputError
 from stratagem.experience import Experience, PolicyOutput
 from stratagem.objectives.routing import RoutingReplay
 from stratagem.parts import View
 from stratagem.seeding import generator
-from stratagem.training.run_directory import whole_directory
+from stratagem.training.module_policy import ModulePolicy, read_policy
 from stratagem.training.world import check_asked
 
 
-class ControlPolicy(nn.Module, ABC):
+class ControlPolicy(ModulePolicy):
     """A distribution over actions given an observation, and mean and median of the return: three separate perceptrons.
 
     Each has two hidden layers with tanh, orthogonal weights and zero biases. The gain of the weights is sqrt(2); 1 in
@@ -39,7 +34,6 @@ class ControlPolicy(nn.Module, ABC):
     hidden: width of each hidden layer.  seed: of the initial weights.
     """
 
-    kind: ClassVar[str]
     says: ClassVar[frozenset[str]] = frozenset({"entropy", "value", "median"})
     views: ClassVar[tuple[type[View], ...]] = (RoutingReplay,)
 
@@ -139,37 +133,14 @@ class ControlPolicy(nn.Module, ABC):
         """The actor's weights between its hidden layers."""
         return [layer.weight for layer in _linear(self.actor)[1:-1]]
 
-    def view_parameters(self, view: View | None) -> tuple[Tensor, ...]:
-        """None: it answers in no view."""
-        return ()
-
-    def frozen(self) -> Self:
-        """A copy that no longer moves."""
-        return self.copy()
-
-    def copy(self) -> Self:
-        """A copy that no longer moves."""
-        return copy.deepcopy(self).requires_grad_(False)
-
-    def save(self, directory: Path, card: str) -> None:
-        """Write ``policy.safetensors``, ``policy.json`` and the card as ``README.md``, all or nothing."""
-        shape = {"kind": self.kind, "features": self.features, "actions": self.actions, "hidden": self.hidden}
-        with whole_directory(directory) as temporary:
-            save_file(self.state_dict(), temporary / "policy.safetensors")
-            (temporary / "policy.json").write_text(json.dumps(shape) + "\n", encoding="utf-8")
-            (temporary / "README.md").write_text(card, encoding="utf-8")
+    def arguments(self) -> dict[str, int]:
+        """Sizes."""
+        return {"features": self.features, "actions": self.actions, "hidden": self.hidden}
 
     @staticmethod
     def from_directory(directory: str | Path) -> ControlPolicy:
         """Read what :meth:`save` wrote. Raises :class:`InputError` when the directory is missing or damaged."""
-        directory = Path(directory)
-        try:
-            shape = json.loads((directory / "policy.json").read_text(encoding="utf-8"))
-            policy = _KINDS[shape["kind"]](shape["features"], shape["actions"], shape["hidden"])
-            policy.load_state_dict(load_file(directory / "policy.safetensors"))
-        except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
-            raise InputError(f"policy {directory}: no readable control policy ({type(error).__name__})") from None
-        return policy
+        return read_policy(directory, "control policy", _KINDS)
 
 
 class CategoricalPolicy(ControlPolicy):

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
-import json
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Self
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float, Int
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -22,7 +18,7 @@ from stratagem.errors import InputError
 from stratagem.experience import Experience, PolicyOutput
 from stratagem.parts import View
 from stratagem.seeding import derive
-from stratagem.training.run_directory import whole_directory
+from stratagem.training.module_policy import ModulePolicy, read_policy
 from stratagem.training.world import check_asked
 
 
@@ -50,7 +46,7 @@ class Shape:
             raise InputError(f"diffusion policy: width = {self.width}: must be a multiple of heads, {self.heads}")
 
 
-class DiffusionPolicy(nn.Module):
+class DiffusionPolicy(ModulePolicy):
     """``pi(y_i | view)``: a prediction for every masked token at once, from all tokens that are not masked.
 
     The network is not told how much is masked; it sees it. ``logp`` of a token is its share of the estimated
@@ -60,8 +56,8 @@ class DiffusionPolicy(nn.Module):
     seed: of the initial weights.
     """
 
+    kind: ClassVar[str] = "diffusion"
     says: ClassVar[frozenset[str]] = frozenset({"entropy", "value"})
-    views: ClassVar[tuple[type[View], ...]] = ()
 
     def __init__(self, shape: Shape, seed: int = 0) -> None:
         super().__init__()
@@ -159,37 +155,15 @@ class DiffusionPolicy(nn.Module):
         """Weights of the blocks' linear layers; queries, keys and values are one matrix."""
         return [layer.weight for layer in self.blocks.modules() if isinstance(layer, nn.Linear)]
 
-    def view_parameters(self, view: View | None) -> tuple[Tensor, ...]:
-        """None: it answers in no view."""
-        return ()
+    def arguments(self) -> dict[str, int]:
+        """Its shape."""
+        return dataclasses.asdict(self.shape)
 
-    def frozen(self) -> Self:
-        """A copy that no longer moves."""
-        return self.copy()
-
-    def copy(self) -> Self:
-        """A copy that no longer moves."""
-        return copy.deepcopy(self).requires_grad_(False)
-
-    def save(self, directory: Path, card: str) -> None:
-        """Write ``policy.safetensors``, ``policy.json`` and the card as ``README.md``, all or nothing."""
-        with whole_directory(directory) as temporary:
-            save_file(self.state_dict(), temporary / "policy.safetensors")
-            shape = {"kind": "diffusion", **dataclasses.asdict(self.shape)}
-            (temporary / "policy.json").write_text(json.dumps(shape) + "\n", encoding="utf-8")
-            (temporary / "README.md").write_text(card, encoding="utf-8")
-
-    @classmethod
-    def from_directory(cls, directory: str | Path) -> Self:
+    @staticmethod
+    def from_directory(directory: str | Path) -> DiffusionPolicy:
         """Read what :meth:`save` wrote. Raises :class:`InputError` when the directory is missing or damaged."""
-        directory = Path(directory)
-        try:
-            said = json.loads((directory / "policy.json").read_text(encoding="utf-8"))
-            policy = cls(Shape(**{entry.name: said[entry.name] for entry in dataclasses.fields(Shape)}))
-            policy.load_state_dict(load_file(directory / "policy.safetensors"))
-        except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
-            raise InputError(f"policy {directory}: no readable diffusion policy ({type(error).__name__})") from None
-        return policy
+        builders = {DiffusionPolicy.kind: lambda **shape: DiffusionPolicy(Shape(**shape))}
+        return read_policy(directory, "diffusion policy", builders)
 
 
 class _Block(nn.Module):

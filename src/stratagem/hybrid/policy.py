@@ -2,28 +2,23 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
-import json
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from stratagem.errors import InputError
 from stratagem.experience import Experience, PolicyOutput
 from stratagem.hybrid.inputs import HybridInputs
 from stratagem.hybrid.task import COLOURS, GRID, PIXELS, HybridTask, every_object
 from stratagem.objectives.directions import direction_logp, sample_directions, unit
 from stratagem.parts import View
 from stratagem.seeding import generator
-from stratagem.training.run_directory import whole_directory
+from stratagem.training.module_policy import ModulePolicy, read_policy
 from stratagem.training.world import check_asked
 
 
@@ -52,7 +47,7 @@ class Thought(NamedTuple):
     value: Float[Tensor, "chains positions"]
 
 
-class HybridPolicy(nn.Module):
+class HybridPolicy(ModulePolicy):
     """Looks at a picture, takes ``steps`` latents in a row, and says one token.
 
     A frozen encoder gives every cell its features. A memory, which at first holds the question, asks for a cell by
@@ -64,8 +59,8 @@ class HybridPolicy(nn.Module):
     """
 
     usual: Tensor
+    kind: ClassVar[str] = "hybrid"
     says: ClassVar[frozenset[str]] = frozenset({"direction", "value"})
-    views: ClassVar[tuple[type[View], ...]] = ()
 
     def __init__(self, shape: Shape, seed: int = 0) -> None:
         super().__init__()
@@ -210,45 +205,22 @@ class HybridPolicy(nn.Module):
         """The weights between hidden features: of the attention, of the thought and of the memory itself."""
         return [self.query.weight, self.key.weight, self.think.weight, self.memory.weight_hh]
 
-    def view_parameters(self, view: View | None) -> tuple[Tensor, ...]:
-        """None: it answers in no view."""
-        return ()
-
-    def frozen(self) -> Self:
-        """A copy that no longer moves."""
-        return self.copy()
-
-    def copy(self) -> Self:
-        """A copy that no longer moves."""
-        return copy.deepcopy(self).requires_grad_(False)
-
     def with_concentration(self, concentration: float) -> HybridPolicy:
         """The same weights, to be trained on, with latents of another concentration."""
         policy = HybridPolicy(dataclasses.replace(self.shape, concentration=concentration))
         policy.load_state_dict(self.state_dict())
         return policy
 
-    def save(self, directory: Path, card: str) -> None:
-        """Write ``policy.safetensors``, ``policy.json`` and the card as ``README.md``, all or nothing."""
-        with whole_directory(directory) as temporary:
-            save_file(self.state_dict(), temporary / "policy.safetensors")
-            shape = json.dumps({"kind": "hybrid", **dataclasses.asdict(self.shape)})
-            (temporary / "policy.json").write_text(shape + "\n", encoding="utf-8")
-            (temporary / "README.md").write_text(card, encoding="utf-8")
+    def arguments(self) -> dict[str, Any]:
+        """Its shape."""
+        return dataclasses.asdict(self.shape)
 
     @staticmethod
     def from_directory(directory: str | Path) -> HybridPolicy:
         """Read what :meth:`save` wrote. Raises :class:`InputError` when the directory is missing or damaged."""
-        directory = Path(directory)
-        try:
-            shape: Mapping[str, Any] = json.loads((directory / "policy.json").read_text(encoding="utf-8"))
-            if shape["kind"] != "hybrid":
-                raise ValueError(f"it is of kind {shape['kind']}")
-            policy = HybridPolicy(Shape(**{name: value for name, value in shape.items() if name != "kind"}))
-            policy.load_state_dict(load_file(directory / "policy.safetensors"))
-        except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
-            raise InputError(f"policy {directory}: no readable hybrid policy ({type(error).__name__})") from None
-        return policy
+        return read_policy(
+            directory, "hybrid policy", {HybridPolicy.kind: lambda **shape: HybridPolicy(Shape(**shape))}
+        )
 
 
 def in_rows(

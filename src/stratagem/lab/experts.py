@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
-from typing import ClassVar, Self
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float, Int
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from stratagem.errors import InputError
@@ -21,6 +18,7 @@ from stratagem.objectives.routing import RoutingReplay
 from stratagem.objectives.views import Perturbed
 from stratagem.parts import View
 from stratagem.seeding import generator
+from stratagem.training.module_policy import read_policy
 from stratagem.training.world import check_asked
 
 
@@ -37,6 +35,7 @@ class ExpertsPolicy(NodePolicy):
     Raises :class:`InputError` for a number out of range.
     """
 
+    kind: ClassVar[str] = "experts"
     says: ClassVar[frozenset[str]] = NodePolicy.says | {"experts"}
 
     def __init__(
@@ -83,10 +82,10 @@ class ExpertsPolicy(NodePolicy):
             raise ValueError(f"an experts policy reads NodeInputs and actions, not {type(x.inputs).__name__}")
         features = self.features[x.inputs.node]
         if isinstance(view, Perturbed) and torch.is_grad_enabled():
-            features = self._perturbed(features, view)
+            features = self.perturbed(features, view)
         mixed, chosen = self._mixed(features, x.experts if isinstance(view, RoutingReplay) else None)
         hidden = mixed.detach() / temperature
-        return self._said(
+        return self.say(
             x,
             mixed @ self.unembedding / temperature,
             torch.arange(len(mixed), device=self.device),
@@ -132,32 +131,17 @@ class ExpertsPolicy(NodePolicy):
         """Router, experts and unembedding."""
         yield from (self.router, self.experts, self.unembedding)
 
-    def _shape(self) -> dict[str, int | str]:
+    def arguments(self) -> dict[str, int]:
+        """Sizes."""
         nodes, width = self.features.shape
         experts, vocabulary = len(self.experts), self.unembedding.shape[1]
-        shape = {"nodes": nodes, "vocabulary": vocabulary, "experts": experts, "active": self.active, "width": width}
-        return {"kind": "experts", **shape}
-
-    @classmethod
-    def from_directory(cls, directory: str | Path) -> Self:
-        """Read what :meth:`save` wrote. Raises :class:`InputError` when the directory is missing or damaged."""
-        directory = Path(directory)
-        try:
-            shape = json.loads((directory / "policy.json").read_text(encoding="utf-8"))
-            policy = cls(**{name: int(size) for name, size in shape.items() if name != "kind"})
-            policy.load_state_dict(load_file(directory / "policy.safetensors"))
-        except (OSError, ValueError, AttributeError, TypeError, RuntimeError, SafetensorError) as error:
-            raise InputError(f"policy {directory}: no readable experts policy ({type(error).__name__})") from None
-        return policy
+        return {"nodes": nodes, "vocabulary": vocabulary, "experts": experts, "active": self.active, "width": width}
 
 
-def read_policy(directory: str | Path) -> NodePolicy:
+def read_node_policy(directory: str | Path) -> NodePolicy:
     """A saved policy of the lab, of whichever kind. Raises :class:`InputError` when there is none."""
-    try:
-        kind = json.loads((Path(directory) / "policy.json").read_text(encoding="utf-8"))["kind"]
-    except (OSError, ValueError, KeyError, TypeError):
-        raise InputError(f"policy {directory}: no readable policy of the lab (policy.json)") from None
-    kinds: dict[str, type[TabularPolicy | ExpertsPolicy]] = {"tabular": TabularPolicy, "experts": ExpertsPolicy}
-    if kind not in kinds:
-        raise InputError(f"policy {directory}: of kind {kind!r}; the lab has {', '.join(kinds)}")
-    return kinds[kind].from_directory(directory)
+    builders: dict[str, Callable[..., NodePolicy]] = {
+        TabularPolicy.kind: lambda nodes, vocabulary: TabularPolicy(torch.zeros(nodes, vocabulary)),
+        ExpertsPolicy.kind: ExpertsPolicy,
+    }
+    return read_policy(directory, "policy of the lab", builders)

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import copy
-import json
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import ClassVar, Self
 
 import torch
 from jaxtyping import Float, Int
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from stratagem.distribution import OF_ACTIONS
@@ -23,8 +18,8 @@ from stratagem.objectives.routing import RoutingReplay
 from stratagem.objectives.views import Perturbed
 from stratagem.partition import rows_of
 from stratagem.parts import View
+from stratagem.training.module_policy import ModulePolicy
 from stratagem.training.noise import fresh_seed, with_noise
-from stratagem.training.run_directory import whole_directory
 from stratagem.training.world import check_asked
 
 
@@ -52,7 +47,7 @@ class NodeInputs:
         return type(self)(self.node.to(device), self.lengths.to(device))
 
 
-class NodePolicy(nn.Module, ABC):
+class NodePolicy(ModulePolicy):
     """A policy that acts in decision nodes, and a critic: ``values[n]`` and ``medians[n]`` of the return, first 0.
 
     It has one layer, of which the input can be perturbed, for every token on its own.
@@ -90,11 +85,6 @@ class NodePolicy(nn.Module, ABC):
         """The experts it would choose in every node; None for a dense policy."""
         return None
 
-    @property
-    def device(self) -> torch.device:
-        """Where it computes."""
-        return self.values.device
-
     def critic_parameters(self) -> Iterator[Tensor]:
         """Values and medians."""
         yield from (self.values, self.medians)
@@ -111,14 +101,14 @@ class NodePolicy(nn.Module, ABC):
             self.log_noise = nn.Parameter(torch.full((1,), view.initial, device=self.device).log())
         return [self.log_noise]
 
-    def _perturbed(self, signal: Float[Tensor, "tokens width"], view: Perturbed) -> Float[Tensor, "tokens width"]:
+    def perturbed(self, signal: Float[Tensor, "tokens width"], view: Perturbed) -> Float[Tensor, "tokens width"]:
         """What the layer reads, under noise. Raises :class:`InputError` for layers there are not."""
         if view.layers not in (None, (1,)):
             raise InputError(f"perturbed.layers = {view.layers}: this policy has one layer")
         [log_scale] = self.view_parameters(view)
         return with_noise(signal, log_scale[0], view.largest, fresh_seed())
 
-    def _said(
+    def say(
         self,
         x: Experience,
         logits: Float[Tensor, "rows vocabulary"],
@@ -139,25 +129,9 @@ class NodePolicy(nn.Module, ABC):
             **further,
         )
 
-    def frozen(self) -> Self:
-        """A copy that no longer moves."""
-        return self.copy()
-
-    def copy(self) -> Self:
-        """A copy that no longer moves."""
-        return copy.deepcopy(self).requires_grad_(False)
-
-    def save(self, directory: Path, card: str) -> None:
-        """Write ``policy.safetensors``, ``policy.json`` and the card as ``README.md``, all or nothing."""
-        with whole_directory(directory) as temporary:
-            learned = {name: tensor for name, tensor in self.state_dict().items() if name != "log_noise"}
-            save_file(learned, temporary / "policy.safetensors")
-            (temporary / "policy.json").write_text(json.dumps(self._shape()) + "\n", encoding="utf-8")
-            (temporary / "README.md").write_text(card, encoding="utf-8")
-
-    @abstractmethod
-    def _shape(self) -> dict[str, int | str]:
-        """Its ``kind`` and what else :meth:`save` notes."""
+    def weights(self) -> dict[str, Tensor]:
+        """All that was learned but the width of a noise."""
+        return {name: tensor for name, tensor in self.state_dict().items() if name != "log_noise"}
 
 
 class TabularPolicy(NodePolicy):
@@ -166,6 +140,8 @@ class TabularPolicy(NodePolicy):
     logits: float [nodes, vocabulary], where learning starts. Perturbed, noise is added to the logits. As an output
     layer it reads which node it is at: ``hidden`` is that, one column for each node.
     """
+
+    kind: ClassVar[str] = "tabular"
 
     def __init__(self, logits: Float[Tensor, "nodes vocabulary"]) -> None:
         super().__init__(len(logits))
@@ -187,10 +163,10 @@ class TabularPolicy(NodePolicy):
         if "hidden_square" in also:
             square = torch.full(node.shape, temperature**-2, device=self.device)
         if isinstance(view, Perturbed) and torch.is_grad_enabled():
-            logits, row = self._perturbed(self.logits[node], view), torch.arange(len(node), device=self.device)
+            logits, row = self.perturbed(self.logits[node], view), torch.arange(len(node), device=self.device)
         else:
             logits, row = self.logits, node
-        return self._said(x, logits / temperature, row, also, hidden=hidden, hidden_square=square)
+        return self.say(x, logits / temperature, row, also, hidden=hidden, hidden_square=square)
 
     def table(self) -> Float[Tensor, "nodes vocabulary"]:
         """The logits."""
@@ -200,17 +176,7 @@ class TabularPolicy(NodePolicy):
         """The logits."""
         yield self.logits
 
-    def _shape(self) -> dict[str, int | str]:
+    def arguments(self) -> dict[str, int]:
+        """Sizes."""
         nodes, vocabulary = self.logits.shape
-        return {"kind": "tabular", "nodes": nodes, "vocabulary": vocabulary}
-
-    @classmethod
-    def from_directory(cls, directory: str | Path) -> Self:
-        """Read what :meth:`save` wrote. Raises :class:`InputError` when the directory is missing or damaged."""
-        try:
-            tensors = load_file(Path(directory) / "policy.safetensors")
-            policy = cls(tensors["logits"])
-            policy.load_state_dict(tensors)
-        except (OSError, KeyError, RuntimeError, SafetensorError) as error:
-            raise InputError(f"policy {directory}: no readable tabular policy ({type(error).__name__})") from None
-        return policy
+        return {"nodes": nodes, "vocabulary": vocabulary}

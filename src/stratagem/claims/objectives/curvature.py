@@ -12,7 +12,6 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from stratagem.distribution import OF_ACTIONS
 from stratagem.experience import Experience, PolicyOutput
 from stratagem.lab import Exact, find_game
 from stratagem.lab.policy import NodeInputs, NodePolicy
@@ -146,7 +145,9 @@ def _learn(recipe: Recipe, game: str, times: int, seed: int) -> _Learned:
 class _Network(NodePolicy):
     """``logits = W tanh(V f)``: 24 hidden units over 12 fixed random features of each node, so nodes share weights."""
 
-    says: ClassVar[frozenset[str]] = frozenset({"hidden", *OF_ACTIONS})
+    kind: ClassVar[str] = "network"
+    says: ClassVar[frozenset[str]] = NodePolicy.says - {"hidden_square"}
+    views: ClassVar[tuple[type[View], ...]] = ()
 
     def __init__(self, nodes: int, vocabulary: int, seed: int) -> None:
         super().__init__(nodes)
@@ -168,14 +169,12 @@ class _Network(NodePolicy):
     ) -> PolicyOutput:
         check_asked(self, also, view)
         assert isinstance(x.inputs, NodeInputs) and x.action is not None
-        logp = torch.log_softmax(self.read @ self.last.mT / temperature, -1)[x.inputs.node]
-        said = {name: OF_ACTIONS[name](logp.detach(), x.action) for name in OF_ACTIONS.keys() & also}
-        if "hidden" in also:
-            said["hidden"] = self.read.detach()[x.inputs.node] / temperature
-        return PolicyOutput(logp.gather(1, x.action.unsqueeze(1)).squeeze(1), **said)
+        node, read = x.inputs.node, self.read
+        hidden = read.detach()[node] / temperature if "hidden" in also else None
+        return self.say(x, read @ self.last.mT / temperature, node, also, hidden=hidden)
 
     def policy_parameters(self) -> Iterator[Tensor]:
         yield from (self.first, self.last)
 
-    def _shape(self) -> dict[str, int | str]:
-        return {"kind": "network"}
+    def arguments(self) -> dict[str, int]:
+        return {"nodes": len(self.features), "vocabulary": len(self.last)}
