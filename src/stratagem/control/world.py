@@ -22,7 +22,7 @@ from stratagem.experience import Experience
 from stratagem.partition import Partition
 from stratagem.parts import Sampler
 from stratagem.recipe import Recipe
-from stratagem.sampling import Rollouts, Segments
+from stratagem.sampling import Rollouts, Segments, kept_groups
 from stratagem.seeding import derive, numpy_generator
 from stratagem.training.statistics import evaluation
 from stratagem.training.world import Collected, Evaluation
@@ -132,23 +132,14 @@ class ControlWorld:
 
     def _rollouts(self, sampler: Rollouts, step: int) -> Collected:
         recordings: list[Recording] = []
-        pieces: list[Experience] = []
-        groups = 0
-        for attempt in range(sampler.refill_rounds + 1):
-            missing = sampler.prompts_per_step - groups
-            if missing == 0:
-                break
+
+        def roll(groups: int, attempt: int) -> Experience | None:
             act = self._act(sampler.temperature, step, attempt)
-            recordings.append(self._play_whole(self._group_starts(missing, sampler), act))
-            x = self._experience(recordings[-1], sampler.temperature)
-            if x is None:
-                continue
-            keep = sampler.keep(x)
-            groups += int(keep.sum())
-            pieces.append(x if bool(keep.all()) else x.select(x.group_of_trajectory.spread(keep)))
-        x = Experience.concatenate(pieces) if pieces else None
-        metrics = self._metrics(recordings) | {"groups/kept": float(groups)}
-        return Collected(x, _turns(recordings), metrics, _samples(recordings[0]))
+            recordings.append(self._play_whole(self._group_starts(groups, sampler), act))
+            return self._experience(recordings[-1], sampler.temperature)
+
+        kept = kept_groups(sampler, roll)
+        return Collected(kept.x, _turns(recordings), self._metrics(recordings) | kept.metrics, _samples(recordings[0]))
 
     def _play_whole(self, starts: Sequence[Start], act: Act) -> Recording:
         self._resize(self._spare, max(len(self._spare), min(len(starts), EPISODES_AT_ONCE)))

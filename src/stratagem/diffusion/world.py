@@ -20,7 +20,7 @@ from stratagem.experience import Experience
 from stratagem.partition import Partition
 from stratagem.parts import Sampler
 from stratagem.recipe import Recipe
-from stratagem.sampling import Demonstrations, Denoising, Likelihood, OneStep, Rollouts
+from stratagem.sampling import Demonstrations, Denoising, Likelihood, OneStep, Rollouts, kept_groups
 from stratagem.seeding import derive, generator
 from stratagem.tasks.task import Split, state_key
 from stratagem.training.statistics import evaluation
@@ -98,25 +98,17 @@ class DiffusionWorld:
             raise InputError(f"sampler {sampler.part_name()}: a diffusion policy samples without top_p and top_k")
         how = sampler if isinstance(sampler, Denoising) else Denoising(likelihood=OneStep())
         rounds: list[_Answers] = []
-        kept: list[Experience] = []
-        groups = 0
-        for _ in range(sampler.refill_rounds + 1):
-            missing = sampler.prompts_per_step - groups
-            if missing == 0:
-                break
-            indices = self._fresh(missing)
-            rounds.append(self._answered("train", indices, sampler.group_size, sampler.temperature, how))
+
+        def roll(groups: int, _: int) -> Experience:
+            rounds.append(self._answered("train", self._fresh(groups), sampler.group_size, sampler.temperature, how))
             x = self._experience(rounds[-1], sampler.group_size, how.likelihood)
-            x = x.replace(behavior_logp=self._behavior(x, sampler.temperature))
-            keep = sampler.keep(x)
-            groups += int(keep.sum())
-            kept.append(x if bool(keep.all()) else x.select(x.group_of_trajectory.spread(keep)))
-        drawn = sum(len(answers.index) for answers in rounds)
-        counts = {"groups/kept": float(groups), "groups/rejected": float(drawn - groups)}
+            return x.replace(behavior_logp=self._behavior(x, sampler.temperature))
+
+        kept = kept_groups(sampler, roll)
         return Collected(
-            Experience.concatenate(kept),
+            kept.x,
             sum(sum(answers.lengths) for answers in rounds),
-            self._metrics(rounds) | counts,
+            self._metrics(rounds) | kept.metrics,
             self._transcripts(rounds[0], sampler.group_size),
         )
 

@@ -18,7 +18,7 @@ from stratagem.hybrid.warm_start import chains, demonstrations, warm_start
 from stratagem.objectives.directions import DirectionKL
 from stratagem.parts import Sampler
 from stratagem.recipe import Recipe
-from stratagem.sampling import Demonstrations, Rollouts
+from stratagem.sampling import Demonstrations, Rollouts, kept_groups
 from stratagem.seeding import derive, generator
 from stratagem.tasks.task import state_key
 from stratagem.training.statistics import evaluation
@@ -85,20 +85,16 @@ class HybridWorld:
         if sampler.top_p < 1 or sampler.top_k > 0:
             raise InputError(f"sampler {sampler.part_name()}: a hybrid policy samples without top_p and top_k")
         rounds: list[_Round] = []
-        kept: list[Experience] = []
-        missing = sampler.prompts_per_step
-        while missing and len(rounds) <= sampler.refill_rounds:
-            taken = self._answered(sampler, missing, generator(self._seed, "act", step, len(rounds)))
-            keep = sampler.keep(taken.x)
-            rounds.append(taken)
-            missing -= int(keep.sum())
-            kept.append(taken.x if bool(keep.all()) else taken.x.select(taken.x.group_of_trajectory.spread(keep)))
-        drawn = sum(taken.x.groups for taken in rounds)
-        groups = sampler.prompts_per_step - missing
+
+        def roll(groups: int, attempt: int) -> Experience:
+            rounds.append(self._answered(sampler, groups, generator(self._seed, "act", step, attempt)))
+            return rounds[-1].x
+
+        kept = kept_groups(sampler, roll)
         return Collected(
-            Experience.concatenate(kept),
+            kept.x,
             sum(taken.x.tokens for taken in rounds),
-            self._metrics(rounds) | {"groups/kept": float(groups), "groups/rejected": float(drawn - groups)},
+            self._metrics(rounds) | kept.metrics,
             self._transcripts(rounds[0], sampler.group_size),
         )
 

@@ -13,7 +13,7 @@ from stratagem.errors import InputError
 from stratagem.experience import Experience
 from stratagem.partition import Partition
 from stratagem.parts import Sampler
-from stratagem.sampling import Rollouts
+from stratagem.sampling import Rollouts, kept_groups
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,20 +55,18 @@ def collect(
             f"sampler {sampler.part_name()}: start_states = {sampler.start_states}: the game has only the start states "
             f"0 to {leaves.groups - 1}"
         )
-    rounds: list[Experience] = []
-    kept: list[Experience] = []
-    missing = sampler.prompts_per_step
-    while missing and len(rounds) <= sampler.refill_rounds:
+
+    def roll(groups: int, attempt: int) -> Experience:
+        nonlocal first
         starts = None
         if sampler.start_states:
-            starts = torch.tensor([sampler.start_state(group) for group in range(first, first + missing)])
-        x = draw(leaves, probability, missing, sampler.group_size, source(len(rounds)), starts)
-        first += missing
-        keep = sampler.keep(x)
-        rounds.append(x)
-        missing -= int(keep.sum())
-        kept.append(x if bool(keep.all()) else x.select(x.group_of_trajectory.spread(keep)))
-    x = kept[0] if len(kept) == 1 else Experience.concatenate(kept)
+            starts = torch.tensor([sampler.start_state(group) for group in range(first, first + groups)])
+        first += groups
+        return draw(leaves, probability, groups, sampler.group_size, source(attempt), starts)
+
+    kept = kept_groups(sampler, roll)
+    rounds, x = [x for x, _ in kept.rounds], kept.x
+    assert x is not None, "no episode is ever lost here"
     if sampler.demonstrations and x.groups:
         assert solver is not None, "whoever collects says how the solver plays"
         x = _with_demonstrations(x, leaves, solver(), sampler.demonstrations, source(len(rounds)))

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
+from itertools import chain, compress
 from typing import Any, Literal
 
 import torch
@@ -24,7 +25,7 @@ from stratagem.language.watched import Watch
 from stratagem.language.windows import Slots
 from stratagem.parts import Sampler
 from stratagem.recipe import Recipe
-from stratagem.sampling import Demonstrations, Rollouts, Windows
+from stratagem.sampling import Demonstrations, Rollouts, Windows, kept_groups
 from stratagem.seeding import derive
 from stratagem.tasks.mixture import owner
 from stratagem.tasks.task import Split, Task
@@ -93,37 +94,31 @@ class LanguageWorld:
             )
         clock = time.perf_counter()
         params = self._params(sampler.temperature, sampler.top_p, sampler.top_k)
-        pieces: list[Experience] = []
         played: list[Episode] = []
-        kept: list[Episode] = []
-        groups = rejected = 0
-        for _ in range(sampler.refill_rounds + 1):
-            missing = sampler.prompts_per_step - groups
-            if missing == 0:
-                break
-            fresh = self._play_groups(missing, sampler, params)
-            played += [episode for group in fresh for episode in group]
-            usable = [[e for e in group if e.failure is None] for group in fresh]
-            usable = [group for group in usable if group]
-            if not usable:
-                continue
-            x = to_experience(usable, self.task.reward_names, _most_samples(sampler))
-            keep = sampler.keep(x)
-            rejected += int((~keep).sum())
-            groups += int(keep.sum())
-            pieces.append(x if bool(keep.all()) else x.select(x.group_of_trajectory.spread(keep)))
-            kept += [group[0] for group, good in zip(usable, keep.tolist(), strict=True) if good]
-        batch = Experience.concatenate(pieces) if pieces else None
-        metrics = _episode_metrics(played, self.task.reward_names) | {
-            "groups/rejected": float(rejected),
-            "groups/kept": float(groups),
-        }
+        usable: list[list[list[Episode]]] = []
+
+        def roll(groups: int, _: int) -> Experience | None:
+            fresh = self._play_groups(groups, sampler, params)
+            played.extend(episode for group in fresh for episode in group)
+            good = [[e for e in group if e.failure is None] for group in fresh]
+            good = [group for group in good if group]
+            if not good:
+                return None
+            usable.append(good)
+            return to_experience(good, self.task.reward_names, _most_samples(sampler))
+
+        kept = kept_groups(sampler, roll)
+        batch = kept.x
+        metrics = _episode_metrics(played, self.task.reward_names) | kept.metrics
         if batch is not None and batch.behavior_logp is not None and batch.tokens:
             metrics["entropy"] = -float(batch.behavior_logp.mean())
         if batch is not None and sampler.demonstrations:
-            batch = self._with_demonstrations(batch, kept, sampler)
+            good = chain.from_iterable(
+                compress(groups, keep.tolist()) for groups, (_, keep) in zip(usable, kept.rounds, strict=True)
+            )
+            batch = self._with_demonstrations(batch, [group[0] for group in good], sampler)
             shown = 0 if batch.demonstrated is None else int(batch.demonstrated.sum()) // sampler.demonstrations
-            metrics["groups/without_demonstration"] = float(groups - shown)
+            metrics["groups/without_demonstration"] = metrics["groups/kept"] - shown
         tokens = sum(episode.length for episode in played)
         metrics |= _decode_metrics(tokens, _decode_steps(played), len(played))
         metrics["timing/tokens_per_second"] = tokens / max(time.perf_counter() - clock, 1e-9)

@@ -1,6 +1,7 @@
 """What to roll out, what to keep of it, and what to learn from again."""
 
 from stratagem.sampling.likelihoods import Likelihood, MaskedElbo, OneStep, Views
+from stratagem.sampling.refill import Kept, kept_groups
 from stratagem.sampling.replay import RecentBatches
 from stratagem.sampling.samplers import Demonstrations, Denoising, DynamicSampling, Rollouts, Segments, Windows
 from stratagem.sampling.selections import AboveReturn, ByPassRate, Masked, ShownAtRandom, Untruncated
@@ -11,6 +12,7 @@ __all__ = [
     "Demonstrations",
     "Denoising",
     "DynamicSampling",
+    "Kept",
     "Likelihood",
     "Masked",
     "MaskedElbo",
@@ -22,4 +24,5 @@ __all__ = [
     "Untruncated",
     "Views",
     "Windows",
+    "kept_groups",
 ]
