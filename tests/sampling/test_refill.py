@@ -11,7 +11,8 @@ from stratagem.sampling import DynamicSampling, kept_groups
 def groups(returns: list[list[float]]) -> Experience:
     """One token per trajectory."""
     count = sum(map(len, returns))
-    return Experience.from_lengths([1] * count, [1] * count, list(map(len, returns)), reward=[value for group in returns for value in group])
+    reward = [value for group in returns for value in group]
+    return Experience.from_lengths([1] * count, [1] * count, list(map(len, returns)), reward=reward)
 
 
 EQUAL, MIXED = [1.0, 1.0], [0.0, 1.0]
