@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, Self
 
@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
+from stratagem.masking import only
 from stratagem.partition import Partition
 
 LEVELS = ("token", "turn", "trajectory", "group")
@@ -60,10 +61,14 @@ class PolicyOutput:
     top_id: Int[Tensor, "tokens few"] | None = None
     top_probability: Float[Tensor, "tokens few"] | None = None
 
-    def where(self, mask: Bool[Tensor, " tokens"]) -> PolicyOutput:
-        """The same output with 0 outside ``mask``, where whatever it holds (-inf, NaN) then reaches no gradient."""
-        outputs = {name: value for name, value in vars(self).items() if value is not None and name != "experts"}
-        return dataclasses.replace(self, **{name: _only(mask, value) for name, value in outputs.items()})
+    def where(self, mask: Bool[Tensor, " tokens"], names: Collection[str] | None = None) -> PolicyOutput:
+        """The same output with 0 outside ``mask``, where whatever it holds (-inf, NaN) then reaches no gradient.
+
+        names: of the figures changed; None: all but the experts.
+        """
+        chosen = vars(self).keys() - {"experts"} if names is None else vars(self).keys() & names
+        outputs = {name: value for name in chosen if (value := getattr(self, name)) is not None}
+        return dataclasses.replace(self, **{name: only(mask, value) for name, value in outputs.items()})
 
 
 @dataclass(frozen=True)
@@ -375,16 +380,22 @@ class Experience:
         """Tokens that may train: ``mask``, or all of them."""
         return torch.ones(self.tokens, dtype=torch.bool, device=self.device) if self.mask is None else self.mask
 
-    def blanked(self) -> Experience:
+    def blanked(self, names: Collection[str] | None = None) -> Experience:
         """The same batch with 0 for the figures of tokens that may not train: -inf or NaN there poisons nothing.
 
         A factor of 0 is not enough: in a derivative, 0 times NaN is NaN again.
+
+        names: of the figures changed; None: all of them.
         """
         mask = self.mask
         if mask is None:
             return self
-        figures = {name: getattr(self, name) for name in _FIGURES}
-        return self.replace(**{name: _only(mask, v) for name, v in figures.items() if v is not None})
+        figures = {name: getattr(self, name) for name in _FIGURES if names is None or name in names}
+        return self.replace(**{name: only(mask, v) for name, v in figures.items() if v is not None})
+
+    def of_learnable(self, values: Float[Tensor, " tokens"]) -> Float[Tensor, " tokens"]:
+        """Values of the tokens that may train, and 0 for the others whatever they hold."""
+        return values if self.mask is None else only(self.mask, values)
 
     @property
     def learnable_tokens(self) -> Int[Tensor, ""]:
@@ -573,11 +584,6 @@ class Experience:
             cache[name] = fine.then(coarse)
         composed: Partition = cache[name]
         return composed
-
-
-def _only(mask: Bool[Tensor, " tokens"], values: Float[Tensor, "tokens ..."]) -> Float[Tensor, "tokens ..."]:
-    """The values of the tokens of ``mask``, and 0 for the others."""
-    return torch.where(mask if values.ndim == 1 else mask.unsqueeze(1), values, 0.0)
 
 
 def _numbers(rows: Tensor) -> Int[Tensor, " kept"]:

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from stratagem.errors import InputError, unknown
 from stratagem.experience import Experience, Loss, PolicyOutput
+from stratagem.masking import only
 
 REGISTRY: dict[str, dict[str, type[Part]]] = {}
 """Part classes by kind (``advantage``, ``gate``, ...) and name (``leave_one_out``, ``clip``, ...)."""
@@ -331,7 +332,7 @@ class Aggregation(Part):
         Tokens of weight 0 cannot poison the sum, whatever their value.
         """
         weights = self.at(x)
-        return torch.where(weights != 0, weights * values, 0.0).sum()
+        return only(weights != 0, weights * values).sum()
 
 
 @dataclass(frozen=True)
@@ -403,6 +404,19 @@ class Objective(Part):
     def __call__(self, out: PolicyOutput, x: Experience) -> Loss:
         """Loss and metrics of a batch, or a micro-batch's share of them."""
         raise NotImplementedError
+
+    def blanked(self, out: PolicyOutput, x: Experience, *read: str) -> tuple[PolicyOutput, Experience]:
+        """Output and batch with 0 in what tokens that may not train hold: no -inf or NaN there reaches a gradient.
+
+        It is done to what this objective requires, and its parts that are no objectives themselves, and to ``read``:
+        names as in ``requires``.
+        """
+        if x.mask is None:
+            return out, x
+        parts = [part for _, part in self.children() if not isinstance(part, Objective)]
+        names = self.requires.union(read, *(part.needs() for part in parts))
+        said = {name.removeprefix("output.") for name in names if name.startswith("output.")}
+        return out.where(x.mask, said), x.blanked(names)
 
     def has_signal(self, x: Experience) -> bool:
         """Whether minimising it on this batch can move the policy at all."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated
 
-import torch
 from annotated_types import Ge
 from jaxtyping import Float
 from torch import Tensor
@@ -19,8 +18,8 @@ class TokenMean(Aggregation):
     """``sum_t l_t / N``: every token counts the same (DAPO, arXiv 2503.14476, eq. 12)."""
 
     def weights(self, x: Experience) -> Float[Tensor, " tokens"]:
-        length = _learnable_length(x)
-        return _to_learnable((1.0 / length.sum().clamp(min=1)).expand(x.trajectories), x)
+        weight = 1.0 / x.learnable_tokens.clamp(min=1)
+        return x.of_learnable(weight.expand(x.tokens))
 
 
 @dataclass(frozen=True)
@@ -101,4 +100,4 @@ def _counted(length: Tensor) -> Tensor:
 def _to_learnable(weight: Tensor, x: Experience) -> Float[Tensor, " tokens"]:
     """The weight of its trajectory for every token that may train, 0 for the others."""
     weights = x.trajectory_of_token.spread(weight)
-    return weights if x.mask is None else torch.where(x.mask, weights, 0.0)
+    return x.of_learnable(weights)

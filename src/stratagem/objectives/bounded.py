@@ -80,8 +80,7 @@ class BoundedRatio(Objective):
         return super().needs() | ({"output.median"} if self.center == "median" else set())
 
     def __call__(self, out: PolicyOutput, x: Experience) -> Loss:
-        if x.mask is not None:
-            out, x = out.where(x.mask), x.blanked()
+        out, x = self.blanked(out, x, "output.logp", "output.median", "old_logp", "value_target")
         center = out.median if self.center == "median" else out.value
         if out.value is None or center is None or x.value_target is None:
             raise ValueError(f"the bounded ratio needs the policy's value and {self.center}, and x.value_target")

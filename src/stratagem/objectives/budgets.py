@@ -52,7 +52,7 @@ class SharedBudget(Gate):
     def _excess(self, deviation: Tensor, x: Experience) -> Float[Tensor, " tokens"]:
         """By how much the unit of every token is over its budget."""
         unit = x.level_of_token(self.unit)
-        total = unit.sum(_of_learnable(deviation.abs(), x))
+        total = unit.sum(x.of_learnable(deviation.abs()))
         return unit.spread((total - self.budget * _learnable_size(unit, x)).clamp(min=0).to(deviation.dtype))
 
 
@@ -118,7 +118,7 @@ class LevelBudgets(Gate):
         sizes = _learnable_size(unit, x)
         moved = ratio.log()
         risen = moved.clamp(min=0)
-        rise, fall = [unit.sum(_of_learnable(part, x)) / sizes.clamp(min=1) for part in (risen, risen - moved)]
+        rise, fall = [unit.sum(x.of_learnable(part)) / sizes.clamp(min=1) for part in (risen, risen - moved)]
         weight = self._weight(rise, fall, sizes, x)
         clipped_rise, clipped_fall = [mean.clamp(-self.token, self.token) for mean in (rise, fall)]
         # A token that rose and one that fell differ in the mean they are measured by and in what is added again.
@@ -156,10 +156,6 @@ def _run_back(value: Tensor, budget: float, count: Tensor) -> Tensor:
 def _learnable_size(unit: Partition, x: Experience) -> Float[Tensor, " units"]:
     """Tokens that may train, by unit."""
     return (unit.size() if x.mask is None else unit.sum(x.mask)).float()
-
-
-def _of_learnable(values: Tensor, x: Experience) -> Tensor:
-    return values if x.mask is None else torch.where(x.mask, values, 0.0)
 
 
 def _between(x: Experience, level: Level, longer: Level) -> Partition:

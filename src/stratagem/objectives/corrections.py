@@ -6,13 +6,13 @@ import math
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
-import torch
 from annotated_types import Ge, Gt
 from jaxtyping import Float
 from torch import Tensor
 
 from stratagem.errors import InputError
 from stratagem.experience import Experience, PolicyOutput
+from stratagem.masking import only
 from stratagem.objectives.ratios import bounded_exp
 from stratagem.parts import Correction, Ratio
 
@@ -35,7 +35,7 @@ def behavior_ratio(
     log_weight = log_behavior_ratio(out, x, numerator)
     if unit != "token":
         level = x.level_of_token(unit)
-        log_weight = level.spread(level.sum(torch.where(x.learnable(), log_weight, 0.0)))
+        log_weight = level.spread(level.sum(x.of_learnable(log_weight)))
     return bounded_exp(log_weight).detach()
 
 
@@ -100,7 +100,7 @@ class MaskedImportance(_BehaviorWeight):
 
     def __call__(self, out: PolicyOutput, x: Experience) -> Float[Tensor, " tokens"]:
         weight = behavior_ratio(out, x, self.unit)
-        return torch.where((weight >= self.low) & (weight <= self.high), weight, 0.0)
+        return only((weight >= self.low) & (weight <= self.high), weight)
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,7 @@ class DiscrepancyMask(Correction):
 
     def __call__(self, out: PolicyOutput, x: Experience) -> Float[Tensor, " tokens"]:
         log_ratio, learnable, unit = log_behavior_ratio(out, x), x.learnable(), x.trajectory_of_token
-        mean = unit.sum(torch.where(learnable, log_ratio, 0.0)) / unit.sum(learnable).clamp(min=1)
+        mean = unit.sum(x.of_learnable(log_ratio)) / unit.sum(learnable).clamp(min=1)
         agree = unit.spread(((bounded_exp(mean) - 1).abs() < self.trajectory).to(log_ratio.dtype))
         return agree * (((bounded_exp(log_ratio) - 1).abs() < self.token) & log_ratio.isfinite())
 

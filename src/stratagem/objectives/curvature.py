@@ -231,8 +231,7 @@ class CurvatureMask(Correction):
             unit = x.level_of_token(self.unit)
             count = unit.sum(x.learnable()).clamp(min=1)
             objective, policy = (
-                unit.spread((unit.sum(torch.where(x.learnable(), shift, 0.0)) / count).to(shift.dtype))
-                for shift in (objective, policy)
+                unit.spread((unit.sum(x.of_learnable(shift)) / count).to(shift.dtype)) for shift in (objective, policy)
             )
         low = -self.gain if self.low is None else self.low
         # A comparison with NaN is False, and one with a bound of infinity keeps what is -inf.

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from stratagem.errors import InputError
 from stratagem.experience import Experience, PolicyOutput
+from stratagem.masking import only
 from stratagem.parts import Regularizer
 
 SHORTEST = 1e-8
@@ -139,4 +140,4 @@ class DirectionKL(Regularizer):
             penalty = direction_kl(out.direction, other, self.concentration)
         else:
             penalty = self.concentration * (1 - (out.direction * other).sum(-1))
-        return torch.where(x.latent, penalty, 0.0)
+        return only(x.latent, penalty)

@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from stratagem.experience import Experience, PolicyOutput
+from stratagem.masking import only
 from stratagem.parts import Gate
 
 RATIO_LIMIT = math.exp(10)
@@ -57,7 +58,7 @@ class ImplicitNegative(Gate):
         floored = implied + (implied.clamp(min=self.floor) - implied).detach()
         right = x.to_tokens(trajectory=x.success)
         surrogate = torch.where(right, ratio.log(), self.negative * floored.log())
-        return torch.where(mixed, self._weight(share) * surrogate, 0.0)
+        return only(mixed, self._weight(share) * surrogate)
 
     def binds(self, ratio: Tensor, advantage: Tensor, out: PolicyOutput, x: Experience) -> Bool[Tensor, " tokens"]:
         """Wrong tokens whose implied ratio is cut at the floor."""

@@ -20,7 +20,6 @@ class Penalty(Objective):
     aggregation: Aggregation = SequenceMean()
 
     def __call__(self, out: PolicyOutput, x: Experience) -> Loss:
-        if x.mask is not None:
-            out, x = out.where(x.mask), x.blanked()
+        out, x = self.blanked(out, x, "output.logp", "old_logp")
         loss = self.aggregation(self.regularizer(out, x), x)
         return Loss(loss, {"regularizer": loss.detach()})

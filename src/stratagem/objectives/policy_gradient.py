@@ -39,8 +39,7 @@ class ValueLoss(Objective):
 
     def __call__(self, out: PolicyOutput, x: Experience) -> Loss:
         x = x.for_critic()
-        if x.mask is not None:
-            out, x = out.where(x.mask), x.blanked()
+        out, x = self.blanked(out, x, "value_target")
         if out.value is None or x.value is None or x.value_target is None:
             raise ValueError("the value loss needs the policy's value, x.value and x.value_target")
         error = (out.value - x.value_target).square()
@@ -88,8 +87,7 @@ class PolicyGradient(Objective):
 
     def __call__(self, out: PolicyOutput, x: Experience) -> Loss:
         said, batch = out, x
-        if x.mask is not None:
-            out, x = out.where(x.mask), x.blanked()
+        out, x = self.blanked(out, x, "output.logp", "old_logp", "advantage")
         if x.advantage is None:
             raise ValueError("the policy gradient needs x.advantage; recipe.prepare(x) sets it")
         weights = self.aggregation.at(x)
@@ -140,11 +138,13 @@ def shares(
     tokens = x.whole.learnable_tokens.clamp(min=1)
 
     def share(values: Tensor) -> Tensor:
-        return (values if x.mask is None else torch.where(x.mask, values, 0.0)).sum() / tokens
+        if values.dtype == torch.bool:
+            return torch.count_nonzero(values if x.mask is None else values & x.mask) / tokens
+        return x.of_learnable(values).sum() / tokens
 
     figures = {
-        "clip_fraction": share(bound.float()),
-        "active_fraction": share((~bound if correction is None else ~bound & (correction != 0)).float()),
+        "clip_fraction": share(bound),
+        "active_fraction": share(~bound if correction is None else ~bound & (correction != 0)),
         "ratio": share(ratio),
         "kl_old": share(kl_estimate(log_ratio(out, x), "k3")),
     }
@@ -154,7 +154,7 @@ def shares(
     if x.version_logp is not None:
         figures["proximal_error"] = share((old - x.version_logp).abs())
     if x.advantage is not None:
-        figures["clip_fraction_positive"] = share((bound & (x.advantage > 0)).float())
+        figures["clip_fraction_positive"] = share(bound & (x.advantage > 0))
     if x.ref_logp is not None:
         figures["kl"] = share(kl_estimate(out.logp - x.ref_logp, "k3"))
     if out.entropy is not None:

@@ -39,8 +39,7 @@ class RandomPolicyRegression(Objective):
     aggregation: Aggregation = TokenMean()
 
     def __call__(self, out: PolicyOutput, x: Experience) -> Loss:
-        if x.mask is not None:
-            out, x = out.where(x.mask), x.blanked()
+        out, x = self.blanked(out, x, "output.logp", "old_logp", "advantage")
         if x.advantage is None or out.mean_logp is None:
             raise ValueError("the regression needs x.advantage and the policy's mean_logp")
         value = self.scale * log_ratio(out, x)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -77,7 +76,7 @@ class ProductRatio(Ratio):
 
     def __call__(self, out: PolicyOutput, x: Experience) -> Float[Tensor, " tokens"]:
         unit, log_ratios = x.level_of_token(self.unit), log_ratio(out, x, self.denominator)
-        total = unit.sum(log_ratios if x.mask is None else torch.where(x.mask, log_ratios, 0.0))
+        total = unit.sum(x.of_learnable(log_ratios))
         return unit.spread(bounded_exp(total))
 
 
@@ -100,5 +99,5 @@ class GeometricMeanRatio(Ratio):
         unit, log_ratios = x.level_of_token(self.unit), log_ratio(out, x, self.denominator)
         if x.mask is None:
             return unit.spread(bounded_exp(unit.mean(log_ratios)))
-        total = unit.sum(torch.where(x.mask, log_ratios, 0.0))
+        total = unit.sum(x.of_learnable(log_ratios))
         return unit.spread(bounded_exp(total / unit.sum(x.mask).clamp(min=1)))

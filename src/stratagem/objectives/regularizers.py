@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
-import torch
 from annotated_types import Ge, Le
 from jaxtyping import Float
 from torch import Tensor
@@ -59,7 +58,7 @@ class KL(Regularizer):
         if self.unit == "token":
             return kl_estimate(log_ratio, self.estimator)
         unit = x.level_of_token(self.unit)
-        total = unit.sum(log_ratio if x.mask is None else torch.where(x.mask, log_ratio, 0.0))
+        total = unit.sum(x.of_learnable(log_ratio))
         return unit.spread(kl_estimate(total, self.estimator))
 
 

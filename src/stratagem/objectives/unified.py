@@ -56,8 +56,7 @@ class UnifiedGradient(Objective):
         return super().needs() | of_reference.get(self.reference, set())
 
     def __call__(self, out: PolicyOutput, x: Experience) -> Loss:
-        if x.mask is not None:
-            out, x = out.where(x.mask), x.blanked()
+        out, x = self.blanked(out, x, "output.logp", "old_logp", "behavior_logp", "advantage")
         coefficient, stable = self.coefficients(out, x)
         loss = -self.aggregation(coefficient * out.logp, x)
         return Loss(

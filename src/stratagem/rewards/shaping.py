@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
-import torch
 from annotated_types import Ge, Gt
 from pydantic import FiniteFloat
 from torch import Tensor
@@ -60,9 +59,7 @@ class KLPenalty(Reward):
         sampled = x.behavior_logp if x.old_logp is None else x.old_logp
         if sampled is None or x.ref_logp is None:
             raise ValueError("the KL penalty needs ref_logp, and old_logp or behavior_logp")
-        penalty = -self.coefficient * kl_estimate(sampled - x.ref_logp, self.estimator)
-        if x.mask is not None:
-            penalty = torch.where(x.mask, penalty, 0.0)
+        penalty = x.of_learnable(-self.coefficient * kl_estimate(sampled - x.ref_logp, self.estimator))
         if self.unit == "trajectory":
             return _charged(x, x.trajectory_of_token.sum(penalty))
         return x.replace(token_reward=penalty if x.token_reward is None else x.token_reward + penalty)
