@@ -165,8 +165,8 @@ def check(lines: tuple[Line, ...]) -> tuple[Result, str]:
     | ``imp i j`` | ``F -> G``, which no longer rests on ``i`` | ``F``, assumed in line ``i``, and ``G`` |
     | ``sorry`` | any ``F``: a hole | |
 
-    The last line before ``qed`` is the theorem and rests on nothing. Every declaration is taken as it stands, an exit in
-    the middle of a proof included, so a PASS proves a tautology only where the lines are :func:`legal`.
+    The last line before ``qed`` is the theorem and rests on nothing. Every declaration is taken as it stands, an exit
+    in the middle of a proof included, so a PASS proves a tautology only where the lines are :func:`legal`.
     """
     proof = _Proof()
     try:
