@@ -58,6 +58,12 @@ def test_the_reward_is_the_sum_over_turns_beside_named_components():
     assert x.reward_names == ("reward", "style")
 
 
+def test_a_component_that_counts_nothing_is_there_and_pays_nothing():
+    x = to_experience(two_groups(), ("reward", "style"), 4, (1.0, 0.0))
+    assert x.reward.tolist() == [[0.75, 0.0], [-1.0, 2.0], [0.0, 0.0]]
+    assert x.returns.tolist() == [0.75, -1.0, 0.0]
+
+
 def test_every_episode_has_a_number_of_its_own():
     assert to_experience(two_groups(), ("reward",), 4).episode.tolist() == [28, 31, 33]
 

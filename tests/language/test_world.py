@@ -24,6 +24,7 @@ TASKS = [
     "sokoban:max_turns=4",
     "calculator",
     "calculator:max_turns=1",
+    "proof:max_turns=2,max_new_tokens=24",
     "rg:chain_sum",
     "textworld",
     "jsonl",

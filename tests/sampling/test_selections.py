@@ -8,7 +8,7 @@ import torch
 from stratagem import recipes
 from stratagem.errors import InputError
 from stratagem.experience import Experience
-from stratagem.sampling import AboveReturn, ByPassRate, Masked, ShownAtRandom, Untruncated
+from stratagem.sampling import AboveReturn, ByPassRate, Masked, ShortestSuccess, ShownAtRandom, Untruncated
 
 
 def test_trajectories_at_or_above_the_threshold_are_selected():
@@ -135,3 +135,59 @@ def test_what_they_read_must_be_there():
 def test_a_gate_is_a_share(gate):
     with pytest.raises(InputError, match=r"by_pass_rate\.gate"):
         ByPassRate(gate)
+
+
+# ---- one success of every group -------------------------------------------------------------------------------------
+
+
+def chosen(turns: list[list[list[int]]], success: list[bool]) -> list[bool]:
+    """What of these groups of trajectories, each a list of the tokens of its turns, is selected."""
+    trajectories = [trajectory for group in turns for trajectory in group]
+    x = Experience.from_lengths(
+        [tokens for trajectory in trajectories for tokens in trajectory],
+        [len(trajectory) for trajectory in trajectories],
+        [len(group) for group in turns],
+        success=success,
+    )
+    return ShortestSuccess()(x).tolist()
+
+
+def test_of_successes_the_fewest_turns_come_before_the_fewest_tokens_and_failures_do_not_count():
+    group = [[[1], [2, 2], [9], [7], [8]]]
+    assert chosen(group, [False, True, True, True, True]) == [False, False, False, True, False]
+    assert chosen(group, [False, True, False, False, False]) == [False, True, False, False, False]
+
+
+def test_of_equals_the_first_is_selected_and_a_group_without_success_is_gone():
+    groups = [[[3], [3]], [[1], [1]], [[5], [4], [4]]]
+    assert chosen(groups, [True, True, False, False, True, True, True]) == [True, False] + [False] * 3 + [True, False]
+
+
+def test_a_turn_without_tokens_is_a_turn():
+    assert chosen([[[0, 1], [5]]], [True, True]) == [False, True]
+
+
+def test_the_shortest_success_is_what_a_loop_over_the_trajectories_finds():
+    source = torch.Generator().manual_seed(5)
+    turns = torch.randint(1, 4, (300,), generator=source)
+    tokens = torch.randint(0, 4, (int(turns.sum()),), generator=source)
+    success = torch.rand(300, generator=source) < 0.4
+    x = Experience.from_lengths(tokens, turns, [0, *[5] * 60], success=success)
+    order = torch.randperm(300, generator=source)
+    for y in (x, x.select(order)):
+        lengths = list(
+            zip(y.trajectory_of_turn.size().tolist(), y.trajectory_of_token.size().tolist(), range(300), strict=True)
+        )
+        groups = y.group_of_trajectory.labels.tolist()
+        best: dict[int, tuple[int, int, int]] = {}
+        for row in range(300):
+            if y.success[row]:
+                best[groups[row]] = min(lengths[row], best.get(groups[row], lengths[row]))
+        assert set(torch.nonzero(ShortestSuccess()(y)).squeeze(1).tolist()) == {row for _, _, row in best.values()}
+
+
+def test_the_shortest_success_needs_to_know_of_success():
+    with pytest.raises(ValueError, match=r"needs x\.success"):
+        ShortestSuccess()(cut())
+    assert recipes.grpo().with_values({"selections": ["shortest_success"]}).selections == (ShortestSuccess(),)
+    assert ShortestSuccess().needs() == {"success"}

@@ -60,9 +60,8 @@ def test_an_unknown_task_is_answered_with_the_nearest() -> None:
 
 def test_cards_tell_the_name_and_the_extra() -> None:
     cards = {card.name: card for card in known()}
-    assert {"key_door", "sokoban", "calculator", "jsonl", "rg", "textworld", "verifiers", "openenv", "gym"} <= set(
-        cards
-    )
+    names = {"key_door", "sokoban", "calculator", "proof", "jsonl", "rg", "textworld", "verifiers", "openenv", "gym"}
+    assert names <= set(cards)
     assert cards["textworld"].extra == "text"
     assert cards["key_door"].extra is None
     assert all(card.pattern.startswith(card.name) and card.description for card in cards.values())

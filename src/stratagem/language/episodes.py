@@ -115,7 +115,12 @@ def step_fault(step: Any, reward_names: Sequence[str]) -> str | None:
     return observation_fault(step.observation)
 
 
-def to_experience(groups: Sequence[Sequence[Episode]], reward_names: tuple[str, ...], most_samples: int) -> Experience:
+def to_experience(
+    groups: Sequence[Sequence[Episode]],
+    reward_names: tuple[str, ...],
+    most_samples: int,
+    reward_weights: tuple[float, ...] | None = None,
+) -> Experience:
     """Pack groups of finished episodes; rows are the tokens the policy sampled (or a demonstrator wrote).
 
     Every group needs at least one episode and every episode at least one turn. ``behavior_logp`` is set when all
@@ -141,7 +146,7 @@ def to_experience(groups: Sequence[Sequence[Episode]], reward_names: tuple[str, 
         turn_observation_length=torch.tensor(read_lengths, dtype=torch.int64),
         reward=torch.tensor(components),
         reward_names=reward_names,
-        reward_weights=(1.0,) * len(reward_names),
+        reward_weights=(1.0,) * len(reward_names) if reward_weights is None else reward_weights,
         success=torch.tensor([episode.success for episode in episodes]),
         finished=torch.tensor([not episode.truncated for episode in episodes]),
         truncated=torch.tensor([episode.truncated for episode in episodes]),

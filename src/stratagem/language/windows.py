@@ -83,7 +83,7 @@ class Slots:
         episodes = [_so_far(one) if on else one.episode for one, on in zip(live, running, strict=True)]
         unstarted = [episode for episode in fresh if all(episode is not one.episode for one in live)]
         return Window(
-            x=_experience(episodes, before, running, self._task.reward_names),
+            x=_experience(episodes, before, running, self._task),
             ended=[e for e, on in zip(episodes, running, strict=True) if not on] + unstarted,
             running=[e for e, on in zip(episodes, running, strict=True) if on],
             tokens=sum(one.written - was for one, was in zip(live, before, strict=True)),
@@ -167,13 +167,13 @@ def _so_far(one: Live) -> Episode:
 
 
 def _experience(
-    episodes: Sequence[Episode], before: Sequence[int], running: Sequence[bool], reward_names: tuple[str, ...]
+    episodes: Sequence[Episode], before: Sequence[int], running: Sequence[bool], task: Task
 ) -> Experience | None:
     """Episodes that have not failed, whose tokens up to ``before`` the policy has learned from already."""
     good = [number for number, episode in enumerate(episodes) if episode.failure is None]
     if not good:
         return None
-    x = to_experience([[episodes[number]] for number in good], reward_names, 1)
+    x = to_experience([[episodes[number]] for number in good], task.reward_names, 1, task.reward_weights)
     on, by = torch.tensor([running[number] for number in good]), x.trajectory_of_token
     fresh = by.position() >= by.spread(torch.tensor([before[number] for number in good]))
     return x.replace(running=on, mask=fresh, critic_mask=by.spread(~on))

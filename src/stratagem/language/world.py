@@ -105,7 +105,7 @@ class LanguageWorld:
             if not good:
                 return None
             usable.append(good)
-            return to_experience(good, self.task.reward_names, _most_samples(sampler))
+            return self._packed(good, _most_samples(sampler))
 
         kept = kept_groups(sampler, roll)
         batch = kept.x
@@ -182,6 +182,9 @@ class LanguageWorld:
             greedy=greedy,
         )
 
+    def _packed(self, groups: Sequence[Sequence[Episode]], most_samples: int) -> Experience:
+        return to_experience(groups, self.task.reward_names, most_samples, self.task.reward_weights)
+
     # ---- demonstrations --------------------------------------------------------------------------------------------
 
     def _demonstrate(self, sampler: Demonstrations, step: int) -> Collected:
@@ -194,7 +197,7 @@ class LanguageWorld:
         indices = range(first, first + sampler.prompts_per_step)
         episodes = [demonstrate(self.task, split, index, self._chat, self._encode) for index in indices]
         good = [[episode] for episode in episodes if episode.failure is None]
-        batch = to_experience(good, self.task.reward_names, 1) if good else None
+        batch = self._packed(good, 1) if good else None
         metrics = _episode_metrics(episodes, self.task.reward_names)
         tokens = sum(episode.length for episode in episodes)
         return Collected(batch, tokens, metrics, [episode.transcript() for episode in episodes])
@@ -216,7 +219,7 @@ class LanguageWorld:
                 numbers.append(number)
         if not shown:
             return x
-        demonstrations = to_experience([[episode] for episode in shown], self.task.reward_names, most)
+        demonstrations = self._packed([[episode] for episode in shown], most)
         demonstrations = demonstrations.replace(
             behavior_logp=torch.zeros(demonstrations.tokens),
             seed=torch.tensor([episode.seed for episode in shown], dtype=torch.int64),

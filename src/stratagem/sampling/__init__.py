@@ -4,7 +4,7 @@ from stratagem.sampling.likelihoods import Likelihood, MaskedElbo, OneStep, View
 from stratagem.sampling.refill import Kept, kept_groups
 from stratagem.sampling.replay import RecentBatches
 from stratagem.sampling.samplers import Demonstrations, Denoising, DynamicSampling, Rollouts, Segments, Windows
-from stratagem.sampling.selections import AboveReturn, ByPassRate, Masked, ShownAtRandom, Untruncated
+from stratagem.sampling.selections import AboveReturn, ByPassRate, Masked, ShortestSuccess, ShownAtRandom, Untruncated
 
 __all__ = [
     "AboveReturn",
@@ -20,6 +20,7 @@ __all__ = [
     "RecentBatches",
     "Rollouts",
     "Segments",
+    "ShortestSuccess",
     "ShownAtRandom",
     "Untruncated",
     "Views",

@@ -102,6 +102,28 @@ class ShownAtRandom(Selection):
         return _shown(x, uniform(seed, torch.zeros_like(seed)) < self.probability)
 
 
+@dataclass(frozen=True)
+class ShortestSuccess(Selection):
+    """Of every group the one success with the fewest turns, and among those the fewest tokens; the first of equals.
+
+    A group without a success is gone. After a sampler that drops groups whose trajectories all earned the same
+    (:class:`~stratagem.sampling.DynamicSampling`), what is left is one solution of every prompt that was neither too
+    hard nor too easy: the data of expert iteration as arXiv 2603.21065 chooses it. A demonstration that succeeded is a
+    success like any other.
+    """
+
+    requires: ClassVar[frozenset[str]] = frozenset({"success"})
+
+    def __call__(self, x: Experience) -> Bool[Tensor, " trajectories"]:
+        if x.success is None:
+            raise ValueError("selection of the shortest success needs x.success")
+        group, kept = x.group_of_trajectory, x.success
+        for length in (x.trajectory_of_turn.size(), x.trajectory_of_token.size()):
+            least = group.min(length.where(kept, torch.iinfo(torch.int64).max))
+            kept = kept & (length == group.spread(least))
+        return kept & (group.rank((~kept).long()) == 0)
+
+
 _ROUNDING = 1e-6
 """Shares of a few trajectories are further apart."""
 

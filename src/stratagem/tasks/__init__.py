@@ -3,6 +3,7 @@
 from stratagem.tasks.calculator import CalculatorTask
 from stratagem.tasks.jsonl import JsonlTask
 from stratagem.tasks.key_door import KeyDoorTask
+from stratagem.tasks.proof import ProofTask
 from stratagem.tasks.registry import TaskCard, known, make
 from stratagem.tasks.sokoban import SokobanTask
 from stratagem.tasks.task import CheckReport, Environment, Observation, Split, Step, Task, state_key
@@ -14,6 +15,7 @@ __all__ = [
     "JsonlTask",
     "KeyDoorTask",
     "Observation",
+    "ProofTask",
     "SokobanTask",
     "Split",
     "Step",

@@ -36,6 +36,7 @@ class Mixture(Task):
         self.stop = tuple(sorted({stop for task in tasks for stop in task.stop}))
         further = dict.fromkeys(name for task in tasks for name in task.reward_names[1:])
         self.reward_names = (tasks[0].reward_names[0], *further)
+        self.reward_weights = _weights(tasks, self.reward_names)
 
     def member(self, index: int) -> tuple[Task, int]:
         """The task that episode ``index`` belongs to, and its number there."""
@@ -55,6 +56,20 @@ class Mixture(Task):
     def corrupted(self, split: Split, index: int) -> Iterator[str]:
         task, inner = self.member(index)
         return task.corrupted(split, inner)
+
+
+def _weights(tasks: Sequence[Task], names: Sequence[str]) -> tuple[float, ...]:
+    """One weight for each name; the first name is of every task's first reward, whatever it is called there."""
+    weights: dict[str, float] = {}
+    for task in tasks:
+        own = (1.0,) * len(task.reward_names) if task.reward_weights is None else task.reward_weights
+        for name, weight in zip((names[0], *task.reward_names[1:]), own, strict=True):
+            if weights.setdefault(name, weight) != weight:
+                raise InputError(
+                    f"mixture: reward {name!r} counts {weights[name]:g} in one task and {weight:g} in {task.name}; "
+                    "it must count the same in all of them"
+                )
+    return tuple(weights[name] for name in names)
 
 
 def owner(task: Task, index: int) -> Task:

@@ -54,6 +54,12 @@ _BUILT_IN = (
         "stratagem.tasks.calculator:from_spec",
     ),
     TaskCard(
+        "proof",
+        "proof[:steps=3,atoms=4,max_turns=1,max_new_tokens=256,legality=true]",
+        "prove a theorem of implication and conjunction, line by line",
+        "stratagem.tasks.proof:from_spec",
+    ),
+    TaskCard(
         "jsonl",
         "jsonl:PATH[,verifier=exact,test_share=0.1,max_new_tokens=256]",
         "prompts from a JSON-lines file with a verifier",

@@ -94,7 +94,8 @@ class Task(ABC):
     ``name``: how the command line calls it. ``description``: one line. ``max_turns``: turn limit per episode.
     ``max_new_tokens``: token limit per turn. ``stop``: strings that end a turn (the chat format's own end token
     always does). ``system``: optional system message. ``reward_names``: the columns of the trajectory reward; the
-    first is the sum of turn rewards.
+    first is the sum of turn rewards. ``reward_weights``: what each column counts in the return, None: 1 each; at 0 it
+    is noted and pays nothing.
     """
 
     name: str
@@ -104,6 +105,7 @@ class Task(ABC):
     stop: tuple[str, ...] = ()
     system: str | None = None
     reward_names: tuple[str, ...] = ("reward",)
+    reward_weights: tuple[float, ...] | None = None
     family: ClassVar[str] = "text"
 
     @abstractmethod

@@ -91,8 +91,12 @@ def hispo(
     tokens of a trajectory.
 
     The paper prints neither the thresholds nor the clips, and names the triplet clip without a formula: the defaults
-    are values usual elsewhere, the clip is a reconstruction. This is the paper's objective; its data loop and its
-    checks of formal proofs are not part of the recipe.
+    are values usual elsewhere, the clip is a reconstruction.
+
+    This is the paper's objective. Its data loop comes before it and is a recipe of parts: :func:`rejection_sft` with
+    ``sampler = DynamicSampling(refill_rounds=0)``, which keeps prompts whose pass rate is strictly between 0 and 1, and
+    ``selections = (ShortestSuccess(),)``, which keeps one short trajectory of each. Its checks of formal proofs are
+    those of the task ``proof``: syntax, theorem unchanged, legality.
     """
     return Recipe(
         name="hispo",
