@@ -19,12 +19,12 @@ from markupsafe import Markup
 
 from stratagem import catalogue
 from stratagem.catalogue import Card
+from stratagem.errors import InputError
 from stratagem.estimate import Estimate
-from stratagem.lab import Diagnosis
+from stratagem.lab import Diagnosis, diagnose
 from stratagem.lab.record import LabRecord, read_lab_record
 from stratagem.parts import Part
 from stratagem.recipe import Recipe
-from stratagem.sampling import Rollouts
 from stratagem.study.claims import FOLDER, Claim, Expect, Record, Verdict, claims, read_record
 from stratagem.study.comparison import Comparison, Quantity, Summary, read_comparison
 from stratagem.study.comparison_report import finding, judgement, measure_on, overview, question, score_text
@@ -146,11 +146,16 @@ def _lab_row(name: str, record: LabRecord) -> dict[str, str]:
 
 def _why_absent(card: Card) -> str:
     recipe = _recipe(card)
-    if recipe is None:
-        return "no recipe"
-    if not isinstance(recipe.sampler, Rollouts):
-        return "does not learn from whole rollouts of its own"
-    return "not recorded"
+    return "no recipe" if recipe is None else _objection(recipe) or "not recorded"
+
+
+def _objection(recipe: Recipe) -> str | None:
+    """Why the lab cannot judge a recipe, in its own words; None when it can."""
+    try:
+        diagnose(recipe, "corridor", groups=1)
+    except InputError as refused:
+        return str(refused).rpartition("the lab cannot judge it: ")[2]
+    return None
 
 
 def comparisons(evidence: Evidence) -> str:
@@ -237,7 +242,7 @@ def _commands(card: Card, recipe: Recipe | None, claim: Claim | None) -> Iterato
         yield f"stratagem train {card.name} --task key_door"
     if claim is not None:
         yield f"stratagem claim {card.name}"
-    if recipe is not None and isinstance(recipe.sampler, Rollouts):
+    if recipe is not None and _objection(recipe) is None:
         yield f"stratagem lab {card.name}"
 
 

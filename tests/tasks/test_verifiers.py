@@ -87,6 +87,7 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]
 def test_a_single_turn_ends_with_the_weighted_rewards_and_their_components() -> None:
     task = from_spec("stratagem-sums", {})
     assert task.reward_names == ("reward", "brief", "right")
+    assert task.reward_weights == (1.0, 0.0, 0.0), "the reward is the weighted sum of the others already"
     environment = task.environment("train", 0)
     system, question = environment.reset().text.split("\n\n")
     assert system == "Add."

@@ -78,7 +78,10 @@ class VerifiersTask(Task):
         rewards = [hook.__name__ for hook in first.hooks("reward")]
         judges = [judge.reward_name for judge in first.plugged_judges()]
         object.__setattr__(self, "tasks", tasks)
-        object.__setattr__(self, "reward_names", ("reward", *rewards, *judges))
+        names = ("reward", *rewards, *judges)
+        object.__setattr__(self, "reward_names", names)
+        # The reward is the weighted sum of the others, which therefore are noted and not paid once more.
+        object.__setattr__(self, "reward_weights", (1.0, *[0.0] * (len(names) - 1)))
         object.__setattr__(self, "name", f"verifiers:{self.source.config.env_id}")
 
     def environment(self, split: Split, index: int) -> Environment:
