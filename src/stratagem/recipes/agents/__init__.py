@@ -1,0 +1,3 @@
+"""Recipes for agents of many turns: credit between turns, hierarchies, tools, memory, orchestration."""
+
+__all__: list[str] = []
