@@ -45,6 +45,18 @@ def test_to_survive_is_to_keep_four_fifths_of_the_score_by_the_interval_of_the_p
     assert cells(found, "steady")[1].success == "0.85"
 
 
+@pytest.mark.parametrize(
+    ("ratio", "shown"), [(2.04, "2"), (9.94, "9.9"), (10.4, "10"), (151.6, "152"), (31_000.0, "3.1e+04")]
+)
+def test_ratios_are_shown_to_about_two_digits_and_large_ones_by_their_power(ratio, shown):
+    assert ratio_text(endured(0.5, ratio=ratio)) == shown
+
+
+def test_the_interval_of_a_success_stays_between_none_and_all():
+    found = by_hand(one=[endured(1.0, 0.0, 1.0)])
+    assert (found.success("one", 0).low, found.success("one", 0).high) == (0.0, 1.0)
+
+
 def test_ratios_that_are_no_number_are_written_and_read_back(tmp_path):
     found = by_hand(wild=[endured(0.5, 0.5, 0.5), endured(0.5, 0.6, 0.7, ratio=math.inf)])
     (tmp_path / "results.json").write_text(found.to_json())

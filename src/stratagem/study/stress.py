@@ -124,8 +124,9 @@ class Stress:
     version: int = VERSION
 
     def success(self, arm: str, place: int) -> Estimate:
-        """Final success under condition number ``place``, over seeds."""
-        return over_seeds(self.endured[arm][place].successes)
+        """Final success under condition number ``place``, over seeds; no success is below 0 or above 1."""
+        found = over_seeds(self.endured[arm][place].successes)
+        return Estimate(found.value, max(found.low, 0.0), min(found.high, 1.0))
 
     def fate(self, arm: str, place: int) -> Fate:
         """Whether the arm reaches ``KEPT`` of its own score under the first condition; seeds are pairs."""

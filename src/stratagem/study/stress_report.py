@@ -80,8 +80,11 @@ def cells(stress: Stress, arm: str) -> list[Cell]:
 
 
 def ratio_text(endured: Endured) -> str:
-    """The largest importance ratio, median over seeds: ``4.1``, ``3e+05``, ``not finite``."""
-    return f"{endured.largest_ratio:.2g}" if math.isfinite(endured.largest_ratio) else "not finite"
+    """The largest importance ratio, median over seeds: ``4.1``, ``150``, ``3e+05``, ``not finite``."""
+    ratio = endured.largest_ratio
+    if not math.isfinite(ratio):
+        return "not finite"
+    return f"{ratio:.0f}" if 10 <= ratio < 1e4 else f"{ratio:.2g}"
 
 
 def _log10(endured: Endured) -> float | None:
