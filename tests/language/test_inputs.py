@@ -92,3 +92,74 @@ def test_a_prefix_stands_for_what_was_read_before_the_first_action() -> None:
     assert bare.action_positions.tolist() == [1, 3, 6]
     assert bare.actions.tolist() == inputs.actions.tolist()
     assert bare.position_ids.tolist() == [0, 1, 2, 3, 0, 0, 1, 2]
+
+
+# ---- several contexts in one trajectory -----------------------------------------------------------------------------
+
+
+def an_agent_that_called_another() -> TokenInputs:
+    """It acts, the other acts twice in a context of its own, it acts again; then a trajectory of one context."""
+    # [10 11* 12 13*][20 21* 22*]   [30 31*]
+    return TokenInputs(
+        token_ids=torch.tensor([10, 11, 12, 13, 20, 21, 22, 30, 31]),
+        lengths=torch.tensor([7, 2]),
+        action_positions=torch.tensor([1, 5, 6, 3, 8]),
+        context_lengths=torch.tensor([4, 3, 2]),
+    )
+
+
+def test_actions_come_in_the_order_they_were_taken_in_and_positions_are_of_the_context() -> None:
+    inputs = an_agent_that_called_another()
+    assert inputs.actions.tolist() == [11, 21, 22, 13, 31]
+    assert inputs.position_ids.tolist() == [0, 1, 2, 3, 0, 1, 2, 0, 1]
+    assert inputs.actions_per_trajectory.tolist() == [4, 1]
+
+
+def test_every_action_is_predicted_from_its_own_context() -> None:
+    read = an_agent_that_called_another().before_actions()
+    assert read.token_ids.tolist() == [10, 11, 12, 20, 21, 30]
+    assert read.lengths.tolist() == [3, 2, 1]
+    assert read.token_ids[read.predecessors].tolist() == [10, 20, 21, 12, 30]
+
+
+def test_contexts_go_with_their_trajectory() -> None:
+    inputs = an_agent_that_called_another()
+    swapped = inputs.select(torch.tensor([1, 0, 1]))
+    assert swapped.context_lengths.tolist() == [2, 4, 3, 2]
+    assert swapped.actions.tolist() == [31, 11, 21, 22, 13, 31]
+    joined = inputs.select(torch.tensor([1])).concatenate([inputs.select(torch.tensor([0, 1]))])
+    for name in ("token_ids", "lengths", "action_positions", "context_lengths"):
+        assert getattr(joined, name).tolist() == getattr(swapped, name).tolist()
+
+
+def test_a_batch_of_one_context_each_joins_one_of_several() -> None:
+    joined = three_conversations().concatenate([an_agent_that_called_another()])
+    assert joined.context_lengths.tolist() == [3, 4, 2, 4, 3, 2]
+    assert joined.to("cpu").actions.tolist() == [11, 12, 22, 31, 11, 21, 22, 13, 31]
+
+
+def test_of_every_context_what_comes_before_its_first_action_can_be_left_out() -> None:
+    bare = an_agent_that_called_another().without_opening(7)
+    assert bare.token_ids.tolist() == [7, 11, 12, 13, 7, 21, 22, 7, 31]
+    longer = TokenInputs(
+        torch.tensor([1, 2, 3, 4, 5, 6]), torch.tensor([6]), torch.tensor([2, 5]), torch.tensor([3, 3])
+    ).without_opening(7)
+    assert longer.token_ids.tolist() == [7, 3, 7, 6]
+    assert (longer.lengths.tolist(), longer.context_lengths.tolist()) == ([4], [2, 2])
+
+
+@pytest.mark.parametrize(
+    ("contexts", "actions", "message"),
+    [
+        ([3, 4, 3], [1], "add up to 9"),
+        ([9, 0], [1], "at least 1"),
+        ([4, 5], [1], "reach from one trajectory into another"),
+        ([4, 3, 2], [3, 1], "ascend"),
+        ([4, 3, 2], [8, 1], "trajectories in order"),
+        ([4, 3, 2], [4], "first token of a context"),
+        ([4, 3, 2], [9], "must lie in 0..8"),
+    ],
+)
+def test_inconsistent_contexts_are_refused(contexts: list[int], actions: list[int], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        TokenInputs(torch.arange(9), torch.tensor([7, 2]), torch.tensor(actions), torch.tensor(contexts))

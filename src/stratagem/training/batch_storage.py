@@ -36,7 +36,9 @@ def pack(x: Experience) -> tuple[dict[str, Tensor], dict[str, Any]]:
         cls = type(x.inputs)
         plain["inputs"] = [cls.__module__, cls.__qualname__]
         for entry in dataclasses.fields(x.inputs):  # type: ignore[arg-type]
-            tensors[f"inputs.{entry.name}"] = getattr(x.inputs, entry.name)
+            value = getattr(x.inputs, entry.name)
+            if value is not None:
+                tensors[f"inputs.{entry.name}"] = value
     return tensors, plain
 
 
