@@ -101,7 +101,8 @@ class Experience:
     (log-probability under the training engine with those weights, where whoever sampled has noted it); ``experts``
     (that a mixture of experts was routed to, -1: no record); ``advantage``; ``value_target``; ``target`` (the ratio an
     objective pulls towards, when it has one); ``latent`` (True: the action is a vector and no token).
-    Per turn: ``turn_reward``; ``turn_state`` (key of the state acted in); ``turn_role``; ``turn_done``;
+    Per turn: ``turn_reward``; ``turn_state`` (key of the state acted in); ``turn_role``; ``turn_context`` (number in the
+    trajectory of the conversation it was acted in, each of which knows nothing of the others); ``turn_done``;
     ``turn_observation_length`` (tokens read before acting).
     Per trajectory: ``reward`` [trajectories, names] with ``reward_names`` and ``reward_weights``; ``success``;
     ``finished`` (ended in a terminal state); ``truncated`` (cut by a limit); ``running`` (True: of the truncated ones,
@@ -150,6 +151,7 @@ class Experience:
     turn_reward: Float[Tensor, " turns"] | None = _at("turn")
     turn_state: Int[Tensor, " turns"] | None = _at("turn")
     turn_role: Int[Tensor, " turns"] | None = _at("turn")
+    turn_context: Int[Tensor, " turns"] | None = _at("turn")
     turn_done: Bool[Tensor, " turns"] | None = _at("turn")
     turn_observation_length: Int[Tensor, " turns"] | None = _at("turn")
 

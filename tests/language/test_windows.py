@@ -186,7 +186,7 @@ def test_in_windows_a_turn_stops_where_it_would_have_stopped_at_once(make_policy
 
         def played(stop: tuple[str, ...], window: int, inside: Any = (engine, chat, watch)) -> tuple[Any, int]:
             engine, chat, watch = inside
-            [one] = live = start(chatter(turns=1), "train", [Episode(0, 0, 0)], engine, chat, watch)
+            [one] = live = start(chatter(turns=1), "train", [Episode(0, 0, 0)], chat, watch)
             params, pieces = SamplingParams(12, stop=stop, greedy=True), 0
             while not one.episode.turns:
                 act(live, engine, params, [window])

@@ -78,9 +78,11 @@ class Episode:
     def transcript(self) -> dict[str, Any]:
         """The episode as a person reads it."""
         messages: list[dict[str, Any]] = []
+        several = len({turn.observation.context for turn in self.turns}) > 1
         for turn in self.turns:
-            messages.append({"role": "user", "content": turn.observation.text})
-            messages.append({"role": "assistant", "content": turn.text, "reward": turn.reward})
+            where = {"context": turn.observation.context} if several else {}
+            messages.append({"role": "user", "content": turn.observation.text, **where})
+            messages.append({"role": "assistant", "content": turn.text, "reward": turn.reward, **where})
         outcome = {"reward": self.reward, "success": self.success, "truncated": self.truncated}
         return {"episode": self.index, "sample": self.sample, **outcome, "failure": self.failure, "messages": messages}
 
@@ -92,11 +94,22 @@ def observation_fault(observation: Any) -> str | None:
     text: Any = observation.text
     if not isinstance(text, str):
         return f"the observation's text is {type(text).__name__}"
-    for name in ("state_key", "role"):
+    for name in ("state_key", "role", "context"):
         number: Any = getattr(observation, name)
         if not isinstance(number, Integral) or not -(2**63) <= int(number) < 2**63:
             return f"the observation's {name} {number!r} is not a signed 64-bit integer"
+    messages: Any = observation.opening
+    if not isinstance(messages, tuple) or not all(map(_is_message, messages)):
+        return "the observation's opening is not a tuple of messages with role and content"
     return None
+
+
+def _is_message(message: Any) -> bool:
+    return (
+        isinstance(message, Mapping)
+        and message.keys() == {"role", "content"}
+        and all(isinstance(text, str) for text in message.values())
+    )
 
 
 def step_fault(step: Any, reward_names: Sequence[str]) -> str | None:
@@ -142,6 +155,7 @@ def to_experience(
         turn_reward=torch.tensor([turn.reward for turn in turns]),
         turn_state=torch.tensor([turn.observation.state_key for turn in turns], dtype=torch.int64),
         turn_role=torch.tensor([turn.observation.role for turn in turns], dtype=torch.int64),
+        turn_context=torch.tensor([turn.observation.context for turn in turns], dtype=torch.int64),
         turn_done=torch.tensor([turn.done for turn in turns]),
         turn_observation_length=torch.tensor(read_lengths, dtype=torch.int64),
         reward=torch.tensor(components),
@@ -154,7 +168,7 @@ def to_experience(
         seed=torch.tensor([e.seed for e in episodes], dtype=torch.int64) if sampled else None,
         answer=torch.tensor([e.answer for e in episodes], dtype=torch.int64),
         task_id=torch.tensor([group[0].index for group in groups], dtype=torch.int64),
-        inputs=_inputs(episodes, turns, read_lengths, action_lengths),
+        inputs=_inputs(episodes),
     )
 
 
@@ -162,15 +176,29 @@ def _group(episode: Episode) -> int:
     return episode.index if episode.group is None else episode.group
 
 
-def _inputs(
-    episodes: Sequence[Episode], turns: Sequence[Turn], read_lengths: list[int], action_lengths: list[int]
-) -> TokenInputs:
-    spans = torch.tensor([read_lengths, action_lengths]).T.reshape(-1)
-    is_action = torch.repeat_interleave(torch.arange(len(spans)) % 2 == 1, spans)
+def _inputs(episodes: Sequence[Episode]) -> TokenInputs:
+    """Conversation after conversation, those of an episode in the order in which they were opened."""
+    tokens, lengths, contexts, positions = list[int](), list[int](), list[int](), list[int]()
+    for episode in episodes:
+        conversations: dict[int, list[Turn]] = {}
+        for turn in episode.turns:
+            conversations.setdefault(turn.observation.context, []).append(turn)
+        begun, places = len(tokens), dict[int, int]()
+        for turns in conversations.values():
+            opened = len(tokens)
+            for turn in turns:
+                tokens += turn.read
+                places[id(turn)] = len(tokens)
+                tokens += turn.action
+            contexts.append(len(tokens) - opened)
+        lengths.append(len(tokens) - begun)
+        for turn in episode.turns:
+            positions += range(places[id(turn)], places[id(turn)] + len(turn.action))
     return TokenInputs(
-        token_ids=_flat(chain.from_iterable((turn.read, turn.action) for turn in turns), torch.int64),
-        lengths=torch.tensor([sum(len(t.read) + len(t.action) for t in e.turns) for e in episodes], dtype=torch.int64),
-        action_positions=torch.nonzero(is_action).squeeze(1),
+        token_ids=torch.tensor(tokens, dtype=torch.int64),
+        lengths=torch.tensor(lengths, dtype=torch.int64),
+        action_positions=torch.tensor(positions, dtype=torch.int64),
+        context_lengths=torch.tensor(contexts, dtype=torch.int64) if len(contexts) > len(lengths) else None,
     )
 
 

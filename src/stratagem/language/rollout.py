@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import chain
 
 from stratagem.language.chat import ChatFormat
 from stratagem.language.engine import Completion, Engine, Request
@@ -16,23 +17,39 @@ from stratagem.seeding import derive
 from stratagem.tasks.mixture import owner
 from stratagem.tasks.task import Environment, Observation, Split, Step, Task, answer_key
 
+SESSIONS = 2
+"""Conversations of one episode that an engine keeps: who calls another, and who was called. Others are read again."""
+
 
 @dataclass
 class Live:
-    """An episode being played: its task, its environment, its session, and what the policy reads next.
+    """An episode being played: its task, its environment, its sessions, and what the policy reads next.
 
     begun: the turn that it is in the middle of.  behind: what came before, as far as the session has not read it.
+    sessions: of its conversations, by their number, the one used last at the end.
     """
 
     task: Task
     episode: Episode
     environment: Environment
-    session: int
     observation: Observation
     unread: list[int]
     hung: bool = False
     begun: Turn | None = None
     behind: list[int] = field(default_factory=list)
+    sessions: dict[int, int] = field(default_factory=dict)
+
+    @property
+    def session(self) -> int:
+        """Of the conversation that it is in."""
+        return self.sessions[self.observation.context]
+
+    @property
+    def said(self) -> list[int]:
+        """All there is in the conversation that it is in before what is unread."""
+        turns = self.episode.turns + ([] if self.begun is None else [self.begun])
+        here = (turn for turn in turns if turn.observation.context == self.observation.context)
+        return list(chain.from_iterable((*turn.read, *turn.action) for turn in here))
 
     @property
     def written(self) -> int:
@@ -54,7 +71,7 @@ def play(
     An environment that raises, does not answer in time or returns something else than a step or a finite reward fails
     its own episode. The policy's own tokens go to the environment as text and to the learner as they were sampled.
     """
-    live = start(task, split, episodes, engine, chat, watch)
+    live = start(task, split, episodes, chat, watch)
     try:
         while live:
             act(live, engine, params)
@@ -82,16 +99,19 @@ def first_observation(task: Task, split: Split, index: int) -> Observation:
             environment.close()
 
 
-def opening(task: Task, observation: Observation, chat: ChatFormat) -> list[int]:
-    """Tokens a policy reads before its first turn."""
+def reading(task: Task, observation: Observation, turns: Sequence[Turn], chat: ChatFormat) -> list[int]:
+    """Tokens that an observation adds to its conversation, after these turns: an opening, or what follows an answer."""
+    last = next((turn for turn in reversed(turns) if turn.observation.context == observation.context), None)
+    if last is not None:
+        return chat.followup(observation.text, last.action[-1:] in ([end] for end in chat.end_token_ids))
+    if observation.opening:
+        return chat.opening([dict(message) for message in observation.opening])
     system = [] if task.system is None else [{"role": "system", "content": task.system}]
     return chat.opening([*system, {"role": "user", "content": observation.text}])
 
 
-def start(
-    task: Task, split: Split, episodes: Sequence[Episode], engine: Engine, chat: ChatFormat, watch: Watch
-) -> list[Live]:
-    """Reset the environments of fresh episodes and open their sessions; an episode that cannot start has failed."""
+def start(task: Task, split: Split, episodes: Sequence[Episode], chat: ChatFormat, watch: Watch) -> list[Live]:
+    """Reset the environments of fresh episodes; one that cannot start has failed."""
 
     def begin(index: int) -> tuple[Environment, Observation]:
         environment = task.environment(split, index)
@@ -103,22 +123,29 @@ def start(
             raise
 
     outcomes = watch.run([partial(begin, episode.index) for episode in episodes])
-    started: list[tuple[Episode, Environment, Observation]] = []
+    live = []
     for episode, outcome in zip(episodes, outcomes, strict=True):
         if outcome.value is None:
             episode.failure = f"reset: {outcome.failure}"
-        else:
-            started.append((episode, *outcome.value))
-    sessions = engine.open(len(started))
-    live = []
-    for (episode, environment, observation), session in zip(started, sessions, strict=True):
-        owned = owner(task, episode.index)
-        live.append(Live(owned, episode, environment, session, observation, opening(owned, observation, chat)))
+            continue
+        (environment, observation), owned = outcome.value, owner(task, episode.index)
+        live.append(Live(owned, episode, environment, observation, reading(owned, observation, [], chat)))
     return live
+
+
+def _seat(live: Sequence[Live], engine: Engine) -> None:
+    """A session for the conversation that each is in; what was said in it before is read again when it had none."""
+    lacking = [one for one in live if one.observation.context not in one.sessions]
+    engine.close([one.sessions.pop(next(iter(one.sessions))) for one in lacking if len(one.sessions) == SESSIONS])
+    for one, session in zip(lacking, engine.open(len(lacking)), strict=True):
+        one.sessions[one.observation.context], one.behind = session, one.said
+    for one in live:
+        one.sessions[one.observation.context] = one.sessions.pop(one.observation.context)
 
 
 def act(live: Sequence[Live], engine: Engine, params: SamplingParams, most: Sequence[int] | None = None) -> None:
     """Sample the next turn of every live episode, no more tokens of each than ``most``; one cut there is ``begun``."""
+    _seat(live, engine)
     bounds = [params.max_new_tokens] * len(live) if most is None else most
     requests = [_request(one, params, bound) for one, bound in zip(live, bounds, strict=True)]
     for one, request, completion in zip(live, requests, engine.generate(requests), strict=True):
@@ -193,7 +220,7 @@ def _enter(one: Live, outcome: Outcome[Step], chat: ChatFormat) -> None:
         episode.truncated = True
         return
     one.observation = step.observation
-    one.unread = chat.followup(step.observation.text, episode.turns[-1].action[-1] in chat.end_token_ids)
+    one.unread = reading(one.task, step.observation, episode.turns, chat)
 
 
 def enter_answer(episode: Episode, task: Task) -> None:
@@ -213,5 +240,5 @@ def _over(episode: Episode) -> bool:
 def finish(live: Sequence[Live], engine: Engine, watch: Watch) -> None:
     """Close the sessions and environments of these episodes."""
     if live:
-        engine.close([one.session for one in live])
+        engine.close([session for one in live for session in one.sessions.values()])
         watch.run([one.environment.close for one in live if not one.hung])

@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from itertools import chain
 from typing import Any
 
 import torch
@@ -17,7 +16,7 @@ from stratagem.experience import Experience
 from stratagem.language.chat import ChatFormat
 from stratagem.language.engine import Engine
 from stratagem.language.episodes import Episode, Turn, step_fault, to_experience
-from stratagem.language.rollout import Live, act, advance, opening, reset, start
+from stratagem.language.rollout import Live, act, advance, reading, reset, start
 from stratagem.language.sampling import SamplingParams
 from stratagem.language.watched import Watch
 from stratagem.tasks.mixture import owner
@@ -63,9 +62,7 @@ class Slots:
 
     def advance(self, fresh: Sequence[Episode], engine: Engine, params: SamplingParams, tokens: int) -> Window:
         """Up to ``tokens`` more of every episode under way and of the ``fresh`` ones."""
-        for one, session in zip(self._running, engine.open(len(self._running)), strict=True):
-            one.session, one.behind = session, self._said(one)
-        live = self._running + start(self._task, "train", fresh, engine, self._chat, self._watch)
+        live = self._running + start(self._task, "train", fresh, self._chat, self._watch)
         before = [one.written for one in live]
         bounds = {id(one): was + tokens for one, was in zip(live, before, strict=True)}
         going, steps = live, 0
@@ -77,7 +74,9 @@ class Slots:
             kept = {id(one) for one in advance(acted, self._chat, self._watch, engine)}
             over = {id(one) for one in acted} - kept
             going = [one for one in going if id(one) not in over]
-        engine.close([one.session for one in going])
+        engine.close([session for one in going for session in one.sessions.values()])
+        for one in going:
+            one.sessions = {}
         self._running = going
         running = [any(one is other for other in going) for one in live]
         episodes = [_so_far(one) if on else one.episode for one, on in zip(live, running, strict=True)]
@@ -133,7 +132,7 @@ class Slots:
     def _replayed(self, environment: Environment, saved: Mapping[str, Any]) -> Live:
         episode, task = Episode(saved["index"], 0, saved["seed"]), owner(self._task, saved["index"])
         observation = reset(environment)
-        one = Live(task, episode, environment, -1, observation, opening(task, observation, self._chat))
+        one = Live(task, episode, environment, observation, reading(task, observation, [], self._chat))
         for turn in saved["turns"]:
             self._check(one, turn)
             episode.turns.append(Turn(one.observation, **turn))
@@ -142,7 +141,7 @@ class Slots:
                 raise ValueError("its environment failed, or ended it")
             episode.record(step)
             one.observation = step.observation
-            one.unread = self._chat.followup(step.observation.text, turn["action"][-1] in self._chat.end_token_ids)
+            one.unread = reading(task, step.observation, episode.turns, self._chat)
         if saved["begun"] is not None:
             self._check(one, saved["begun"])
             one.begun, one.unread = Turn(one.observation, **saved["begun"]), []
@@ -152,12 +151,6 @@ class Slots:
     def _check(one: Live, turn: Mapping[str, Any]) -> None:
         if one.unread != turn["read"]:
             raise ValueError("its environment shows something else")
-
-    @staticmethod
-    def _said(one: Live) -> list[int]:
-        """All that a session has to read before what is unread."""
-        turns = one.episode.turns + ([] if one.begun is None else [one.begun])
-        return list(chain.from_iterable((*turn.read, *turn.action) for turn in turns))
 
 
 def _so_far(one: Live) -> Episode:

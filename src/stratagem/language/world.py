@@ -19,7 +19,7 @@ from stratagem.language.chat import ChatFormat
 from stratagem.language.engine import Engine, Request
 from stratagem.language.episodes import Episode, Turn, step_fault, to_experience
 from stratagem.language.policy import LanguagePolicy
-from stratagem.language.rollout import enter_answer, first_observation, opening, play, reset
+from stratagem.language.rollout import enter_answer, first_observation, play, reading, reset
 from stratagem.language.sampling import SamplingParams
 from stratagem.language.watched import Watch
 from stratagem.language.windows import Slots
@@ -326,7 +326,7 @@ def demonstrate(
         return episode
     try:
         observation = reset(environment)
-        read = opening(owned, observation, chat)
+        read = reading(owned, observation, [], chat)
         for text in task.solution(split, index) if actions is None else actions:
             episode.turns.append(Turn(observation, read, [*encode(text), *chat.end_tokens], None, text))
             step = environment.step(text)
@@ -340,7 +340,7 @@ def demonstrate(
             if len(episode.turns) >= owned.max_turns:
                 break
             observation = step.observation
-            read = chat.followup(observation.text, ended=True)
+            read = reading(owned, observation, episode.turns, chat)
         episode.truncated = True
         if not episode.turns:
             episode.failure = "the demonstrator did nothing"

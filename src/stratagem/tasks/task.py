@@ -28,11 +28,19 @@ class Observation:
 
     ``state_key`` identifies the true state when the environment knows it and the observation text otherwise;
     step-level methods compare turns by it. ``role`` numbers who acts next (0 unless several roles share a policy).
+
+    ``context`` numbers the conversation in which this is read and answered. Conversations of an episode know nothing of
+    each other; each may be gone on with whenever its number comes again. A number that is new opens an empty one: with
+    the messages of ``opening`` (``{"role": ..., "content": ...}``), or without them as every episode opens, with the
+    task's system message and ``text``. So a sub-agent gets a number of its own, and an agent that rewrites what it
+    remembers goes on under a new one.
     """
 
     text: str
     state_key: int
     role: int = 0
+    context: int = 0
+    opening: tuple[Mapping[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
