@@ -20,6 +20,7 @@ create table people(id integer primary key, name text, city text);
 insert into people values (1, 'Ann', 'Rome'), (2, 'Bob', null), (3, 'Cid', 'Rome');
 create table orders(id integer primary key, person integer, cost real);
 insert into orders values (1, 1, 2.5), (2, 1, 4), (3, 3, 1);
+create index by_city on people(city);
 """
 ENDLESS = "with recursive n(x) as (select 1 union all select x + 1 from n) select max(x) from n"
 
@@ -56,7 +57,7 @@ def test_columns_are_named() -> None:
         ("selec 1", "syntax error"),
         ("select x from people", "no such column: x"),
         ("select * from cats", "no such table: cats"),
-        ("select nothing(1)", "no such function|not authorized"),
+        ("select cats(1)", "no such function|not authorized"),
         ("select '\ud800'", "surrogates"),
         ("select cast(x'ff' as text)", "UTF-8"),
         ("select 1; select 2", "one statement at a time"),
@@ -115,7 +116,7 @@ def test_what_is_wrong_with_a_query_is_told(query: str, reason: str | None) -> N
     ],
 )
 def test_nothing_but_reading_is_carried_out(query: str) -> None:
-    with pytest.raises(QueryError, match="not authorized|no such function|prohibited"):
+    with pytest.raises(QueryError, match="not authorized|denied|no such function|prohibited"):
         run_query(SCRIPT, query)
     assert run_query(SCRIPT, "select count(*), max(name) from people").rows == ((3, "Cid"),)
     assert not Path("/tmp/stratagem-was-here.db").exists()
@@ -157,8 +158,11 @@ def test_a_worker_that_died_is_replaced() -> None:
 
 
 def test_memory_is_bounded() -> None:
-    hungry = "with recursive n(x) as (select 1 union all select x + 1 from n) select group_concat(y, '') from (select quote(x || hex(x)) as y from n order by y desc)"
-    with pytest.raises(QueryError, match="out of memory|took too long|died|full"):
+    hungry = (
+        "with recursive n(x) as (select 1 union all select x + 1 from n) "
+        "select y from (select printf('%50000d', x) y from n limit 20000) order by y"
+    )
+    with pytest.raises(QueryError, match="out of memory"):
         run_query(SCRIPT, hungry, QueryLimits(seconds=8, memory_bytes=64 * 2**20))
     assert run_query(SCRIPT, "select 1").rows == ((1,),)
 

@@ -45,6 +45,7 @@ def main(memory_bytes: int) -> None:
     """
     resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
     for line in sys.stdin:
         request = json.loads(line)
         signal.setitimer(signal.ITIMER_REAL, request["seconds"] + 2)
@@ -76,6 +77,7 @@ def answer(script: str, query: str, seconds: float, rows: int, characters: int) 
 
 
 def _restrict(connection: sqlite3.Connection, deadline: float) -> None:
+    connection.execute("pragma temp_store = memory")
     for bound, value in _BOUNDS.items():
         connection.setlimit(bound, value)
     connection.set_authorizer(_allowed)
