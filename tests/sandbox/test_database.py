@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from stratagem.errors import InputError
 from stratagem.sandbox import QueryError, QueryLimits, database, query_worker, read_query, run_query
+from stratagem.sandbox.supervisor import family, kill_family
 
 SCRIPT = """
 create table people(id integer primary key, name text, city text);
@@ -38,7 +39,10 @@ ENDLESS = "with recursive n(x) as (select 1 union all select x + 1 from n) selec
         ("select rank() over (order by cost) from orders order by 1", [(1,), (2,), (3,)]),
         ("with recursive n(x) as (values(1) union all select x + 1 from n where x < 4) select sum(x) from n", [(10,)]),
         ("values (1, 'a')", [(1, "a")]),
-        ("select 'grün', x'ff00', 9e999, 9223372036854775807, null", [("grün", "x'ff00'", float("inf"), 2**63 - 1, None)]),
+        (
+            "select 'grün', x'ff00', 9e999, 9223372036854775807, null",
+            [("grün", "x'ff00'", float("inf"), 2**63 - 1, None)],
+        ),
         ("select name from sqlite_master where type = 'table' order by name", [("orders",), ("people",)]),
         ("select 1 where 0", []),
     ],
@@ -48,7 +52,10 @@ def test_queries_find_what_is_there(query: str, rows: list[tuple[object, ...]]) 
 
 
 def test_columns_are_named() -> None:
-    assert run_query(SCRIPT, "select name, cost * 2 as double from people, orders limit 1").columns == ("name", "double")
+    assert run_query(SCRIPT, "select name, cost * 2 as double from people, orders limit 1").columns == (
+        "name",
+        "double",
+    )
 
 
 @pytest.mark.parametrize(
@@ -128,7 +135,9 @@ def test_a_query_leaves_nothing_behind_for_the_next() -> None:
     assert run_query(other, "select max(name) from people").rows == (("Zoe",),)
 
 
-@pytest.mark.parametrize("query", [ENDLESS, "select count(*) from " + ", ".join(f"(values(1),(2),(3),(4)) t{n}" for n in range(30))])
+@pytest.mark.parametrize(
+    "query", [ENDLESS, "select count(*) from " + ", ".join(f"(values(1),(2),(3),(4)) t{n}" for n in range(30))]
+)
 def test_an_endless_query_is_stopped_in_time(query: str) -> None:
     started = time.monotonic()
     with pytest.raises(QueryError, match="took too long"):
@@ -136,24 +145,38 @@ def test_an_endless_query_is_stopped_in_time(query: str) -> None:
     assert time.monotonic() - started < 2
 
 
-def test_a_query_deaf_to_sqlites_own_limits_is_killed_and_the_next_one_answered(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_query_deaf_to_sqlites_own_limits_is_killed_and_the_next_one_answered() -> None:
     """A worker that never looks at the clock stands for a function that runs for minutes."""
     run_query(SCRIPT, "select 1")
     (worker,) = database._idle(QueryLimits().memory_bytes)
-    os.kill(worker._process.pid, signal.SIGSTOP)
+    members = list(family(worker._process.pid))
+    for folder in reversed(members):
+        os.kill(int(folder.name), signal.SIGSTOP)
     started = time.monotonic()
     with pytest.raises(QueryError, match="took too long"):
         run_query(SCRIPT, "select 1", QueryLimits(seconds=0.2))
     assert time.monotonic() - started < 2
     assert worker._process.returncode is not None
+    assert not [folder for folder in members if not ended(folder)]
     assert run_query(SCRIPT, "select 1").rows == ((1,),)
+
+
+def ended(folder: Path) -> bool:
+    """Whether a process is gone a moment later, or waits for nothing but being counted as dead."""
+    for _ in range(40):
+        try:
+            if "State:\tZ" in (folder / "status").read_text():
+                return True
+        except OSError:
+            return True
+        time.sleep(0.05)
+    return False
 
 
 def test_a_worker_that_died_is_replaced() -> None:
     run_query(SCRIPT, "select 1")
     (worker,) = database._idle(QueryLimits().memory_bytes)
-    os.killpg(worker._process.pid, signal.SIGKILL)
-    worker._process.wait()
+    kill_family(worker._process)
     assert run_query(SCRIPT, "select 1").rows == ((1,),)
 
 
@@ -173,7 +196,9 @@ def test_long_values_are_refused() -> None:
 
 
 def test_rows_and_characters_are_bounded() -> None:
-    some = run_query(SCRIPT, "with recursive n(x) as (values(1) union all select x + 1 from n) select x from n", QueryLimits(rows=3))
+    some = run_query(
+        SCRIPT, "with recursive n(x) as (values(1) union all select x + 1 from n) select x from n", QueryLimits(rows=3)
+    )
     assert (some.rows, some.more) == (((1,), (2,), (3,)), True)
     all_of_them = run_query(SCRIPT, "select id from people", QueryLimits(rows=3))
     assert (len(all_of_them.rows), all_of_them.more) == (3, False)
@@ -214,7 +239,13 @@ def test_a_query_is_read_without_executing_it(text: str, query: str) -> None:
 
 @pytest.mark.parametrize(
     ("text", "reason"),
-    [("", "no query"), (" ; ", "no query"), ("drop table x", "only SELECT"), ("selected", "only SELECT"), ("select '\0'", "null")],
+    [
+        ("", "no query"),
+        (" ; ", "no query"),
+        ("drop table x", "only SELECT"),
+        ("selected", "only SELECT"),
+        ("select '\0'", "null"),
+    ],
 )
 def test_what_is_no_query_is_refused_with_a_reason(text: str, reason: str) -> None:
     with pytest.raises(QueryError, match=reason):

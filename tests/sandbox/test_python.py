@@ -161,7 +161,9 @@ def test_memory_is_bounded_for_all_processes_together(box: Sandbox) -> None:
 )
 def test_processes_and_threads_are_bounded(box: Sandbox, start: str) -> None:
     code = f"import os, threading, time\nfor n in range(200):\n    try:\n        {start}\n    except Exception: break\ntime.sleep(20)"
-    code = code.replace("if os.fork() == 0: time.sleep(20)", "if os.fork() == 0:\n            time.sleep(20)\n            os._exit(0)")
+    code = code.replace(
+        "if os.fork() == 0: time.sleep(20)", "if os.fork() == 0:\n            time.sleep(20)\n            os._exit(0)"
+    )
     result = box.run_python(code, limits=Limits(seconds=8, processes=6))
     assert result.limit in ("processes", "memory") and result.status is None
     assert result.seconds < 5
@@ -261,7 +263,9 @@ def _command(folder: Path) -> str:
     ],
     ids=["without permissions", "nested", "links"],
 )
-def test_its_folder_is_gone_afterwards(box: Sandbox, code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_its_folder_is_gone_afterwards(
+    box: Sandbox, code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(isolation.tempfile, "tempdir", str(tmp_path))
     assert box.run_python(code).ok
     assert list(tmp_path.iterdir()) == []

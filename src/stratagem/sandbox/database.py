@@ -23,6 +23,7 @@ from typing import Any
 from stratagem.errors import InputError
 from stratagem.sandbox import query_worker
 from stratagem.sandbox.isolation import sandbox
+from stratagem.sandbox.supervisor import kill_family
 
 _GRACE_SECONDS = 0.5
 _START_SECONDS = 30.0
@@ -54,7 +55,9 @@ class QueryLimits:
         for field in fields(self):
             value = getattr(self, field.name)
             if not (least[field.name] <= value < math.inf):
-                raise InputError(f"query limits: {field.name}={value!r} is not allowed; it is at least {least[field.name]:g}")
+                raise InputError(
+                    f"query limits: {field.name}={value!r} is not allowed; it is at least {least[field.name]:g}"
+                )
 
 
 @dataclass(frozen=True)
@@ -124,7 +127,9 @@ class _Worker:
     def ask(self, request: dict[str, Any], seconds: float) -> dict[str, Any]:
         """The reply to a request. Raises :class:`QueryError` when it does not come in time, or the process died."""
         if not self._ready:
-            self._exchange({"script": "", "query": "select 1", "seconds": 10, "rows": 1, "characters": 9}, _START_SECONDS)
+            self._exchange(
+                {"script": "", "query": "select 1", "seconds": 10, "rows": 1, "characters": 9}, _START_SECONDS
+            )
             self._ready = True
         return self._exchange(request, seconds)
 
@@ -132,9 +137,12 @@ class _Worker:
         return self._process.poll() is None
 
     def close(self) -> None:
-        """End the process."""
-        self._process.kill()
-        self._process.communicate()
+        """End the process. That of a sandbox within it is killed by its own number, since nothing else ends it at once."""
+        kill_family(self._process)
+        for stream in (self._process.stdin, self._process.stdout):
+            assert stream is not None
+            with suppress(BrokenPipeError):
+                stream.close()
 
     def _exchange(self, request: dict[str, Any], seconds: float) -> dict[str, Any]:
         assert self._process.stdin is not None

@@ -63,7 +63,11 @@ class Sandbox:
             bounds = self._bounds(limits)
             if self.isolation == "bubblewrap":
                 command = confined(
-                    Path(launch.__file__), [_PROGRAM, *bounds], limits.file_bytes, ["--die-with-parent"], folder / _PROGRAM
+                    Path(launch.__file__),
+                    [_PROGRAM, *bounds],
+                    limits.file_bytes,
+                    ["--die-with-parent"],
+                    folder / _PROGRAM,
                 )
                 environment, helpers = _environment("/tmp"), _HELPERS
             else:
@@ -142,12 +146,23 @@ def confined(
     script: Path, arguments: Sequence[str], file_bytes: int, options: Sequence[str], program: Path | None = None
 ) -> list[str]:
     """The command that runs ``script`` in bubblewrap (0.8 or newer), with ``program`` in its working folder."""
-    command = [shutil.which("bwrap") or "bwrap", "--unshare-all", "--unshare-user", "--disable-userns", "--uid", "65534", "--gid", "65534"]
+    command = [
+        shutil.which("bwrap") or "bwrap",
+        "--unshare-all",
+        "--unshare-user",
+        "--disable-userns",
+        "--uid",
+        "65534",
+        "--gid",
+        "65534",
+    ]
     command += ["--cap-drop", "ALL", "--new-session", "--hostname", "sandbox", *options]
     command += ["--proc", "/proc", "--dev", "/dev", "--remount-ro", "/dev"]
     command += ["--size", str(max(file_bytes, 1)), "--tmpfs", "/tmp"]
     for folder in _system():
-        command += ["--symlink", os.readlink(folder), folder] if os.path.islink(folder) else ["--ro-bind", folder, folder]
+        command += (
+            ["--symlink", os.readlink(folder), folder] if os.path.islink(folder) else ["--ro-bind", folder, folder]
+        )
     command += ["--ro-bind-try", "/etc/ld.so.cache", "/etc/ld.so.cache"]
     if program is not None:
         command += ["--ro-bind", str(program), f"/tmp/{program.name}"]

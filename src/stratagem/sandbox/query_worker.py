@@ -19,9 +19,51 @@ INSTRUCTIONS = 1_000
 """Of SQLite's machine between two looks at the clock."""
 
 FUNCTIONS = frozenset(
-    """abs avg char coalesce count cume_dist dense_rank first_value format glob group_concat hex iif ifnull instr lag
-    last_value lead length like lower ltrim max min nth_value ntile nullif percent_rank printf quote rank replace round
-    row_number rtrim substr substring sum total trim typeof unicode upper""".split()
+    [
+        "abs",
+        "avg",
+        "char",
+        "coalesce",
+        "count",
+        "cume_dist",
+        "dense_rank",
+        "first_value",
+        "format",
+        "glob",
+        "group_concat",
+        "hex",
+        "iif",
+        "ifnull",
+        "instr",
+        "lag",
+        "last_value",
+        "lead",
+        "length",
+        "like",
+        "lower",
+        "ltrim",
+        "max",
+        "min",
+        "nth_value",
+        "ntile",
+        "nullif",
+        "percent_rank",
+        "printf",
+        "quote",
+        "rank",
+        "replace",
+        "round",
+        "row_number",
+        "rtrim",
+        "substr",
+        "substring",
+        "sum",
+        "total",
+        "trim",
+        "typeof",
+        "unicode",
+        "upper",
+    ]
 )
 """What a query may call: functions of their arguments alone, which neither see nor change anything else."""
 
@@ -34,6 +76,10 @@ _BOUNDS = {
     sqlite3.SQLITE_LIMIT_VDBE_OP: 25_000,
     sqlite3.SQLITE_LIMIT_ATTACHED: 0,
     sqlite3.SQLITE_LIMIT_LIKE_PATTERN_LENGTH: 100,
+}
+_IN_OUR_WORDS = {
+    "interrupted": "took too long",
+    "You can only execute one statement at a time.": "one statement at a time",
 }
 _READING = (sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_RECURSIVE)
 
@@ -66,10 +112,8 @@ def answer(script: str, query: str, seconds: float, rows: int, characters: int) 
         return _read(connection.execute(query), rows, characters)
     except MemoryError:
         return {"error": "out of memory"}
-    except sqlite3.Error as error:
-        return {"error": "took too long" if str(error) == "interrupted" else str(error)}
-    except sqlite3.Warning:  # what Python before 3.12 raises for a second statement
-        return {"error": "one statement at a time"}
+    except (sqlite3.Error, sqlite3.Warning) as error:
+        return {"error": _IN_OUR_WORDS.get(str(error), str(error))}
     except ValueError as error:  # characters that SQLite cannot take
         return {"error": str(error)}
     finally:

@@ -8,7 +8,7 @@ import selectors
 import signal
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -110,6 +110,26 @@ def forks_are_counted_apart() -> bool:
     """Whether the kernel counts the processes of a user namespace on their own, so that they can be limited (5.14)."""
     version = os.uname().release.split("-")[0].split(".")[:2]
     return tuple(int(part) for part in version if part.isdigit()) >= _FORKS_COUNTED_APART
+
+
+def family(root: int) -> Iterator[Path]:
+    """The folders in ``/proc`` of a process and of all its descendants, parents first."""
+    waiting = [Path(f"/proc/{root}")]
+    while waiting:
+        folder = waiting.pop()
+        yield folder
+        with suppress(OSError):
+            for task in os.listdir(folder / "task"):
+                children = (folder / "task" / task / "children").read_text().split()
+                waiting += [Path("/proc", child) for child in children]
+
+
+def kill_family(process: subprocess.Popen[bytes]) -> None:
+    """Kill a process of ours and all its descendants, and take its exit status."""
+    for folder in list(family(process.pid)) if process.poll() is None else []:
+        with suppress(OSError):
+            os.kill(int(folder.name), signal.SIGKILL)
+    process.wait()
 
 
 class _Watch:
@@ -221,15 +241,12 @@ def _usage(root: int) -> tuple[int, int]:
 
     Memory that a fork still shares with its parent counts in both. Where ``/proc`` does not tell, 0.
     """
-    waiting, tasks, kilobytes = [root], 0, 0
-    while waiting:
-        folder = Path(f"/proc/{waiting.pop()}")
+    tasks, kilobytes = 0, 0
+    for folder in family(root):
         with suppress(OSError):
             status = dict(line.split(":", 1) for line in (folder / "status").read_text().splitlines())
             tasks += int(status["Threads"])
             kilobytes += sum(int(status.get(name, "0 kB").split()[0]) for name in ("RssAnon", "RssShmem"))
-            for task in os.listdir(folder / "task"):
-                waiting += map(int, (folder / "task" / task / "children").read_text().split())
     return tasks, kilobytes * 1024
 
 
@@ -251,4 +268,3 @@ def _killed(mark: bytes) -> int:
                 os.kill(int(folder.name), signal.SIGKILL)
                 found += 1
     return found
-
