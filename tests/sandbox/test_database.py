@@ -123,7 +123,7 @@ def test_what_is_wrong_with_a_query_is_told(query: str, reason: str | None) -> N
     ],
 )
 def test_nothing_but_reading_is_carried_out(query: str) -> None:
-    with pytest.raises(QueryError, match="not authorized|denied|no such function|prohibited"):
+    with pytest.raises(QueryError, match=r"not authorized|denied|no such function|prohibited"):
         run_query(SCRIPT, query)
     assert run_query(SCRIPT, "select count(*), max(name) from people").rows == ((3, "Cid"),)
     assert not Path("/tmp/stratagem-was-here.db").exists()

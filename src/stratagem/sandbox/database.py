@@ -1,8 +1,8 @@
 """A policy's query over a generated SQLite database: it can read, and nothing else, in a process that can be killed.
 
-SQLite asks its progress handler between two instructions of its machine, and one instruction can be a call of a function
-that takes minutes: ``instr`` on two strings of a megabyte did not hear of a limit of 0.3 seconds for 88. Hence
-the process, which also contains what a query does to memory.
+SQLite asks its progress handler between two instructions of its machine, and one instruction can call a function that
+takes minutes: ``instr`` on strings of four and two megabytes did not hear of a limit of 0.3 seconds for 88. Hence the
+process, which also contains what a query does to memory.
 """
 
 from __future__ import annotations
@@ -137,7 +137,7 @@ class _Worker:
         return self._process.poll() is None
 
     def close(self) -> None:
-        """End the process. That of a sandbox within it is killed by its own number, since nothing else ends it at once."""
+        """End the process, and by its own number the one that a sandbox keeps in it."""
         kill_family(self._process)
         for stream in (self._process.stdin, self._process.stdout):
             assert stream is not None

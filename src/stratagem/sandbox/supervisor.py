@@ -34,8 +34,8 @@ class Limits:
 
     ``seconds``: time on the clock, above 0.  ``memory_bytes``: address space of each process, and what all of them
     together hold, at least 32 MiB.  ``processes``: processes and threads at a time, at least 1.  ``output_bytes``: what
-    is kept of standard output and error together, at least 1.  ``file_bytes``: what it may write into files, at least 0:
-    all together in bubblewrap, each file without it.
+    is kept of standard output and error together, at least 1.  ``file_bytes``: what it may write into files, at least
+    0: all together in bubblewrap, each file without it.
 
     Beyond ``file_bytes`` a write fails in the program (``OSError``); beyond the other limits it is killed.
 

@@ -38,13 +38,13 @@ class Problem(NamedTuple):
 class PythonTask(Task):
     """Work out a problem. Reward 1 for the right answer and 0 otherwise; an answer ends the episode.
 
-    ``run:`` and a Python program, up to the end of the turn, is answered with what the program prints, 300 characters at
-    most; a program between ``` marks is taken out of them. ``answer: 84`` answers. Everything else, a program that
+    ``run:`` and a Python program, up to the end of the turn, is answered with what the program prints, 300 characters
+    at most; a program between ``` marks is taken out of them. ``answer: 84`` answers. Everything else, a program that
     fails or exceeds a limit included, takes a turn and is told what is wrong. Programs run in the
     :func:`~stratagem.sandbox.isolation.sandbox` of this machine, each on its own: nothing is left from one to the next.
 
-    Problems are of six kinds: a term of a recurrence, the digit sum of a power, numbers counted by what divides them, the
-    next primes, the steps of a Collatz sequence, and a word turned and counted.
+    Problems are of six kinds: a term of a recurrence, the digit sum of a power, numbers counted by what divides them,
+    the next primes, the steps of a Collatz sequence, and a word turned round or its commonest letter.
 
     ``max_turns``: programs and answer together, 1 to 100. ``seconds``: a program may take, above 0 and up to 60.
     ``max_new_tokens``: of a turn, 1 to 100,000.
@@ -166,8 +166,8 @@ def _recurrence(random: Random) -> Problem:
     while len(terms) <= last:
         terms.append((near * terms[-1] + far * terms[-2]) % modulus)
     question = (
-        f"A sequence begins {first}, {second}; each further term is {near} times the last plus {far} times the one before, "
-        f"modulo {modulus}. What is term number {last + 1}?"
+        f"A sequence begins {first}, {second}; each further term is {near} times the last plus {far} times the one "
+        f"before, modulo {modulus}. What is term number {last + 1}?"
     )
     code = (
         f"a, b = {first}, {second}\nfor _ in range({last}):\n    a, b = b, ({near}*b + {far}*a) % {modulus}\nprint(a)"
@@ -203,7 +203,7 @@ def _prime(random: Random) -> Problem:
     while left:
         number += 1
         left -= all(number % divisor for divisor in range(2, int(number**0.5) + 1))
-    code = f"n, k = {above}, {which}\nwhile k:\n    n += 1\n    if all(n % d for d in range(2, n)):\n        k -= 1\nprint(n)"
+    code = f"n, k = {above}, {which}\nwhile k:\n    n += 1\n    k -= all(n % d for d in range(2, n))\nprint(n)"
     ordinal = ("first", "second", "third", "fourth", "fifth")[which - 1]
     return Problem(f"What is the {ordinal} prime number above {above}?", code, str(number))
 

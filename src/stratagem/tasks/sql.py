@@ -88,8 +88,9 @@ class SqlTask(Task):
     included, takes a turn and is told what is wrong. Queries are run by
     :func:`~stratagem.sandbox.database.run_query`: they read and do nothing else.
 
-    ``tables``: 2 (people and their orders) or 3 (products with prices too). ``rows``: people, 3 to 12; there are twice as
-    many orders. ``max_turns``: queries and answer together, 1 to 100. ``seconds``: a query may take, above 0 and up to 60.
+    ``tables``: 2 (people and their orders) or 3 (products with prices too). ``rows``: people, 3 to 12; there are twice
+    as many orders. ``max_turns``: queries and answer together, 1 to 100. ``seconds``: a query may take, above 0 and up
+    to 60.
     """
 
     tables: Literal[2, 3] = 3
@@ -188,7 +189,7 @@ class SqlEnvironment(Environment):
 
 
 def shown(rows: Rows) -> str:
-    """Rows as the policy reads them: one a line, ten lines and 300 characters at the most, ``...`` for those left out."""
+    """Rows as the policy reads them: one a line, ten lines and 300 characters at most, ``...`` for what is left out."""
     if not rows.rows:
         return "no rows"
     lines = [" | ".join("null" if value is None else str(value) for value in row) for row in rows.rows[:_SHOWN_ROWS]]
