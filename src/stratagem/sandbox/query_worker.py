@@ -1,7 +1,7 @@
 """The process behind :func:`~stratagem.sandbox.database.run_query`: reads queries, writes their rows.
 
-A script that imports nothing of this package, since nothing of it can be seen from inside the sandbox. One JSON
-line in, ``{"script", "query", "seconds", "rows", "characters"}``, gives one JSON line out: ``{"columns", "rows", "more"}`` or
+A script that imports nothing of this package, since nothing of it can be seen from inside the sandbox. One JSON line
+in, ``{"script", "query", "seconds", "rows", "characters"}``, gives one JSON line out: ``{"columns", "rows", "more"}``,
 ``{"error": str}``, or ``{"fault": str}`` when the script is wrong.
 """
 
@@ -18,11 +18,12 @@ from typing import Any
 INSTRUCTIONS = 1_000
 """Of SQLite's machine between two looks at the clock."""
 
-FUNCTIONS = frozenset(
-    "abs avg char coalesce count cume_dist dense_rank first_value format glob group_concat hex iif ifnull instr lag "
-    "last_value lead length like lower ltrim max min nth_value ntile nullif percent_rank printf quote rank replace "
-    "round row_number rtrim substr substring sum total trim typeof unicode upper".split()
-)
+_NAMES = """
+    abs avg char coalesce count cume_dist dense_rank first_value format glob group_concat hex iif ifnull instr lag
+    last_value lead length like lower ltrim max min nth_value ntile nullif percent_rank printf quote rank replace round
+    row_number rtrim substr substring sum total trim typeof unicode upper
+"""
+FUNCTIONS = frozenset(_NAMES.split())
 """What a query may call: functions of their arguments alone, which neither see nor change anything else."""
 
 _BOUNDS = {
