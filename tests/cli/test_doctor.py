@@ -17,4 +17,5 @@ def test_doctor_says_what_is_here_and_how_to_get_the_rest(stratagem):
     for name, value in found.items():
         if name.startswith("extra "):
             assert value == "installed" or value == f"pip install 'stratagem[{name.removeprefix('extra ')}]'"
+    assert found["sandbox"].startswith(("bubblewrap: no network", "limited process, no security boundary ("))
     assert "bfloat16" in stratagem("doctor").out

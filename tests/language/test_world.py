@@ -24,6 +24,8 @@ TASKS = [
     "sokoban:max_turns=4",
     "calculator",
     "calculator:max_turns=1",
+    "sql:max_turns=2",
+    "python:max_turns=2,max_new_tokens=24",
     "proof:max_turns=2,max_new_tokens=24",
     "rg:chain_sum",
     "textworld",

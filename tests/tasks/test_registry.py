@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stratagem.errors import InputError
-from stratagem.tasks import CalculatorTask, KeyDoorTask, SokobanTask, Task, known, make, registry
+from stratagem.tasks import CalculatorTask, KeyDoorTask, PythonTask, SokobanTask, SqlTask, Task, known, make, registry
 from stratagem.tasks.registry import TaskCard, parse
 
 
@@ -51,6 +51,8 @@ def test_built_in_tasks_are_made_with_their_options() -> None:
     assert make("key_door:size=8") == KeyDoorTask(size=8)
     assert make("sokoban:size=5,boxes=2,view=relative") == SokobanTask(size=5, boxes=2, view="relative")
     assert make("calculator:terms=2") == CalculatorTask(terms=2)
+    assert make("sql:tables=2,rows=4,seconds=0.5") == SqlTask(tables=2, rows=4, seconds=0.5)
+    assert make("python:seconds=3") == PythonTask(seconds=3)
 
 
 def test_an_unknown_task_is_answered_with_the_nearest() -> None:
@@ -60,7 +62,20 @@ def test_an_unknown_task_is_answered_with_the_nearest() -> None:
 
 def test_cards_tell_the_name_and_the_extra() -> None:
     cards = {card.name: card for card in known()}
-    names = {"key_door", "sokoban", "calculator", "proof", "jsonl", "rg", "textworld", "verifiers", "openenv", "gym"}
+    names = {
+        "key_door",
+        "sokoban",
+        "calculator",
+        "sql",
+        "python",
+        "proof",
+        "jsonl",
+        "rg",
+        "textworld",
+        "verifiers",
+        "openenv",
+        "gym",
+    }
     assert names <= set(cards)
     assert cards["textworld"].extra == "text"
     assert cards["key_door"].extra is None

@@ -10,10 +10,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stratagem.errors import InputError
-from stratagem.tasks import CalculatorTask, KeyDoorTask, ProofTask, SokobanTask, Split, Task
+from stratagem.tasks import CalculatorTask, KeyDoorTask, ProofTask, PythonTask, SokobanTask, Split, SqlTask, Task
 from stratagem.tasks.splits import draw, seeded, split_of
 
-PROCEDURAL = [KeyDoorTask(), SokobanTask(), SokobanTask(boxes=2), CalculatorTask(), ProofTask()]
+PROCEDURAL = [
+    KeyDoorTask(),
+    SokobanTask(),
+    SokobanTask(boxes=2),
+    CalculatorTask(),
+    ProofTask(),
+    SqlTask(),
+    PythonTask(),
+]
 
 
 def starts(task: Task, split: Split, count: int) -> set[int]:
@@ -51,7 +59,7 @@ def test_seeds_depend_on_every_part() -> None:
 def test_equal_arguments_give_equal_episodes_in_another_process() -> None:
     script = (
         "from stratagem.tasks import make\n"
-        "for spec in ['key_door', 'sokoban:boxes=2', 'calculator', 'proof']:\n"
+        "for spec in ['key_door', 'sokoban:boxes=2', 'calculator', 'proof', 'sql', 'python']:\n"
         "    task = make(spec)\n"
         "    for index in range(5):\n"
         "        first = task.environment('test', index).reset()\n"

@@ -35,6 +35,15 @@ def test_the_calculator_answers_a_number_and_calls_answer_nothing():
     assert task.answer("calc: 12*7") is task.answer("84") is task.answer("answer: none") is None
 
 
+@pytest.mark.parametrize("spec", ["sql", "python"])
+def test_tasks_with_a_tool_answer_a_number_or_a_word_and_calls_answer_nothing(spec):
+    task = registry.make(spec)
+    assert task.answer("answer: 84") == task.answer(" Answer: it is 84.0") == "84"
+    assert task.answer("answer: Ann.") == task.answer("ANSWER: 'ann'") == "ann"
+    assert task.answer("query: select 84") is task.answer("run: print(84)") is task.answer("84") is None
+    assert task.answer("answer:") is None
+
+
 def test_a_file_of_prompts_answers_as_its_verifier_reads(tmp_path: Path):
     (tmp_path / "sums.jsonl").write_text(
         "\n".join(json.dumps({"prompt": f"1+{n}?", "answer": str(1 + n)}) for n in range(20))

@@ -45,6 +45,7 @@ def _findings() -> dict[str, str]:
     from stratagem.errors import InputError
     from stratagem.language.policy import native_bfloat16
     from stratagem.language.pretrain import tiny_model_path
+    from stratagem.sandbox import sandbox
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
@@ -60,6 +61,7 @@ def _findings() -> dict[str, str]:
         "accelerator": torch.cuda.get_device_name() if device == "cuda" else "none: training runs on the processor",
         "bfloat16": "native: used by --precision auto" if native_bfloat16(device) else "not native: float32 is used",
         "base model": tiny,
+        "sandbox": str(sandbox()),
     }
     for extra, modules in EXTRAS.items():
         missing = [module for module in modules if find_spec(module) is None]

@@ -4,8 +4,10 @@ from stratagem.tasks.calculator import CalculatorTask
 from stratagem.tasks.jsonl import JsonlTask
 from stratagem.tasks.key_door import KeyDoorTask
 from stratagem.tasks.proof import ProofTask
+from stratagem.tasks.python import PythonTask
 from stratagem.tasks.registry import TaskCard, known, make
 from stratagem.tasks.sokoban import SokobanTask
+from stratagem.tasks.sql import SqlTask
 from stratagem.tasks.task import CheckReport, Environment, Observation, Split, Step, Task, state_key
 
 __all__ = [
@@ -16,8 +18,10 @@ __all__ = [
     "KeyDoorTask",
     "Observation",
     "ProofTask",
+    "PythonTask",
     "SokobanTask",
     "Split",
+    "SqlTask",
     "Step",
     "Task",
     "TaskCard",

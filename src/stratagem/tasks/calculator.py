@@ -14,6 +14,7 @@ from typing import Annotated
 from pydantic import Field
 
 from stratagem.tasks.answers import last_number
+from stratagem.tasks.commands import command
 from stratagem.tasks.options import configure, validate
 from stratagem.tasks.splits import draw
 from stratagem.tasks.task import Environment, Observation, Split, Step, Task, state_key
@@ -65,8 +66,8 @@ class CalculatorTask(Task):
 
     def answer(self, text: str) -> str | None:
         """The number after ``answer:``."""
-        command, content = _command(text)
-        number = last_number(content) if command == "answer" else None
+        word, content = command(text)
+        number = last_number(content) if word == "answer" else None
         return None if number is None else str(number)
 
     def _expression(self, split: Split, index: int) -> str:
@@ -93,12 +94,12 @@ class CalculatorEnvironment(Environment):
 
     def step(self, action: str) -> Step:
         self._turn += 1
-        command, content = _command(action)
-        if command == "answer":
+        word, content = command(action)
+        if word == "answer":
             right = last_number(content) == Fraction(self._value)
             return Step(self._observe("right" if right else "wrong"), float(right), done=True, success=right)
         out_of_turns = self._turn >= self.max_turns
-        told = _called(content) if command == "calc" else "error: write calc: or answer:"
+        told = _called(content) if word == "calc" else "error: write calc: or answer:"
         return Step(self._observe(told), done=out_of_turns, truncated=out_of_turns)
 
     def _observe(self, text: str) -> Observation:
@@ -125,11 +126,6 @@ def calculate(expression: str) -> str:
 def from_spec(argument: str | None, options: Mapping[str, str]) -> CalculatorTask:
     """``calculator[:terms=3,largest=99,max_turns=4]``."""
     return configure(CalculatorTask, argument, options)
-
-
-def _command(action: str) -> tuple[str, str]:
-    command, _, content = action.strip().partition(":")
-    return command.strip().lower(), content
 
 
 def _called(expression: str) -> str:

@@ -54,6 +54,18 @@ _BUILT_IN = (
         "stratagem.tasks.calculator:from_spec",
     ),
     TaskCard(
+        "sql",
+        "sql[:tables=3,rows=6,max_turns=4,seconds=1]",
+        "answer a question about a small database, with SQL queries as a tool",
+        "stratagem.tasks.sql:from_spec",
+    ),
+    TaskCard(
+        "python",
+        "python[:max_turns=4,seconds=2,max_new_tokens=160]",
+        "work out a small problem, with a Python interpreter as a tool",
+        "stratagem.tasks.python:from_spec",
+    ),
+    TaskCard(
         "proof",
         "proof[:steps=3,atoms=4,max_turns=1,max_new_tokens=256,legality=true]",
         "prove a theorem of implication and conjunction, line by line",
