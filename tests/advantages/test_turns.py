@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stratagem.advantages import GroupStandardized, StandardizedTurnReturn
@@ -86,6 +86,7 @@ def test_only_the_part_that_would_say_nothing_of_a_lone_trajectory_needs_two():
 lengths = st.lists(st.lists(st.floats(-10, 10, width=32), min_size=1, max_size=5), min_size=2, max_size=6)
 
 
+@settings(deadline=None)
 @given(lengths)
 def test_credit_adds_up_to_nothing_over_whatever_is_compared(rewards):
     x = dialogues(*rewards)

@@ -3,6 +3,7 @@
 from stratagem.advantages.components import PerReward
 from stratagem.advantages.critic import GAE
 from stratagem.advantages.demonstrations import WithDemonstrations
+from stratagem.advantages.graph import SharedSteps
 from stratagem.advantages.group import GroupCentered, GroupStandardized, LeaveOneOut
 from stratagem.advantages.normalization import BatchWhitened, ClippedAdvantage, NormalizedReturn
 from stratagem.advantages.returns import Constant, MovingAverageBaseline, RewardToGo, TotalReturn
@@ -23,6 +24,7 @@ __all__ = [
     "NormalizedReturn",
     "PerReward",
     "RewardToGo",
+    "SharedSteps",
     "Signed",
     "StandardizedTurnReturn",
     "TotalReturn",
