@@ -71,12 +71,11 @@ class Partition:
         columns += [_key_column(key, device) for key in keys]
         if len({len(column) for column in columns}) > 1:
             raise ValueError(f"keys must have one length, got {[len(column) for column in columns]}")
-        labels, count = torch.zeros_like(columns[0]), min(1, len(columns[0]))
-        for column in columns:
-            values, codes = torch.unique(column, return_inverse=True)
-            merged, labels = torch.unique(labels * max(len(values), 1) + codes, return_inverse=True)
-            count = len(merged)
-        return cls._trusted(labels, count)
+        values, labels = torch.unique(columns[0], return_inverse=True)
+        for column in columns[1:]:
+            further, codes = torch.unique(column, return_inverse=True)
+            values, labels = torch.unique(labels * max(len(further), 1) + codes, return_inverse=True)
+        return cls._trusted(labels, len(values))
 
     @classmethod
     def whole(cls, rows: int, device: torch.device | str | None = None) -> Partition:

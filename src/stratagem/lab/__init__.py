@@ -8,7 +8,7 @@ from stratagem.lab.diagnosis import Diagnosis, diagnose
 from stratagem.lab.exact import Exact
 from stratagem.lab.experts import ExpertsPolicy
 from stratagem.lab.game import Outcome, TokenGame, over
-from stratagem.lab.games import COMPOSITE_GAMES, GAMES, find_game
+from stratagem.lab.games import COMPOSITE_GAMES, DIALOGUE_GAMES, GAMES, find_game
 from stratagem.lab.mdp import TabularMDP
 from stratagem.lab.policy import TabularPolicy
 from stratagem.lab.tools import ToolRules, tool_game
@@ -16,6 +16,7 @@ from stratagem.lab.tree import Tree
 
 __all__ = [
     "COMPOSITE_GAMES",
+    "DIALOGUE_GAMES",
     "GAMES",
     "AnswerCliffs",
     "CliffReport",

@@ -7,6 +7,7 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import replace
 
 from stratagem.errors import unknown
+from stratagem.lab.dialogue import mood_game
 from stratagem.lab.game import Act, Outcome, TokenGame, over
 from stratagem.lab.tools import ToolRules, tool_game
 
@@ -16,10 +17,18 @@ GAMES: dict[str, TokenGame] = {}
 COMPOSITE_GAMES: dict[str, TokenGame] = {}
 """Games by name whose reward has several components; they are not among those every technique is judged in."""
 
+DIALOGUE_GAMES: dict[str, TokenGame] = {}
+"""Games by name that are talks with a simulated user; they are not among those every technique is judged in."""
+
+
+def known_games() -> dict[str, TokenGame]:
+    """All games of the lab, by name."""
+    return GAMES | COMPOSITE_GAMES | DIALOGUE_GAMES
+
 
 def find_game(name: str) -> TokenGame:
     """The game of this name. Raises :class:`InputError` naming the nearest one."""
-    known = GAMES | COMPOSITE_GAMES
+    known = known_games()
     if name not in known:
         raise unknown("game", name, known)
     return known[name]
@@ -142,6 +151,7 @@ def styles(state: str, tokens: tuple[int, ...]) -> list[Outcome]:
 
 
 COMPOSITE_GAMES["tools"] = tool_game(ToolRules())
+DIALOGUE_GAMES["mood"] = mood_game()
 
 
 def _in_place(tokens: tuple[int, ...]) -> int:
