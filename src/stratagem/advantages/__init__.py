@@ -1,5 +1,6 @@
-"""Credit per token: group comparison, plain returns, critics, target ratios, signs, and normalisation of another."""
+"""Credit per token: comparison of groups and of states, returns, critics, target ratios, signs, normalisation."""
 
+from stratagem.advantages.anchors import LoneTrajectories, OverTurns, SharedStates
 from stratagem.advantages.components import PerReward
 from stratagem.advantages.critic import GAE
 from stratagem.advantages.demonstrations import WithDemonstrations
@@ -18,10 +19,13 @@ __all__ = [
     "GroupQuantileTarget",
     "GroupStandardized",
     "LeaveOneOut",
+    "LoneTrajectories",
     "MovingAverageBaseline",
     "NormalizedReturn",
+    "OverTurns",
     "PerReward",
     "RewardToGo",
+    "SharedStates",
     "Signed",
     "TotalReturn",
     "WithDemonstrations",
