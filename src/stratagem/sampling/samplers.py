@@ -31,8 +31,9 @@ class Rollouts(Sampler):
     of 1 is what arXiv 2504.14945 takes for it.
     similar_states: turns of a group whose observations read alike count as in one state, so that advantages which
     compare turns by state compare them. A turn gets the key (``turn_state``) of the first turn of its group with a text
-    so similar: a ratio of ``difflib.SequenceMatcher`` of at least this, such as 0.95, in (0, 1]; only first members of
-    such clusters are compared with. None: states are equal or they are not. Only text can be similar.
+    so similar: twice the longest common subsequence over the characters of both is at least this, such as 0.95, in
+    (0, 1]; only with the first members of such clusters a text is compared. None: states are equal or they are not.
+    Only text can be similar.
 
     Raises :class:`InputError` for similar states together with demonstrations, whose turns are not looked at then.
     """
