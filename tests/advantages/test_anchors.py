@@ -163,7 +163,9 @@ def slow(x: Experience, history: int, sharpness: float, standardize: bool, corre
 
 
 @given(
-    st.lists(st.lists(st.tuples(st.integers(0, 2), st.integers(-2, 2)), min_size=1, max_size=6), min_size=2, max_size=7),
+    st.lists(
+        st.lists(st.tuples(st.integers(0, 2), st.integers(-2, 2)), min_size=1, max_size=6), min_size=2, max_size=7
+    ),
     st.integers(0, 4),
     st.sampled_from([0.0, 1.0, 2.5]),
     st.booleans(),
@@ -245,5 +247,7 @@ def test_a_lone_trajectory_earns_nothing_or_its_return():
     assert LoneTrajectories(GroupCentered(), earns="return")(x).tolist() == [3, 0.5, 0.5, -0.5]
     lone = x.select(torch.tensor([0]))
     assert LoneTrajectories(GroupStandardized(), earns="return")(lone).tolist() == [3]
-    assert torch.equal(LoneTrajectories(GroupCentered())(x.select(torch.tensor([1, 2]))), torch.tensor([0.5, 0.5, -0.5]))
+    assert torch.equal(
+        LoneTrajectories(GroupCentered())(x.select(torch.tensor([1, 2]))), torch.tensor([0.5, 0.5, -0.5])
+    )
     assert LoneTrajectories(GroupCentered()).least_group() == 1

@@ -57,11 +57,9 @@ class SharedStates(Advantage):
             return x.to_tokens(turn=credit)
         base = self.base(x)
         own = self._weight(0)
-        share = x.to_tokens(turn=(own / (own + weight)).to(credit.dtype))
-        if self.drop_zero:
-            share = torch.where(base == 0, 0.0, share)
-        # With a share of 1 there is no window, and the credit is 0.
-        return (1 - share) * x.to_tokens(turn=credit) + share * base
+        share = (own / (own + weight)).to(credit.dtype)
+        mixed = x.to_tokens(turn=(1 - share) * credit).addcmul(x.to_tokens(turn=share), base)
+        return torch.where(base == 0, x.to_tokens(turn=credit), mixed) if self.drop_zero else mixed
 
     def _over_windows(self, x: Experience) -> tuple[Float[Tensor, " turns"], Float64[Tensor, " turns"]]:
         """Mean over the windows of each turn, and their weight together."""

@@ -80,7 +80,7 @@ class _Clusters:
     def join(self, text: str, place: int) -> int:
         """Place of the first member that the text resembles, or its own."""
         pairs = _pairs(text)
-        for number in self._candidates(len(text), pairs):
+        for number in map(int, self._candidates(len(text), pairs)):
             if _similarity(text, self._members[number]) >= self._ratio:
                 return self._places[number]
         self._begin(text, pairs, place)
@@ -89,9 +89,9 @@ class _Clusters:
     def _candidates(self, length: int, pairs: NDArray[np.int32]) -> NDArray[np.int64]:
         """Clusters whose first member may be similar enough.
 
-        With ``L`` common characters of ``T`` in all, ``L`` is at most the shorter length; and of the pairs of neighbours
-        at least ``3 L - T - 1`` are in both texts, since a character that is not common parts at most two pairs of its
-        own text and one of the other.
+        With ``L`` common characters of ``T`` in all, ``L`` is at most the shorter length; and of the pairs of
+        neighbours at least ``3 L - T - 1`` are in both texts, since a character that is not common parts at most two
+        pairs of its own text and one of the other.
         """
         count = len(self._places)
         lengths = self._lengths[:count]
@@ -99,7 +99,8 @@ class _Clusters:
         needed = self._ratio * total / 2 - 1e-6
         near = np.flatnonzero(np.minimum(lengths, length) >= needed)
         common = np.minimum(self._pairs[near], pairs).sum(1)
-        return near[common >= 3 * needed[near] - total[near] - 1]
+        enough: NDArray[np.int64] = near[common >= 3 * needed[near] - total[near] - 1]
+        return enough
 
     def _begin(self, text: str, pairs: NDArray[np.int32], place: int) -> None:
         count = len(self._places)

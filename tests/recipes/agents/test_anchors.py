@@ -50,9 +50,7 @@ def test_no_state_shared_or_no_weight_of_steps_is_grpo():
 
 def test_states_with_a_time_stamp_still_share_their_start():
     """Time alone does not part two trajectories: where nothing else repeats, the start counts twice."""
-    x = Experience.from_lengths(
-        [1] * 6, [2] * 3, [3], turn_reward=[0.0, 1, 0, 0, 0, 0], turn_state=[0, 1, 0, 2, 0, 3]
-    )
+    x = Experience.from_lengths([1] * 6, [2] * 3, [3], turn_reward=[0.0, 1, 0, 0, 0, 0], turn_state=[0, 1, 0, 2, 0, 3])
     plain = recipes.gigpo(discount=1.0, standardize=False)
     assert plain.advantage(x).tolist() == pytest.approx([4 / 3, 2 / 3, -2 / 3, -1 / 3, -2 / 3, -1 / 3])
 

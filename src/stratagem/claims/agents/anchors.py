@@ -86,7 +86,13 @@ class _Unshared(Reward):
     source="arXiv 2505.10978, abstract and the main results; the second half is its degenerate case",
     baseline="GRPO at equally many turns played, without the KL term in either",
     rule=(Expect("mean_return_gain", above=0), Expect("difference_where_nothing_is_shared", below=1e-9)),
-    scale="",
+    scale=IN_THE_LAB
+    + "Two games, two tables of logits each, eight episodes from each of eight starts in a batch, both "
+    "recipes with GRPO's division by the standard deviation. The gain is shown or not, its size is not the paper's: "
+    "in development it was 0.003 of a return between 0 and 1, where GRPO with twice the learning rate gained 0.18 "
+    "(gain_of_faster_grpo); with that rate in both the gain was about as small as before "
+    "(gain_where_both_are_faster). Episodes of 50 turns, in which credit of whole episodes is much poorer, and what a "
+    "language model generalises between states are not shown.",
 )
 def _gigpo(seed: int) -> dict[str, float]:
     """Exact return, mean over the turns of 30 batches of 64 episodes, two games and two tables."""
@@ -133,7 +139,14 @@ CENTERED = SharedStates(discount=1.0, history=2, standardize=False)
         Expect("variance_over_longest", below=1),
         Expect("mean_return_gain", above=0),
     ),
-    scale="",
+    scale=IN_THE_LAB + "Bias and variance are of centered advantages without discount, given history and action, at "
+    "random policies of a maze in which a sign tells the way and the junction looks always the same; groups of eight. "
+    "Bias includes what every group mean has of the turn's own return, which grows as groups shrink: the longest "
+    "window is therefore not free of it. A window that nobody shares gives way to the next shorter one. A seed takes "
+    "16 policies, since with four, as first tried, the bias decided nothing; no region was changed. Returns are of the "
+    "recipes as published but for the KL term, in the maze and in an errand in which time is not shown. Beside the "
+    "windows they differ in GiGPO's episode term; mean_return_gain_over_step_term is against windows of one state, "
+    "all else equal. The released code's filter of zeros (bias_where_zeros_are_dropped) gives part of the bias back.",
 )
 def _hgpo(seed: int) -> dict[str, float]:
     """Bias and variance of advantages at 16 policies of the maze; exact returns as for GiGPO."""
