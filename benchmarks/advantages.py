@@ -10,11 +10,14 @@ import torch
 
 from stratagem import recipes
 from stratagem.experience import Experience, PolicyOutput
+from stratagem.partition import Partition
 from stratagem.recipe import Recipe
 from stratagem.seeding import generator
 
 PROMISE_MS = 50.0
 TOKENS, TRAJECTORIES, GROUP = 4_000_000, 4_096, 8
+TURNS, STATES = 64_000, 50
+"""Of a batch of agents: turns in all, and states a group's turns are in."""
 
 
 def batch(tokens: int = TOKENS, trajectories: int = TRAJECTORIES) -> Experience:
@@ -38,6 +41,23 @@ def batch(tokens: int = TOKENS, trajectories: int = TRAJECTORIES) -> Experience:
         ref_logp=old_logp + normal(tokens, 0.1),
         value=normal(tokens),
         value_target=normal(tokens),
+    )
+
+
+def agents(x: Experience, turns: int = TURNS, states: int = STATES) -> Experience:
+    """The same tokens in trajectories of about equally many turns each, whose states repeat."""
+    random = generator(0, "turns")
+    numbers = torch.arange(x.trajectories)
+    each = (turns * (numbers + 1)) // x.trajectories - (turns * numbers) // x.trajectories
+    lengths = x.trajectory_of_token.size()
+    first = torch.repeat_interleave(each.cumsum(0) - each, each)
+    place, of_turn = torch.arange(turns) - first, torch.repeat_interleave(numbers, each)
+    cut = (lengths[of_turn] * (place + 1)) // each[of_turn] - (lengths[of_turn] * place) // each[of_turn]
+    return x.replace(
+        turn_of_token=Partition.from_sizes(cut),
+        trajectory_of_turn=Partition.from_sizes(each),
+        turn_reward=torch.randn(turns, generator=random),
+        turn_state=torch.randint(states, (turns,), generator=random),
     )
 
 
@@ -82,16 +102,18 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     x = batch(arguments.tokens, arguments.trajectories)
+    of_turns = agents(x)
     measured(recipes.grpo(), x)
     print(
-        f"{x.tokens:,} tokens, {x.trajectories:,} trajectories, one thread, float32; promise: {PROMISE_MS:.0f} ms each"
+        f"{x.tokens:,} tokens, {x.trajectories:,} trajectories, of {of_turns.turns:,} turns where states are compared; "
+        f"one thread, float32; promise: {PROMISE_MS:.0f} ms each"
     )
     print(f"{'recipe':24}{'advantage':>12}{'objective':>12}{'+ backward':>12}   share of the promise")
     for name in sorted(recipes.__all__):
         built = getattr(recipes, name)()
         if not isinstance(built, Recipe):
             continue
-        advantage, objective, both = measured(built, x)
+        advantage, objective, both = measured(built, of_turns if "turn_state" in built.needs() else x)
         share = max(advantage, objective) / PROMISE_MS
         print(f"{name:24}{advantage:9.1f} ms{objective:9.1f} ms{both:9.1f} ms   {share:5.0%}")
 

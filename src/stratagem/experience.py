@@ -101,8 +101,8 @@ class Experience:
     (log-probability under the training engine with those weights, where whoever sampled has noted it); ``experts``
     (that a mixture of experts was routed to, -1: no record); ``advantage``; ``value_target``; ``target`` (the ratio an
     objective pulls towards, when it has one); ``latent`` (True: the action is a vector and no token).
-    Per turn: ``turn_reward``; ``turn_state`` (key of the state acted in); ``turn_role``; ``turn_context`` (number of the
-    conversation it was acted in: those of a trajectory know nothing of each other); ``turn_done``;
+    Per turn: ``turn_reward``; ``turn_state`` (key of the state acted in); ``turn_role``; ``turn_context`` (number
+    of the conversation it was acted in: those of a trajectory know nothing of each other); ``turn_done``;
     ``turn_observation_length`` (tokens read before acting).
     Per trajectory: ``reward`` [trajectories, names] with ``reward_names`` and ``reward_weights``; ``success``;
     ``finished`` (ended in a terminal state); ``truncated`` (cut by a limit); ``running`` (True: of the truncated ones,

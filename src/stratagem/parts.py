@@ -9,7 +9,7 @@ import typing
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, reduce
 from importlib.metadata import entry_points
 from typing import Annotated, Any, ClassVar, Literal, Self
 
@@ -491,7 +491,7 @@ class AdvantageSum(Advantage):
     terms: tuple[Advantage, ...]
 
     def __call__(self, x: Experience) -> Float[Tensor, " tokens"]:
-        return torch.stack([term(x) for term in self.terms]).sum(0)
+        return reduce(torch.add, (term(x) for term in self.terms))
 
 
 @dataclass(frozen=True)

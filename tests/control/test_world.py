@@ -134,6 +134,8 @@ def test_samplers_that_make_no_sense_in_control_are_refused() -> None:
         world.collect(Demonstrations(), 0)
     with pytest.raises(InputError, match="samples without top_p and top_k"):
         world.collect(Rollouts(top_p=0.9), 0)
+    with pytest.raises(InputError, match=r"similar_states = 0\.9: a control policy reads no text"):
+        world.collect(Rollouts(similar_states=0.9), 0)
     with pytest.raises(InputError, match="demonstrations = 1: a control task has no demonstrator"):
         world.collect(Rollouts(demonstrations=1), 0)
 

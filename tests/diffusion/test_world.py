@@ -278,6 +278,7 @@ def test_a_policy_of_another_size_is_refused():
         (Segments(), "sampler segments: a diffusion task takes rollouts or demonstrations"),
         (Denoising(top_p=0.9), "sampler denoising: a diffusion policy samples without top_p and top_k"),
         (Rollouts(top_k=3), "sampler rollouts: a diffusion policy samples without top_p and top_k"),
+        (Rollouts(similar_states=0.9), "similar_states = 0.9: a diffusion policy reads no text"),
     ],
 )
 def test_what_diffusion_cannot_sample_is_refused(world, sampler, message):

@@ -62,6 +62,8 @@ def test_samplers_it_does_not_know_are_refused():
         world().collect(Segments(), 0)
     with pytest.raises(InputError, match="without top_p and top_k"):
         world().collect(Rollouts(top_k=3), 0)
+    with pytest.raises(InputError, match=r"similar_states = 0\.9: a hybrid policy reads no text"):
+        world().collect(Rollouts(similar_states=0.9), 0)
 
 
 def test_a_policy_of_another_shape_is_refused():

@@ -44,8 +44,10 @@ def test_a_rejected_group_is_replaced_until_rounds_are_up(both):
     assert drawn.kept.groups == drawn.kept.trajectories == 0 and drawn.groups == 51 * 32
 
 
-@pytest.mark.parametrize("sampler", [Demonstrations(), Rollouts(top_p=0.9), Rollouts(top_k=2)])
+@pytest.mark.parametrize(
+    "sampler", [Demonstrations(), Rollouts(top_p=0.9), Rollouts(top_k=2), Rollouts(similar_states=0.9)]
+)
 def test_other_samplers_are_refused(sampler):
     tree = Tree.enumerate(GAMES["graded"])
-    with pytest.raises(InputError, match=f"sampler {sampler.part_name()}: the lab"):
+    with pytest.raises(InputError, match=f"sampler {sampler.part_name()}: .*the lab"):
         collect(tree.leaves, tree.chance, sampler, partial(generator, 0))

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from stratagem.errors import InputError
-from stratagem.lab import GAMES, Outcome, TokenGame, Tree, over
+from stratagem.lab import ALIASED_GAMES, GAMES, Exact, Outcome, TokenGame, Tree, find_game, over
+from stratagem.lab.exact import optimal_values
 
 
 def test_a_leaf_is_a_trajectory_and_a_node_a_history(both):
@@ -46,6 +47,32 @@ def test_one_place_reached_by_several_histories_is_one_state_and_several_nodes()
     in_first_place = keys == keys[tree.node == tree.states.index((2, 0))][0]
     assert len(tree.node[in_first_place].unique()) > 3
     assert len(set(tree.states)) < tree.nodes
+
+
+def test_states_that_look_alike_have_one_key_and_nodes_of_their_own():
+    tree = Tree.enumerate(find_game("cue"))
+    keys = tree.leaves.turn_of_token.spread(tree.leaves.turn_state)
+    by_state = {state: keys[tree.node == node][0].item() for node, state in enumerate(tree.states)}
+    assert by_state["junction", 0] == by_state["junction", 1] != by_state["corridor", 0]
+    assert by_state["sign", 0] != by_state["sign", 1]
+    assert (tree.leaves.trajectories, len(set(by_state.values()))) == (24, 5)
+    assert Exact.greedy(tree, optimal_values(tree)).expected_return == 1
+
+
+def test_time_is_not_shown_where_a_circle_ends_in_the_state_it_began_in():
+    tree = Tree.enumerate(find_game("errand"))
+    x, longest = tree.leaves, int(tree.leaves.trajectory_of_turn.size().max())
+    assert (longest, int(x.trajectory_of_turn.size().min())) == (8, 4)
+    first = x.turn_state[x.trajectory_of_turn.first()]
+    again = (x.turn_state == x.trajectory_of_turn.spread(first)) & (x.trajectory_of_turn.position() > 0)
+    assert again.any() and torch.equal(x.success, x.finished)
+    assert Exact.greedy(tree, optimal_values(tree)).expected_return == 1
+
+
+def test_games_of_look_alikes_are_found_and_not_among_those_all_are_judged_in():
+    assert set(ALIASED_GAMES) == {"cue", "errand"} and not ALIASED_GAMES.keys() & GAMES.keys()
+    with pytest.raises(InputError, match="errand"):
+        find_game("errant")
 
 
 def test_an_episode_cut_by_the_game_is_truncated_and_one_that_ends_is_not():

@@ -64,6 +64,19 @@ def test_a_component_that_counts_nothing_is_there_and_pays_nothing():
     assert x.returns.tolist() == [0.75, -1.0, 0.0]
 
 
+def test_turns_of_a_group_with_similar_texts_share_the_first_ones_key_when_asked():
+    def reads(text: str, key: int) -> Turn:
+        return Turn(Observation(text, key), [1], [2], [-0.5], "said")
+
+    first = Episode(7, 0, 0, [reads("a room with 1 lamp, lit", 5), reads("a hall", 6)])
+    second = Episode(7, 1, 0, [reads("a room with 2 lamp, lit", 8), reads("a hall", 9)])
+    other = Episode(8, 0, 0, [reads("a room with 1 lamp, lit", 11)])
+    groups = [[first, second], [other]]
+    assert to_experience(groups, ("reward",), 4).turn_state.tolist() == [5, 6, 8, 9, 11]
+    assert to_experience(groups, ("reward",), 4, similar_states=0.95).turn_state.tolist() == [5, 6, 5, 6, 11]
+    assert to_experience(groups, ("reward",), 4, similar_states=1.0).turn_state.tolist() == [5, 6, 8, 6, 11]
+
+
 def test_every_episode_has_a_number_of_its_own():
     assert to_experience(two_groups(), ("reward",), 4).episode.tolist() == [28, 31, 33]
 

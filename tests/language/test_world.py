@@ -104,6 +104,18 @@ def test_groups_share_a_start_state_and_their_episodes_differ(make_world):
     assert all(said[group * 4] != said[group * 4 + 1] for group in range(3))
 
 
+def test_similar_observations_of_a_group_are_one_state_when_asked(make_world):
+    """``heard 1`` and ``heard 2`` differ in one of seven characters; the topic is another text."""
+    plain, merged = (make_world().collect(SMALL.replace(similar_states=ratio), 0).x for ratio in (None, 0.8))
+    assert torch.equal(plain.action, merged.action)
+    position, group = merged.trajectory_of_turn.position(), merged.group_of_turn.labels
+    for number in range(3):
+        here = group == number
+        later = merged.turn_state[here & (position > 0)]
+        assert len(later.unique()) == 1 < len(plain.turn_state[here & (position > 0)].unique())
+        assert later[0] != merged.turn_state[here & (position == 0)].unique().item()
+
+
 def test_start_states_are_not_repeated_and_a_resumed_world_goes_on_with_the_next(make_world):
     world = make_world()
     first = world.collect(SMALL, 0).x

@@ -97,7 +97,7 @@ def fabricate(recipe: Recipe, seed: int = 0, spread: float = 0.3) -> tuple[Exper
         task_id=torch.arange(groups),
         version=torch.zeros(tokens, dtype=torch.int64),
         action=torch.arange(tokens),
-        turn_state=torch.arange(sum(turns)),
+        turn_state=torch.arange(sum(turns)) % 5,
     )
     if getattr(recipe.sampler, "demonstrations", 0):
         # The last of every group; and one group of which all rollouts fail.

@@ -24,6 +24,9 @@ def test_samplers_are_checked_when_built():
         lambda: Rollouts(top_p=1.5),
         lambda: Rollouts(temperature=0),
         lambda: Rollouts(top_k=-1),
+        lambda: Rollouts(similar_states=1.5),
+        lambda: Rollouts(similar_states=0),
+        lambda: Rollouts(similar_states=0.9, demonstrations=1),
     ):
         with pytest.raises(InputError):
             wrong()

@@ -1,5 +1,6 @@
-"""Credit per token: group comparison, plain returns, critics, target ratios, signs, turns, normalisation of another."""
+"""Credit per token: comparison of groups, states and turns, returns, critics, target ratios, signs, normalisation."""
 
+from stratagem.advantages.anchors import LoneTrajectories, OverTurns, SharedStates
 from stratagem.advantages.components import PerReward
 from stratagem.advantages.critic import GAE
 from stratagem.advantages.demonstrations import WithDemonstrations
@@ -20,10 +21,13 @@ __all__ = [
     "GroupQuantileTarget",
     "GroupStandardized",
     "LeaveOneOut",
+    "LoneTrajectories",
     "MovingAverageBaseline",
     "NormalizedReturn",
+    "OverTurns",
     "PerReward",
     "RewardToGo",
+    "SharedStates",
     "SharedSteps",
     "Signed",
     "StandardizedTurnReturn",

@@ -111,8 +111,7 @@ class ControlWorld:
             return self._segments(sampler, step)
         if not isinstance(sampler, Rollouts):
             raise InputError(f"sampler {sampler.part_name()}: a control task takes segments or rollouts")
-        if sampler.top_p < 1 or sampler.top_k > 0:
-            raise InputError(f"sampler {sampler.part_name()}: a control policy samples without top_p and top_k")
+        sampler.check_no_text("a control policy")
         if sampler.demonstrations:
             raise InputError(
                 f"sampler {sampler.part_name()}: demonstrations = {sampler.demonstrations}: "

@@ -94,8 +94,7 @@ class DiffusionWorld:
             return Collected(x, sum(answers.lengths), self._metrics([answers]), self._transcripts(answers, 1))
         if not isinstance(sampler, Rollouts):
             raise InputError(f"sampler {sampler.part_name()}: a diffusion task takes rollouts or demonstrations")
-        if sampler.top_p < 1 or sampler.top_k > 0:
-            raise InputError(f"sampler {sampler.part_name()}: a diffusion policy samples without top_p and top_k")
+        sampler.check_no_text("a diffusion policy")
         how = sampler if isinstance(sampler, Denoising) else Denoising(likelihood=OneStep())
         rounds: list[_Answers] = []
 

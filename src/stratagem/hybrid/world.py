@@ -82,8 +82,7 @@ class HybridWorld:
             return Collected(shown.x, shown.x.tokens, self._metrics([shown]), self._transcripts(shown, 1))
         if not isinstance(sampler, Rollouts):
             raise InputError(f"sampler {sampler.part_name()}: a hybrid task takes rollouts or demonstrations")
-        if sampler.top_p < 1 or sampler.top_k > 0:
-            raise InputError(f"sampler {sampler.part_name()}: a hybrid policy samples without top_p and top_k")
+        sampler.check_no_text("a hybrid policy")
         rounds: list[_Round] = []
 
         def roll(groups: int, attempt: int) -> Experience:

@@ -8,13 +8,14 @@ from stratagem.lab.diagnosis import Diagnosis, diagnose
 from stratagem.lab.exact import Exact
 from stratagem.lab.experts import ExpertsPolicy
 from stratagem.lab.game import Outcome, TokenGame, over
-from stratagem.lab.games import COMPOSITE_GAMES, DIALOGUE_GAMES, GAMES, find_game
+from stratagem.lab.games import ALIASED_GAMES, COMPOSITE_GAMES, DIALOGUE_GAMES, GAMES, find_game
 from stratagem.lab.mdp import TabularMDP
 from stratagem.lab.policy import TabularPolicy
 from stratagem.lab.tools import ToolRules, tool_game
 from stratagem.lab.tree import Tree
 
 __all__ = [
+    "ALIASED_GAMES",
     "COMPOSITE_GAMES",
     "DIALOGUE_GAMES",
     "GAMES",

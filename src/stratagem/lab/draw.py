@@ -48,8 +48,7 @@ def collect(
     """
     if not isinstance(sampler, Rollouts):
         raise InputError(f"sampler {sampler.part_name()}: the lab draws rollouts of the policy itself")
-    if sampler.top_p < 1 or sampler.top_k > 0:
-        raise InputError(f"sampler {sampler.part_name()}: the lab samples without top_p and top_k")
+    sampler.check_no_text("the lab")
     if max(sampler.start_states, default=0) >= leaves.groups:
         raise InputError(
             f"sampler {sampler.part_name()}: start_states = {sampler.start_states}: the game has only the start states "

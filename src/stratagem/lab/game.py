@@ -25,6 +25,7 @@ class Outcome:
 
 
 Act = Callable[[Any, tuple[int, ...]], "Sequence[Outcome] | None"]
+Shown = Callable[[Any], Hashable]
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,8 @@ class TokenGame:
     act: None while the turn goes on, else its outcomes, whose probabilities add up to 1.
     reward_names: columns of the reward; the first is the sum of the turns' rewards, the others are ``components``.
     reward_weights: what each column counts in the return; None: 1 each.
+    shown: what of a state ``turn_state`` is the key of, where several states look alike; None: all of it. A policy of
+    the lab is a table over histories, so it may still tell them apart.
     """
 
     name: str
@@ -48,6 +51,11 @@ class TokenGame:
     act: Act
     reward_names: tuple[str, ...] = ("reward",)
     reward_weights: tuple[float, ...] | None = None
+    shown: Shown | None = None
+
+    def looks(self, state: Any) -> Hashable:
+        """What the state looks like."""
+        return state if self.shown is None else self.shown(state)
 
 
 def over(reward: float, success: bool | None = None, truncated: bool = False, **components: float) -> list[Outcome]:

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from stratagem.errors import unknown
 from stratagem.lab.dialogue import mood_game
-from stratagem.lab.game import Act, Outcome, TokenGame, over
+from stratagem.lab.game import Act, Outcome, Shown, TokenGame, over
 from stratagem.lab.tools import ToolRules, tool_game
 
 GAMES: dict[str, TokenGame] = {}
@@ -20,10 +20,13 @@ COMPOSITE_GAMES: dict[str, TokenGame] = {}
 DIALOGUE_GAMES: dict[str, TokenGame] = {}
 """Games by name that are talks with a simulated user; they are not among those every technique is judged in."""
 
+ALIASED_GAMES: dict[str, TokenGame] = {}
+"""Games by name in which several states look alike; they are not among those every technique is judged in."""
+
 
 def known_games() -> dict[str, TokenGame]:
     """All games of the lab, by name."""
-    return GAMES | COMPOSITE_GAMES | DIALOGUE_GAMES
+    return GAMES | COMPOSITE_GAMES | DIALOGUE_GAMES | ALIASED_GAMES
 
 
 def find_game(name: str) -> TokenGame:
@@ -38,20 +41,24 @@ def game(
     vocabulary: int,
     starts: Sequence[tuple[float, Hashable]] = ((1.0, "start"),),
     rewards: Mapping[str, float] | None = None,
+    shown: Shown | None = None,
 ) -> Callable[[Act], Act]:
     """Enter a game under the name of its ``act``, whose docstring describes it.
 
     rewards: weights by name, for a game whose reward has several components.
+    shown: what states look like, for a game in which several look alike.
     """
 
     def enter(act: Act) -> Act:
         description = " ".join((inspect.getdoc(act) or "").split())
-        entered = TokenGame(act.__name__, description, vocabulary, tuple(starts), act)
-        if rewards is None:
-            GAMES[entered.name] = entered
-        else:
+        entered = TokenGame(act.__name__, description, vocabulary, tuple(starts), act, shown=shown)
+        if rewards is not None:
             entered = replace(entered, reward_names=tuple(rewards), reward_weights=tuple(rewards.values()))
             COMPOSITE_GAMES[entered.name] = entered
+        elif shown is not None:
+            ALIASED_GAMES[entered.name] = entered
+        else:
+            GAMES[entered.name] = entered
         return act
 
     return enter
@@ -152,6 +159,33 @@ def styles(state: str, tokens: tuple[int, ...]) -> list[Outcome]:
 
 COMPOSITE_GAMES["tools"] = tool_game(ToolRules())
 DIALOGUE_GAMES["mood"] = mood_game()
+
+
+@game(vocabulary=2, starts=((1.0, ("start", 0)),), shown=lambda state: state if state[0] == "sign" else state[0])
+def cue(state: tuple[str, int], tokens: tuple[int, ...]) -> list[Outcome]:
+    """A maze: a sign by chance says which token wins at the junction, which looks the same whatever the sign said.
+
+    After the sign, token 1 leads straight to the junction and 0 through a corridor, which also looks the same.
+    """
+    place, sign = state
+    if place == "start":
+        return [Outcome(("sign", said), 0.5) for said in (0, 1)]
+    if place == "junction":
+        return over(float(tokens[0] == sign))
+    return [Outcome(("corridor" if place == "sign" and tokens[0] == 0 else "junction", sign))]
+
+
+@game(vocabulary=2, starts=((1.0, (0, 1, False)),), shown=lambda state: state[1:])
+def errand(state: tuple[int, int, bool], tokens: tuple[int, ...]) -> list[Outcome]:
+    """Eight turns of one token, left or right, on a line of four places: fetch the key at its left end, then reach the
+    door at its right end. The time is not shown, so that whoever walks in a circle is back in the same state.
+    """
+    turn, place, has_key = state
+    place = min(max(place + (1 if tokens[0] else -1), 0), 3)
+    has_key = has_key or place == 0
+    if place == 3 and has_key:
+        return over(1.0)
+    return over(0.0, truncated=True) if turn == 7 else [Outcome((turn + 1, place, has_key))]
 
 
 def _in_place(tokens: tuple[int, ...]) -> int:

@@ -156,7 +156,7 @@ def _experience(leaves: Sequence[_Leaf], game: TokenGame) -> Experience:
         sizes,
         action=torch.tensor([token for turn in turns for token in turn.tokens]),
         turn_reward=torch.tensor([turn.reward for turn in turns]),
-        turn_state=torch.tensor([state_key(turn.state) for turn in turns]),
+        turn_state=torch.tensor([state_key(game.looks(turn.state)) for turn in turns]),
         success=[leaf.success for leaf in leaves],
         finished=[not leaf.truncated for leaf in leaves],
         truncated=[leaf.truncated for leaf in leaves],

@@ -13,6 +13,7 @@ import torch
 
 from stratagem.experience import Experience
 from stratagem.language.inputs import TokenInputs
+from stratagem.language.similar import first_similar
 from stratagem.tasks.task import Observation, Step
 
 
@@ -133,11 +134,14 @@ def to_experience(
     reward_names: tuple[str, ...],
     most_samples: int,
     reward_weights: tuple[float, ...] | None = None,
+    similar_states: float | None = None,
 ) -> Experience:
     """Pack groups of finished episodes; rows are the tokens the policy sampled (or a demonstrator wrote).
 
     Every group needs at least one episode and every episode at least one turn. ``behavior_logp`` is set when all
     actions were sampled, and so is ``seed``. ``episode`` numbers are ``group * most_samples + sample``.
+
+    similar_states: see :class:`stratagem.sampling.Rollouts`.
     """
     episodes = list(chain.from_iterable(groups))
     turns = [turn for episode in episodes for turn in episode.turns]
@@ -153,7 +157,7 @@ def to_experience(
         behavior_logp=_flat((turn.logp or [] for turn in turns), torch.float32) if sampled else None,
         version=_flat((turn.versions or [turn.version] * len(turn.action) for turn in turns), torch.int64),
         turn_reward=torch.tensor([turn.reward for turn in turns]),
-        turn_state=torch.tensor([turn.observation.state_key for turn in turns], dtype=torch.int64),
+        turn_state=torch.tensor([*chain.from_iterable(_states(g, similar_states) for g in groups)], dtype=torch.int64),
         turn_role=torch.tensor([turn.observation.role for turn in turns], dtype=torch.int64),
         turn_context=torch.tensor([turn.observation.context for turn in turns], dtype=torch.int64),
         turn_done=torch.tensor([turn.done for turn in turns]),
@@ -170,6 +174,15 @@ def to_experience(
         task_id=torch.tensor([group[0].index for group in groups], dtype=torch.int64),
         inputs=_inputs(episodes),
     )
+
+
+def _states(group: Sequence[Episode], similar: float | None) -> list[int]:
+    """Key of the state of every turn of a group: its own, or that of the first turn with a similar text."""
+    seen = [turn.observation for episode in group for turn in episode.turns]
+    keys = [observation.state_key for observation in seen]
+    if similar is None:
+        return keys
+    return [keys[place] for place in first_similar((observation.text for observation in seen), similar)]
 
 
 def _group(episode: Episode) -> int:

@@ -105,7 +105,7 @@ class LanguageWorld:
             if not good:
                 return None
             usable.append(good)
-            return self._packed(good, _most_samples(sampler))
+            return self._packed(good, _most_samples(sampler), sampler.similar_states)
 
         kept = kept_groups(sampler, roll)
         batch = kept.x
@@ -182,8 +182,10 @@ class LanguageWorld:
             greedy=greedy,
         )
 
-    def _packed(self, groups: Sequence[Sequence[Episode]], most_samples: int) -> Experience:
-        return to_experience(groups, self.task.reward_names, most_samples, self.task.reward_weights)
+    def _packed(
+        self, groups: Sequence[Sequence[Episode]], most_samples: int, similar_states: float | None = None
+    ) -> Experience:
+        return to_experience(groups, self.task.reward_names, most_samples, self.task.reward_weights, similar_states)
 
     # ---- demonstrations --------------------------------------------------------------------------------------------
 

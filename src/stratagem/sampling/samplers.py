@@ -9,6 +9,7 @@ from annotated_types import Ge, Gt, Le
 from jaxtyping import Bool
 from torch import Tensor
 
+from stratagem.errors import InputError
 from stratagem.experience import Experience
 from stratagem.parts import Reward, Sampler
 from stratagem.sampling.likelihoods import Likelihood, MaskedElbo
@@ -28,6 +29,13 @@ class Rollouts(Sampler):
     that are marked ``demonstrated``. They are not sampled, so no budget counts them; where the solver knows one way
     alone, they are that one again. Their ``behavior_logp`` is 0: how likely they were is not known, and a denominator
     of 1 is what arXiv 2504.14945 takes for it.
+    similar_states: turns of a group whose observations read alike count as in one state, so that advantages which
+    compare turns by state compare them. A turn gets the key (``turn_state``) of the first turn of its group with a text
+    so similar: twice the longest common subsequence over the characters of both is at least this, such as 0.95, in
+    (0, 1]; only with the first members of such clusters a text is compared. None: states are equal or they are not.
+    Only text can be similar.
+
+    Raises :class:`InputError` for similar states together with demonstrations, whose turns are not looked at then.
     """
 
     temperature: Annotated[float, Gt(0)] = 1.0
@@ -36,10 +44,29 @@ class Rollouts(Sampler):
     refill_rounds: Annotated[int, Ge(0)] = 1
     start_states: tuple[Annotated[int, Ge(0)], ...] = ()
     demonstrations: Annotated[int, Ge(0)] = 0
+    similar_states: Annotated[float, Gt(0), Le(1)] | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.similar_states is not None and self.demonstrations:
+            raise InputError(
+                f"{self.part_name()}.similar_states = {self.similar_states}: must be None where there are "
+                f"demonstrations, here {self.demonstrations}"
+            )
 
     @property
     def policy_temperature(self) -> float:
         return self.temperature
+
+    def check_no_text(self, who: str) -> None:
+        """Raise :class:`InputError` for what only a language policy can be asked: top_p, top_k, similar_states."""
+        if self.top_p < 1 or self.top_k > 0:
+            raise InputError(f"sampler {self.part_name()}: {who} samples without top_p and top_k")
+        if self.similar_states is not None:
+            raise InputError(
+                f"sampler {self.part_name()}: similar_states = {self.similar_states}: {who} reads no text in which "
+                "states could be similar"
+            )
 
     def start_state(self, group: int) -> int:
         """The start state of this group, counted over the whole run: the group's own number when none are given."""

@@ -1,7 +1,9 @@
 """Recipes for agents of many turns: credit between turns, hierarchies, tools, memory, orchestration."""
 
-from stratagem.recipes.agents import turns
+from stratagem.recipes.agents import anchors, turns
+from stratagem.recipes.agents.anchors import *  # noqa: F403
 from stratagem.recipes.agents.turns import *  # noqa: F403
 
 __all__: list[str] = []
+__all__ += anchors.__all__
 __all__ += turns.__all__
