@@ -3,6 +3,7 @@
 from stratagem.advantages.components import PerReward
 from stratagem.advantages.critic import GAE
 from stratagem.advantages.demonstrations import WithDemonstrations
+from stratagem.advantages.entropy import EntropyModulated
 from stratagem.advantages.group import GroupCentered, GroupStandardized, LeaveOneOut
 from stratagem.advantages.normalization import BatchWhitened, ClippedAdvantage, NormalizedReturn
 from stratagem.advantages.returns import Constant, MovingAverageBaseline, RewardToGo, TotalReturn
@@ -14,6 +15,7 @@ __all__ = [
     "BatchWhitened",
     "ClippedAdvantage",
     "Constant",
+    "EntropyModulated",
     "GroupCentered",
     "GroupQuantileTarget",
     "GroupStandardized",
