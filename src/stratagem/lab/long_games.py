@@ -1,4 +1,4 @@
-"""Games of many turns, each of one token, with a reward at the end alone."""
+"""Games of many turns, each of one token, with no reward before the last."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ from stratagem.lab.game import Outcome, TokenGame, over
 
 CHAIN = 30
 """Turns of ``chain``."""
+
+LURE = 0.1
+"""What ``chain`` pays for giving up."""
 
 
 def _errand(state: tuple[int, int], tokens: tuple[int, ...]) -> list[Outcome]:
@@ -18,9 +21,9 @@ def _errand(state: tuple[int, int], tokens: tuple[int, ...]) -> list[Outcome]:
 
 
 def _chain(state: int, tokens: tuple[int, ...]) -> list[Outcome]:
-    if tokens[0] != 0:
-        return over(0.0)
-    return over(1.0) if state == CHAIN - 1 else [Outcome(state + 1)]
+    if tokens[0] == 0:
+        return over(1.0) if state == CHAIN - 1 else [Outcome(state + 1)]
+    return over(LURE, success=False) if tokens[0] == 1 else over(0.0)
 
 
 LONG_GAMES: dict[str, TokenGame] = {
@@ -36,7 +39,8 @@ LONG_GAMES: dict[str, TokenGame] = {
         ),
         TokenGame(
             "chain",
-            f"{CHAIN} turns: token 0 goes on, every other one ends the episode in failure; 1 for the end of the chain.",
+            f"{CHAIN} turns: token 0 goes on, and 1 is paid for the end of the chain; token 1 gives up for {LURE:g}, and "
+            "token 2 ends the episode for nothing. Only the end of the chain is a success.",
             3,
             ((1.0, 0),),
             _chain,

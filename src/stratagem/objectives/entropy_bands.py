@@ -125,13 +125,14 @@ def entropy_of_turns(x: Experience) -> tuple[Float[Tensor, " turns"], Float[Tens
     """
     if x.entropy is None:
         raise ValueError("the entropy of turns needs x.entropy")
-    total = x.turn_of_token.sum(x.of_learnable(x.entropy))
+    # In float64, or turns of one entropy and unequal length would differ by what is rounded.
+    total = x.turn_of_token.sum(x.of_learnable(x.entropy).double())
     if not bool(total.isfinite().all()):
         turn = int(torch.nonzero(~total.isfinite())[0])
         raise ValueError(f"x.entropy: turn {turn} has one that is not finite")
     # Added up as floats, which is several times as fast as counting, and exact.
     sizes = x.turn_of_token.size() if x.mask is None else x.turn_of_token.sum(x.mask.float())
-    return total.double(), sizes.double()
+    return total, sizes.double()
 
 
 def _mean_entropy(x: Experience, number_of_turn: Partition) -> Float[Tensor, " numbers"]:
