@@ -72,4 +72,6 @@ class EntropyModulated(Advantage):
 
 def _to_tokens(values: Tensor, turns: Tensor, x: Experience) -> Float[Tensor, " tokens"]:
     """Values of some turns at their tokens, 0 at the others."""
-    return x.turn_of_token.spread(torch.zeros(x.turns, dtype=values.dtype, device=x.device).index_copy(0, turns, values))
+    return x.turn_of_token.spread(
+        torch.zeros(x.turns, dtype=values.dtype, device=x.device).index_copy(0, turns, values)
+    )

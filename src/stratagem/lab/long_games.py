@@ -31,16 +31,16 @@ LONG_GAMES: dict[str, TokenGame] = {
     for made in (
         TokenGame(
             "errand",
-            "Three decisions, each followed by a step of routine, in which all but token 0 ends the episode in failure; "
-            "1 at the end when every decision was right, token i in the i-th.",
+            "Three decisions, each followed by a step of routine, in which all but token 0 ends the episode in "
+            "failure; 1 at the end when every decision was right, token i in the i-th.",
             3,
             ((1.0, (0, 0)),),
             _errand,
         ),
         TokenGame(
             "chain",
-            f"{CHAIN} turns: token 0 goes on, and 1 is paid for the end of the chain; token 1 gives up for {LURE:g}, and "
-            "token 2 ends the episode for nothing. Only the end of the chain is a success.",
+            f"{CHAIN} turns: token 0 goes on, and 1 is paid for the end of the chain; token 1 gives up for {LURE:g}, "
+            "and token 2 ends the episode for nothing. Only the end of the chain is a success.",
             3,
             ((1.0, 0),),
             _chain,

@@ -85,7 +85,9 @@ class EntropyBand(Regularizer):
 
     def __call__(self, out: PolicyOutput, x: Experience) -> Float[Tensor, " tokens"]:
         if out.entropy is None or x.usual_entropy is None:
-            raise ValueError("the entropy band needs the policy's entropy and x.usual_entropy; recipe.credit(x) sets it")
+            raise ValueError(
+                "the entropy band needs the policy's entropy and x.usual_entropy; recipe.credit(x) sets it"
+            )
         usual = x.usual_entropy.to(out.entropy.dtype)
         if self.unit == "token":
             return self._penalty(out.entropy, x.turn_of_token.spread(usual))

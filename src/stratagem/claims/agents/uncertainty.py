@@ -19,7 +19,10 @@ from stratagem.recipes import baselines
 from stratagem.recipes.agents import uncertainty
 from stratagem.seeding import derive, generator
 from stratagem.study.claims import Expect, claim
-from stratagem.study.experiments import Run, learn
+from stratagem.study.experiments import Run, expected_return, learn
+
+ERRANDS, CHAINS = 4, 3
+"""First policies a seed stands for, in either game."""
 
 # ---- where it begins -------------------------------------------------------------------------------------------------
 
@@ -57,11 +60,14 @@ RATES = (0.05, 0.1)
         Expect("largest_kl_gain", below=0),
     ),
     scale="Tables in a game of six turns of one token, three decisions and three steps of routine that the policy "
-    "knows from the start; 25 batches of 64 episodes, four updates each, two tables a seed. Nodes share no weights, so "
-    "that an uncertain step cannot disturb a certain one, which is what the paper holds large gradients to do. The "
-    "slope is that of the gradient's norm over a turn's entropy, on the first batch. The KL is the largest of one "
-    "batch, between the exact policies before and after it. gain_over_fast is over GRPO at twice the rate, the cheap "
-    "control; gain_without_bonus is of the scaling alone.",
+    "knows from the start; 25 batches of 64 episodes, four updates each. Nodes share no weights, so that an uncertain "
+    "step cannot disturb a certain one, which is what the paper holds large gradients to do. The slope is that of the "
+    "gradient's norm over a turn's entropy under the first policy, with rewards by chance; in first runs it was that "
+    "of a first batch, which does not exist where no episode succeeds. The KL is the largest of one batch, between "
+    "the exact policies before and after it. A seed stands for four tables; first runs had two, and differed much. In "
+    "them GRPO at twice the learning rate, the cheap control, gained more than EMPG did (gain_over_fast), and the KL "
+    "of EMPG was the larger: its bonus moves the policy in batches without any success, too. No region of the rule "
+    "was changed.",
 )
 def empg(seed: int) -> dict[str, float]:
     """Slopes of gradient norms over entropy, and exact returns while learning errands."""
@@ -71,12 +77,14 @@ def empg(seed: int) -> dict[str, float]:
         "grpo": (baselines.grpo(), RATES[0]),
         "fast": (baselines.grpo(), RATES[1]),
     }
-    starts = [_errands(derive(seed, "table", n)) for n in range(2)]
+    starts = [_errands(derive(seed, "table", n)) for n in range(ERRANDS)]
     found = {
         name: [_errand_run(recipe, start, derive(seed, "run", n), rate) for n, start in enumerate(starts)]
         for name, (recipe, rate) in arms.items()
     }
-    means = {name: fmean(run.mean(lambda policy: policy.expected_return) for run in runs) for name, runs in found.items()}
+    means = {
+        name: fmean(run.mean(lambda policy: policy.expected_return) for run in runs) for name, runs in found.items()
+    }
     finals = {name: fmean(run.last.expected_return for run in runs) for name, runs in found.items()}
     kl = {name: fmean(map(_largest_kl, runs)) for name, runs in found.items()}
     slopes = [_slopes(start, derive(seed, "batch", n)) for n, start in enumerate(starts)]
@@ -88,6 +96,7 @@ def empg(seed: int) -> dict[str, float]:
         "largest_kl_gain": kl["ours"] - kl["grpo"],
         "gain_over_fast": means["ours"] - means["fast"],
         "gain_without_bonus": means["scaled"] - means["grpo"],
+        "largest_kl_gain_without_bonus": kl["scaled"] - kl["grpo"],
         "final_return": finals["ours"],
         "largest_kl": kl["ours"],
         "slope": fmean(theirs for _, theirs in slopes),
@@ -123,14 +132,17 @@ def _identity_error(policy: Exact) -> float:
 def _slopes(policy: Exact, seed: int) -> tuple[float, float]:
     """Least-squares slope of the norm of a turn's gradient over its entropy, with EMPG's credit and with GRPO's.
 
-    Both credits are divided by their own mean size, so that a slope says nothing of the step's.
+    Rewards are drawn by chance, so that nothing but certainty tells turns apart. Both credits are divided by their own
+    mean size, so that a slope says nothing of the step's.
     """
+    source = generator(seed, "errands")
     leaves = policy.tree.leaves.replace(entropy=policy.node_entropy[policy.tree.node])
-    x = draw(leaves, policy.leaf_probability, 64, 8, generator(seed, "errands"))
+    x = draw(leaves, policy.leaf_probability, 64, 8, source)
+    x = x.replace(reward=torch.randint(2, (x.trajectories,), generator=source))
     said = TabularPolicy(policy.logits)(x, also=("score_square",))
     assert said.score_square is not None and x.entropy is not None
     norm = said.score_square.double().sqrt()
-    ours, theirs = (_slope(recipe, x, norm) for recipe in (uncertainty.empg(bonus=0.0), baselines.grpo()))
+    ours, theirs = (_slope(recipe, x, norm) for recipe in (uncertainty.empg(), baselines.grpo()))
     return ours, theirs
 
 
@@ -144,9 +156,9 @@ def _slope(recipe: Recipe, x: Experience, norm: Tensor) -> float:
 
 # ---- entropy in a band -----------------------------------------------------------------------------------------------
 
-BATCHES = 60
-STRONG = 0.05
-"""Fifty times the published weight of the entropy terms."""
+BATCHES = 45
+STRONG = 0.01
+"""Ten times the published weight of the entropy terms."""
 
 FIVE_PERCENT = 0.05
 """A run that succeeds less often in the end has collapsed."""
@@ -155,8 +167,8 @@ FIVE_PERCENT = 0.05
 @claim(
     "epo",
     statement="In long tasks with sparse rewards agents commit too early to flawed strategies of low entropy. An "
-    "entropy bonus with a penalty for leaving a band around past entropies, weighed by phase, prevents it: success rises "
-    "by up to 152 % on ScienceWorld and 19.8 % on ALFWorld, and entropy varies less and less.",
+    "entropy bonus with a penalty for leaving a band around past entropies, weighed by phase, prevents it: success "
+    "rises by up to 152 % on ScienceWorld and 19.8 % on ALFWorld, and entropy varies less and less.",
     source="arXiv 2509.22576, abstract",
     baseline="ppo; ppo with the same entropy bonus",
     rule=(
@@ -164,44 +176,43 @@ FIVE_PERCENT = 0.05
         Expect("entropy_deviation_gain", below=0),
         Expect("hinge_gain_over_bonus", above=0),
     ),
-    scale="Tables on a chain of 30 turns of one token, with a lure: giving up pays a tenth of its end. 60 batches of 64 "
-    "episodes, two tables a seed. How much the first policy knows was chosen on other seeds by PPO alone, so that some "
-    "of its runs end in the lure. The first two quantities are of the published form, at the published weight 0.001. "
-    "Its penalty is a step without gradient: it learns exactly as PPO with the same bonus does "
-    "(published_gap_to_bonus, the largest difference of log-probabilities in the end), so whatever it gains, the bonus "
-    "gains. The third is of the hinge, our reconstruction, with the band 0.8 to 1.2 of the released configuration, "
-    "since the published one, 0 to 2, is never left here; figures named strong are at fifty times the weight. Entropy "
-    "deviates over the second half of a run. A policy that gives up early has no turns in the second half of the chain, "
-    "so the published gate then turns the penalty off.",
+    scale="Tables on a chain of 30 turns of one token, with a lure: giving up pays a tenth of its end. 45 batches of "
+    "64 episodes, three tables a seed. How much the first policy knows was chosen on other seeds by PPO alone, so "
+    "that about half of its runs end in the lure; in first runs nine of ten did, in every arm. The first two "
+    "quantities are of the published form, at the published weight 0.001. Its penalty is a step without gradient: it "
+    "learns exactly as PPO with the same bonus does (published_gap_to_bonus, the largest difference of "
+    "log-probabilities in the end), so whatever it gains, the bonus gains. The third is of the hinge, our "
+    "reconstruction, with the band 0.8 to 1.2 of the released configuration, since the upper edge of the published "
+    "one, 0 to 2, is hardly reached here, and at ten times the weight: at the published one first runs differed from "
+    "the bonus by 1e-5, which decided nothing. Entropy deviates over the second half of a run. A policy that gives up "
+    "early has no turns in the second half of the chain, so the published gate then turns the penalty off.",
 )
 def epo(seed: int) -> dict[str, float]:
     """Exact success at the end, and the standard deviation of the exact entropy over batches, by arm."""
     arms = {
         "ppo": baselines.ppo(),
-        "bonus": baselines.ppo(entropy_weight=0.001),
         "published": uncertainty.epo(batches=BATCHES),
-        "hinge": uncertainty.epo("hinge", low=0.8, high=1.2, batches=BATCHES),
         "strong_bonus": baselines.ppo(entropy_weight=STRONG),
-        "strong_hinge": uncertainty.epo("hinge", STRONG, low=0.8, high=1.2, batches=BATCHES),
+        "hinge": uncertainty.epo("hinge", STRONG, low=0.8, high=1.2, batches=BATCHES),
     }
-    seeds = [derive(seed, "table", n) for n in range(2)]
+    seeds = [derive(seed, "table", n) for n in range(CHAINS)]
     found = {name: [_chain_run(recipe, n) for n in seeds] for name, recipe in arms.items()}
     success = {name: fmean(run.last.success for run in runs) for name, runs in found.items()}
+    bonus = _chain_run(baselines.ppo(entropy_weight=0.001), seeds[0])
     deviation = {name: fmean(map(_deviation, runs)) for name, runs in found.items()}
     return {
         "success_gain": success["published"] - success["ppo"],
         "entropy_deviation_gain": deviation["published"] - deviation["ppo"],
-        "hinge_gain_over_bonus": success["hinge"] - success["bonus"],
-        "published_gap_to_bonus": max(map(_gap, found["published"], found["bonus"])),
-        "strong_hinge_gain_over_bonus": success["strong_hinge"] - success["strong_bonus"],
+        "hinge_gain_over_bonus": success["hinge"] - success["strong_bonus"],
+        "published_gap_to_bonus": _gap(found["published"][0], bonus),
         "strong_bonus_gain": success["strong_bonus"] - success["ppo"],
-        "hinge_entropy_deviation_gain": deviation["hinge"] - deviation["bonus"],
+        "hinge_entropy_deviation_gain": deviation["hinge"] - deviation["strong_bonus"],
         **{f"{name}_collapsed": _collapsed(runs) for name, runs in found.items()},
     }
 
 
 def _chain_run(recipe: Recipe, seed: int) -> Run:
-    start = _start("chain", seed, spread=0.5, lead=2.5, known=lambda state: True)
+    start = _start("chain", seed, spread=0.5, lead=2.7, known=lambda state: True)
     return learn(recipe, LabTask(find_game("chain")), seed, BATCHES, start)
 
 
