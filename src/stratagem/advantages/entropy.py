@@ -20,8 +20,8 @@ from stratagem.parts import Advantage
 class EntropyModulated(Advantage):
     """``A'_t = g_t A_t + bonus f_{t+1}``, less its mean over the batch's turns (EMPG, arXiv 2509.09265).
 
-    With ``H_t`` the mean token entropy of a turn under the policy that sampled it, in nats, and ``h_t = (H_t - min H) /
-    (max H - min H + eps)`` in [0, 1], over all turns of the batch:
+    With ``H_t`` the mean token entropy of a turn before the update (``x.entropy``), in nats, and ``h_t = (H_t - min H)
+    / (max H - min H + eps)`` in [0, 1], over all turns of the batch:
 
     - ``g_t = exp(-scaling h_t) / (mean exp(-scaling h) + eps)``: turns of which the policy was sure count more, those
       of which it was not count less, and one of them 1 on average;
