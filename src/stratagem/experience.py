@@ -103,7 +103,8 @@ class Experience:
     objective pulls towards, when it has one); ``latent`` (True: the action is a vector and no token).
     Per turn: ``turn_reward``; ``turn_state`` (key of the state acted in); ``turn_role``; ``turn_context`` (number
     of the conversation it was acted in: those of a trajectory know nothing of each other); ``turn_done``;
-    ``turn_observation_length`` (tokens read before acting).
+    ``turn_observation_length`` (tokens read before acting); ``usual_entropy`` (mean token entropy in turns of this
+    number over batches, 0 where there is none to be held against).
     Per trajectory: ``reward`` [trajectories, names] with ``reward_names`` and ``reward_weights``; ``success``;
     ``finished`` (ended in a terminal state); ``truncated`` (cut by a limit); ``running`` (True: of the truncated ones,
     those whose episode goes on in a later batch; None: of no trajectory); ``final_value`` (critic's value of the state
@@ -154,6 +155,7 @@ class Experience:
     turn_context: Int[Tensor, " turns"] | None = _at("turn")
     turn_done: Bool[Tensor, " turns"] | None = _at("turn")
     turn_observation_length: Int[Tensor, " turns"] | None = _at("turn")
+    usual_entropy: Float[Tensor, " turns"] | None = _at("turn")
 
     reward: Float[Tensor, "trajectories names"] | None = _at("trajectory")
     success: Bool[Tensor, " trajectories"] | None = _at("trajectory")

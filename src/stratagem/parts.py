@@ -103,6 +103,16 @@ class Part:
         for name, tensor in self.state_dict().items():
             _recall(tensor, state[name])
 
+    def before_steps(self, x: Experience) -> Experience:
+        """A whole batch, once, before any optimizer step on it: the place to remember it by.
+
+        :meth:`Recipe.credit` asks the objective and its parts; an objective itself sees pieces, again and again. They
+        may note in the batch what its pieces cannot tell.
+        """
+        for _, child in self.children():
+            x = child.before_steps(x)
+        return x
+
     def after_step(self, taken: bool) -> None:
         """An optimizer step on all this part was called with since the last one was taken, or it was given up."""
         for _, child in self.children():

@@ -129,8 +129,8 @@ class Recipe(Part):
         return x
 
     def credit(self, x: Experience) -> Experience:
-        """The experience with pass rates and learning rate noted, trajectories selected, and advantage, value target
-        and target ratio set.
+        """The experience with pass rates and learning rate noted, trajectories selected, what the objective notes of a
+        batch (:meth:`Part.before_steps`), and advantage, value target and target ratio set.
 
         Rollouts of groups left with fewer of them than the advantage can compare are gone, too; demonstrations stay.
         Raises ``ValueError`` naming the trajectory whose return is not finite.
@@ -149,6 +149,7 @@ class Recipe(Part):
         lost = own & x.group_of_trajectory.spread(alone)
         if bool(lost.any()):
             x = x.select(~lost)
+        x = self.objective.before_steps(x)
         credit = {
             "advantage": self.advantage(x),
             "value_target": self.advantage.value_target(x),

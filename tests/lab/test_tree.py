@@ -60,7 +60,7 @@ def test_states_that_look_alike_have_one_key_and_nodes_of_their_own():
 
 
 def test_time_is_not_shown_where_a_circle_ends_in_the_state_it_began_in():
-    tree = Tree.enumerate(find_game("errand"))
+    tree = Tree.enumerate(find_game("fetch"))
     x, longest = tree.leaves, int(tree.leaves.trajectory_of_turn.size().max())
     assert (longest, int(x.trajectory_of_turn.size().min())) == (8, 4)
     first = x.turn_state[x.trajectory_of_turn.first()]
@@ -70,8 +70,8 @@ def test_time_is_not_shown_where_a_circle_ends_in_the_state_it_began_in():
 
 
 def test_games_of_look_alikes_are_found_and_not_among_those_all_are_judged_in():
-    assert set(ALIASED_GAMES) == {"cue", "errand"} and not ALIASED_GAMES.keys() & GAMES.keys()
-    with pytest.raises(InputError, match="errand"):
+    assert set(ALIASED_GAMES) == {"cue", "fetch"} and not ALIASED_GAMES.keys() & GAMES.keys()
+    with pytest.raises(InputError, match="fetch"):
         find_game("errant")
 
 

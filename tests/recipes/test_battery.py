@@ -140,7 +140,17 @@ def test_padding_changes_nothing_whatever_it_holds(name, fabricate: Fabricate):
         "advantage",
         "value_target",
     )
-    known = ("reward", "success", "truncated", "finished", "episode", "demonstrated", "task_id", "pass_rate")
+    known = (
+        "reward",
+        "success",
+        "truncated",
+        "finished",
+        "episode",
+        "demonstrated",
+        "task_id",
+        "pass_rate",
+        "usual_entropy",
+    )
     wide = Experience.from_lengths(
         (x.turn_of_token.size() + 1).tolist(),
         x.trajectory_of_turn.size().tolist(),

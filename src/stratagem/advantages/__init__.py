@@ -4,6 +4,7 @@ from stratagem.advantages.anchors import LoneTrajectories, OverTurns, SharedStat
 from stratagem.advantages.components import PerReward
 from stratagem.advantages.critic import GAE
 from stratagem.advantages.demonstrations import WithDemonstrations
+from stratagem.advantages.entropy import EntropyModulated
 from stratagem.advantages.graph import SharedSteps
 from stratagem.advantages.group import GroupCentered, GroupStandardized, LeaveOneOut
 from stratagem.advantages.normalization import BatchWhitened, ClippedAdvantage, NormalizedReturn
@@ -17,6 +18,7 @@ __all__ = [
     "BatchWhitened",
     "ClippedAdvantage",
     "Constant",
+    "EntropyModulated",
     "GroupCentered",
     "GroupQuantileTarget",
     "GroupStandardized",

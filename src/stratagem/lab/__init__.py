@@ -9,6 +9,7 @@ from stratagem.lab.exact import Exact
 from stratagem.lab.experts import ExpertsPolicy
 from stratagem.lab.game import Outcome, TokenGame, over
 from stratagem.lab.games import ALIASED_GAMES, COMPOSITE_GAMES, DIALOGUE_GAMES, GAMES, find_game
+from stratagem.lab.long_games import LONG_GAMES
 from stratagem.lab.mdp import TabularMDP
 from stratagem.lab.policy import TabularPolicy
 from stratagem.lab.tools import ToolRules, tool_game
@@ -19,6 +20,7 @@ __all__ = [
     "COMPOSITE_GAMES",
     "DIALOGUE_GAMES",
     "GAMES",
+    "LONG_GAMES",
     "AnswerCliffs",
     "CliffReport",
     "Conflict",

@@ -9,6 +9,7 @@ from dataclasses import replace
 from stratagem.errors import unknown
 from stratagem.lab.dialogue import mood_game
 from stratagem.lab.game import Act, Outcome, Shown, TokenGame, over
+from stratagem.lab.long_games import LONG_GAMES
 from stratagem.lab.tools import ToolRules, tool_game
 
 GAMES: dict[str, TokenGame] = {}
@@ -26,7 +27,7 @@ ALIASED_GAMES: dict[str, TokenGame] = {}
 
 def known_games() -> dict[str, TokenGame]:
     """All games of the lab, by name."""
-    return GAMES | COMPOSITE_GAMES | DIALOGUE_GAMES | ALIASED_GAMES
+    return GAMES | COMPOSITE_GAMES | DIALOGUE_GAMES | ALIASED_GAMES | LONG_GAMES
 
 
 def find_game(name: str) -> TokenGame:
@@ -176,7 +177,7 @@ def cue(state: tuple[str, int], tokens: tuple[int, ...]) -> list[Outcome]:
 
 
 @game(vocabulary=2, starts=((1.0, (0, 1, False)),), shown=lambda state: state[1:])
-def errand(state: tuple[int, int, bool], tokens: tuple[int, ...]) -> list[Outcome]:
+def fetch(state: tuple[int, int, bool], tokens: tuple[int, ...]) -> list[Outcome]:
     """Eight turns of one token, left or right, on a line of four places: fetch the key at its left end, then reach the
     door at its right end. The time is not shown, so that whoever walks in a circle is back in the same state.
     """

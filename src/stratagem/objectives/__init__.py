@@ -14,6 +14,7 @@ from stratagem.objectives.directions import (
     sample_directions,
     unit,
 )
+from stratagem.objectives.entropy_bands import EntropyBand
 from stratagem.objectives.gates import CenteredClip, Clip, ClippedWeight, LogLikelihood, TowardsTarget, Unclipped
 from stratagem.objectives.implicit import ImplicitNegative
 from stratagem.objectives.masked_likelihood import MaskedLogLikelihood
@@ -42,6 +43,7 @@ __all__ = [
     "CurvatureMask",
     "DirectionKL",
     "DiscrepancyMask",
+    "EntropyBand",
     "EntropyBonus",
     "FixedLength",
     "GeometricMeanRatio",

@@ -1,5 +1,6 @@
 """Changes of a recipe's knobs over a run."""
 
+from stratagem.schedules.decays import PhasedDecay
 from stratagem.schedules.probes import GradientProbe, MetaWeight
 from stratagem.schedules.ramps import LinearRamp, Switch
 
@@ -7,5 +8,6 @@ __all__ = [
     "GradientProbe",
     "LinearRamp",
     "MetaWeight",
+    "PhasedDecay",
     "Switch",
 ]

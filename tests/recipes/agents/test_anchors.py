@@ -160,7 +160,7 @@ def test_in_large_groups_the_longest_window_has_the_exact_advantage_and_the_stat
 
 
 def test_the_lab_judges_them_in_games_whose_states_look_alike():
-    for game in ("cue", "errand"):
+    for game in ("cue", "fetch"):
         for recipe in (recipes.gigpo(), recipes.hgpo()):
             found = diagnose(recipe, game, groups=256, seed=1000)
             assert found.gain > 0 and found.cosine.low > 0

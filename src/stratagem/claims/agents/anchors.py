@@ -67,7 +67,7 @@ def _played(run: Run) -> np.ndarray:
 
 # ---- states ---------------------------------------------------------------------------------------------------------
 
-RETURNING = ("corridor", "errand")
+RETURNING = ("corridor", "fetch")
 """Games of several turns in which many histories lead to one state."""
 
 
@@ -117,7 +117,7 @@ def _gigpo(seed: int) -> dict[str, float]:
 
 # ---- windows of states ----------------------------------------------------------------------------------------------
 
-ALIASED = ("cue", "errand")
+ALIASED = ("cue", "fetch")
 """Games in which several states look alike."""
 
 POLICIES = 16
