@@ -1,4 +1,4 @@
-"""Credit per token: group comparison, plain returns, critics, target ratios, signs, and normalisation of another."""
+"""Credit per token: group comparison, returns, critics, segments, target ratios, signs, normalisation of another."""
 
 from stratagem.advantages.components import PerReward
 from stratagem.advantages.critic import GAE
@@ -6,6 +6,7 @@ from stratagem.advantages.demonstrations import WithDemonstrations
 from stratagem.advantages.group import GroupCentered, GroupStandardized, LeaveOneOut
 from stratagem.advantages.normalization import BatchWhitened, ClippedAdvantage, NormalizedReturn
 from stratagem.advantages.returns import Constant, MovingAverageBaseline, RewardToGo, TotalReturn
+from stratagem.advantages.segments import HierarchicalGAE
 from stratagem.advantages.signs import Signed
 from stratagem.advantages.targets import GroupQuantileTarget
 
@@ -17,6 +18,7 @@ __all__ = [
     "GroupCentered",
     "GroupQuantileTarget",
     "GroupStandardized",
+    "HierarchicalGAE",
     "LeaveOneOut",
     "MovingAverageBaseline",
     "NormalizedReturn",
