@@ -11,12 +11,14 @@ from stratagem.lab.game import Outcome, TokenGame, over
 from stratagem.lab.games import COMPOSITE_GAMES, GAMES, find_game
 from stratagem.lab.mdp import TabularMDP
 from stratagem.lab.policy import TabularPolicy
+from stratagem.lab.structured import STRUCTURED_GAMES
 from stratagem.lab.tools import ToolRules, tool_game
 from stratagem.lab.tree import Tree
 
 __all__ = [
     "COMPOSITE_GAMES",
     "GAMES",
+    "STRUCTURED_GAMES",
     "AnswerCliffs",
     "CliffReport",
     "Conflict",

@@ -26,6 +26,8 @@ class Outcome:
 
 Act = Callable[[Any, tuple[int, ...]], "Sequence[Outcome] | None"]
 
+Structure = Callable[[Any, tuple[int, ...]], tuple[Sequence[int], bool]]
+
 
 @dataclass(frozen=True)
 class TokenGame:
@@ -39,6 +41,8 @@ class TokenGame:
     act: None while the turn goes on, else its outcomes, whose probabilities add up to 1.
     reward_names: columns of the reward; the first is the sum of the turns' rewards, the others are ``components``.
     reward_weights: what each column counts in the return; None: 1 each.
+    structure: of a whole turn, given its state and tokens: the span of each token, and whether a segment begins with
+    the turn; None: turns have no structure.
     """
 
     name: str
@@ -48,6 +52,7 @@ class TokenGame:
     act: Act
     reward_names: tuple[str, ...] = ("reward",)
     reward_weights: tuple[float, ...] | None = None
+    structure: Structure | None = None
 
 
 def over(reward: float, success: bool | None = None, truncated: bool = False, **components: float) -> list[Outcome]:

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from stratagem.errors import unknown
 from stratagem.lab.game import Act, Outcome, TokenGame, over
+from stratagem.lab.structured import STRUCTURED_GAMES
 from stratagem.lab.tools import ToolRules, tool_game
 
 GAMES: dict[str, TokenGame] = {}
@@ -19,7 +20,7 @@ COMPOSITE_GAMES: dict[str, TokenGame] = {}
 
 def find_game(name: str) -> TokenGame:
     """The game of this name. Raises :class:`InputError` naming the nearest one."""
-    known = GAMES | COMPOSITE_GAMES
+    known = GAMES | COMPOSITE_GAMES | STRUCTURED_GAMES
     if name not in known:
         raise unknown("game", name, known)
     return known[name]

@@ -20,6 +20,7 @@ from stratagem.lab.experts import ExpertsPolicy
 from stratagem.lab.game import TokenGame
 from stratagem.lab.games import COMPOSITE_GAMES, GAMES, find_game
 from stratagem.lab.policy import NodeInputs, NodePolicy, TabularPolicy
+from stratagem.lab.structured import STRUCTURED_GAMES
 from stratagem.lab.tree import Tree
 from stratagem.lab.windows import Slots
 from stratagem.parts import Sampler
@@ -47,7 +48,7 @@ def from_spec(argument: str | None, options: Mapping[str, str]) -> LabTask:
     """
     check_names("lab", options, list(NUMBERS))
     if argument is None:
-        known = ", ".join(GAMES | COMPOSITE_GAMES)
+        known = ", ".join(GAMES | COMPOSITE_GAMES | STRUCTURED_GAMES)
         raise InputError(f"task lab needs a game, such as lab:four_by_four; known: {known}")
     game, numbers = find_game(argument), {}
     for name, text in options.items():

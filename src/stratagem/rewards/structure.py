@@ -21,7 +21,7 @@ class PlanPenalty(Reward):
 
     A turn keeps when no segment begins with it. It keeps in name only when its sub-goal's tokens are not those of the
     turn before, where both have one (which turns the authors compare is not known to us). A turn is invalid when it
-    lacks action, sub-goal or switch.
+    lacks the action, the switch or, where a segment begins, the sub-goal.
 
     keep: of each turn that keeps; with ``normalize`` divided by the turns of the trajectory, so that a trajectory pays
     ``keep`` times the share of its turns that keep.  inconsistent: of each turn that keeps in name only.
@@ -42,7 +42,8 @@ class PlanPenalty(Reward):
         charge = -self.keep * keeps * share
         if self.inconsistent:
             charge = charge - self.inconsistent * (keeps & _changed(x)).float()
-        missing = torch.stack([start < 0 for start in span_starts(x).values()]).any(0)
+        lacks = {span: start < 0 for span, start in span_starts(x).items()}
+        missing = lacks[Span.ACTION] | lacks[Span.SWITCH] | (lacks[Span.SUBGOAL] & ~keeps)
         return _charged_turns(x, charge - self.invalid * missing.float())
 
 
