@@ -6,6 +6,7 @@ from stratagem.tasks.key_door import KeyDoorTask
 from stratagem.tasks.proof import ProofTask
 from stratagem.tasks.registry import TaskCard, known, make
 from stratagem.tasks.sokoban import SokobanTask
+from stratagem.tasks.structured import StructuredTask
 from stratagem.tasks.task import CheckReport, Environment, Observation, Split, Step, Task, state_key
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "SokobanTask",
     "Split",
     "Step",
+    "StructuredTask",
     "Task",
     "TaskCard",
     "known",
