@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stratagem.advantages import GAE
+from stratagem.advantages import GAE, BatchWhitened
 from stratagem.experience import Experience
 
 
@@ -171,6 +171,8 @@ def test_of_a_turn_as_a_step_the_critic_learns_at_its_first_token():
     assert advantage.critic_tokens(x).tolist() == [True, False, True]
     assert advantage.value_target(x).tolist() == [1.125, 1.125, 2.0]
     assert GAE().critic_tokens(x) is None
+    whitened = BatchWhitened(advantage) + 0.5 * GAE()
+    assert whitened.critic_tokens(x).tolist() == [True, False, True]
 
 
 def test_a_turn_that_runs_on_continues_with_the_value_its_last_turn_began_with():
