@@ -105,6 +105,7 @@ def test_the_critic_may_have_a_trace_of_its_own_and_with_1_its_target_is_the_ret
     x = Experience.from_lengths([1, 2], [2], [1], turn_reward=[1.0, 2.0], value=torch.tensor([7.0, -3.0, 5.0]))
     assert discounted.value_target(x).tolist() == pytest.approx([1.5, 1.0, 2.0])
 
+
 # ---- what a step is --------------------------------------------------------------------------------------------------
 
 STEPS = ("token", "turn", "decomposed")

@@ -25,7 +25,7 @@ TASKS = [
     "calculator",
     "calculator:max_turns=1",
     "proof:max_turns=2,max_new_tokens=24",
-    "structured:key_door:max_turns=4",
+    "structured:key_door:max_turns=8",
     "rg:chain_sum",
     "textworld",
     "jsonl",
@@ -71,7 +71,7 @@ def test_engine_and_learner_agree_before_and_after_the_weights_move(
 
 
 def test_turns_of_a_structured_task_are_labelled_and_its_malformed_ones_counted(make_world, task_of):
-    world = make_world(task_of("structured:key_door:max_turns=4"))
+    world = make_world(task_of("structured:key_door:max_turns=8"))
     world.serve(0)
     shown = world.collect(Demonstrations(prompts_per_step=2), 0).x
     assert shown.span is not None and shown.segment_start is not None

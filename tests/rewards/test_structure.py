@@ -59,7 +59,13 @@ def test_the_first_turn_of_a_trajectory_is_not_compared_with_the_one_before():
 
 @pytest.mark.parametrize(
     ("spans", "starts", "charged"),
-    [([2, 1, 0], True, False), ([2, 0], False, False), ([2, 0], True, True), ([1, 0], False, True), ([2, 1], True, True)],
+    [
+        ([2, 1, 0], True, False),
+        ([2, 0], False, False),
+        ([2, 0], True, True),
+        ([1, 0], False, True),
+        ([2, 1], True, True),
+    ],
 )
 def test_a_turn_that_lacks_a_part_is_charged(spans, starts, charged):
     x = Experience.from_lengths(

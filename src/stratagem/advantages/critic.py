@@ -62,15 +62,15 @@ class GAE(Advantage):
 
     def _estimate(self, x: Experience, trace: float) -> tuple[Tensor, Tensor]:
         """Advantage and value of every step."""
-        value, discount = critic_value(x, "GAE"), self.discount
-        if self.step == "token":
-            by, rewards, rate = x.trajectory_of_token, x.token_rewards(), discount
-        elif self.step == "turn":
-            value, by, rewards, rate = value[first_tokens(x, "GAE")], x.trajectory_of_turn, rewards_of_turns(x), discount
+        value = critic_value(x, "GAE")
+        rate: float | Tensor = self.discount
+        if self.step == "turn":
+            value, by, rewards = value[first_tokens(x, "GAE")], x.trajectory_of_turn, rewards_of_turns(x)
         else:
-            ends = first_tokens(x, "GAE") + x.turn_of_token.size() - 1
-            rate = torch.ones_like(value, requires_grad=False).index_fill_(0, ends, discount)
             by, rewards = x.trajectory_of_token, x.token_rewards()
+        if self.step == "decomposed":
+            ends = first_tokens(x, "GAE") + x.turn_of_token.size() - 1
+            rate = torch.ones_like(value, requires_grad=False).index_fill_(0, ends, self.discount)
         return by.gae(rewards, value, rate, trace, self._left(x, value, by)), value
 
     def _of_tokens(self, x: Experience, steps: Tensor) -> Float[Tensor, " tokens"]:

@@ -134,7 +134,7 @@ class HierarchicalGAE(Advantage):
             early = x.turn_done & ~x.trajectory_of_turn.is_last()
             if bool(early.any()):
                 turn = int(torch.nonzero(early)[0])
-                raise ValueError(f"HierarchicalGAE: turn {turn} ended its episode and is not the last of its trajectory")
+                raise ValueError(f"HierarchicalGAE: turn {turn} ended its episode, which goes on after it")
         if x.final_value is not None:
             return x.final_value, x.final_value
         none = action.new_zeros(x.trajectories)

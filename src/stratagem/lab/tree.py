@@ -179,12 +179,14 @@ def _experience(leaves: Sequence[_Leaf], game: TokenGame) -> Experience:
 def _structure(turns: Sequence[_Turn], game: TokenGame) -> dict[str, Tensor]:
     if game.structure is None:
         return {}
-    said = [game.structure(turn.state, turn.tokens) for turn in turns]
-    spans = [int(span) for spans, _ in said for span in spans]
-    tokens = sum(len(turn.tokens) for turn in turns)
-    if len(spans) != tokens:
-        raise InputError(f"game {game.name}: structure names {len(spans)} spans of {tokens} tokens; it must be one each")
-    return {"span": torch.tensor(spans), "segment_start": torch.tensor([begins for _, begins in said])}
+    said = [(turn.tokens, *game.structure(turn.state, turn.tokens)) for turn in turns]
+    for tokens, spans, _ in said:
+        if len(spans) != len(tokens):
+            raise InputError(f"game {game.name}: structure names {len(spans)} spans of {tokens}; must be one for each")
+    return {
+        "span": torch.tensor([int(span) for _, spans, _ in said for span in spans]),
+        "segment_start": torch.tensor([begins for *_, begins in said]),
+    }
 
 
 def _weights(game: TokenGame) -> tuple[float, ...]:

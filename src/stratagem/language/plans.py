@@ -5,7 +5,6 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from os.path import commonprefix
 
 from stratagem.spans import Span
 from stratagem.tasks.mixture import Mixture, owner
@@ -53,7 +52,7 @@ def token_spans(action: Sequence[int], text: str, plan: Plan, decode: Decode) ->
     One that adds no text is the beginning of what the next one adds (the first bytes of a character); the last ones
     (an end token) are of no part.
     """
-    ends = [len(commonprefix([decode(action[: place + 1]), text])) for place in range(len(action))]
+    ends = [_agreed(decode(action[: place + 1]), text) for place in range(len(action))]
     spans = [int(Span.NONE)] * len(action)
     for span, (begin, end) in plan.parts.items():
         # From the first token that ends behind the part's first character to the first that ends at its end.
@@ -64,3 +63,11 @@ def token_spans(action: Sequence[int], text: str, plan: Plan, decode: Decode) ->
         adds = ends[place] > (ends[place - 1] if place else 0)
         following = spans[place] = spans[place] if adds else following
     return spans
+
+
+def _agreed(said: str, text: str) -> int:
+    """How far ``said`` is how ``text`` begins: all of it, but for what stands for a character's first bytes."""
+    length = len(said)
+    while not text.startswith(said[:length]):
+        length -= 1
+    return length

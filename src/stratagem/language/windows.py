@@ -17,8 +17,8 @@ from stratagem.experience import Experience
 from stratagem.language.chat import ChatFormat
 from stratagem.language.engine import Engine
 from stratagem.language.episodes import Episode, Turn, step_fault, to_experience
-from stratagem.language.rollout import Live, act, advance, opening, reset, start
 from stratagem.language.plans import PlanReader, plan_reader
+from stratagem.language.rollout import Live, act, advance, opening, reset, start
 from stratagem.language.sampling import SamplingParams
 from stratagem.language.watched import Watch
 from stratagem.tasks.mixture import owner

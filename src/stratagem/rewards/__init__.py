@@ -11,8 +11,8 @@ __all__ = [
     "Inverted",
     "KLPenalty",
     "Majority",
-    "PlanPenalty",
     "OverlongPenalty",
+    "PlanPenalty",
     "RandomSignal",
     "RewardWeights",
 ]

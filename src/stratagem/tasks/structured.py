@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -57,8 +56,8 @@ def read_plan(text: str) -> Plan:
             continue
         parts[span] = begin, close
         end = close + len(closing)
-    switch, action = (text[slice(*parts[span])].strip() if span in parts else None for span in (Span.SWITCH, Span.ACTION))
-    return Plan(parts, switch == "SWITCH", action)
+    read = {span: text[slice(*place)].strip() for span, place in parts.items()}
+    return Plan(parts, read.get(Span.SWITCH) == "SWITCH", read.get(Span.ACTION))
 
 
 class StructuredEnvironment(Environment):

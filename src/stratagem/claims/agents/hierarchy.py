@@ -52,16 +52,16 @@ def poad(seed: int) -> dict[str, float]:
         arm = arm.with_values({"advantage.of.discount": 0.9, "objective.regularizer": None})
         return learn_all(arm, ["one_word"], seed, 60).runs[0].last.success
 
-    arms = ours, ours.with_values(WHOLE_ACTIONS), ours.with_values(NAIVE)
-    arms = (*arms, arms[2].with_values({"advantage.of.discount": 1.0}))
-    mean, actions, naive, undiscounted = [
+    naive = ours.with_values(NAIVE)
+    arms = ours, ours.with_values(WHOLE_ACTIONS), naive, naive.with_values({"advantage.of.discount": 1.0})
+    mean, actions, flattened, undiscounted = [
         learn_all(arm, ["wordy_corridor"], seed, 30, tables=2).mean(expected_return) for arm in arms
     ]
     return {
         "long_word": long_word(ours),
-        "naive_long_word": long_word(ours.with_values(NAIVE)),
+        "naive_long_word": long_word(naive),
         "gain_over_actions": mean - actions,
-        "gain_over_naive": mean - naive,
+        "gain_over_naive": mean - flattened,
         "gain_over_naive_undiscounted": mean - undiscounted,
         "mean_return": mean,
     }

@@ -75,8 +75,8 @@ def hiper(
     kl_coefficient: float = 0.01,
     clip: float = 0.2,
 ) -> Recipe:
-    """PPO with hierarchical advantage estimation: actions get ``GAE(discount, turn_trace)`` within a sub-goal, sub-goals
-    ``GAE(discount^d, segment_trace)`` over whole segments of ``d`` turns, and the choice to switch its own advantage.
+    """PPO with hierarchical advantage estimation: actions get ``GAE(discount, turn_trace)`` within a sub-goal, which
+    gets ``GAE(discount^d, segment_trace)`` over segments of ``d`` turns; the choice to switch has its own advantage.
 
     It needs turns whose tokens are labelled as switch, sub-goal and action: ``structured:TASK`` for a language model.
     ``discount``, traces, whitening, charges and the weight of the KL (k3, which is our reading) are those of the
