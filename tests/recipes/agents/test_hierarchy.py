@@ -140,5 +140,5 @@ def test_values_out_of_range_are_refused(arguments, message):
 def test_in_a_game_of_the_lab_they_learn(name, game):
     arguments = {"kl_coefficient": 0.0} if name == "hiper" else {}
     recipe = catalogue.card(name).recipe(**arguments)
-    run = learn(recipe, LabTask(find_game(game)), 1005, 12)
+    run = learn(recipe, LabTask(find_game(game)), 1005, 8)
     assert run.last.success > run.policies[0].success + 0.02

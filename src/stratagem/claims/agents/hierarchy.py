@@ -41,8 +41,8 @@ LAB = "Tabular policies in an enumerated game, judged exactly. "
     scale=LAB
     + "Two games: one word of one or two tokens, of which the longer pays 5 % more (discount 0.9); and a corridor of "
     "five turns and four words of one to three tokens, paid at its end (discount 0.95). gain_over_naive_undiscounted "
-    "is over naive flattening with a discount of 1, which cures the wrong optimum at no cost. Nothing generalises in a "
-    "table, so nothing is said of unseen tasks.",
+    "is over naive flattening with a discount of 1, which cures the wrong optimum and on development seeds learned as "
+    "fast. Nothing generalises in a table, so nothing is said of unseen tasks.",
 )
 def poad(seed: int) -> dict[str, float]:
     """Probability of the longer word after 60 batches; mean return over 30 batches in the corridor."""
@@ -85,7 +85,9 @@ def poad(seed: int) -> dict[str, float]:
     "variance_ratio_turns is over flat GAE whose steps are turns, variance_ratio_short_trace over flat GAE over tokens "
     "with lambda 0, and bias_without_critic is what is left of the hierarchical update when the critic says 0. "
     "gain_at_double_rate is over flat GAE at twice the learning rate, gain_of_switch_credit over the same without "
-    "credit for switching. A sub-goal conditions nothing that a table could share.",
+    "credit for switching. With an exact critic any shorter trace is less noisy, which explains the "
+    "first two ratios; with a learned one flat GAE earned a little more on development seeds, however the advantages "
+    "were whitened. A sub-goal conditions nothing that a table could share.",
 )
 def hiper(seed: int) -> dict[str, float]:
     """Exact bias and variance for 8 tables; mean return over 30 batches."""
