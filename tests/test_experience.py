@@ -350,3 +350,28 @@ def test_demonstrations_join_their_groups_behind_the_rollouts():
     assert joined.task_id.tolist() == [7, 8]
     assert joined.pass_rate.tolist() == [0.5, 0.0]
     assert x.played().all()
+
+
+# ---- segments -------------------------------------------------------------------------------------------------------
+
+
+def test_segments_begin_where_a_turn_says_so_and_with_every_trajectory():
+    x = Experience.from_lengths([1] * 6, [4, 0, 2], [3], segment_start=[False, False, True, False, False, True])
+    assert x.segment_of_turn.labels.tolist() == [0, 0, 1, 1, 2, 3]
+    # Where nobody says anything, a trajectory is one segment.
+    assert x.replace(segment_start=None).segment_of_turn.labels.tolist() == [0, 0, 0, 0, 1, 1]
+    assert x.select(torch.tensor([1])).segment_of_turn.count == 0
+
+
+def test_spans_and_segments_follow_their_turns():
+    x = Experience.from_lengths(
+        [2, 1, 1], [2, 1], [2], span=[2, 0, 0, 1], segment_start=[True, False, True], turn_reward=[0.0, 1.0, 2.0]
+    )
+    kept = x.select(torch.tensor([1, 0]))
+    assert (kept.span.tolist(), kept.segment_start.tolist()) == ([1, 2, 0, 0], [True, True, False])
+    apart = x.by_turn()
+    assert torch.equal(apart.span, x.span) and torch.equal(apart.segment_start, x.segment_start)
+    together = Experience.concatenate([x, kept])
+    assert together.segment_of_turn.labels.tolist() == [0, 0, 1, 2, 3, 3]
+    with pytest.raises(ValueError, match="segment_start must be of bool"):
+        x.replace(segment_start=torch.tensor([1, 0, 1]))

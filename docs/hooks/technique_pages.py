@@ -239,7 +239,8 @@ def _nested(path: str, part: Part) -> Iterator[tuple[str, Part]]:
 def _commands(card: Card, recipe: Recipe | None, claim: Claim | None) -> Iterator[str]:
     yield f"stratagem show {card.name}"
     if recipe is not None:
-        yield f"stratagem train {card.name} --task key_door"
+        task = "structured:key_door" if "span" in recipe.needs() else "key_door"
+        yield f"stratagem train {card.name} --task {task}"
     if claim is not None:
         yield f"stratagem claim {card.name}"
     if recipe is not None and _objection(recipe) is None:

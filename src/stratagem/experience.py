@@ -100,11 +100,13 @@ class Experience:
     critic learns, when not where ``mask`` says); ``version`` (of the weights that sampled it); ``version_logp``
     (log-probability under the training engine with those weights, where whoever sampled has noted it); ``experts``
     (that a mixture of experts was routed to, -1: no record); ``advantage``; ``value_target``; ``target`` (the ratio an
-    objective pulls towards, when it has one); ``latent`` (True: the action is a vector and no token).
+    objective pulls towards, when it has one); ``latent`` (True: the action is a vector and no token); ``span`` (which
+    part of a structured turn a token belongs to, by the numbers of :class:`stratagem.spans.Span`; -1: to none).
     Per turn: ``turn_reward``; ``turn_state`` (key of the state acted in); ``turn_role``; ``turn_context`` (number
     of the conversation it was acted in: those of a trajectory know nothing of each other); ``turn_done``;
-    ``turn_observation_length`` (tokens read before acting); ``usual_entropy`` (mean token entropy in turns of this
-    number over batches, 0 where there is none to be held against).
+    ``turn_observation_length`` (tokens read before acting); ``segment_start`` (True: a new segment of the trajectory
+    begins with this turn; one always begins with the first turn); ``usual_entropy`` (mean token entropy in turns of
+    this number over batches, 0 where there is none to be held against).
     Per trajectory: ``reward`` [trajectories, names] with ``reward_names`` and ``reward_weights``; ``success``;
     ``finished`` (ended in a terminal state); ``truncated`` (cut by a limit); ``running`` (True: of the truncated ones,
     those whose episode goes on in a later batch; None: of no trajectory); ``final_value`` (critic's value of the state
@@ -147,6 +149,7 @@ class Experience:
     advantage: Float[Tensor, " tokens"] | None = _at("token")
     value_target: Float[Tensor, " tokens"] | None = _at("token")
     latent: Bool[Tensor, " tokens"] | None = _at("token")
+    span: Int[Tensor, " tokens"] | None = _at("token")
     target: Float[Tensor, " tokens"] | None = _at("token")
 
     turn_reward: Float[Tensor, " turns"] | None = _at("turn")
@@ -155,6 +158,7 @@ class Experience:
     turn_context: Int[Tensor, " turns"] | None = _at("turn")
     turn_done: Bool[Tensor, " turns"] | None = _at("turn")
     turn_observation_length: Int[Tensor, " turns"] | None = _at("turn")
+    segment_start: Bool[Tensor, " turns"] | None = _at("turn")
     usual_entropy: Float[Tensor, " turns"] | None = _at("turn")
 
     reward: Float[Tensor, "trajectories names"] | None = _at("trajectory")
@@ -297,6 +301,16 @@ class Experience:
     def domain_of_trajectory(self) -> Partition:
         """Trajectories by domain."""
         return self._composed("domain_of_trajectory", self.group_of_trajectory, self.domain_of_group)
+
+    @property
+    def segment_of_turn(self) -> Partition:
+        """Turns by segment: runs of turns of one trajectory, each from a ``segment_start`` to the next."""
+        starts = torch.zeros(self.turns, dtype=torch.bool, device=self.device)
+        starts[self.trajectory_of_turn.first()] = True
+        if self.segment_start is not None:
+            starts = starts | self.segment_start
+        begin = torch.nonzero(starts).squeeze(1)
+        return Partition.from_sizes(torch.diff(begin, append=begin.new_tensor([self.turns])))
 
     def level_of_token(self, level: str) -> Partition:
         """Tokens by ``token`` (each for itself), ``turn``, ``trajectory``, ``group``, ``domain`` or ``batch``."""
@@ -613,7 +627,18 @@ _FIGURES = (
     "target",
 )
 _FLAGS = frozenset(
-    {"mask", "critic_mask", "latent", "turn_done", "success", "finished", "truncated", "running", "demonstrated"}
+    {
+        "mask",
+        "critic_mask",
+        "latent",
+        "turn_done",
+        "segment_start",
+        "success",
+        "finished",
+        "truncated",
+        "running",
+        "demonstrated",
+    }
 )
 _REWARDS = frozenset({"token_reward", "turn_reward", "reward"})
 _PARTITIONS = frozenset({"turn_of_token", "trajectory_of_turn", "group_of_trajectory", "domain_of_group"})

@@ -236,6 +236,12 @@ class Advantage(Part):
             (t for _, c in self.children() if isinstance(c, Advantage) and (t := c.value_target(x)) is not None), None
         )
 
+    def critic_tokens(self, x: Experience) -> Bool[Tensor, " tokens"] | None:
+        """Tokens of which :meth:`value_target` says something, where the critic learns; None: all of them."""
+        return next(
+            (t for _, c in self.children() if isinstance(c, Advantage) and (t := c.critic_tokens(x)) is not None), None
+        )
+
     def target(self, x: Experience) -> Float[Tensor, " tokens"] | None:
         """The ratio every token is to be pulled towards; None when the estimate says nothing of it."""
         return next(

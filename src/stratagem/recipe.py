@@ -130,7 +130,8 @@ class Recipe(Part):
 
     def credit(self, x: Experience) -> Experience:
         """The experience with pass rates and learning rate noted, trajectories selected, what the objective notes of a
-        batch (:meth:`Part.before_steps`), and advantage, value target and target ratio set.
+        batch (:meth:`Part.before_steps`), and advantage, value target and target ratio set, and ``critic_mask`` where
+        the value target is of a part of the tokens.
 
         Rollouts of groups left with fewer of them than the advantage can compare are gone, too; demonstrations stay.
         Raises ``ValueError`` naming the trajectory whose return is not finite.
@@ -155,6 +156,9 @@ class Recipe(Part):
             "value_target": self.advantage.value_target(x),
             "target": self.advantage.target(x),
         }
+        read = self.advantage.critic_tokens(x)
+        if read is not None:
+            x = x.replace(critic_mask=read & (x.learnable() if x.critic_mask is None else x.critic_mask))
         return x.replace(**{name: None if value is None else value.detach() for name, value in credit.items()})
 
     # ---- paths: one flat view of all fields ------------------------------------------------------------------------

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stratagem.advantages import GAE
+from stratagem.advantages import GAE, BatchWhitened
 from stratagem.experience import Experience
 
 
@@ -104,3 +104,85 @@ def test_the_critic_may_have_a_trace_of_its_own_and_with_1_its_target_is_the_ret
     discounted = GAE(discount=0.5, critic_trace=1.0)
     x = Experience.from_lengths([1, 2], [2], [1], turn_reward=[1.0, 2.0], value=torch.tensor([7.0, -3.0, 5.0]))
     assert discounted.value_target(x).tolist() == pytest.approx([1.5, 1.0, 2.0])
+
+
+# ---- what a step is --------------------------------------------------------------------------------------------------
+
+STEPS = ("token", "turn", "decomposed")
+
+
+def test_one_action_of_three_tokens_worked_by_hand():
+    x = Experience.from_lengths([3], [1], [1], reward=[1.0], value=torch.tensor([0.2, 0.5, 0.6]))
+    errors = GAE(discount=0.9, trace=0.0, step="decomposed")(x)
+    assert errors.tolist() == pytest.approx([0.3, 0.1, 0.4])
+    assert GAE(discount=0.9, trace=1.0, step="decomposed")(x).tolist() == pytest.approx([0.8, 0.5, 0.4])
+    assert GAE(discount=0.9, trace=0.0)(x).tolist() == pytest.approx([0.25, 0.04, 0.4])
+    assert GAE(discount=0.9, trace=1.0)(x).tolist() == pytest.approx([0.61, 0.40, 0.4])
+
+
+def test_actions_of_one_token_are_the_same_in_every_decomposition():
+    fields = {"turn_reward": [0.5, -1.0, 2.0], "value": torch.tensor([0.3, 0.1, -0.4])}
+    x = Experience.from_lengths([1, 1, 1], [2, 1], [2], **fields, final_value=torch.tensor([0.7, 0.0]))
+    found = [GAE(discount=0.9, trace=0.8, step=step)(x) for step in STEPS]
+    torch.testing.assert_close(found[1], found[0])
+    torch.testing.assert_close(found[2], found[0])
+
+
+def test_the_carry_is_the_trace_inside_an_action_and_discounted_at_its_end():
+    # Only the last token has an error, 1; what reaches the others is what the carry leaves of it.
+    x = Experience.from_lengths([2, 2], [2], [1], turn_reward=[0.0, 1.0], value=torch.zeros(4))
+    found = GAE(discount=0.9, trace=0.5, step="decomposed")(x)
+    assert found.tolist() == pytest.approx([0.5 * 0.45 * 0.5, 0.45 * 0.5, 0.5, 1.0])
+
+
+@given(st.lists(st.integers(1, 4), min_size=3, max_size=3))
+def test_what_an_action_is_worth_does_not_depend_on_how_many_tokens_say_it(lengths):
+    x = Experience.from_lengths(lengths, [3], [1], turn_reward=[1.0, 0.0, 2.0], value=torch.zeros(sum(lengths)))
+    found = GAE(discount=0.5, trace=1.0, step="decomposed")(x)
+    torch.testing.assert_close(found, x.turn_of_token.spread(x.discounted_returns(0.5)))
+    torch.testing.assert_close(found, GAE(discount=0.5, trace=1.0, step="turn")(x))
+    if max(lengths) > 1:
+        assert not torch.allclose(GAE(discount=0.5, trace=1.0)(x), found)
+
+
+@given(st.lists(st.floats(-2, 2, width=32), min_size=6, max_size=6))
+def test_errors_of_an_action_s_tokens_add_up_to_the_error_of_the_action(values):
+    x = Experience.from_lengths([3, 2, 1], [2, 1], [2], turn_reward=[1.0, 0.5, -1.0], value=torch.tensor(values))
+    errors = GAE(discount=0.9, trace=0.0, step="decomposed")(x)
+    whole = GAE(discount=0.9, trace=0.0, step="turn")(x)[x.turn_of_token.first()]
+    torch.testing.assert_close(x.turn_of_token.sum(errors), whole, atol=1e-5, rtol=1e-5)
+
+
+def test_without_a_discount_flattening_is_harmless():
+    x = Experience.from_lengths([3, 2], [2], [1], turn_reward=[1.0, 0.5], value=torch.randn(5))
+    assert torch.equal(GAE(step="decomposed")(x), GAE(step="token")(x))
+
+
+def test_a_token_s_own_reward_counts_where_it_is_earned():
+    charged = torch.tensor([0.0, -1.0, 0.0])
+    x = Experience.from_lengths([2, 1], [2], [1], turn_reward=[0.0, 0.0], token_reward=charged, value=torch.zeros(3))
+    assert GAE(discount=0.5, trace=1.0, step="decomposed")(x).tolist() == [-1.0, -1.0, 0.0]
+    assert GAE(discount=0.5, trace=1.0, step="turn")(x).tolist() == [-1.0, -1.0, 0.0]
+
+
+def test_of_a_turn_as_a_step_the_critic_learns_at_its_first_token():
+    x = Experience.from_lengths([2, 1], [2], [1], turn_reward=[1.0, 2.0], value=torch.tensor([0.5, 9.0, 0.25]))
+    advantage = GAE(discount=0.5, trace=0.0, step="turn")
+    assert advantage(x).tolist() == [1 + 0.125 - 0.5, 1 + 0.125 - 0.5, 1.75]
+    assert advantage.critic_tokens(x).tolist() == [True, False, True]
+    assert advantage.value_target(x).tolist() == [1.125, 1.125, 2.0]
+    assert GAE().critic_tokens(x) is None
+    whitened = BatchWhitened(advantage) + 0.5 * GAE()
+    assert whitened.critic_tokens(x).tolist() == [True, False, True]
+
+
+def test_a_turn_that_runs_on_continues_with_the_value_its_last_turn_began_with():
+    x = response([0.5, 0.6, 0.8])
+    assert GAE(discount=0.9, bootstrap="last_value", step="turn")(x).tolist() == pytest.approx([-0.05] * 3)
+
+
+@pytest.mark.parametrize("step", ["turn", "decomposed"])
+def test_an_action_without_tokens_is_refused(step):
+    x = Experience.from_lengths([1, 0], [2], [1], turn_reward=[1.0, 2.0], value=torch.zeros(1))
+    with pytest.raises(ValueError, match="turn 1 has no tokens"):
+        GAE(step=step)(x)

@@ -27,6 +27,7 @@ TASKS = [
     "sql:max_turns=2",
     "python:max_turns=2,max_new_tokens=24",
     "proof:max_turns=2,max_new_tokens=24",
+    "structured:key_door:max_turns=8",
     "rg:chain_sum",
     "textworld",
     "jsonl",
@@ -69,6 +70,20 @@ def test_engine_and_learner_agree_before_and_after_the_weights_move(
                 parameter += 0.05 * torch.randn(parameter.shape, generator=noise)
             moved = world.policy(x, temperature=temperature).logp
         assert float((moved - x.behavior_logp).abs().max()) > 1e-2
+
+
+def test_turns_of_a_structured_task_are_labelled_and_its_malformed_ones_counted(make_world, task_of):
+    world = make_world(task_of("structured:key_door:max_turns=8"))
+    world.serve(0)
+    shown = world.collect(Demonstrations(prompts_per_step=2), 0).x
+    assert shown.span is not None and shown.segment_start is not None
+    for span in (0, 1, 2):
+        assert bool((shown.turn_of_token.sum((shown.span == span).long()) > 0).all())
+    assert torch.equal(shown.segment_start, shown.trajectory_of_turn.position() == 0)
+    collected = world.collect(SMALL, 1)
+    assert collected.x.span.unique().tolist() == [-1]
+    assert collected.metrics["reward/malformed"] == collected.metrics["episodes/mean_turns"]
+    assert collected.metrics["reward"] == 0 and float(collected.x.returns.abs().max()) == 0
 
 
 def test_the_weights_last_served_act(make_world):

@@ -114,6 +114,10 @@ def fabricate(recipe: Recipe, seed: int = 0, spread: float = 0.3) -> tuple[Exper
         x = x.replace(old_mean_logp=-2 + 0.1 * noise())
     if "ref_direction" in needs:
         x = x.replace(ref_direction=noise(tokens, 3), latent=torch.arange(tokens) % 3 == 0)
+    if "span" in needs:
+        # Turns of switch, sub-goal and action, shorter ones of what comes last; every third one keeps its sub-goal.
+        from_end = torch.cat([torch.arange(length).flip(0) for length in lengths])
+        x = x.replace(span=from_end.clamp(max=2), segment_start=torch.arange(sum(turns)) % 3 != 0)
     missing = x.missing(needs)
     assert not missing, f"the battery does not know how to fabricate {missing}"
     said = {"logp": old + spread * noise()}

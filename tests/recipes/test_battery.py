@@ -158,7 +158,7 @@ def test_padding_changes_nothing_whatever_it_holds(name, fabricate: Fabricate):
         mask=real,
         learning_rate=x.learning_rate,
         **{name: padded(getattr(x, name), float("nan")) for name in (*figures, "previous_logp", "value_target")},
-        **{name: padded(getattr(x, name), 0) for name in ("version", "action", "latent")},
+        **{name: padded(getattr(x, name), 0) for name in ("version", "action", "latent", "critic_mask")},
         **{n: getattr(x, n) for n in known},
     )
     beyond = {n: padded(v, float("nan") if v.is_floating_point() else -1) for n, v in said.wide.items()}
@@ -172,7 +172,8 @@ def test_padding_changes_nothing_whatever_it_holds(name, fabricate: Fabricate):
 def test_a_batch_without_a_token_that_may_train_moves_nothing(name, fabricate: Fabricate):
     chosen = recipe(name)
     x, said = fabricate(chosen)
-    for values in gradients(chosen, x.replace(mask=torch.zeros(x.tokens, dtype=torch.bool)), said).values():
+    nothing = torch.zeros(x.tokens, dtype=torch.bool)
+    for values in gradients(chosen, x.replace(mask=nothing, critic_mask=None), said).values():
         assert not values.any()
 
 

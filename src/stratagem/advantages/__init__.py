@@ -1,4 +1,4 @@
-"""Credit per token: comparison of groups, states and turns, returns, critics, target ratios, signs, normalisation."""
+"""Credit per token: comparison of groups, states, turns and segments, critics, returns, target ratios, normalisation."""
 
 from stratagem.advantages.anchors import LoneTrajectories, OverTurns, SharedStates
 from stratagem.advantages.components import PerReward
@@ -9,6 +9,7 @@ from stratagem.advantages.graph import SharedSteps
 from stratagem.advantages.group import GroupCentered, GroupStandardized, LeaveOneOut
 from stratagem.advantages.normalization import BatchWhitened, ClippedAdvantage, NormalizedReturn
 from stratagem.advantages.returns import Constant, MovingAverageBaseline, RewardToGo, TotalReturn
+from stratagem.advantages.segments import HierarchicalGAE
 from stratagem.advantages.signs import Signed
 from stratagem.advantages.targets import GroupQuantileTarget
 from stratagem.advantages.turns import StandardizedTurnReturn
@@ -22,6 +23,7 @@ __all__ = [
     "GroupCentered",
     "GroupQuantileTarget",
     "GroupStandardized",
+    "HierarchicalGAE",
     "LeaveOneOut",
     "LoneTrajectories",
     "MovingAverageBaseline",

@@ -12,6 +12,7 @@ from stratagem.lab.games import ALIASED_GAMES, COMPOSITE_GAMES, DIALOGUE_GAMES, 
 from stratagem.lab.long_games import LONG_GAMES
 from stratagem.lab.mdp import TabularMDP
 from stratagem.lab.policy import TabularPolicy
+from stratagem.lab.structured import STRUCTURED_GAMES
 from stratagem.lab.tools import ToolRules, tool_game
 from stratagem.lab.tree import Tree
 
@@ -21,6 +22,7 @@ __all__ = [
     "DIALOGUE_GAMES",
     "GAMES",
     "LONG_GAMES",
+    "STRUCTURED_GAMES",
     "AnswerCliffs",
     "CliffReport",
     "Conflict",

@@ -27,6 +27,8 @@ class Outcome:
 Act = Callable[[Any, tuple[int, ...]], "Sequence[Outcome] | None"]
 Shown = Callable[[Any], Hashable]
 
+Structure = Callable[[Any, tuple[int, ...]], tuple[Sequence[int], bool]]
+
 
 @dataclass(frozen=True)
 class TokenGame:
@@ -42,6 +44,8 @@ class TokenGame:
     reward_weights: what each column counts in the return; None: 1 each.
     shown: what of a state ``turn_state`` is the key of, where several states look alike; None: all of it. A policy of
     the lab is a table over histories, so it may still tell them apart.
+    structure: of a whole turn, given its state and tokens: the span of each token, and whether a segment begins with
+    the turn; None: turns have no structure.
     """
 
     name: str
@@ -52,6 +56,7 @@ class TokenGame:
     reward_names: tuple[str, ...] = ("reward",)
     reward_weights: tuple[float, ...] | None = None
     shown: Shown | None = None
+    structure: Structure | None = None
 
     def looks(self, state: Any) -> Hashable:
         """What the state looks like."""

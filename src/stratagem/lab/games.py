@@ -10,6 +10,7 @@ from stratagem.errors import unknown
 from stratagem.lab.dialogue import mood_game
 from stratagem.lab.game import Act, Outcome, Shown, TokenGame, over
 from stratagem.lab.long_games import LONG_GAMES
+from stratagem.lab.structured import STRUCTURED_GAMES
 from stratagem.lab.tools import ToolRules, tool_game
 
 GAMES: dict[str, TokenGame] = {}
@@ -27,7 +28,7 @@ ALIASED_GAMES: dict[str, TokenGame] = {}
 
 def known_games() -> dict[str, TokenGame]:
     """All games of the lab, by name."""
-    return GAMES | COMPOSITE_GAMES | DIALOGUE_GAMES | ALIASED_GAMES | LONG_GAMES
+    return GAMES | COMPOSITE_GAMES | DIALOGUE_GAMES | ALIASED_GAMES | LONG_GAMES | STRUCTURED_GAMES
 
 
 def find_game(name: str) -> TokenGame:

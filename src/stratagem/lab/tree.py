@@ -33,7 +33,8 @@ class Tree:
 
     leaves: one trajectory per leaf, one group per start, in the game's order. ``inputs`` hold the node of every token;
     ``action``, ``turn_reward``, ``turn_state``, ``turn_done``, ``reward``, ``success``, ``finished``, ``truncated``,
-    ``answer`` (what the last turn said; -1 when the episode was cut) and ``task_id`` (the number of the start) are set.
+    ``answer`` (what the last turn said; -1 when the episode was cut) and ``task_id`` (the number of the start) are set;
+    ``span`` and ``segment_start`` where turns have a structure.
     chance: probability of all that the game chose on the way to a leaf, its start included.
     states: the state in which the turn of each decision node began.
     """
@@ -171,7 +172,21 @@ def _experience(leaves: Sequence[_Leaf], game: TokenGame) -> Experience:
         reward_names=game.reward_names,
         reward_weights=_weights(game),
         turn_done=x.trajectory_of_turn.is_last(),
+        **_structure(turns, game),
     )
+
+
+def _structure(turns: Sequence[_Turn], game: TokenGame) -> dict[str, Tensor]:
+    if game.structure is None:
+        return {}
+    said = [(turn.tokens, *game.structure(turn.state, turn.tokens)) for turn in turns]
+    for tokens, spans, _ in said:
+        if len(spans) != len(tokens):
+            raise InputError(f"game {game.name}: structure names {len(spans)} spans of {tokens}; must be one for each")
+    return {
+        "span": torch.tensor([int(span) for _, spans, _ in said for span in spans]),
+        "segment_start": torch.tensor([begins for *_, begins in said]),
+    }
 
 
 def _weights(game: TokenGame) -> tuple[float, ...]:

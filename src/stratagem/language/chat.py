@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
@@ -68,6 +69,11 @@ class ChatFormat:
         """
         tokens = self._encode(self._before + (text.strip() if self._trims else text) + self._after)
         return tokens[1:] if ended and self._closing is not None else tokens
+
+    def said(self, tokens: Sequence[int]) -> str:
+        """The text of sampled tokens as an environment is shown it: without end token and other special tokens."""
+        text: str = self._tokenizer.decode(tokens, skip_special_tokens=True)
+        return text
 
     def _from_template(self) -> tuple[str, str, bool, bool]:
         """What stands before and after the user's reply, whether replies are trimmed, whether history is kept."""

@@ -13,6 +13,7 @@ import torch
 
 from stratagem.experience import Experience
 from stratagem.language.inputs import TokenInputs
+from stratagem.language.plans import PlanReader
 from stratagem.language.similar import first_similar
 from stratagem.tasks.task import Observation, Step
 
@@ -134,12 +135,15 @@ def to_experience(
     reward_names: tuple[str, ...],
     most_samples: int,
     reward_weights: tuple[float, ...] | None = None,
+    *,
     similar_states: float | None = None,
+    plans: PlanReader | None = None,
 ) -> Experience:
     """Pack groups of finished episodes; rows are the tokens the policy sampled (or a demonstrator wrote).
 
     Every group needs at least one episode and every episode at least one turn. ``behavior_logp`` is set when all
-    actions were sampled, and so is ``seed``. ``episode`` numbers are ``group * most_samples + sample``.
+    actions were sampled, and so is ``seed``. ``episode`` numbers are ``group * most_samples + sample``. ``span`` and
+    ``segment_start`` are set when there is someone who reads ``plans``.
 
     similar_states: see :class:`stratagem.sampling.Rollouts`.
     """
@@ -173,6 +177,7 @@ def to_experience(
         answer=torch.tensor([e.answer for e in episodes], dtype=torch.int64),
         task_id=torch.tensor([group[0].index for group in groups], dtype=torch.int64),
         inputs=_inputs(episodes),
+        **({} if plans is None else _planned(episodes, plans)),
     )
 
 
@@ -183,6 +188,14 @@ def _states(group: Sequence[Episode], similar: float | None) -> list[int]:
     if similar is None:
         return keys
     return [keys[place] for place in first_similar((observation.text for observation in seen), similar)]
+
+
+def _planned(episodes: Sequence[Episode], plans: PlanReader) -> dict[str, torch.Tensor]:
+    read = [plans(episode.index, turn.action) for episode in episodes for turn in episode.turns]
+    return {
+        "span": _flat((spans for spans, _ in read), torch.int64),
+        "segment_start": torch.tensor([switches for _, switches in read], dtype=torch.bool),
+    }
 
 
 def _group(episode: Episode) -> int:

@@ -16,6 +16,7 @@ from stratagem.experience import Experience
 from stratagem.language.chat import ChatFormat
 from stratagem.language.engine import Engine
 from stratagem.language.episodes import Episode, Turn, step_fault, to_experience
+from stratagem.language.plans import PlanReader, plan_reader
 from stratagem.language.rollout import Live, act, advance, reading, reset, start
 from stratagem.language.sampling import SamplingParams
 from stratagem.language.watched import Watch
@@ -52,6 +53,7 @@ class Slots:
 
     def __init__(self, task: Task, chat: ChatFormat, watch: Watch) -> None:
         self._task, self._chat, self._watch = task, chat, watch
+        self._plans = plan_reader(task, chat.said)
         self._running: list[Live] = []
 
     def make_room(self, slots: int) -> int:
@@ -82,7 +84,7 @@ class Slots:
         episodes = [_so_far(one) if on else one.episode for one, on in zip(live, running, strict=True)]
         unstarted = [episode for episode in fresh if all(episode is not one.episode for one in live)]
         return Window(
-            x=_experience(episodes, before, running, self._task),
+            x=_experience(episodes, before, running, self._task, self._plans),
             ended=[e for e, on in zip(episodes, running, strict=True) if not on] + unstarted,
             running=[e for e, on in zip(episodes, running, strict=True) if on],
             tokens=sum(one.written - was for one, was in zip(live, before, strict=True)),
@@ -160,13 +162,17 @@ def _so_far(one: Live) -> Episode:
 
 
 def _experience(
-    episodes: Sequence[Episode], before: Sequence[int], running: Sequence[bool], task: Task
+    episodes: Sequence[Episode],
+    before: Sequence[int],
+    running: Sequence[bool],
+    task: Task,
+    plans: PlanReader | None,
 ) -> Experience | None:
     """Episodes that have not failed, whose tokens up to ``before`` the policy has learned from already."""
     good = [number for number, episode in enumerate(episodes) if episode.failure is None]
     if not good:
         return None
-    x = to_experience([[episodes[number]] for number in good], task.reward_names, 1, task.reward_weights)
+    x = to_experience([[episodes[number]] for number in good], task.reward_names, 1, task.reward_weights, plans=plans)
     on, by = torch.tensor([running[number] for number in good]), x.trajectory_of_token
     fresh = by.position() >= by.spread(torch.tensor([before[number] for number in good]))
     return x.replace(running=on, mask=fresh, critic_mask=by.spread(~on))

@@ -18,6 +18,7 @@ from stratagem.experience import Experience
 from stratagem.language.chat import ChatFormat
 from stratagem.language.engine import Engine, Request
 from stratagem.language.episodes import Episode, Turn, step_fault, to_experience
+from stratagem.language.plans import plan_reader
 from stratagem.language.policy import LanguagePolicy
 from stratagem.language.rollout import enter_answer, first_observation, play, reading, reset
 from stratagem.language.sampling import SamplingParams
@@ -58,6 +59,7 @@ class LanguageWorld:
         self.task, self.policy, self.task_name = task, policy, task.name
         self._engine, self._seed, self._concurrency = engine, seed, concurrency
         self._chat = ChatFormat(policy.tokenizer)
+        self._plans = plan_reader(task, self._chat.said)
         self._watch = Watch(timeout)
         self._next_index = 0
         self._slots = Slots(task, self._chat, self._watch)
@@ -185,7 +187,14 @@ class LanguageWorld:
     def _packed(
         self, groups: Sequence[Sequence[Episode]], most_samples: int, similar_states: float | None = None
     ) -> Experience:
-        return to_experience(groups, self.task.reward_names, most_samples, self.task.reward_weights, similar_states)
+        return to_experience(
+            groups,
+            self.task.reward_names,
+            most_samples,
+            self.task.reward_weights,
+            similar_states=similar_states,
+            plans=self._plans,
+        )
 
     # ---- demonstrations --------------------------------------------------------------------------------------------
 

@@ -2,6 +2,7 @@
 
 from stratagem.rewards.shaping import KLPenalty, OverlongPenalty, RewardWeights
 from stratagem.rewards.signals import Confidence, Correct, FormatOnly, Inverted, Majority, RandomSignal
+from stratagem.rewards.structure import PlanPenalty
 
 __all__ = [
     "Confidence",
@@ -11,6 +12,7 @@ __all__ = [
     "KLPenalty",
     "Majority",
     "OverlongPenalty",
+    "PlanPenalty",
     "RandomSignal",
     "RewardWeights",
 ]

@@ -8,6 +8,7 @@ from stratagem.tasks.python import PythonTask
 from stratagem.tasks.registry import TaskCard, known, make
 from stratagem.tasks.sokoban import SokobanTask
 from stratagem.tasks.sql import SqlTask
+from stratagem.tasks.structured import StructuredTask
 from stratagem.tasks.task import CheckReport, Environment, Observation, Split, Step, Task, state_key
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "Split",
     "SqlTask",
     "Step",
+    "StructuredTask",
     "Task",
     "TaskCard",
     "known",

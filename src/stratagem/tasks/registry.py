@@ -72,6 +72,12 @@ _BUILT_IN = (
         "stratagem.tasks.proof:from_spec",
     ),
     TaskCard(
+        "structured",
+        "structured:TASK[,option=value]",
+        "another task, whose turns state a sub-goal beside the action",
+        "stratagem.tasks.structured:from_spec",
+    ),
+    TaskCard(
         "jsonl",
         "jsonl:PATH[,verifier=exact,test_share=0.1,max_new_tokens=256]",
         "prompts from a JSON-lines file with a verifier",

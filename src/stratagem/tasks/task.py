@@ -6,7 +6,10 @@ import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal, Protocol
+from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
+
+if TYPE_CHECKING:
+    from stratagem.tasks.structured import Plan
 
 Split = Literal["train", "test"]
 
@@ -134,6 +137,10 @@ class Task(ABC):
         A group votes by it. By default all of the text but the space around it.
         """
         return text.strip() or None
+
+    def plan(self, text: str) -> Plan | None:
+        """Where in the text of a turn its parts lie; None where turns have no parts but the action."""
+        return None
 
     def check(self, episodes: int = 20, split: Split = "train") -> CheckReport:
         """Prove that the verifier accepts the task's own solutions and rejects corrupted ones.
