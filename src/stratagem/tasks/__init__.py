@@ -7,6 +7,7 @@ from stratagem.tasks.proof import ProofTask
 from stratagem.tasks.registry import TaskCard, known, make
 from stratagem.tasks.sokoban import SokobanTask
 from stratagem.tasks.task import CheckReport, Environment, Observation, Split, Step, Task, state_key
+from stratagem.tasks.tool_chain import ToolChainTask
 
 __all__ = [
     "CalculatorTask",
@@ -21,6 +22,7 @@ __all__ = [
     "Step",
     "Task",
     "TaskCard",
+    "ToolChainTask",
     "known",
     "make",
     "state_key",

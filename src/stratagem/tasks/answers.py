@@ -15,6 +15,7 @@ _NUMBER = re.compile(
 )
 _ANSWER_MARK = re.compile(r"answer\s*:", re.IGNORECASE)
 _BOXED = re.compile(r"\\boxed\{([^{}]*)\}")
+_PUNCTUATION = re.compile(r"[^\w\s]|_")
 _LONGEST_NUMBER = 1_000
 
 
@@ -86,6 +87,15 @@ def normalised(text: str) -> str:
     """
     plain = " ".join(text.casefold().split())
     return plain.lstrip(" \"'`").rstrip(" \"'`.") or plain
+
+
+def token_f1(response: str, reference: str) -> float:
+    """F1 of the two sets of words, in lower case and without punctuation; 0 when they share none.
+
+    With ``c`` shared words, ``p = c / |response|`` and ``r = c / |reference|``: ``2 p r / (p + r)``.
+    """
+    said, wanted = (set(_PUNCTUATION.sub("", text.lower()).split()) for text in (response, reference))
+    return 2 * len(said & wanted) / (len(said) + len(wanted)) if said & wanted else 0.0
 
 
 def final_answer(response: str) -> str:
