@@ -1,4 +1,4 @@
-"""Credit per token: group comparison, plain returns, critics, target ratios, signs, and normalisation of another."""
+"""Credit per token: group comparison, plain returns, critics, target ratios, signs, turns, normalisation of another."""
 
 from stratagem.advantages.components import PerReward
 from stratagem.advantages.critic import GAE
@@ -8,6 +8,7 @@ from stratagem.advantages.normalization import BatchWhitened, ClippedAdvantage, 
 from stratagem.advantages.returns import Constant, MovingAverageBaseline, RewardToGo, TotalReturn
 from stratagem.advantages.signs import Signed
 from stratagem.advantages.targets import GroupQuantileTarget
+from stratagem.advantages.turns import StandardizedTurnReturn
 
 __all__ = [
     "GAE",
@@ -23,6 +24,7 @@ __all__ = [
     "PerReward",
     "RewardToGo",
     "Signed",
+    "StandardizedTurnReturn",
     "TotalReturn",
     "WithDemonstrations",
 ]

@@ -1,0 +1,75 @@
+"""Advantages from what a turn earns until the end, compared with other turns."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import torch
+from annotated_types import Ge, Le
+from jaxtyping import Float
+from torch import Tensor
+
+from stratagem.experience import Experience
+from stratagem.partition import Partition
+from stratagem.parts import Advantage
+
+
+@dataclass(frozen=True)
+class StandardizedTurnReturn(Advantage):
+    """``A_u = (G_u - mean_U G) / (std_U G + eps)`` for every turn, with ``G_u = sum_{v >= u} discount^(v - u) r_v``.
+
+    ``U`` are the turns that turn ``u`` is compared with. By turn index they are the turns of its group that have as
+    many turns before them in their trajectory, so that the longer future of an early turn is no merit; a late turn,
+    which few trajectories reach, has few to compare with. Over the batch there are always many, and early turns stand
+    out by their place alone. The credit of a turn goes to all its tokens. Exactly 0 where all of ``U`` are equal.
+
+    One of the two terms of the credit in arXiv 2601.10712 (by turn index, ``discount = 0.9``, ``alone = "return"``);
+    the mixture of arXiv 2603.06194 adds one of either kind. Every turn is compared, whether its tokens may train or
+    not. Rewards are those of ``x.turn_rewards()``: what ``turn_reward`` lacks of the return is earned in the last turn.
+
+    among: turns compared with: those of one ``turn_index`` within the group, or all of the ``batch``.
+    discount: per turn, in [0, 1].
+    alone: what a turn gets that is the only one of its index in its group: ``zero``; its ``return`` ``G_u`` as it is;
+    or what it is worth over the ``batch``.
+    correction: 1 for the sample standard deviation, 0 for the population's.  eps: added to the standard deviation.
+
+    Raises ``ValueError`` naming a turn whose reward is not finite.
+    """
+
+    among: Literal["turn_index", "batch"] = "turn_index"
+    discount: Annotated[float, Ge(0), Le(1)] = 1.0
+    alone: Literal["zero", "return", "batch"] = "zero"
+    correction: Literal[0, 1] = 1
+    eps: Annotated[float, Ge(0)] = 1e-6
+
+    def least_group(self) -> int:
+        return 2 if (self.among, self.alone) == ("turn_index", "zero") else 1
+
+    def __call__(self, x: Experience) -> Float[Tensor, " tokens"]:
+        returns = _finite_returns(x, self.discount)
+        if self.among == "batch":
+            return x.to_tokens(turn=self._over_batch(returns))
+        index = x.trajectory_of_turn.position()
+        same = Partition.by(index, within=x.group_of_turn)
+        credit = same.standardize(returns, self.correction, self.eps)
+        if self.alone != "zero":
+            lone = same.spread(same.size() == 1)
+            credit = torch.where(lone, returns if self.alone == "return" else self._over_batch(returns), credit)
+        return x.to_tokens(turn=credit)
+
+    def _over_batch(self, returns: Tensor) -> Float[Tensor, " turns"]:
+        return Partition.whole(len(returns), returns.device).standardize(returns, self.correction, self.eps)
+
+
+def _finite_returns(x: Experience, discount: float) -> Float[Tensor, " turns"]:
+    """Discounted reward from each turn on. Raises ``ValueError`` for a reward that is no number."""
+    finite = x.turn_rewards().isfinite()
+    if not bool(finite.all()):
+        bad = int(torch.nonzero(~finite)[0])
+        trajectory = int(x.trajectory_of_turn.labels[bad])
+        turn = int(x.trajectory_of_turn.position()[bad])
+        raise ValueError(
+            f"turn {turn} of trajectory {trajectory} has reward {float(x.turn_rewards()[bad])}: must be finite"
+        )
+    return x.discounted_returns(discount)

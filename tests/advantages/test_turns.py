@@ -1,0 +1,142 @@
+"""Turn returns compared by turn index and over the batch, against numbers worked by hand."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stratagem.advantages import GroupStandardized, StandardizedTurnReturn
+from stratagem.errors import InputError
+from stratagem.experience import Experience
+
+BY_INDEX = StandardizedTurnReturn(eps=0)
+BY_BATCH = StandardizedTurnReturn("batch", eps=0)
+
+
+def dialogues(*rewards: list[float], groups: list[int] | None = None, tokens: int = 1, **fields) -> Experience:
+    """One trajectory for each list of turn rewards, all in one group unless sizes of groups are given."""
+    flat = [reward for each in rewards for reward in each]
+    turns = [len(each) for each in rewards]
+    sizes = [len(turns)] if groups is None else groups
+    return Experience.from_lengths([tokens] * len(flat), turns, sizes, turn_reward=torch.tensor(flat), **fields)
+
+
+def test_two_dialogues_of_three_turns_worked_by_hand():
+    # Returns (2, 1, 1) and (1, 1, 1): in turn 1 mean 1.5 and std 1 / sqrt(2); over the batch mean 7/6, std 1 / sqrt(6).
+    x = dialogues([1.0, 0, 1], [0.0, 0, 1])
+    half = math.sqrt(0.5)
+    assert BY_INDEX(x).tolist() == pytest.approx([half, 0, 0, -half, 0, 0])
+    low = -math.sqrt(6) / 6
+    assert BY_BATCH(x).tolist() == pytest.approx([5 * -low, low, low, low, low, low])
+
+
+def test_rewards_are_discounted_by_turn():
+    # 0.5 + 0.9 * 0 + 0.81 * 1 = 1.31; alone in its group a trajectory shows its returns as they are.
+    x = dialogues([0.5, 0, 1])
+    found = StandardizedTurnReturn(discount=0.9, alone="return")(x)
+    assert found.tolist() == pytest.approx([1.31, 0.9, 1.0])
+
+
+def test_with_the_outcome_alone_every_turn_has_the_groups_credit():
+    x = dialogues([0.0, 0, 1], [0.0, 0, 0], [0.0, 0, 0.5], [2.0], [1.0], groups=[3, 2], tokens=2)
+    torch.testing.assert_close(StandardizedTurnReturn()(x), GroupStandardized()(x))
+
+
+def test_without_turn_rewards_the_return_is_earned_in_the_last_turn():
+    x = Experience.from_lengths([1] * 4, [2, 2], [2], reward=[1.0, 0.0])
+    assert BY_INDEX(x).tolist() == pytest.approx([math.sqrt(0.5)] * 2 + [-math.sqrt(0.5)] * 2)
+
+
+@pytest.mark.parametrize(("alone", "expected"), [("zero", 0.0), ("return", 3.0)])
+def test_a_turn_that_only_one_trajectory_reached_gets_what_alone_says(alone, expected):
+    x = dialogues([0.0, 3.0], [1.0], [5.0, 2.0], [1.0, 2.0], groups=[2, 2])
+    advantage = StandardizedTurnReturn(alone=alone)(x)
+    assert advantage[1].item() == expected
+    # Returns 3 and 1 differ in the first turn, as usual; a compared turn of equal returns is worth nothing.
+    assert advantage[[0, 2]].tolist() == pytest.approx([math.sqrt(0.5), -math.sqrt(0.5)], abs=1e-5)
+    assert advantage[[4, 6]].tolist() == [0.0, 0.0]
+
+
+def test_a_lone_turn_may_be_compared_with_the_batch_instead():
+    x = dialogues([0.0, 3.0], [1.0], [5.0, 2.0], [1.0, 2.0], groups=[2, 2])
+    found = StandardizedTurnReturn(alone="batch", eps=0)(x)
+    lone = torch.tensor([False, True, False, False, False, False, False])
+    assert torch.equal(found[lone], BY_BATCH(x)[lone])
+    assert torch.equal(found[~lone], BY_INDEX(x)[~lone])
+
+
+def test_groups_of_one_are_all_alone():
+    x = dialogues([1.0, 2.0], [4.0], groups=[1, 1])
+    assert StandardizedTurnReturn()(x).tolist() == [0.0, 0.0, 0.0]
+    assert torch.equal(StandardizedTurnReturn(alone="batch", eps=0)(x), BY_BATCH(x))
+    assert StandardizedTurnReturn(alone="return")(x).tolist() == [3.0, 2.0, 4.0]
+
+
+def test_only_the_part_that_would_say_nothing_of_a_lone_trajectory_needs_two():
+    assert StandardizedTurnReturn().least_group() == 2
+    assert StandardizedTurnReturn(alone="batch").least_group() == 1
+    assert StandardizedTurnReturn(alone="return").least_group() == 1
+    assert StandardizedTurnReturn("batch").least_group() == 1
+
+
+lengths = st.lists(st.lists(st.floats(-10, 10, width=32), min_size=1, max_size=5), min_size=2, max_size=6)
+
+
+@given(lengths)
+def test_credit_adds_up_to_nothing_over_whatever_is_compared(rewards):
+    x = dialogues(*rewards)
+    assert StandardizedTurnReturn("batch")(x).sum().item() == pytest.approx(0, abs=1e-4)
+    index = x.trajectory_of_turn.position()
+    credit = StandardizedTurnReturn()(x)
+    for place in range(max(map(len, rewards))):
+        assert credit[index == place].sum().item() == pytest.approx(0, abs=1e-4)
+
+
+def test_a_reward_for_merely_being_there_counts_by_place_over_the_batch_and_not_by_index():
+    x = dialogues(*[[1.0] * 5] * 3)
+    assert StandardizedTurnReturn()(x).tolist() == [0.0] * 15
+    over_batch = BY_BATCH(x).view(3, 5)
+    assert torch.equal(over_batch[0], over_batch[1])
+    assert bool((over_batch[0].diff() < 0).all()) and over_batch[0, 2].item() == 0
+
+
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_what_everybody_earns_in_a_turn_counts_over_the_batch_and_not_by_index(place):
+    rewards = torch.tensor([[1.0, 0.5, 2.0], [0.0, 0.25, -1.0], [3.0, 1.0, 0.0]])
+    more = rewards.clone()
+    more[:, place] += 8
+    plain, shifted = dialogues(*rewards.tolist()), dialogues(*more.tolist())
+    torch.testing.assert_close(BY_INDEX(shifted), BY_INDEX(plain))
+    # What is earned in the last turn raises all returns alike, so over the batch it drops out, too.
+    assert torch.allclose(BY_BATCH(shifted), BY_BATCH(plain)) == (place == 2)
+
+
+def test_every_token_gets_its_turns_credit_and_turns_without_tokens_count():
+    x = Experience.from_lengths([2, 0, 1, 3], [2, 2], [2], turn_reward=[1.0, 0.0, 0.0, 1.0])
+    # Returns (1, 0) and (1, 1): only the second turns differ, the first of which has no token to tell.
+    assert BY_INDEX(x).tolist() == pytest.approx([0, 0, 0] + [math.sqrt(0.5)] * 3)
+
+
+def test_an_empty_batch_and_an_empty_trajectory_are_no_trouble():
+    empty = Experience.from_lengths([], [], [], turn_reward=torch.zeros(0))
+    short = Experience.from_lengths([1], [1, 0], [2], turn_reward=[1.0])
+    for part in (BY_INDEX, BY_BATCH, StandardizedTurnReturn(alone="return"), StandardizedTurnReturn(alone="batch")):
+        assert part(empty).tolist() == []
+        assert bool(part(short).isfinite().all())
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_a_reward_that_is_no_number_is_named(bad):
+    x = dialogues([0.0, 0.0], [0.0, bad])
+    with pytest.raises(ValueError, match=f"turn 1 of trajectory 1 has reward {bad}"):
+        BY_BATCH(x)
+
+
+@pytest.mark.parametrize("wrong", [{"discount": 1.1}, {"among": "group"}, {"alone": "mean"}, {"eps": -1.0}])
+def test_a_wrong_field_is_named(wrong):
+    with pytest.raises(InputError, match=f"standardized_turn_return.{next(iter(wrong))}"):
+        StandardizedTurnReturn(**wrong)
