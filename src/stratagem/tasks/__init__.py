@@ -8,6 +8,7 @@ from stratagem.tasks.registry import TaskCard, known, make
 from stratagem.tasks.sokoban import SokobanTask
 from stratagem.tasks.task import CheckReport, Environment, Observation, Split, Step, Task, state_key
 from stratagem.tasks.tool_chain import ToolChainTask
+from stratagem.tasks.toolbox import ToolboxTask
 
 __all__ = [
     "CalculatorTask",
@@ -23,6 +24,7 @@ __all__ = [
     "Task",
     "TaskCard",
     "ToolChainTask",
+    "ToolboxTask",
     "known",
     "make",
     "state_key",

@@ -66,6 +66,12 @@ _BUILT_IN = (
         "stratagem.tasks.tool_chain:from_spec",
     ),
     TaskCard(
+        "toolbox",
+        "toolbox[:kind=mixed,max_turns=4,max_new_tokens=64]",
+        "answer questions, some of which need a calculator, a search, or both",
+        "stratagem.tasks.toolbox:from_spec",
+    ),
+    TaskCard(
         "jsonl",
         "jsonl:PATH[,verifier=exact,test_share=0.1,max_new_tokens=256]",
         "prompts from a JSON-lines file with a verifier",

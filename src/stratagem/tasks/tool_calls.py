@@ -84,7 +84,7 @@ def matched(
 def transport(
     cost: Float64[np.ndarray, "rows columns"], regularization: float = 0.1
 ) -> Float64[np.ndarray, "rows columns"]:
-    """The plan ``T`` that minimises ``<T, cost> - regularization * H(T)`` with uniform marginals (Sinkhorn's algorithm).
+    """The plan ``T`` that minimises ``<T, cost> - regularization * H(T)`` with uniform marginals (by Sinkhorn).
 
     Worked in logarithms, so that no regularization above 0 underflows. Rows and columns: at least one of each.
     """

@@ -49,7 +49,7 @@ _RESULT = "#"
 
 
 class Chain(NamedTuple):
-    """A request: calls, of which an argument may be ``#k``, the result of call ``k``; and the world they are made in."""
+    """A request: calls, whose arguments may be ``#k``, the result of call ``k``; and the world they are made in."""
 
     calls: tuple[ToolCall, ...]
     world: int
@@ -115,10 +115,11 @@ class ToolChainTask(Task):
     def __post_init__(self) -> None:
         validate(self)
         if self.fewest > self.most:
-            raise InputError(f"task {self.name!r}: fewest={self.fewest} is not allowed; it should be at most most")
+            raise InputError(f"task {self.name!r}: fewest={self.fewest} is not allowed; most={self.most} is less")
         if self.max_turns <= self.most:
             raise InputError(
-                f"task {self.name!r}: max_turns={self.max_turns} is not allowed; it should be more than most={self.most}"
+                f"task {self.name!r}: max_turns={self.max_turns} is not allowed; "
+                f"it should be more than most={self.most}"
             )
 
     def environment(self, split: Split, index: int) -> ToolChainEnvironment:

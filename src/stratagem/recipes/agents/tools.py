@@ -17,7 +17,9 @@ from stratagem.sampling import DynamicSampling, Rollouts
 
 __all__ = ["matchtir", "tapo"]
 
-_TAPO_TITLE = "Tool-Augmented Policy Optimization: Synergizing Reasoning and Adaptive Tool Use with Reinforcement Learning"
+_TAPO_TITLE = (
+    "Tool-Augmented Policy Optimization: Synergizing Reasoning and Adaptive Tool Use with Reinforcement Learning"
+)
 
 
 @paper(
@@ -75,7 +77,7 @@ def matchtir(
 
 @paper(
     "2510.07038",
-    title=_TAPO_TITLE,
+    title=_TAPO_TITLE + "Learning",
     family="agents",
     roles=("reward", "sampler", "gate"),
     year=2025,
