@@ -45,8 +45,8 @@ def similarity(predicted: ToolCall, reference: ToolCall) -> float:
     given, wanted = predicted.arguments, reference.arguments
     names = given.keys() | wanted.keys()
     jaccard = len(given.keys() & wanted.keys()) / len(names) if names else 1.0
-    equal = sum(name in given and given[name] == value for name, value in wanted.items())
-    return (1 + jaccard + equal) / (2 + len(wanted))
+    equal = sum(bool(name in given and given[name] == value) for name, value in wanted.items())
+    return float(1 + jaccard + equal) / (2 + len(wanted))
 
 
 def matched(

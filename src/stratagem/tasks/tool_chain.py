@@ -94,6 +94,8 @@ class ToolChainTask(Task):
     ``fewest``, ``most``: calls of a request, 1 to 12. ``max_turns``: more than ``most``, up to 64. ``max_new_tokens``:
     of a turn, 1 to 100,000. Tools, requests and wording are our own.
 
+    Every call of a request but the first copies an earlier result.
+
     Raises :class:`InputError` for a number out of range.
     """
 
@@ -156,8 +158,8 @@ class ToolChainTask(Task):
     def _generate(self, random: Random) -> Chain | None:
         calls: list[ToolCall] = []
         for _ in range(random.randint(self.fewest, self.most)):
-            name = random.choice(list(TOOLS))
-            arguments = {name: _argument(random, kind, calls) for name, kind in TOOLS[name].arguments.items()}
+            name = random.choice([name for name, tool in TOOLS.items() if _follows(tool, calls)])
+            arguments = {argument: _argument(random, kind, calls) for argument, kind in TOOLS[name].arguments.items()}
             calls.append(ToolCall(name, arguments))
         chain = Chain(tuple(calls), random.getrandbits(48))
         made = [call for call, _ in chain.carried_out()]
@@ -236,12 +238,17 @@ def from_spec(argument: str | None, options: Mapping[str, str]) -> ToolChainTask
     return configure(ToolChainTask, argument, options)
 
 
+def _follows(tool: Tool, earlier: list[ToolCall]) -> bool:
+    """Whether a call of the tool can copy an earlier result; the first has none, and must return what can be copied."""
+    if not earlier:
+        return tool.result != "number"
+    return any(TOOLS[call.name].result in tool.arguments.values() for call in earlier)
+
+
 def _argument(random: Random, kind: str, earlier: list[ToolCall]) -> str:
-    """An earlier result of this kind, more often than not where there is one, else a word."""
+    """An earlier result of this kind, or a word where there is none."""
     results = [number for number, call in enumerate(earlier, 1) if TOOLS[call.name].result == kind]
-    if results and random.random() < 0.7:
-        return f"{_RESULT}{random.choice(results)}"
-    return random.choice(_WORDS[kind])
+    return f"{_RESULT}{random.choice(results)}" if results else random.choice(_WORDS[kind])
 
 
 def _written(call: ToolCall) -> str:
