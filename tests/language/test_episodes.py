@@ -97,6 +97,22 @@ def test_entering_a_step():
     assert (episode.turns[1].done, episode.truncated, episode.success, episode.length) == (True, True, True, 2)
 
 
+def test_a_step_can_say_anew_what_earlier_turns_were_worth():
+    episode = Episode(0, 0, 0, [turn([1], [2])])
+    episode.record(Step(Observation("", 0), 0.5))
+    episode.turns.append(turn([3], [4]))
+    episode.record(Step(Observation("", 0), 9.0, done=True, turn_rewards=(0.25, 1)))
+    assert [t.reward for t in episode.turns] == [0.25, 1.0] and episode.reward == 1.25
+
+
+def test_a_step_that_says_nothing_of_earlier_turns_leaves_them_as_they_are():
+    episode = Episode(0, 0, 0, [turn([1], [2])])
+    episode.record(Step(Observation("", 0), turn_rewards=(0.75,)))
+    episode.turns.append(turn([3], [4]))
+    episode.record(Step(Observation("", 0), 0.5, done=True))
+    assert [t.reward for t in episode.turns] == [0.75, 0.5]
+
+
 def test_a_transcript_is_what_was_read_and_said():
     said = two_groups()[0][0].transcript()
     assert [message["role"] for message in said["messages"]] == ["user", "assistant"] * 2
@@ -117,10 +133,11 @@ SEEN = Observation("seen", 0)
         Step(SEEN, np.float32(0.5)),
         Step(SEEN, np.int64(2), components={"style": -3}),
         Step(Observation("", np.int64(-5), 1)),
+        Step(SEEN, turn_rewards=(1.0, np.float32(0.5))),
     ],
 )
 def test_a_good_step_has_no_fault(step):
-    assert step_fault(step, ("reward", "style")) is None
+    assert step_fault(step, ("reward", "style"), turns=2) is None
 
 
 @pytest.mark.parametrize(
@@ -135,6 +152,9 @@ def test_a_good_step_has_no_fault(step):
         (Step(SEEN, components={"style": math.nan}), "reward nan is not a finite number"),
         (Step(SEEN, components={"stile": 1.0}), "reward component 'stile' is not among the task's reward_names"),
         (Step(SEEN, components=None), "the step's components are NoneType instead of a mapping"),
+        (Step(SEEN, turn_rewards=[1.0]), "the step's turn_rewards are 1, one for each of 2 turns is needed"),
+        (Step(SEEN, turn_rewards=[1.0, math.nan]), "reward nan is not a finite number"),
+        (Step(SEEN, turn_rewards=0.5), "the step's turn_rewards are float instead of a sequence"),
         (Step("text"), "returned str instead of an Observation"),
         (Step(Observation(None, 0)), "the observation's text is NoneType"),
         (
@@ -146,7 +166,7 @@ def test_a_good_step_has_no_fault(step):
     ],
 )
 def test_a_fault_of_a_step_is_named(step, fault):
-    assert step_fault(step, ("reward", "style")) == fault
+    assert step_fault(step, ("reward", "style"), turns=2) == fault
 
 
 def test_a_fault_of_an_observation_is_named():

@@ -17,6 +17,7 @@ from stratagem.sampling import Demonstrations, DynamicSampling, Rollouts, Segmen
 from stratagem.tasks import registry
 from stratagem.tasks.key_door import KeyDoorTask
 from stratagem.tasks.mixture import Mixture
+from stratagem.tasks.tool_chain import ToolChainTask
 
 SMALL = Rollouts(prompts_per_step=3, group_size=4)
 TASKS = [
@@ -218,6 +219,16 @@ def test_a_mixture_is_demonstrated_with_the_system_message_of_each_task(make_wor
     alone = [demonstrate(task, "train", 0, chat, world._encode) for task in tasks]
     for one, other in zip(mixed, alone, strict=True):
         assert [turn.read for turn in one.turns] == [turn.read for turn in other.turns]
+
+
+def test_turns_are_worth_what_the_last_step_says_they_were(make_world, tiny_tokenizer):
+    task = ToolChainTask(fewest=2, most=2, max_turns=4)
+    first, *rest = task.solution("train", 0)
+    guess = first.replace('"}', 'x"}')
+    world = make_world(task)
+    episode = demonstrate(task, "train", 0, ChatFormat(tiny_tokenizer), world._encode, [guess, first, *rest])
+    # The guess was worth something until the right call took its match.
+    assert [turn.reward for turn in episode.turns] == [0, 1, 1, 1] and episode.failure is None
 
 
 def test_a_demonstration_without_end_is_cut(make_world, tiny_tokenizer):

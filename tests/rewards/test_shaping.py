@@ -9,7 +9,7 @@ import torch
 
 from stratagem.errors import InputError
 from stratagem.experience import Experience
-from stratagem.rewards import KLPenalty, OverlongPenalty, RewardWeights
+from stratagem.rewards import FormatGate, KLPenalty, OverlongPenalty, RewardWeights
 
 
 def test_the_overlong_penalty_worked_by_hand():
@@ -89,3 +89,32 @@ def test_the_kl_penalty_of_a_trajectory_is_the_sum_over_its_tokens_in_its_return
     both = KLPenalty(0.1)(x)
     # Charged to tokens, it adds up to the same.
     assert x.trajectory_of_token.sum(both.token_rewards()).tolist() == pytest.approx(charged.returns.tolist())
+
+
+def test_the_format_gate_turns_the_reward_of_a_wrong_format_into_minus_one():
+    x = Experience.from_lengths(
+        [1] * 4,
+        [2, 1, 1],
+        [3],
+        turn_reward=[0.25, 0.5, 0.5, 0.0],
+        reward=[[0.75, 0.0, 3.0], [0.5, 1.0, 0.0], [0.0, 0.5, 0.0]],
+        reward_names=("reward", "format", "calls"),
+        reward_weights=(1.0, 0.0, 0.0),
+    )
+    gated = FormatGate()(x)
+    assert gated.returns.tolist() == [-1.0, 0.5, -1.0]
+    assert x.returns.tolist() == [0.75, 0.5, 0.0]
+    # What the turns earned is kept, and the last one makes up the difference.
+    assert gated.turn_rewards().tolist() == [0.25, -1.25, 0.5, -1.0]
+    assert FormatGate(otherwise=0.0)(x).returns.tolist() == [0.0, 0.5, 0.0]
+    assert gated.reward[:, 1:].equal(x.reward[:, 1:])
+
+
+def test_the_format_gate_is_open_where_no_format_is_judged():
+    for x in (
+        Experience.from_lengths([1, 1], [1, 1], [2], reward=[0.0, 1.0]),
+        Experience.from_lengths([1, 1], [1, 1], [2], turn_reward=[0.0, 1.0]),
+    ):
+        assert FormatGate()(x).returns.tolist() == [0.0, 1.0]
+    with pytest.raises(InputError, match=r"format_gate\.otherwise"):
+        FormatGate(math.nan)

@@ -9,13 +9,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stratagem.tasks.answers import (
+    CloseNumber,
     ContainsText,
     ExactNumber,
     ExactText,
+    NearNumber,
+    SimilarText,
     Verifier,
+    edit_distance,
     final_answer,
     last_number,
     normalised,
+    token_f1,
 )
 
 
@@ -97,3 +102,85 @@ def test_the_number_verifier_accepts_its_solution_and_rejects_its_corruption(num
     record = {"prompt": "?", "answer": str(number)}
     assert ExactNumber().score(ExactNumber().solution(record), record) == 1
     assert ExactNumber().score(ExactNumber().corrupted(record), record) == 0
+
+
+# ---- scores between right and wrong ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("response", "answer", "score"),
+    [
+        ("Paris, France", "Paris", 1),
+        ("pariz", "paris", 0.8),
+        ("rome", "paris", 0),
+        ("ab", "abcd", 0),
+        ("abc", "abcd", 0.75),
+        ("anything", "", 0),
+        ("", "paris", 0),
+        ("answer: Paris", "PARIS", 1),
+    ],
+)
+def test_similar_text_is_scored_by_containment_and_then_by_letters(response, answer, score):
+    assert SimilarText().score(response, {"answer": answer}) == pytest.approx(score)
+
+
+@pytest.mark.parametrize(
+    ("verifier", "response", "answer", "score"),
+    [
+        (CloseNumber(), "84.0009", "84", 1),
+        (CloseNumber(), "84.001", "84", 0),
+        (CloseNumber(), "no number", "84", 0),
+        (CloseNumber(), "84", "no number", 0),
+        (CloseNumber(), "1,000", "1000", 1),
+        (NearNumber(), "104.9", "100", 1),
+        (NearNumber(), "-104.9", "-100", 1),
+        (NearNumber(), "105", "100", 0),
+        (NearNumber(), "-100", "100", 0),
+        (NearNumber(), "0.0005", "0", 1),
+        (NearNumber(), "0.01", "0", 0),
+        (NearNumber(), "1/0", "0", 0),
+    ],
+)
+def test_numbers_are_scored_within_a_tolerance(verifier, response, answer, score):
+    assert verifier.score(response, {"answer": answer}) == score
+
+
+def test_of_several_right_answers_the_best_counts():
+    record = {"answer": "New York", "aliases": ["NYC", "the big apple"]}
+    assert SimilarText().score("nyc", record) == SimilarText().score("the Big Apple", record) == 1
+    assert CloseNumber().score("3", {"answer": "2", "aliases": ["3"]}) == 1
+
+
+@given(st.sampled_from([SimilarText(), CloseNumber(), NearNumber()]), st.integers(-1000, 1000))
+def test_what_a_graded_verifier_calls_right_passes_and_what_it_corrupts_does_not(verifier, number):
+    record = {"answer": str(number)}
+    assert verifier.score(verifier.solution(record), record) == 1
+    assert verifier.score(verifier.corrupted(record), record) < 1
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "distance"),
+    [("kitten", "sitting", 3), ("rome", "paris", 5), ("", "abc", 3), ("same", "same", 0), ("ab", "ba", 2)],
+)
+def test_edit_distance(first, second, distance):
+    assert edit_distance(first, second) == edit_distance(second, first) == distance
+
+
+@given(st.text("abc", max_size=8), st.text("abc", max_size=8), st.text("abc", max_size=8))
+def test_edit_distance_is_a_metric(first, second, third):
+    assert (edit_distance(first, second) == 0) == (first == second)
+    assert edit_distance(first, third) <= edit_distance(first, second) + edit_distance(second, third)
+
+
+@pytest.mark.parametrize(
+    ("response", "reference", "score"),
+    [
+        ("The Eiffel Tower!", "eiffel tower", 0.8),
+        ("tower tower", "tower", 1),
+        ("rome", "paris", 0),
+        ("", "paris", 0),
+        ("...", "", 0),
+    ],
+)
+def test_f1_of_the_sets_of_words(response, reference, score):
+    assert token_f1(response, reference) == pytest.approx(score)

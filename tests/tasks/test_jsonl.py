@@ -115,7 +115,7 @@ def test_chat_messages_become_one_text(tmp_path: Path) -> None:
     assert texts == ["2 + 3?", "system: Be brief.\n\nuser: 2 + 3?"]
 
 
-@pytest.mark.parametrize("verifier", ["exact", "contains", "number"])
+@pytest.mark.parametrize("verifier", ["exact", "contains", "number", "similar", "close", "near"])
 def test_check_passes(tmp_path: Path, verifier: str) -> None:
     task = make(f"jsonl:{write(tmp_path, *sums(60))},verifier={verifier}")
     assert task.check(20, "train").solutions_accepted == 20
@@ -177,3 +177,18 @@ def test_any_text_is_a_legal_action(tmp_path_factory: pytest.TempPathFactory, te
     path = write(tmp_path_factory.getbasetemp(), GOOD)
     for verifier in ("exact", "contains", "number"):
         assert JsonlTask(path, verifier, test_share=0).environment("train", 0).step(text).reward in (0.0, 1.0)
+
+
+def test_graded_verifiers_pay_in_between_and_take_aliases(tmp_path: Path) -> None:
+    lines = [{"prompt": f"Capital {number}?", "answer": "Paris", "aliases": ["Lutetia"]} for number in range(20)]
+    environment = JsonlTask(write(tmp_path, *lines), verifier="similar", test_share=0).environment("train", 0)
+    for text, reward in (("pariz", 0.8), ("lutetia", 1.0), ("rome", 0.0)):
+        environment.reset()
+        step = environment.step(text)
+        assert (step.reward, step.success) == (pytest.approx(reward), reward == 1)
+
+
+def test_aliases_that_are_no_list_of_text_are_a_broken_line(tmp_path: Path) -> None:
+    for aliases, reason in (("Lutetia", "aliases must be a list of text"), ([3], "an alias must be text")):
+        with pytest.raises(InputError, match=f"line 1: {reason}"):
+            JsonlTask(write(tmp_path, {"prompt": "Capital?", "answer": "Paris", "aliases": aliases}))

@@ -1,4 +1,4 @@
-"""Credit per token: comparison of groups, states, turns and segments, critics, returns, target ratios, normalisation."""
+"""Credit per token: comparison of groups, states, turns and segments, critics, returns, targets, normalisation."""
 
 from stratagem.advantages.anchors import LoneTrajectories, OverTurns, SharedStates
 from stratagem.advantages.components import PerReward

@@ -72,6 +72,9 @@ class Episode:
         """Enter what the last action led to."""
         turn = self.turns[-1]
         turn.reward, turn.done = float(step.reward), step.done
+        if step.turn_rewards is not None:
+            for turn, reward in zip(self.turns, step.turn_rewards, strict=True):
+                turn.reward = float(reward)
         for name, value in step.components.items():
             self.components[name] = self.components.get(name, 0.0) + float(value)
         if step.done:
@@ -114,8 +117,11 @@ def _is_message(message: Any) -> bool:
     )
 
 
-def step_fault(step: Any, reward_names: Sequence[str]) -> str | None:
-    """What is wrong with what an environment answered to an action; None for a good step."""
+def step_fault(step: Any, reward_names: Sequence[str], turns: int) -> str | None:
+    """What is wrong with what an environment answered to an episode's last action; None for a good step.
+
+    turns: of the episode so far.
+    """
     if not isinstance(step, Step):
         return f"returned {type(step).__name__} instead of a Step"
     components: Any = step.components
@@ -124,7 +130,12 @@ def step_fault(step: Any, reward_names: Sequence[str]) -> str | None:
     unknown = [name for name in components if name not in reward_names[1:]]
     if unknown:
         return f"reward component {unknown[0]!r} is not among the task's reward_names"
-    for value in (step.reward, *components.values()):
+    restated: Any = () if step.turn_rewards is None else step.turn_rewards
+    if not isinstance(restated, Sequence) or isinstance(restated, str):
+        return f"the step's turn_rewards are {type(restated).__name__} instead of a sequence"
+    if step.turn_rewards is not None and len(restated) != turns:
+        return f"the step's turn_rewards are {len(restated)}, one for each of {turns} turns is needed"
+    for value in (step.reward, *components.values(), *restated):
         if not isinstance(value, Real) or not math.isfinite(value):
             return f"reward {value!r} is not a finite number"
     return observation_fault(step.observation)

@@ -208,7 +208,7 @@ def advance(live: list[Live], chat: ChatFormat, watch: Watch, engine: Engine) ->
 def _enter(one: Live, outcome: Outcome[Step], chat: ChatFormat) -> None:
     step, episode = outcome.value, one.episode
     one.hung = outcome.hung
-    fault = outcome.failure or step_fault(step, one.task.reward_names)
+    fault = outcome.failure or step_fault(step, one.task.reward_names, len(episode.turns))
     if fault is not None or step is None:
         episode.failure = f"step: {fault}"
         return

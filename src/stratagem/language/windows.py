@@ -139,7 +139,7 @@ class Slots:
             self._check(one, turn)
             episode.turns.append(Turn(one.observation, **turn))
             step = environment.step(turn["text"])
-            if step_fault(step, task.reward_names) is not None or step.done:
+            if step_fault(step, task.reward_names, len(episode.turns)) is not None or step.done:
                 raise ValueError("its environment failed, or ended it")
             episode.record(step)
             one.observation = step.observation

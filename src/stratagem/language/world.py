@@ -341,7 +341,7 @@ def demonstrate(
         for text in task.solution(split, index) if actions is None else actions:
             episode.turns.append(Turn(observation, read, [*encode(text), *chat.end_tokens], None, text))
             step = environment.step(text)
-            episode.failure = step_fault(step, owned.reward_names)
+            episode.failure = step_fault(step, owned.reward_names, len(episode.turns))
             if episode.failure is not None:
                 return episode
             episode.record(step)

@@ -1,12 +1,13 @@
 """What an experience was worth."""
 
-from stratagem.rewards.shaping import KLPenalty, OverlongPenalty, RewardWeights
+from stratagem.rewards.shaping import FormatGate, KLPenalty, OverlongPenalty, RewardWeights
 from stratagem.rewards.signals import Confidence, Correct, FormatOnly, Inverted, Majority, RandomSignal
 from stratagem.rewards.structure import PlanPenalty
 
 __all__ = [
     "Confidence",
     "Correct",
+    "FormatGate",
     "FormatOnly",
     "Inverted",
     "KLPenalty",

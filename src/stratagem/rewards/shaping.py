@@ -1,4 +1,4 @@
-"""Changes of the reward that depend on the experience alone: penalties for length and distance, other weights."""
+"""Changes of the reward that depend on the experience alone: penalties for length, distance and format, weights."""
 
 from __future__ import annotations
 
@@ -63,6 +63,26 @@ class KLPenalty(Reward):
         if self.unit == "trajectory":
             return _charged(x, x.trajectory_of_token.sum(penalty))
         return x.replace(token_reward=penalty if x.token_reward is None else x.token_reward + penalty)
+
+
+@dataclass(frozen=True)
+class FormatGate(Reward):
+    """``R = otherwise`` where the reward named ``format`` is below 1, whatever else the first reward column says.
+
+    So the format is no second thing to earn by, but the door to the first (arXiv 2510.07038). What turns earned counts
+    as little: the last turn makes up the difference. A task without a reward for the format has none to break.
+
+    otherwise: the first column of a trajectory in a wrong format.
+    """
+
+    otherwise: FiniteFloat = -1.0
+
+    def __call__(self, x: Experience) -> Experience:
+        if x.reward is None or "format" not in x.reward_names:
+            return x
+        reward = x.reward.clone()
+        reward[:, 0].masked_fill_(reward[:, x.reward_names.index("format")] < 1, self.otherwise)
+        return x.replace(reward=reward)
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,8 @@ from stratagem.tasks.sokoban import SokobanTask
 from stratagem.tasks.sql import SqlTask
 from stratagem.tasks.structured import StructuredTask
 from stratagem.tasks.task import CheckReport, Environment, Observation, Split, Step, Task, state_key
+from stratagem.tasks.tool_chain import ToolChainTask
+from stratagem.tasks.toolbox import ToolboxTask
 
 __all__ = [
     "CalculatorTask",
@@ -27,6 +29,8 @@ __all__ = [
     "StructuredTask",
     "Task",
     "TaskCard",
+    "ToolChainTask",
+    "ToolboxTask",
     "known",
     "make",
     "state_key",

@@ -15,7 +15,9 @@ _NUMBER = re.compile(
 )
 _ANSWER_MARK = re.compile(r"answer\s*:", re.IGNORECASE)
 _BOXED = re.compile(r"\\boxed\{([^{}]*)\}")
+_PUNCTUATION = re.compile(r"[^\w\s]|_")
 _LONGEST_NUMBER = 1_000
+_TOLERANCE = Fraction(1, 1000)
 
 
 class Verifier(Protocol):
@@ -79,6 +81,48 @@ class ExactNumber(ExactText):
         return None if number is None else str(number)
 
 
+class SimilarText(ExactText):
+    """1 when the final answer contains the reference, else ``1 - d`` where ``d < 0.5``, else 0 (arXiv 2510.07038).
+
+    ``d`` is the edit distance over the longer one's length, both :func:`normalised`. An empty reference is contained in
+    nothing. Of several right answers (``aliases`` of the record, a list) the one that fits best counts.
+    """
+
+    def score(self, response: str, record: Record) -> float:
+        said = normalised(final_answer(response))
+        return max(_likeness(said, normalised(right)) for right in _right_answers(record))
+
+
+class CloseNumber(ExactNumber):
+    """1 when the last number of the final answer is less than 0.001 from the reference's, else 0 (arXiv 2510.07038).
+
+    Text without a number is 0, for the response and for the reference. Of several right answers (``aliases``) any.
+    """
+
+    def score(self, response: str, record: Record) -> float:
+        said = last_number(final_answer(response))
+        right = [last_number(text) for text in _right_answers(record)]
+        return float(said is not None and any(n is not None and abs(said - n) < self._width(n) for n in right))
+
+    def _width(self, reference: Fraction) -> Fraction:
+        """How far from the reference is too far."""
+        return _TOLERANCE
+
+
+class NearNumber(CloseNumber):
+    """1 when the last number of the final answer is off by less than 5 % of the reference's, else 0 (arXiv 2510.07038).
+
+    Around 0, where no share of the reference helps, it must be less than 0.001 off.
+    """
+
+    def corrupted(self, record: Record) -> str:
+        """Twice the reference and one more."""
+        return str(2 * (last_number(record["answer"]) or 0) + 1)
+
+    def _width(self, reference: Fraction) -> Fraction:
+        return abs(reference) / 20 if reference else _TOLERANCE
+
+
 def normalised(text: str) -> str:
     """``text`` in lower case, with single spaces, without quotes around it and full stops behind it.
 
@@ -86,6 +130,26 @@ def normalised(text: str) -> str:
     """
     plain = " ".join(text.casefold().split())
     return plain.lstrip(" \"'`").rstrip(" \"'`.") or plain
+
+
+def token_f1(response: str, reference: str) -> float:
+    """F1 of the two sets of words, in lower case and without punctuation; 0 when they share none.
+
+    With ``c`` shared words, ``p = c / |response|`` and ``r = c / |reference|``: ``2 p r / (p + r)``.
+    """
+    said, wanted = (set(_PUNCTUATION.sub("", text.lower()).split()) for text in (response, reference))
+    return 2 * len(said & wanted) / (len(said) + len(wanted)) if said & wanted else 0.0
+
+
+def edit_distance(first: str, second: str) -> int:
+    """Least number of letters to insert, delete or replace to make one of the other (Levenshtein)."""
+    costs = list(range(len(second) + 1))
+    for row, letter in enumerate(first, 1):
+        diagonal, costs[0] = costs[0], row
+        for column, other in enumerate(second, 1):
+            kept = diagonal + (letter != other)
+            diagonal, costs[column] = costs[column], min(kept, costs[column] + 1, costs[column - 1] + 1)
+    return costs[-1]
 
 
 def final_answer(response: str) -> str:
@@ -105,3 +169,17 @@ def last_number(text: str) -> Fraction | None:
     numerator, _, denominator = numbers[-1].replace(",", "").partition("/")
     divisor = Fraction(denominator or 1)
     return Fraction(numerator) / divisor if divisor else None
+
+
+def _right_answers(record: Record) -> list[str]:
+    return [record["answer"], *record.get("aliases", ())]
+
+
+def _likeness(said: str, right: str) -> float:
+    if right and right in said:
+        return 1.0
+    longer = max(len(said), len(right))
+    if not said or not right or longer >= 2 * min(len(said), len(right)):
+        return 0.0  # The lengths alone differ by half: no need to count.
+    distance = edit_distance(said, right) / longer
+    return 1 - distance if distance < 0.5 else 0.0

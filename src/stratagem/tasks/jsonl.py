@@ -12,7 +12,17 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from stratagem.errors import InputError, unknown
-from stratagem.tasks.answers import ContainsText, ExactNumber, ExactText, Record, Verifier, last_number
+from stratagem.tasks.answers import (
+    CloseNumber,
+    ContainsText,
+    ExactNumber,
+    ExactText,
+    NearNumber,
+    Record,
+    SimilarText,
+    Verifier,
+    last_number,
+)
 from stratagem.tasks.math_answers import MathAnswer
 from stratagem.tasks.options import check_names, validate
 from stratagem.tasks.splits import split_of
@@ -22,8 +32,12 @@ _VERIFIERS: dict[str, Callable[[], Verifier]] = {
     "exact": ExactText,
     "contains": ContainsText,
     "number": ExactNumber,
+    "similar": SimilarText,
+    "close": CloseNumber,
+    "near": NearNumber,
     "math": MathAnswer,
 }
+_NUMERIC = ("number", "close", "near")
 _ROLES = ("system", "user", "assistant")
 
 
@@ -35,9 +49,10 @@ class JsonlTask(Task):
     occurs again is left out and counted in ``duplicates``. Episodes beyond the last prompt start again at the first.
     Several chat messages become one text, each as ``role: content``, with an empty line between them.
 
-    ``path``: the file, UTF-8. ``verifier``: ``exact``, ``contains``, ``number``, ``math`` (needs the extra ``math``)
-    or ``python:module:function``, called as ``function(response, record)`` with the line's fields and returning a
-    number. ``test_share``: expected share of prompts in the test split, by a stable hash of the prompt, 0 to below 1.
+    ``path``: the file, UTF-8. ``verifier``: ``exact``, ``contains``, ``number``, ``similar``, ``close``, ``near``
+    (these three also look at ``aliases``, a list of further right answers), ``math`` (needs the extra ``math``) or
+    ``python:module:function``, called as ``function(response, record)`` with the line's fields and returning a number.
+    ``test_share``: expected share of prompts in the test split, by a stable hash of the prompt, 0 to below 1.
     ``max_new_tokens``: 1 to 1,000,000.
 
     Raises :class:`InputError` naming path and line when a line cannot be used, and when a split would be empty.
@@ -57,7 +72,7 @@ class JsonlTask(Task):
     def __post_init__(self) -> None:
         validate(self)
         object.__setattr__(self, "_verify", _verifier(self.verifier))
-        records, duplicates = _distinct(_read(self.path, numeric=self.verifier == "number"))
+        records, duplicates = _distinct(_read(self.path, numeric=self.verifier in _NUMERIC))
         object.__setattr__(self, "duplicates", duplicates)
         object.__setattr__(self, "_records", {"train": [], "test": []})
         for prompt, record in records.items():
@@ -187,9 +202,17 @@ def _parsed(line: bytes, numeric: bool) -> tuple[str, Record]:
         raise ValueError("not a JSON object")
     prompt = _prompt(record.get("prompt"))
     answer = _text(record.get("answer"), "answer")
+    _aliases(record.get("aliases", []))
     if numeric and last_number(answer) is None:
         raise ValueError(f"answer {answer!r} holds no number")
     return prompt, record
+
+
+def _aliases(aliases: object) -> None:
+    if not isinstance(aliases, list):
+        raise ValueError("aliases must be a list of text")
+    for alias in aliases:
+        _text(alias, "an alias")
 
 
 def _prompt(prompt: object) -> str:

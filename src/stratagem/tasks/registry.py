@@ -78,6 +78,18 @@ _BUILT_IN = (
         "stratagem.tasks.structured:from_spec",
     ),
     TaskCard(
+        "tool_chain",
+        "tool_chain[:fewest=3,most=6,reward=hard,max_turns=8,max_new_tokens=64]",
+        "make a chain of tool calls with copied arguments and answer with the last result",
+        "stratagem.tasks.tool_chain:from_spec",
+    ),
+    TaskCard(
+        "toolbox",
+        "toolbox[:kind=mixed,max_turns=4,max_new_tokens=64]",
+        "answer questions, some of which need a calculator, a search, or both",
+        "stratagem.tasks.toolbox:from_spec",
+    ),
+    TaskCard(
         "jsonl",
         "jsonl:PATH[,verifier=exact,test_share=0.1,max_new_tokens=256]",
         "prompts from a JSON-lines file with a verifier",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
 
@@ -54,6 +54,10 @@ class Step:
     environment rather than in a terminal state. ``success`` is what evaluation counts and is read on the last step.
     ``components`` are further named rewards of the whole trajectory (added up over turns), one for each name in
     the task's ``reward_names`` after the first.
+
+    ``turn_rewards``: for a task where later turns decide what earlier ones were worth, the rewards of all turns so far,
+    this one last. They take the place of ``reward`` and of all that was said of these turns before. None: earlier turns
+    keep what they have.
     """
 
     observation: Observation
@@ -62,6 +66,7 @@ class Step:
     truncated: bool = False
     success: bool = False
     components: Mapping[str, float] = field(default_factory=dict)
+    turn_rewards: Sequence[float] | None = None
 
 
 class Environment(ABC):
