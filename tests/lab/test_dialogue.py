@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from stratagem.lab import DIALOGUE_GAMES, GAMES, Exact, Outcome, Tree, find_game
+from stratagem.lab import GAMES, SPECIAL_GAMES, Exact, Outcome, Tree, find_game
 from stratagem.lab.dialogue import ADVICE, CALM, CHAT, COMFORT, GLAD, UPSET, mood_game
 from stratagem.lab.exact import optimal_values
 
@@ -38,7 +38,7 @@ def test_who_chats_with_an_upset_user_is_left():
 
 
 def test_it_is_found_by_name_and_not_among_the_games_of_judgement():
-    assert find_game("mood") is DIALOGUE_GAMES["mood"] and "mood" not in GAMES
+    assert find_game("mood") is SPECIAL_GAMES["mood"] and "mood" not in GAMES
     x = Tree.enumerate(find_game("mood")).leaves
     assert sorted(x.trajectory_of_turn.size().unique().tolist()) == list(range(1, 9))
 

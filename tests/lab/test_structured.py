@@ -7,14 +7,15 @@ import torch
 
 from stratagem.advantages import GAE
 from stratagem.errors import InputError
-from stratagem.lab import STRUCTURED_GAMES, Exact, TokenGame, Tree, diagnose, find_game, over
+from stratagem.lab import GAMES, SPECIAL_GAMES, Exact, TokenGame, Tree, diagnose, find_game, over
 from stratagem.lab.exact import optimal_values
 from stratagem.recipes import hiper
 
 
 def test_games_are_found_by_name():
-    assert set(STRUCTURED_GAMES) == {"one_word", "wordy_corridor", "errands"}
-    assert all(find_game(name) is game for name, game in STRUCTURED_GAMES.items())
+    names = {"one_word", "wordy_corridor", "errands"}
+    assert names <= SPECIAL_GAMES.keys() and not names & GAMES.keys()
+    assert all(find_game(name) is SPECIAL_GAMES[name] for name in names)
 
 
 def discounted_choice(step: str) -> int:

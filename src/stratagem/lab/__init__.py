@@ -8,21 +8,15 @@ from stratagem.lab.diagnosis import Diagnosis, diagnose
 from stratagem.lab.exact import Exact
 from stratagem.lab.experts import ExpertsPolicy
 from stratagem.lab.game import Outcome, TokenGame, over
-from stratagem.lab.games import ALIASED_GAMES, COMPOSITE_GAMES, DIALOGUE_GAMES, GAMES, find_game
-from stratagem.lab.long_games import LONG_GAMES
+from stratagem.lab.games import GAMES, SPECIAL_GAMES, find_game
 from stratagem.lab.mdp import TabularMDP
 from stratagem.lab.policy import TabularPolicy
-from stratagem.lab.structured import STRUCTURED_GAMES
 from stratagem.lab.tools import ToolRules, tool_game
 from stratagem.lab.tree import Tree
 
 __all__ = [
-    "ALIASED_GAMES",
-    "COMPOSITE_GAMES",
-    "DIALOGUE_GAMES",
     "GAMES",
-    "LONG_GAMES",
-    "STRUCTURED_GAMES",
+    "SPECIAL_GAMES",
     "AnswerCliffs",
     "CliffReport",
     "Conflict",

@@ -16,19 +16,14 @@ from stratagem.lab.tools import ToolRules, tool_game
 GAMES: dict[str, TokenGame] = {}
 """The games in which techniques are judged, by name; each is named after its function."""
 
-COMPOSITE_GAMES: dict[str, TokenGame] = {}
-"""Games by name whose reward has several components; they are not among those every technique is judged in."""
-
-DIALOGUE_GAMES: dict[str, TokenGame] = {}
-"""Games by name that are talks with a simulated user; they are not among those every technique is judged in."""
-
-ALIASED_GAMES: dict[str, TokenGame] = {}
-"""Games by name in which several states look alike; they are not among those every technique is judged in."""
+SPECIAL_GAMES: dict[str, TokenGame] = {}
+"""Further games, by name, for what few techniques need: several reward components, states that look alike, a user to
+talk to, many turns, turns with an inner structure. They are not among those every technique is judged in."""
 
 
 def known_games() -> dict[str, TokenGame]:
     """All games of the lab, by name."""
-    return GAMES | COMPOSITE_GAMES | DIALOGUE_GAMES | ALIASED_GAMES | LONG_GAMES | STRUCTURED_GAMES
+    return GAMES | SPECIAL_GAMES
 
 
 def find_game(name: str) -> TokenGame:
@@ -48,7 +43,7 @@ def game(
     """Enter a game under the name of its ``act``, whose docstring describes it.
 
     rewards: weights by name, for a game whose reward has several components.
-    shown: what states look like, for a game in which several look alike.
+    shown: what states look like, for a game in which several look alike. Either makes it a special one.
     """
 
     def enter(act: Act) -> Act:
@@ -56,11 +51,8 @@ def game(
         entered = TokenGame(act.__name__, description, vocabulary, tuple(starts), act, shown=shown)
         if rewards is not None:
             entered = replace(entered, reward_names=tuple(rewards), reward_weights=tuple(rewards.values()))
-            COMPOSITE_GAMES[entered.name] = entered
-        elif shown is not None:
-            ALIASED_GAMES[entered.name] = entered
-        else:
-            GAMES[entered.name] = entered
+        ordinary = rewards is None and shown is None
+        (GAMES if ordinary else SPECIAL_GAMES)[entered.name] = entered
         return act
 
     return enter
@@ -159,8 +151,7 @@ def styles(state: str, tokens: tuple[int, ...]) -> list[Outcome]:
     return over(float(tokens[0] < 2), brevity=float(tokens[0] != 1))
 
 
-COMPOSITE_GAMES["tools"] = tool_game(ToolRules())
-DIALOGUE_GAMES["mood"] = mood_game()
+SPECIAL_GAMES |= {made.name: made for made in (tool_game(ToolRules()), mood_game(), *LONG_GAMES, *STRUCTURED_GAMES)}
 
 
 @game(vocabulary=2, starts=((1.0, ("start", 0)),), shown=lambda state: state if state[0] == "sign" else state[0])

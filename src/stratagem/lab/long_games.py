@@ -26,25 +26,21 @@ def _chain(state: int, tokens: tuple[int, ...]) -> list[Outcome]:
     return over(LURE, success=False) if tokens[0] == 1 else over(0.0)
 
 
-LONG_GAMES: dict[str, TokenGame] = {
-    made.name: made
-    for made in (
-        TokenGame(
-            "errand",
-            "Three decisions, each followed by a step of routine, in which all but token 0 ends the episode in "
-            "failure; 1 at the end when every decision was right, token i in the i-th.",
-            3,
-            ((1.0, (0, 0)),),
-            _errand,
-        ),
-        TokenGame(
-            "chain",
-            f"{CHAIN} turns: token 0 goes on, and 1 is paid for the end of the chain; token 1 gives up for {LURE:g}, "
-            "and token 2 ends the episode for nothing. Only the end of the chain is a success.",
-            3,
-            ((1.0, 0),),
-            _chain,
-        ),
-    )
-}
-"""By name; they are not among those every technique is judged in."""
+LONG_GAMES = (
+    TokenGame(
+        "errand",
+        "Three decisions, each followed by a step of routine, in which all but token 0 ends the episode in "
+        "failure; 1 at the end when every decision was right, token i in the i-th.",
+        3,
+        ((1.0, (0, 0)),),
+        _errand,
+    ),
+    TokenGame(
+        "chain",
+        f"{CHAIN} turns: token 0 goes on, and 1 is paid for the end of the chain; token 1 gives up for {LURE:g}, "
+        "and token 2 ends the episode for nothing. Only the end of the chain is a success.",
+        3,
+        ((1.0, 0),),
+        _chain,
+    ),
+)

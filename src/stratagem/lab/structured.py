@@ -42,34 +42,30 @@ def _plan(state: tuple[int, int, int], tokens: tuple[int, ...]) -> tuple[tuple[i
     return ((Span.SWITCH, Span.SUBGOAL, Span.ACTION) if begins else (Span.SWITCH, Span.ACTION)), begins
 
 
-STRUCTURED_GAMES: dict[str, TokenGame] = {
-    game.name: game
-    for game in (
-        TokenGame(
-            "one_word",
-            "One word: token 0 pays 1, token 1 and any other after it 1.05, so the longer word is the better one.",
-            2,
-            ((1.0, "start"),),
-            _one_word,
-        ),
-        TokenGame(
-            "wordy_corridor",
-            "Five turns of words of one to three tokens: 0 steps left, 10 and 110 wait, 111 steps right; the goal is "
-            "two to the right.",
-            2,
-            ((1.0, (0, 0)),),
-            _corridor,
-        ),
-        TokenGame(
-            "errands",
-            "Five turns, each with a token to keep (0) or switch (1) the sub-goal, the new sub-goal if it is switched, "
-            "and an action. Three errands depend on each other; one is done by action 1 under its own sub-goal (0, 1, "
-            "0). The first turn states a sub-goal whatever it says before. 1 for all three.",
-            2,
-            ((1.0, (0, 0, 0)),),
-            _errands,
-            structure=_plan,
-        ),
-    )
-}
-"""Games by name; they are not among those every technique is judged in."""
+STRUCTURED_GAMES = (
+    TokenGame(
+        "one_word",
+        "One word: token 0 pays 1, token 1 and any other after it 1.05, so the longer word is the better one.",
+        2,
+        ((1.0, "start"),),
+        _one_word,
+    ),
+    TokenGame(
+        "wordy_corridor",
+        "Five turns of words of one to three tokens: 0 steps left, 10 and 110 wait, 111 steps right; the goal is "
+        "two to the right.",
+        2,
+        ((1.0, (0, 0)),),
+        _corridor,
+    ),
+    TokenGame(
+        "errands",
+        "Five turns, each with a token to keep (0) or switch (1) the sub-goal, the new sub-goal if it is switched, "
+        "and an action. Three errands depend on each other; one is done by action 1 under its own sub-goal (0, 1, "
+        "0). The first turn states a sub-goal whatever it says before. 1 for all three.",
+        2,
+        ((1.0, (0, 0, 0)),),
+        _errands,
+        structure=_plan,
+    ),
+)
