@@ -101,7 +101,8 @@ class Store:
         vector = vectors[0].detach().to("cpu", torch.float32)
         # Scaled first, so that the squares of large numbers stay finite; a zero vector stays zero.
         vector = vector / vector.abs().amax().clamp(min=torch.finfo(torch.float32).tiny)
-        return vector / vector.norm().clamp(min=torch.finfo(torch.float32).tiny)
+        unit: Tensor = vector / vector.norm().clamp(min=torch.finfo(torch.float32).tiny)
+        return unit
 
     def similarities(self, text: str) -> Float[Tensor, " intents"]:
         """Cosine of a text with every intent, in [-1, 1] but for rounding: 0 with a zero vector, NaN if not finite."""
