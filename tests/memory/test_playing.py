@@ -8,6 +8,7 @@ import torch
 from stratagem.memory import EpisodicMemory, Store
 from stratagem.memory.playing import HEADING, PlayedTask
 from stratagem.tasks.mixture import Mixture
+from stratagem.tasks.task import Observation
 
 
 @pytest.fixture
@@ -32,6 +33,17 @@ def test_a_task_without_system_message_gets_one(make_policy, chatter, tiny_token
     told = read(played, tiny_tokenizer, 1, ("be kind",))
     assert told == f"<|system|>{HEADING}\n\n1. be kind<|user|>topic 1<|assistant|>"
     played.close()
+
+
+def test_in_a_mixture_the_system_message_is_that_of_the_episodes_own_task(make_policy, chatter, tiny_tokenizer):
+    mixed = Mixture([chatter(system="First."), chatter(system="Second.")])
+    played = PlayedTask(mixed, make_policy())
+    openings = [read(played, tiny_tokenizer, index, ("be kind",)) for index in (2, 3)]
+    played.close()
+    # Episode 1 of either task.
+    assert openings == [
+        f"<|system|>{system}\n\n{HEADING}\n\n1. be kind<|user|>topic 1<|assistant|>" for system in ("First.", "Second.")
+    ]
 
 
 def test_without_experiences_an_episode_is_the_one_without_memory(make_policy, chatter):
@@ -70,3 +82,26 @@ def test_an_episode_that_its_environment_spoils_says_nothing(make_policy, chatte
     attempt = played(0, ("be kind",))
     played.close()
     assert attempt.reward is None and attempt.experience is None
+
+
+def test_an_episode_that_cannot_start_is_passed_over(make_policy, chatter):
+    def broken(call: str, index: int, turn: int) -> None:
+        if call == "reset" and index == 1:
+            raise RuntimeError("no")
+
+    played, store = PlayedTask(chatter(fault=broken), make_policy()), Store()
+    solved = list(EpisodicMemory().play(store, range(3), played, intent=played.intent))
+    played.close()
+    assert [one.attempt.reward is None for one in solved] == [False, True, False] and store.clock == 2
+    assert "" not in store.intents
+
+
+def test_an_observation_that_opens_with_messages_of_its_own_keeps_them(make_policy, chatter, tiny_tokenizer):
+    def opened(call: str, index: int, turn: int) -> Observation | None:
+        messages = ({"role": "system", "content": "Mine."}, {"role": "user", "content": "go"})
+        return Observation("go", 0, opening=messages) if call == "reset" else None
+
+    played = PlayedTask(chatter(fault=opened), make_policy())
+    told = read(played, tiny_tokenizer, 0, ("be kind",))
+    played.close()
+    assert told == f"<|system|>Mine.\n\n{HEADING}\n\n1. be kind<|user|>go<|assistant|>"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 
 from stratagem.language.chat import ChatFormat
 from stratagem.language.engine import Engine
@@ -75,8 +76,9 @@ class PlayedTask:
         self._times: Counter[int] = Counter()
 
     def intent(self, index: int) -> str:
-        """Text of an episode's task: its first observation. Raises whatever the environment does."""
-        return first_observation(self.task, self.split, index).text
+        """Text of an episode's task: its first observation; empty, hence like nothing, where that cannot be had."""
+        (outcome,) = self._watch.run([partial(first_observation, self.task, self.split, index)])
+        return "" if outcome.value is None else outcome.value.text
 
     def __call__(self, index: int, experiences: Sequence[str]) -> Attempt:
         """Play the episode of this number once."""
