@@ -69,7 +69,13 @@ class Card:
 
 _CARDS: dict[str, Card] = {}
 
-_TECHNIQUES = ("stratagem.recipes", "stratagem.merging", "stratagem.study.alignment", "stratagem.lab.cliff")
+_TECHNIQUES = (
+    "stratagem.recipes",
+    "stratagem.merging",
+    "stratagem.study.alignment",
+    "stratagem.lab.cliff",
+    "stratagem.economy",
+)
 """Modules that enter techniques into the catalogue."""
 
 
