@@ -8,12 +8,11 @@ import pytest
 from stratagem.economy import (
     FLAT,
     MOVES,
-    US_FEDERAL,
     WEEKS,
-    AnyWorkers,
     BanditPlanner,
     BanditWorkers,
     BestResponse,
+    Brackets,
     CrossEntropyPlanner,
     ElectedPlanner,
     FixedRates,
@@ -91,7 +90,7 @@ def test_the_bandit_stays_on_the_grid_below_its_optimum_and_comes_near_it():
     best = np.array([ECONOMY.stackelberg(row).welfare for row in skills])
     assert (np.stack([outcome.welfare for outcome in played]) <= best * (1 + 1e-12)).all()
     found = ECONOMY.respond(skills, planner.best((3, 3))).welfare
-    assert (found > 0.97 * best).all()
+    assert (found > 0.95 * best).all()
 
 
 def test_the_bandit_goes_by_mean_welfare():
@@ -177,16 +176,13 @@ def test_elections_in_several_economies_keep_them_apart():
         (lambda: ElectedPlanner(0, candidates=0), "candidates = 0: must be at least 1"),
         (lambda: ECONOMY.run(SKILLS, BestResponse(), ElectedPlanner(0, 21), 26), "21 candidates among 20 workers"),
         (
-            lambda: TaxEconomy(US_FEDERAL, every=1).run(
-                np.ones(9), AnyWorkers(lambda economy, skills, rates, past: np.ones(9)), ElectedPlanner(0), 2
+            lambda: TaxEconomy(Brackets(tuple(range(8))), every=1).run(
+                np.ones(9), BestResponse(), ElectedPlanner(0), 2
             ),
-            None,
+            "too many platforms for 8 brackets",
         ),
     ],
 )
 def test_elections_that_cannot_be_held_are_refused(ask, said):
-    if said is None:
-        assert len(ask()) == 2  # 78,125 platforms are still compared
-    else:
-        with pytest.raises(InputError, match=said):
-            ask()
+    with pytest.raises(InputError, match=said):
+        ask()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import Literal, Protocol
@@ -25,6 +25,7 @@ MOST_SCHEDULES = 200_000
 """Of so many schedules a grid may consist."""
 
 _AT_ONCE = 2_000_000
+"""Numbers in the largest array that many schedules are worked out with at once."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,7 @@ class TaxEconomy:
     cost, exponent: ``c`` and ``delta``, what work costs: at least 0, and above 1. With the published cost of 0.0005 and
     skills from yearly incomes, four of five gain by working all 100 hours even at a tax of 50 %, so that taxes hardly
     change what they do. 52 times as much reads the cost as dollars per week; then a median worker who is not taxed
-    works about 52 hours.
+    works about 41 hours.
     most_hours: that a week can have, positive.
     weighting: ``w_i``. ``"income"``, the published ``1 / max(z_i, 1)``, of the income just earned: who stops working
     counts thousands of times as much, so a planner gains most by making the poor idle on a rebate. ``"skill"`` weighs
@@ -172,7 +173,7 @@ class TaxEconomy:
         rates = self.brackets.rates(rates)
         v = skills[..., None]
         kept = 1 - rates[..., None, :] / 100
-        with np.errstate(divide="ignore", invalid="ignore"):
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
             wanted = (kept * v / (self.cost * self.exponent)) ** self.elasticity
             first, last = self.brackets.starts / v, self.brackets.ends / v
         # With nothing to gain, for lack of skill or at a rate of 100 %, there is no reason to work longer.
@@ -208,13 +209,19 @@ class TaxEconomy:
             )
         return np.array(list(product(levels, repeat=len(self.brackets))))
 
+    def responses(
+        self, skills: Float64[np.ndarray, " workers"], schedules: Float64[np.ndarray, "schedules brackets"]
+    ) -> Iterator[Outcome]:
+        """The outcomes of many schedules when workers respond best, in pieces that fit into memory."""
+        size = len(skills) * len(self.brackets) ** 2
+        for piece in np.array_split(schedules, -(-len(schedules) * size // _AT_ONCE)):
+            yield self.respond(skills, piece)
+
     def welfares(
         self, skills: Float64[np.ndarray, " workers"], schedules: Float64[np.ndarray, "schedules brackets"]
     ) -> Float64[np.ndarray, " schedules"]:
         """Welfare of every schedule when the workers respond best."""
-        size = len(skills) * len(self.brackets) ** 2
-        pieces = np.array_split(schedules, -(-len(schedules) * size // _AT_ONCE))
-        return np.concatenate([self.respond(skills, piece).welfare for piece in pieces])
+        return np.concatenate([outcome.welfare for outcome in self.responses(skills, schedules)])
 
     def stackelberg(self, skills: Float64[np.ndarray, " workers"], step: float = 10.0) -> Outcome:
         """The best schedule of the grid when workers respond best: what a planner on this grid cannot surpass.

@@ -63,7 +63,7 @@ class ElectedPlanner:
             raise InputError(f"election: {count} candidates among {len(skills)} workers")
         moves = np.array(list(product(MOVES, repeat=len(rates))))
         schedules = np.unique(np.clip(rates + moves, 0, 100), axis=0)
-        utility = economy.respond(skills, schedules).utility
+        utility = np.concatenate([outcome.utility for outcome in economy.responses(skills, schedules)])
         running = self._generator.permutation(len(skills))[:count]
         # Candidates with one platform are one choice, else they would split the votes of those who want it.
         platforms, first = np.unique(utility[:, running].argmax(0), return_index=True)
