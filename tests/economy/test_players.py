@@ -176,9 +176,7 @@ def test_elections_in_several_economies_keep_them_apart():
         (lambda: ElectedPlanner(0, candidates=0), "candidates = 0: must be at least 1"),
         (lambda: ECONOMY.run(SKILLS, BestResponse(), ElectedPlanner(0, 21), 26), "21 candidates among 20 workers"),
         (
-            lambda: TaxEconomy(Brackets(tuple(range(8))), every=1).run(
-                np.ones(9), BestResponse(), ElectedPlanner(0), 2
-            ),
+            lambda: TaxEconomy(Brackets(tuple(range(8)))).run(SKILLS, BestResponse(), ElectedPlanner(0), 26),
             "too many platforms for 8 brackets",
         ),
     ],

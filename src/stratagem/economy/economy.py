@@ -63,6 +63,7 @@ Planner = Callable[["TaxEconomy", OfWorkers, Sequence[Outcome]], Rates]
 """Proposes rates from skills and the latest outcomes. It is asked every so many steps, never before the first."""
 
 Satisfied = Callable[[Outcome], Bool[np.ndarray, "*batch workers"]]
+"""Whether each worker, given what a step came to, is content with it."""
 
 
 @paper(
@@ -140,18 +141,20 @@ class TaxEconomy:
             raise InputError(f"hours: must be from 0 to {self.most_hours:g}")
         income = skills * hours
         tax = self.brackets.tax(income, rates)
-        batch, workers = tax.shape[:-1], tax.shape[-1]
+        batch = tax.shape[:-1]
         hours, income = (np.broadcast_to(values, tax.shape) for values in (hours, income))
         rebate = np.asarray(tax.mean(-1))
         consumption = income - tax + rebate[..., None]
         utility = consumption - self.cost * hours**self.exponent
         applied = np.broadcast_to(self.brackets.rates(rates), (*batch, len(self.brackets)))
-        outcome = Outcome(applied, hours, income, tax, rebate, consumption, utility, rebate)
-        if satisfied is not None:
-            utility = np.where(satisfied(outcome), 1.0, 0.5) * utility
-        weight = self._weight(np.broadcast_to(skills, (*batch, workers)), income)
-        welfare = np.asarray((weight * utility).sum(-1))
-        return Outcome(applied, hours, income, tax, rebate, consumption, utility, welfare)
+        weight = self._weight(np.broadcast_to(skills, tax.shape), income)
+
+        def outcome(utility: OfWorkers) -> Outcome:
+            welfare = np.asarray((weight * utility).sum(-1))
+            return Outcome(applied, hours, income, tax, rebate, consumption, utility, welfare)
+
+        felt = outcome(utility)
+        return felt if satisfied is None else outcome(np.where(satisfied(felt), 1.0, 0.5) * utility)
 
     def _weight(self, skills: OfWorkers, income: OfWorkers) -> OfWorkers:
         if self.weighting == "equal":

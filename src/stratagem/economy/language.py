@@ -130,7 +130,7 @@ class LanguagePlanner:
         self._past.append(past[-1])
         brackets = len(economy.brackets)
         moves = _asked(self.ask, [self.prompt(economy)], lambda said: read_moves(said, brackets), self.attempts)[0]
-        return np.clip(past[-1].rates + np.array(moves), 0, 100)
+        return np.asarray(np.clip(past[-1].rates + np.array(moves), 0, 100))
 
     def prompt(self, economy: TaxEconomy) -> str:
         """What the planner is told of its decisions so far."""

@@ -51,7 +51,7 @@ class BanditPlanner:
         best = self.best(past[-1].rates.shape)
         moves = self._generator.choice(MOVES, best.shape)
         explores = self._generator.random(best.shape[:-1]) < self.explore
-        return np.clip(best + np.where(explores[..., None], moves, 0.0), 0, 100)
+        return np.asarray(np.clip(best + np.where(explores[..., None], moves, 0.0), 0, 100))
 
     def note(self, outcome: Outcome) -> None:
         """Count the welfare of an outcome for its rates. Called at each decision; call it once more after a run."""

@@ -135,7 +135,7 @@ def _evaluated_at(incomes: Float64[np.ndarray, " workers"], brackets: Brackets, 
         at[-1] = 1.1 * starts[-1]
     else:
         at[-1] = reached.mean() if reached.size else 1.5 * starts[-1]
-    return at
+    return np.asarray(at)
 
 
 def _density(incomes: Float64[np.ndarray, " workers"], at: Float64[np.ndarray, " points"]) -> np.ndarray:
