@@ -73,6 +73,7 @@ _TECHNIQUES = (
     "stratagem.recipes",
     "stratagem.merging",
     "stratagem.memory",
+    "stratagem.economy",
     "stratagem.study.alignment",
     "stratagem.lab.cliff",
 )
