@@ -64,8 +64,8 @@ class MemoryTask(Task):
 
     Every turn has a numbered result, and stands in the context together with it until it is removed; what an edit itself
     said stays, as ``prune 1 3: text`` needs it to. After an edit the conversation goes on as a new one (``context``),
-    which opens with what is left. An edit that names no result, or one that is not there, a prune without text, and a
-    command that cannot be read, get an error for a result and change nothing.
+    which opens with what is left. An edit that names no result or one that is not there, removes nothing, or is a prune
+    without text, and a command that cannot be read, get an error for a result and change nothing.
 
     An episode in which more results than ``room`` stand in the context, or that runs out of turns, is truncated and
     earns nothing. An answer ends it: it earns the share of values that are right in their order, once the question has
@@ -158,17 +158,16 @@ class MemoryTask(Task):
 
 
 class MemoryEnvironment(Environment):
-    """One stream. A state is the stream, how far it has been read, and what stands in the context."""
+    """One stream. A state is the stream, how far it has been read, and what stands in the context.
+
+    entries: what stands in it.
+    """
 
     def __init__(self, stream: Stream, task: MemoryTask) -> None:
         self.stream = stream
         self.task = task
         self.entries: list[Entry] = []
-        """What stands in the context."""
-        self._begin()
-
-    def _begin(self) -> None:
-        self.entries, self._read, self._turns, self._context = [], 0, 0, 0
+        self._read = self._turns = self._context = 0
 
     @property
     def asked(self) -> bool:
@@ -176,7 +175,8 @@ class MemoryEnvironment(Environment):
         return self._read > len(self.stream.notes)
 
     def reset(self) -> Observation:
-        self._begin()
+        self.entries = []
+        self._read = self._turns = self._context = 0
         return self._observe(self._request())
 
     def step(self, action: str) -> Step:
@@ -193,8 +193,7 @@ class MemoryEnvironment(Environment):
         self.entries.append(Entry(number, action, f"[{number}] {result}"))
         out_of_room = self.task.editing and len(self.entries) > self.task.room
         cut = out_of_room or self._turns >= self.task.max_turns
-        if edited and not cut:
-            self._context += 1
+        self._context += edited
         return Step(self._observe(self.entries[-1].result, self._opening() if edited else ()), done=cut, truncated=cut)
 
     def _next(self) -> str:
@@ -219,8 +218,10 @@ class MemoryEnvironment(Environment):
         if name == "prune" and not (command["text"] or "").strip():
             return "error: prune needs a text", False
         gone = [number for number in known if (number in named) != (name == "keep")]
+        if not gone:
+            return "error: nothing to remove", False
         self.entries = [entry for entry in self.entries if entry.number not in gone]
-        return f"removed {' '.join(map(str, gone)) or 'nothing'}", True
+        return f"removed {' '.join(map(str, gone))}", True
 
     def _judge(self, given: Sequence[int]) -> Step:
         right = self.stream.values
