@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from statistics import fmean
 from typing import NamedTuple
 
 import torch
@@ -131,13 +132,14 @@ def batch(episodes: Played, arm: Arm, group_size: int, source: torch.Generator) 
     )
 
 
-def trained(arm: Arm, seed: int) -> Reader:
-    """The policy after the last batch."""
-    policy = Reader(seed)
+def trained(arm: Arm, seed: int) -> tuple[Reader, float]:
+    """The policy after the last batch, and the accuracy in all batches."""
+    policy, right = Reader(seed), []
     optimizer = torch.optim.AdamW(policy.parameters(), LEARNING_RATE, weight_decay=0.0)
     for step in range(BATCHES):
         source = generator(seed, "batch", step)
         episodes = played(policy, arm, GROUPS, GROUP_SIZE, source)
+        right.append(float(episodes.right.float().mean()))
         x = arm.recipe.prepare(batch(episodes, arm, GROUP_SIZE, source))
         assert x.action is not None
         rows = torch.nonzero(x.learnable()).squeeze(1)
@@ -147,7 +149,7 @@ def trained(arm: Arm, seed: int) -> Reader:
         optimizer.zero_grad()
         arm.recipe.objective(PolicyOutput(logp), x).loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
-    return policy
+    return policy, fmean(right)
 
 
 def uncut(stream: Int[Tensor, "episodes turns"]) -> Int[Tensor, "episodes turns turns"]:
@@ -171,11 +173,16 @@ def uncut(stream: Int[Tensor, "episodes turns"]) -> Int[Tensor, "episodes turns 
     ),
     scale="A network of 2 thousand weights that attends over an explicit memory, no language model: eight notes of four "
     "values, one of them wanted, room for two beside the one that is read; keep or drop each, then answer. "
-    "Accuracy of 4,096 sampled streams after 200 batches of 16 groups of 8, no KL term. reading_saved is in "
-    "items read per turn, beside the memory that keeps the newest two. gain_over_uncut is of all contexts, none "
-    "left out, over the same updates with log-probabilities of the whole stream so far in place of what was "
-    "read, recomputed by the learner, as it would be without segments. Notes say that they are wanted, nothing "
-    "is summarised, and models of different size are not compared.",
+    "gain_over_window is of accuracy in 4,096 streams after 200 batches of 16 groups of 8, no KL term; a memory of "
+    "the newest two notes cannot be right more often than 0.4375. reading_saved is in items read per turn, beside "
+    "that memory. gain_over_uncut is of all contexts, none left out, over the same updates with log-probabilities "
+    "of the whole stream so far in place of what was read, recomputed by the learner, as it would be without "
+    "segments; it is of accuracy over all batches. A first version took accuracy after the last one there, too, "
+    "where both arms were at 1 with one of three seeds; final_gain_over_uncut still says that. The wrong prefixes "
+    "held learning up and did not prevent it here. Drawing 12 contexts of a group, of some 40, trains a third of "
+    "the tokens, and with one of three seeds had taught nothing after 200 batches; gain_of_every_over_window is "
+    "without it. Notes say that they are wanted, nothing is summarised, and models of different size are not "
+    "compared.",
 )
 def memact_edits(seed: int) -> dict[str, float]:
     """Accuracy and items read per turn of DCPO, of DCPO on all contexts, and of policies without cuts or edits."""
@@ -187,16 +194,18 @@ def memact_edits(seed: int) -> dict[str, float]:
         "window": Arm(every, editing=False),
         "unlimited": Arm(every, room=NOTES, editing=False),
     }
-    accuracy, reading = dict[str, float](), dict[str, float]()
+    accuracy, learning, reading = dict[str, float](), dict[str, float](), dict[str, float]()
     for name, arm in arms.items():
-        policy = trained(arm, seed)
+        policy, learning[name] = trained(arm, seed)
         episodes = played(policy, arm, JUDGED, 1, generator(derive(seed, "judged")))
         accuracy[name] = float(episodes.right.float().mean())
         reading[name] = float((episodes.read != NOTHING).sum(-1).float().mean())
     return {
         "gain_over_window": accuracy["memact"] - accuracy["window"],
         "reading_saved": reading["window"] - reading["memact"],
-        "gain_over_uncut": accuracy["every"] - accuracy["uncut"],
+        "gain_over_uncut": learning["every"] - learning["uncut"],
+        "gain_of_every_over_window": accuracy["every"] - accuracy["window"],
+        "final_gain_over_uncut": accuracy["every"] - accuracy["uncut"],
         **{f"accuracy_{name}": value for name, value in accuracy.items()},
         **{f"reading_{name}": value for name, value in reading.items()},
     }
