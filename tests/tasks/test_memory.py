@@ -147,7 +147,13 @@ def test_what_an_action_answers():
 
 @pytest.mark.parametrize(
     "options",
-    ["", ":wanted=1,room=3,notes=3", ":notes=16,wanted=5,room=7,max_turns=40", ":notes=5,wanted=3,room=5", ":editing=no"],
+    [
+        "",
+        ":wanted=1,room=3,notes=3",
+        ":notes=16,wanted=5,room=7,max_turns=40",
+        ":notes=5,wanted=3,room=5",
+        ":editing=no",
+    ],
 )
 @pytest.mark.parametrize("split", ["train", "test"])
 def test_the_task_accepts_its_solutions_and_no_corrupted_one(options, split):
@@ -167,7 +173,9 @@ def test_a_solution_edits_whenever_room_runs_out_and_never_exceeds_it():
 
 
 def test_no_test_stream_is_a_train_stream():
-    streams = [{MemoryTask(notes=2, wanted=1, editing=False).stream(s, n) for n in range(100)} for s in ("train", "test")]
+    streams = [
+        {MemoryTask(notes=2, wanted=1, editing=False).stream(s, n) for n in range(100)} for s in ("train", "test")
+    ]
     assert not streams[0] & streams[1]
 
 
