@@ -160,6 +160,12 @@ def test_the_task_accepts_its_solutions_and_no_corrupted_one(options, split):
     make(f"memory{options}").check(30, split)
 
 
+def test_without_a_limit_reading_on_solves_the_task():
+    task = make("memory:editing=no")
+    task.check(30)
+    assert list(task.solution("train", 0))[:-1] == ["next"] * 7
+
+
 def test_a_solution_edits_whenever_room_runs_out_and_never_exceeds_it():
     task = MemoryTask(notes=12, wanted=2, room=4, max_turns=40)
     for index in range(10):

@@ -93,7 +93,7 @@ class DrawnContexts(Selection):
         """Tokens of what is drawn that may train."""
         if x.seed is None:
             raise ValueError("selection of contexts at random needs x.seed")
-        learnable = x.turn_of_token.sum(x.learnable()) > 0
+        learnable = x.turn_of_token.size() if x.mask is None else x.turn_of_token.sum(x.mask)
         turn = torch.nonzero(learnable).squeeze(1)
         trajectory = x.trajectory_of_turn.labels[turn]
         number = torch.zeros_like(trajectory) if x.turn_context is None else x.turn_context[turn]
@@ -104,11 +104,12 @@ class DrawnContexts(Selection):
         chance = uniform(seed, number)
         # The order of trajectories is drawn by a number of their own, apart from those of conversations.
         place = uniform(seed, torch.full_like(seed, _ORDER))
-        turns_taken = Partition.by(trajectory).rank(chance)
-        drawn = Partition.by(x.group_of_trajectory.labels[trajectory]).rank(turns_taken + place) < self.count
+        rounds = Partition.by(trajectory).rank(chance)
+        drawn = Partition.by(x.group_of_trajectory.labels[trajectory]).rank(rounds + place) < self.count
         kept = torch.zeros(x.turns, dtype=torch.bool, device=x.device)
         kept[turn] = context.spread(drawn)
-        return x.learnable() & x.to_tokens(turn=kept)
+        tokens = x.to_tokens(turn=kept)
+        return tokens if x.mask is None else x.mask & tokens
 
 
 @dataclass(frozen=True)

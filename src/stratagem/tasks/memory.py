@@ -62,7 +62,7 @@ class MemoryTask(Task):
         > next                    [9] What are fox and ash?
         > answer: 7 4
 
-    Every turn has a numbered result, and stands in the context together with it until it is removed; what an edit itself
+    Every turn has a numbered result, and stands in the context together with it until it is removed; what an edit
     said stays, as ``prune 1 3: text`` needs it to. After an edit the conversation goes on as a new one (``context``),
     which opens with what is left. An edit that names no result or one that is not there, removes nothing, or is a prune
     without text, and a command that cannot be read, get an error for a result and change nothing.

@@ -171,8 +171,8 @@ def uncut(stream: Int[Tensor, "episodes turns"]) -> Int[Tensor, "episodes turns 
         Expect("reading_saved", above=0),
         Expect("gain_over_uncut", above=0),
     ),
-    scale="A network of 2 thousand weights that attends over an explicit memory, no language model: eight notes of four "
-    "values, one of them wanted, room for two beside the one that is read; keep or drop each, then answer. "
+    scale="A network of 2 thousand weights that attends over an explicit memory, no language model: eight notes of "
+    "four values, one of them wanted, room for two beside the one that is read; keep or drop each, then answer. "
     "gain_over_window is of accuracy in 4,096 streams after 200 batches of 16 groups of 8, no KL term; a memory of "
     "the newest two notes cannot be right more often than 0.4375. reading_saved is in items read per turn, beside "
     "that memory. gain_over_uncut is of all contexts, none left out, over the same updates with log-probabilities "
