@@ -201,7 +201,7 @@ class MemoryEnvironment(Environment):
         if self.asked:
             return "error: the question has been asked"
         self._read += 1
-        if self.asked:
+        if self._read > len(self.stream.notes):
             return f"What are {' and '.join(self.stream.asked)}?"
         key, value = self.stream.notes[self._read - 1]
         return f"{key} = {value}"

@@ -1,4 +1,4 @@
-"""MemAct through its recipe: one advantage for all contexts of a trajectory, whose tokens train where they were said."""
+"""MemAct through its recipe: one advantage for all contexts of a trajectory, and tokens that train where they were."""
 
 from __future__ import annotations
 

@@ -56,7 +56,8 @@ class Reader(nn.Module):
         found = torch.einsum("tp,tpw->tw", weight, items)
         said = torch.tanh(torch.cat([last, found], -1) @ maps["hidden"]) @ maps["said"]
         allowed = (read[:, -1:] == QUESTION) | (torch.arange(VALUES) <= DROP)
-        return said.masked_fill(~allowed, -torch.inf).log_softmax(-1)
+        logp: Tensor = said.masked_fill(~allowed, -torch.inf).log_softmax(-1)
+        return logp
 
 
 @dataclass(frozen=True)
@@ -147,7 +148,7 @@ def trained(arm: Arm, seed: int) -> tuple[Reader, float]:
         chosen = policy(read[rows]).gather(1, x.action[rows, None]).squeeze(1)
         logp = torch.zeros(x.tokens).index_put((rows,), chosen)
         optimizer.zero_grad()
-        arm.recipe.objective(PolicyOutput(logp), x).loss.backward()  # type: ignore[no-untyped-call]
+        arm.recipe.objective(PolicyOutput(logp), x).loss.backward()
         optimizer.step()
     return policy, fmean(right)
 

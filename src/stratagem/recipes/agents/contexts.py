@@ -25,8 +25,8 @@ def memact(
     kl_coefficient: float = 0.001,
     group_size: int = 8,
 ) -> Recipe:
-    """Dynamic context policy optimization: after an edit of its memory a policy acts in a new context, a token trains in
-    the one it was sampled in, and all contexts of a trajectory share ``A_r = (R_r - mean R) / (std R + 1e-6)``.
+    """Dynamic context policy optimization: after an edit of its memory a policy acts in a new context, tokens train in
+    the one they were sampled in, and all contexts of a trajectory share ``A_r = (R_r - mean R) / (std R + 1e-6)``.
 
     Mean and deviation are over the trajectories of a group, however many contexts each has. Of the contexts of a group
     ``segments`` are drawn (:class:`~stratagem.sampling.DrawnContexts`; None: all of them train). Without an edit this
