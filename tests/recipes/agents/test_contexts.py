@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from stratagem.language.rollout import play
 from stratagem.language.sampling import SamplingParams
 from stratagem.language.watched import Watch
 from stratagem.language.world import LanguageWorld
+from stratagem.parts import Reward
 from stratagem.sampling import Demonstrations
 from stratagem.seeding import generator
 from stratagem.tasks.memory import MemoryEnvironment, MemoryTask
@@ -215,6 +217,25 @@ def test_demonstrations_are_read_in_the_contexts_their_edits_open(make_policy):
     texts = [policy.tokenizer.decode(ids) for ids in x.inputs.token_ids.split(lengths)]
     # No context says more than fits: the request and four results before the last word.
     assert all(text.count("<|user|>") <= 1 + MemoryTask().room for text in texts)
+
+
+@dataclass(frozen=True)
+class _LikelyWords(Reward):
+    """Pays for saying what is likely, since the script earns nothing whatever is said."""
+
+    def __call__(self, x: Experience) -> Experience:
+        return x.replace(reward=x.trajectory_of_token.mean(x.behavior_logp))
+
+
+def test_a_run_learns_from_contexts_that_were_drawn(make_policy, make_world, make_trainer, small):
+    task = _ScriptedMemory(notes=6, room=6, max_new_tokens=4)
+    world = make_world(task, policy=make_policy(context=2048))
+    before = {name: weight.clone() for name, weight in world.policy.state_dict().items()}
+    recipe = small("memact", **{"selections.drawn_contexts.count": 5, "sampler__prompts_per_step": 2})
+    trainer = make_trainer(recipe.replace(rewards=(_LikelyWords(),)), world=world)
+    metrics = [trainer.step() for _ in range(2)]
+    assert all(math.isfinite(value) for row in metrics for value in row.values())
+    assert any(not torch.equal(weight, before[name]) for name, weight in world.policy.state_dict().items())
 
 
 # ---- the claim's memory ---------------------------------------------------------------------------------------------

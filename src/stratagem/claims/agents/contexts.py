@@ -174,16 +174,16 @@ def uncut(stream: Int[Tensor, "episodes turns"]) -> Int[Tensor, "episodes turns 
     ),
     scale="A network of 2 thousand weights that attends over an explicit memory, no language model: eight notes of "
     "four values, one of them wanted, room for two beside the one that is read; keep or drop each, then answer. "
-    "gain_over_window is of accuracy in 4,096 streams after 200 batches of 16 groups of 8, no KL term; a memory of "
-    "the newest two notes cannot be right more often than 0.4375. reading_saved is in items read per turn, beside "
-    "that memory. gain_over_uncut is of all contexts, none left out, over the same updates with log-probabilities "
-    "of the whole stream so far in place of what was read, recomputed by the learner, as it would be without "
-    "segments; it is of accuracy over all batches. A first version took accuracy after the last one there, too, "
-    "where both arms were at 1 with one of three seeds; final_gain_over_uncut still says that. The wrong prefixes "
-    "did not prevent learning here: with three seeds they held it up twice and sped it up once. Drawing 12 contexts of a group, of some 40, trains a third of "
-    "the tokens, and with one of three seeds had taught nothing after 200 batches; gain_of_every_over_window is "
-    "without it. Notes say that they are wanted, nothing is summarised, and models of different size are not "
-    "compared.",
+    "gain_over_window is of accuracy in 4,096 streams after 200 batches of 16 groups of 8, no KL term; a memory "
+    "of the newest two notes cannot be right more often than 0.4375. reading_saved is in items read per turn, "
+    "beside that memory. gain_over_uncut is of all contexts, none left out, over the same updates with "
+    "log-probabilities of the whole stream so far in place of what was read, recomputed by the learner, as it "
+    "would be without segments; it is of accuracy over all batches. A first version took accuracy after the last "
+    "one there, too, where both arms were at 1 with one of three seeds; final_gain_over_uncut still says that. "
+    "The wrong prefixes did not prevent learning here: with three seeds they held it up twice and sped it up "
+    "once. Drawing 12 contexts of a group, of some 56, trains a fifth of the tokens, and with one of three seeds "
+    "had taught nothing after 200 batches; gain_of_every_over_window is without it. Notes say that they are "
+    "wanted, nothing is summarised, and models of different size are not compared.",
 )
 def memact_edits(seed: int) -> dict[str, float]:
     """Accuracy and items read per turn of DCPO, of DCPO on all contexts, and of policies without cuts or edits."""
