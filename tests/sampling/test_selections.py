@@ -8,7 +8,15 @@ import torch
 from stratagem import recipes
 from stratagem.errors import InputError
 from stratagem.experience import Experience
-from stratagem.sampling import AboveReturn, ByPassRate, Masked, ShortestSuccess, ShownAtRandom, Untruncated
+from stratagem.sampling import (
+    AboveReturn,
+    ByPassRate,
+    DrawnContexts,
+    Masked,
+    ShortestSuccess,
+    ShownAtRandom,
+    Untruncated,
+)
 
 
 def test_trajectories_at_or_above_the_threshold_are_selected():
@@ -191,3 +199,103 @@ def test_the_shortest_success_needs_to_know_of_success():
         ShortestSuccess()(cut())
     assert recipes.grpo().with_values({"selections": ["shortest_success"]}).selections == (ShortestSuccess(),)
     assert ShortestSuccess().needs() == {"success"}
+
+
+# ---- conversations --------------------------------------------------------------------------------------------------
+
+
+def conversations(groups: list[list[list[int]]], seed: int = 0, **fields) -> Experience:
+    """Groups of trajectories, each by the conversation of every turn; turns of two tokens."""
+    trajectories = [trajectory for group in groups for trajectory in group]
+    numbers = [number for trajectory in trajectories for number in trajectory]
+    source = torch.Generator().manual_seed(seed)
+    return Experience.from_lengths(
+        [2] * len(numbers),
+        [len(trajectory) for trajectory in trajectories],
+        [len(group) for group in groups],
+        turn_context=torch.tensor(numbers),
+        seed=torch.randint(2**62, (len(trajectories),), generator=source),
+        **fields,
+    )
+
+
+def drawn(x: Experience, count: int) -> list[set[int]]:
+    """The conversations of every trajectory that may still train; one is drawn whole or not at all."""
+    mask = DrawnContexts(count).apply(x).learnable().view(x.turns, 2)
+    assert torch.equal(mask.any(1), mask.all(1))
+    kept = mask.all(1).tolist()
+    owner = x.trajectory_of_turn.labels.tolist()
+    taken: list[set[int]] = [set() for _ in range(x.trajectories)]
+    for turn, number in enumerate(x.turn_context.tolist()):
+        if kept[turn]:
+            taken[owner[turn]].add(number)
+    for turn, number in enumerate(x.turn_context.tolist()):
+        assert kept[turn] == (number in taken[owner[turn]])
+    return taken
+
+
+def test_one_and_four_conversations_are_all_five_and_of_fewer_each_trajectory_gives_one_first():
+    x = conversations([[[0, 0], [0, 1, 1, 2, 3]]])
+    assert drawn(x, 5) == [{0}, {0, 1, 2, 3}]
+    for count in (2, 3, 4):
+        assert [len(taken) for taken in drawn(x, count)] == [1, count - 1]
+
+
+def test_every_group_has_as_many_as_are_asked_for_or_all_there_are_round_by_round():
+    sizes = [[3, 1, 2], [1, 1], [5, 5, 5, 5], [7]]
+    x = conversations([[list(range(size)) for size in group] for group in sizes], seed=3)
+    for count in (1, 2, 3, 4, 6, 9, 40):
+        taken = iter(map(len, drawn(x, count)))
+        for group in sizes:
+            numbers = [next(taken) for _ in group]
+            assert sum(numbers) == min(count, sum(group))
+            # Nobody gives another one before all who have one gave as many.
+            rounds = max(numbers)
+            assert all(number >= min(size, rounds - 1) for number, size in zip(numbers, group, strict=True))
+
+
+def test_a_conversation_that_goes_on_later_is_one_and_without_numbers_a_trajectory_is_one():
+    x = conversations([[[0, 1, 0], [0, 1, 1]]])
+    assert [len(taken) for taken in drawn(x, 2)] == [1, 1]
+    plain = x.replace(turn_context=None)
+    kept = DrawnContexts(1)(plain)
+    assert int(kept.sum()) == 1
+    assert torch.equal(DrawnContexts(1).apply(plain).mask, plain.to_tokens(trajectory=kept))
+    assert bool(DrawnContexts(2).apply(plain).mask.all())
+
+
+def test_trajectories_that_give_nothing_stay_in_their_group_with_their_reward():
+    x = conversations([[[0, 1], [0], [0, 1, 2]]], reward=[1.0, 0.0, 0.5])
+    kept = DrawnContexts(2).apply(x)
+    assert int(DrawnContexts(2)(x).sum()) == 2
+    assert kept.returns.tolist() == [1.0, 0.0, 0.5] and kept.trajectories == 3
+
+
+def test_a_conversation_without_a_token_that_may_train_is_none_and_masked_tokens_stay_masked():
+    x = conversations([[[0, 1], [0, 1]]])
+    mask = torch.tensor([False, False, True, False, False, True, True, True])
+    kept = DrawnContexts(3).apply(x.replace(mask=mask))
+    assert torch.equal(kept.mask, mask)
+    fewer = DrawnContexts(2).apply(x.replace(mask=mask)).mask
+    assert bool((fewer <= mask).all()) and bool(fewer[2])
+
+
+def test_what_is_drawn_follows_from_the_seeds_whatever_the_order_and_is_random():
+    x = conversations([[list(range(4)) for _ in range(6)]])
+    order = torch.tensor([3, 1, 5, 0, 2, 4])
+    taken = drawn(x, 8)
+    assert drawn(x.select(order), 8) == [taken[number] for number in order.tolist()]
+    counts = torch.zeros(6, 4)
+    for seed in range(400):
+        for trajectory, numbers in enumerate(drawn(conversations([[list(range(4))] * 6], seed), 3)):
+            counts[trajectory, list(numbers)] += 1
+    # 1,200 draws, of 24 conversations equally often: 50 each, of deviation about 7.
+    assert counts.sum() == 1200 and counts.min() > 25 and counts.max() < 75
+
+
+def test_conversations_cannot_be_drawn_without_seeds_and_at_least_one_is_drawn():
+    with pytest.raises(ValueError, match=r"needs x\.seed"):
+        DrawnContexts().apply(cut())
+    with pytest.raises(InputError, match=r"drawn_contexts\.count = 0"):
+        DrawnContexts(0)
+    assert DrawnContexts().needs() == {"seed"}

@@ -4,13 +4,22 @@ from stratagem.sampling.likelihoods import Likelihood, MaskedElbo, OneStep, View
 from stratagem.sampling.refill import Kept, kept_groups
 from stratagem.sampling.replay import RecentBatches
 from stratagem.sampling.samplers import Demonstrations, Denoising, DynamicSampling, Rollouts, Segments, Windows
-from stratagem.sampling.selections import AboveReturn, ByPassRate, Masked, ShortestSuccess, ShownAtRandom, Untruncated
+from stratagem.sampling.selections import (
+    AboveReturn,
+    ByPassRate,
+    DrawnContexts,
+    Masked,
+    ShortestSuccess,
+    ShownAtRandom,
+    Untruncated,
+)
 
 __all__ = [
     "AboveReturn",
     "ByPassRate",
     "Demonstrations",
     "Denoising",
+    "DrawnContexts",
     "DynamicSampling",
     "Kept",
     "Likelihood",

@@ -1,4 +1,4 @@
-"""Which trajectories reach the learner."""
+"""Which trajectories, or which conversations of theirs, reach the learner."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from stratagem.experience import Experience
+from stratagem.partition import Partition
 from stratagem.parts import Selection
 from stratagem.seeding import uniform
 
@@ -58,6 +59,57 @@ class Masked(Selection):
 
     def apply(self, x: Experience) -> Experience:
         return x.replace(mask=x.learnable() & x.to_tokens(trajectory=self(x)))
+
+
+@dataclass(frozen=True)
+class DrawnContexts(Selection):
+    """Of the conversations of every group so many, drawn at random; the tokens of the others are masked.
+
+    A trajectory acts in one conversation or in several (``turn_context``): one that rewrites what it remembers goes on
+    in another. As arXiv 2510.12635 draws its training samples, different trajectories come first, one conversation of
+    each; then every trajectory gives another, in the same order, as long as it has one. Whatever is drawn, each
+    trajectory stays in its group with its reward, so baselines and deviations are over trajectories.
+
+    A group with fewer conversations than ``count`` trains them all, once each. The paper fills up with repetitions, to
+    have batches of one size; here a token has one row, which trains once or not at all. A conversation without a token
+    that may train is none. What is drawn follows from the ``seed`` of the trajectories and the numbers of the
+    conversations. Without ``turn_context`` every trajectory is one.
+
+    count: conversations of a group, at least 1.
+    """
+
+    requires: ClassVar[frozenset[str]] = frozenset({"seed"})
+
+    count: Annotated[int, Ge(1)] = 12
+
+    def __call__(self, x: Experience) -> Bool[Tensor, " trajectories"]:
+        """True for the trajectories of which a conversation is drawn."""
+        return x.trajectory_of_token.sum(self._drawn(x)) > 0
+
+    def apply(self, x: Experience) -> Experience:
+        return x.replace(mask=self._drawn(x))
+
+    def _drawn(self, x: Experience) -> Bool[Tensor, " tokens"]:
+        """Tokens of what is drawn that may train."""
+        if x.seed is None:
+            raise ValueError("selection of contexts at random needs x.seed")
+        learnable = x.turn_of_token.size() if x.mask is None else x.turn_of_token.sum(x.mask)
+        turn = torch.nonzero(learnable).squeeze(1)
+        trajectory = x.trajectory_of_turn.labels[turn]
+        number = torch.zeros_like(trajectory) if x.turn_context is None else x.turn_context[turn]
+        context = Partition.by(trajectory, number)
+        first = context.first()
+        trajectory, number = trajectory[first], number[first]
+        seed = x.seed[trajectory]
+        chance = uniform(seed, number)
+        # The order of trajectories is drawn by a number of their own, apart from those of conversations.
+        place = uniform(seed, torch.full_like(seed, _ORDER))
+        rounds = Partition.by(trajectory).rank(chance)
+        drawn = Partition.by(x.group_of_trajectory.labels[trajectory]).rank(rounds + place) < self.count
+        kept = torch.zeros(x.turns, dtype=torch.bool, device=x.device)
+        kept[turn] = context.spread(drawn)
+        tokens = x.to_tokens(turn=kept)
+        return tokens if x.mask is None else x.mask & tokens
 
 
 @dataclass(frozen=True)
@@ -123,6 +175,9 @@ class ShortestSuccess(Selection):
             kept = kept & (length == group.spread(least))
         return kept & (group.rank((~kept).long()) == 0)
 
+
+_ORDER = -(2**62)
+"""No conversation has this number."""
 
 _ROUNDING = 1e-6
 """Shares of a few trajectories are further apart."""

@@ -3,6 +3,7 @@
 from stratagem.tasks.calculator import CalculatorTask
 from stratagem.tasks.jsonl import JsonlTask
 from stratagem.tasks.key_door import KeyDoorTask
+from stratagem.tasks.memory import MemoryTask
 from stratagem.tasks.proof import ProofTask
 from stratagem.tasks.python import PythonTask
 from stratagem.tasks.registry import TaskCard, known, make
@@ -19,6 +20,7 @@ __all__ = [
     "Environment",
     "JsonlTask",
     "KeyDoorTask",
+    "MemoryTask",
     "Observation",
     "ProofTask",
     "PythonTask",

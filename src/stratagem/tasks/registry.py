@@ -90,6 +90,12 @@ _BUILT_IN = (
         "stratagem.tasks.toolbox:from_spec",
     ),
     TaskCard(
+        "memory",
+        "memory[:notes=6,wanted=2,room=4,editing=true,max_turns=24,max_new_tokens=24]",
+        "read notes and answer for some, with too little room to keep them all",
+        "stratagem.tasks.memory:from_spec",
+    ),
+    TaskCard(
         "jsonl",
         "jsonl:PATH[,verifier=exact,test_share=0.1,max_new_tokens=256]",
         "prompts from a JSON-lines file with a verifier",
