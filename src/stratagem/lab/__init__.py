@@ -12,6 +12,7 @@ from stratagem.lab.games import ALIASED_GAMES, COMPOSITE_GAMES, DIALOGUE_GAMES, 
 from stratagem.lab.long_games import LONG_GAMES
 from stratagem.lab.mdp import TabularMDP
 from stratagem.lab.policy import TabularPolicy
+from stratagem.lab.routing import CardPolicy, RouterRules, router_game
 from stratagem.lab.structured import STRUCTURED_GAMES
 from stratagem.lab.tools import ToolRules, tool_game
 from stratagem.lab.tree import Tree
@@ -24,6 +25,7 @@ __all__ = [
     "LONG_GAMES",
     "STRUCTURED_GAMES",
     "AnswerCliffs",
+    "CardPolicy",
     "CliffReport",
     "Conflict",
     "Diagnosis",
@@ -32,6 +34,7 @@ __all__ = [
     "Outcome",
     "PACBayesBound",
     "PolicyCliff",
+    "RouterRules",
     "TabularMDP",
     "TabularPolicy",
     "TokenGame",
@@ -45,5 +48,6 @@ __all__ = [
     "gaussian_kl",
     "over",
     "pac_bayes_bound",
+    "router_game",
     "tool_game",
 ]
