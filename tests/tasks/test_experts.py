@@ -264,7 +264,9 @@ def test_the_registry_has_two_tiers_and_the_newcomer_only_on_request():
 
 def test_an_answer_is_what_its_tag_holds():
     assert ExpertsTask().answer("<think>a</think><answer> Lima. </answer>") == "lima"
-    assert ExpertsTask().answer(CALL) is ExpertsTask().answer("Lima") is ExpertsTask().answer("<answer></answer>") is None
+    assert (
+        ExpertsTask().answer(CALL) is ExpertsTask().answer("Lima") is ExpertsTask().answer("<answer></answer>") is None
+    )
 
 
 def test_no_test_question_is_a_train_question():

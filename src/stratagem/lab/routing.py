@@ -1,4 +1,4 @@
-"""Games in which a policy asks experts and answers with what it was told, and a policy that scores them by their cards."""
+"""Games in which a policy asks experts and answers with what it was told; a policy that scores them by their cards."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ def router_game(rules: RouterRules, name: str = "router") -> TokenGame:
 
 
 class CardPolicy(NodePolicy):
-    """``logits[n, a] = f_n^T W c_a``: features of nodes and cards of tokens, and one matrix that says what goes together.
+    """``logits[n, a] = f_n^T W c_a``: features of nodes, cards of tokens, and one matrix that says what goes together.
 
     With cards that describe, a token nobody has trained is scored by its card. With cards that only tell tokens apart
     (rows of the identity) it is a table over features.

@@ -1,4 +1,4 @@
-"""Changes of the reward that depend on the experience alone: penalties for length, distance, format and cost, weights."""
+"""Changes of the reward that depend on the experience alone: penalties (length, distance, format, cost), weights."""
 
 from __future__ import annotations
 

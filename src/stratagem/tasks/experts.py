@@ -1,4 +1,4 @@
-"""A registry of experts behind text: models and their skills, how a policy calls them, and what well-formed calls are."""
+"""A registry of experts behind text: models and their skills, how a policy calls them, and in what format."""
 
 from __future__ import annotations
 
@@ -48,8 +48,8 @@ class Model:
 class Skill:
     """A concrete skill (the second tier) of a domain (the first).
 
-    name: how it is called; without ``:``.  domain: the tier above.  card: what the policy reads of it.  aliases: further
-    names.
+    name: how it is called; without ``:``.  domain: the tier above.  card: what the policy reads of it.
+    aliases: further names.
 
     Raises :class:`InputError` for an empty name or one with ``:``.
     """

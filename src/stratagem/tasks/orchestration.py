@@ -102,8 +102,8 @@ class ExpertsTask(Task):
 
     The reward is 1 for the right answer, whatever the format, and so is success. ``format`` is 1 when the episode is
     :func:`~stratagem.tasks.experts.well_formed` and the policy wrote no ``information`` itself (this last rule is
-    ours); ``calls`` counts the calls that an expert answered, ``errors`` the others, and ``cost`` is what they cost. All
-    four are noted and count nothing in the return. Grammar and format are those of arXiv 2605.22177 (its released
+    ours); ``calls`` counts the calls that an expert answered, ``errors`` the others, and ``cost`` is what they cost.
+    All four are noted and count nothing in the return. Grammar and format are those of arXiv 2605.22177 (its released
     code); questions and experts are our own. The experts are simulated: each knows the answers of its skill, and says
     another where its model errs, by :data:`ACCURACY`.
 

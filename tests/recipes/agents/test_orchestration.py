@@ -69,7 +69,9 @@ def test_one_turn_without_a_broken_format_is_grpo():
 
 def test_without_a_penalty_a_run_with_one_expert_is_grpos_to_the_bit_and_with_one_it_is_not():
     game = router_game(RouterRules(((0.6,),), questions=1, turns=2))
-    runs = [learn(recipe, LabTask(game), 1000, 5) for recipe in (recipes.maestro(0.0), recipes.grpo(), recipes.maestro())]
+    runs = [
+        learn(recipe, LabTask(game), 1000, 5) for recipe in (recipes.maestro(0.0), recipes.grpo(), recipes.maestro())
+    ]
     assert runs[0].last.logits.equal(runs[1].last.logits)
     assert not runs[2].last.logits.equal(runs[1].last.logits)
 
