@@ -18,8 +18,10 @@ from stratagem.tasks.splits import draw, seeded
 from stratagem.tasks.task import Environment, Observation, Split, Step, Task, state_key
 
 _DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
-_MONTHS = ("January", "February", "March", "April", "May", "June", "July")
-_MONTHS += ("August", "September", "October", "November", "December")
+_MONTHS = (
+    *("January", "February", "March", "April", "May", "June"),
+    *("July", "August", "September", "October", "November", "December"),
+)
 _USE = re.compile(r"<(?P<tag>search|answer)>(?P<content>.*?)</(?P=tag)>", re.DOTALL)
 _FORGED = re.compile(r"</?information>")
 _BETWEEN_TURNS = "<information></information>"

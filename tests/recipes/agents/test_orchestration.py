@@ -1,4 +1,4 @@
-"""Maestro through its recipe: rewards worked by hand, the best router, unseen experts, and what experts cannot touch."""
+"""Maestro through its recipe: rewards worked by hand, the best router, unseen experts, and what is not trained."""
 
 from __future__ import annotations
 
