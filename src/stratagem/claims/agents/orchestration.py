@@ -144,7 +144,7 @@ def noted(policy: Exact, name: str) -> float:
     "generalist, and after 150 batches hardly anybody else is asked; the rule was fixed before, and kept. A first "
     "version told prices on cards in specialists' calls, so that the generalist's card was much longer than the "
     "others; with prices over the highest it came out the same. Two controls were added then: "
-    "long_gain_over_best_single is after 600 batches (above 0 for two of three seeds), and figures that begin with "
+    "long_gain_over_best_single is after 600 batches (above 0 for three of four seeds), and figures that begin with "
     "specialists are without the generalist in the registry.",
 )
 def maestro_asks_who_knows(seed: int) -> dict[str, float]:
