@@ -125,7 +125,7 @@ def test_it_is_saved_and_read_back(tmp_path):
     with pytest.raises(InputError, match="no readable policy of the lab"):
         read_node_policy(tmp_path)
     (tmp_path / "model" / "policy.json").write_text(json.dumps({"kind": "dense"}))
-    with pytest.raises(InputError, match="of kind 'dense', where tabular or experts is needed"):
+    with pytest.raises(InputError, match="of kind 'dense', where tabular or experts or cards is needed"):
         read_node_policy(tmp_path / "model")
     (tmp_path / "model" / "policy.json").write_text(json.dumps({"kind": "experts", "nodes": 3}))
     with pytest.raises(InputError, match=r"no readable policy of the lab \(TypeError\)"):

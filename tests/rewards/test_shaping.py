@@ -9,7 +9,7 @@ import torch
 
 from stratagem.errors import InputError
 from stratagem.experience import Experience
-from stratagem.rewards import FormatGate, KLPenalty, OverlongPenalty, RewardWeights
+from stratagem.rewards import CostPenalty, FormatGate, FormatPenalty, KLPenalty, OverlongPenalty, RewardWeights
 
 
 def test_the_overlong_penalty_worked_by_hand():
@@ -118,3 +118,21 @@ def test_the_format_gate_is_open_where_no_format_is_judged():
         assert FormatGate()(x).returns.tolist() == [0.0, 1.0]
     with pytest.raises(InputError, match=r"format_gate\.otherwise"):
         FormatGate(math.nan)
+
+
+def test_format_and_cost_are_charged_to_the_first_column_and_the_last_turn():
+    x = Experience.from_lengths(
+        [1, 1, 1],
+        [2, 1],
+        [2],
+        turn_reward=[0.25, 0.5, 1.0],
+        reward=torch.tensor([[0.75, 0.5, 2.0], [1.0, 1.0, 4.0]]),
+        reward_names=("reward", "format", "cost"),
+        reward_weights=(1.0, 0.0, 0.0),
+    )
+    assert FormatPenalty(0.5)(x).turn_rewards().tolist() == [0.25, 0.0, 1.0]
+    assert CostPenalty(0.25)(x).turn_rewards().tolist() == [0.25, 0.0, 0.0]
+    assert CostPenalty(0.25)(FormatPenalty()(x)).returns.tolist() == [-0.75, 0.0]
+    assert x.returns.tolist() == [0.75, 1.0]
+    bare = Experience.from_lengths([1, 1], [1, 1], [2], reward=[0.0, 1.0])
+    assert FormatPenalty()(bare).returns.tolist() == [0.0, 1.0]

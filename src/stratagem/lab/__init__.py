@@ -11,6 +11,8 @@ from stratagem.lab.game import Outcome, TokenGame, over
 from stratagem.lab.games import GAMES, SPECIAL_GAMES, find_game
 from stratagem.lab.mdp import TabularMDP
 from stratagem.lab.policy import TabularPolicy
+from stratagem.lab.routing import CardPolicy, RouterRules, router_game
+from stratagem.lab.structured import STRUCTURED_GAMES
 from stratagem.lab.tools import ToolRules, tool_game
 from stratagem.lab.tree import Tree
 
@@ -18,6 +20,7 @@ __all__ = [
     "GAMES",
     "SPECIAL_GAMES",
     "AnswerCliffs",
+    "CardPolicy",
     "CliffReport",
     "Conflict",
     "Diagnosis",
@@ -26,6 +29,7 @@ __all__ = [
     "Outcome",
     "PACBayesBound",
     "PolicyCliff",
+    "RouterRules",
     "TabularMDP",
     "TabularPolicy",
     "TokenGame",
@@ -39,5 +43,6 @@ __all__ = [
     "gaussian_kl",
     "over",
     "pac_bayes_bound",
+    "router_game",
     "tool_game",
 ]

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from stratagem.errors import InputError
 from stratagem.experience import Experience, PolicyOutput
 from stratagem.lab.policy import NodeInputs, NodePolicy, TabularPolicy
+from stratagem.lab.routing import CardPolicy
 from stratagem.objectives.routing import RoutingReplay
 from stratagem.objectives.views import Perturbed
 from stratagem.parts import View
@@ -143,5 +144,6 @@ def read_node_policy(directory: str | Path) -> NodePolicy:
     builders: dict[str, Callable[..., NodePolicy]] = {
         TabularPolicy.kind: lambda nodes, vocabulary: TabularPolicy(torch.zeros(nodes, vocabulary)),
         ExpertsPolicy.kind: ExpertsPolicy,
+        CardPolicy.kind: CardPolicy.blank,
     }
     return read_policy(directory, "policy of the lab", builders)

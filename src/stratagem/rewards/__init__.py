@@ -1,14 +1,16 @@
 """What an experience was worth."""
 
-from stratagem.rewards.shaping import FormatGate, KLPenalty, OverlongPenalty, RewardWeights
+from stratagem.rewards.shaping import CostPenalty, FormatGate, FormatPenalty, KLPenalty, OverlongPenalty, RewardWeights
 from stratagem.rewards.signals import Confidence, Correct, FormatOnly, Inverted, Majority, RandomSignal
 from stratagem.rewards.structure import PlanPenalty
 
 __all__ = [
     "Confidence",
     "Correct",
+    "CostPenalty",
     "FormatGate",
     "FormatOnly",
+    "FormatPenalty",
     "Inverted",
     "KLPenalty",
     "Majority",

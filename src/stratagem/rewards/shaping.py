@@ -1,4 +1,4 @@
-"""Changes of the reward that depend on the experience alone: penalties for length, distance and format, weights."""
+"""Changes of the reward that depend on the experience alone: penalties (length, distance, format, cost), weights."""
 
 from __future__ import annotations
 
@@ -83,6 +83,43 @@ class FormatGate(Reward):
         reward = x.reward.clone()
         reward[:, 0].masked_fill_(reward[:, x.reward_names.index("format")] < 1, self.otherwise)
         return x.replace(reward=reward)
+
+
+@dataclass(frozen=True)
+class FormatPenalty(Reward):
+    """``R = R_task - penalty`` where the reward named ``format`` is below 1, on top of what the task itself pays.
+
+    A right answer in a wrong format is then worth what a wrong one in the right format is, for a task of rewards 0 and
+    1 and a penalty of 1 (arXiv 2605.22177); :class:`FormatGate` is the stricter rule, under which it is worth nothing.
+    A task without a reward for the format has none to break.
+
+    penalty: taken from the first reward column, at least 0.
+    """
+
+    penalty: Annotated[float, Ge(0)] = 1.0
+
+    def __call__(self, x: Experience) -> Experience:
+        if x.reward is None or "format" not in x.reward_names:
+            return x
+        return _charged(x, (x.reward[:, x.reward_names.index("format")] < 1) * -self.penalty)
+
+
+@dataclass(frozen=True)
+class CostPenalty(Reward):
+    """``R = R_task - weight * cost``, with the reward named ``cost``, which the task notes, in the task's own unit.
+
+    weight: of the cost, at least 0.
+
+    Raises :class:`InputError` when the task notes no cost.
+    """
+
+    weight: Annotated[float, Ge(0)] = 1.0
+
+    def __call__(self, x: Experience) -> Experience:
+        if x.reward is None or "cost" not in x.reward_names:
+            names = ", ".join(x.reward_names)
+            raise InputError(f"{self.part_name()}: needs a task that notes a reward named 'cost', not only {names}")
+        return _charged(x, -self.weight * x.reward[:, x.reward_names.index("cost")])
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,11 @@
 """What a policy is trained and evaluated on: the task contract, the built-in tasks and the registry of all names."""
 
 from stratagem.tasks.calculator import CalculatorTask
+from stratagem.tasks.experts import ExpertRegistry, Model, Skill
 from stratagem.tasks.jsonl import JsonlTask
 from stratagem.tasks.key_door import KeyDoorTask
 from stratagem.tasks.memory import MemoryTask
+from stratagem.tasks.orchestration import ExpertsTask
 from stratagem.tasks.proof import ProofTask
 from stratagem.tasks.python import PythonTask
 from stratagem.tasks.registry import TaskCard, known, make
@@ -18,12 +20,16 @@ __all__ = [
     "CalculatorTask",
     "CheckReport",
     "Environment",
+    "ExpertRegistry",
+    "ExpertsTask",
     "JsonlTask",
     "KeyDoorTask",
     "MemoryTask",
+    "Model",
     "Observation",
     "ProofTask",
     "PythonTask",
+    "Skill",
     "SokobanTask",
     "Split",
     "SqlTask",

@@ -96,6 +96,12 @@ _BUILT_IN = (
         "stratagem.tasks.memory:from_spec",
     ),
     TaskCard(
+        "experts",
+        "experts[:require_call=true,newcomer=false,fuzzy=false,seed=0,max_turns=4,max_new_tokens=64]",
+        "answer questions by calling simulated experts, each good at something else",
+        "stratagem.tasks.orchestration:from_spec",
+    ),
+    TaskCard(
         "jsonl",
         "jsonl:PATH[,verifier=exact,test_share=0.1,max_new_tokens=256]",
         "prompts from a JSON-lines file with a verifier",
