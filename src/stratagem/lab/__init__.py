@@ -12,7 +12,6 @@ from stratagem.lab.games import GAMES, SPECIAL_GAMES, find_game
 from stratagem.lab.mdp import TabularMDP
 from stratagem.lab.policy import TabularPolicy
 from stratagem.lab.routing import CardPolicy, RouterRules, router_game
-from stratagem.lab.structured import STRUCTURED_GAMES
 from stratagem.lab.tools import ToolRules, tool_game
 from stratagem.lab.tree import Tree
 
