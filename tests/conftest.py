@@ -158,3 +158,29 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory, make_policy: Callable
     folder = tmp_path_factory.mktemp("models") / "random"
     make_policy(context=2048).save(folder)
     return folder
+
+
+@pytest.fixture
+def stopped_and_resumed() -> Callable[..., Any]:
+    """``stopped_and_resumed(trainer, world, batches, within)``: the trainer that ended a run another one began.
+
+    The first one stops after so many batches, or ``within`` the next one, after its first optimizer step; ``world`` is
+    a fresh one.
+    """
+    from stratagem.training.loop import Interrupted, Trainer
+
+    def run(broken: Any, world: Any, batches: int, within: bool) -> Any:
+        for _ in range(batches):
+            broken.step()
+        if within:
+            broken.stop()
+            with pytest.raises(Interrupted):
+                broken.step()
+        else:
+            broken.checkpoint()
+        resumed = Trainer(broken.recipe, world, broken.run_directory, broken.settings)
+        resumed.resume(broken.run_directory.load())
+        resumed.run()
+        return resumed
+
+    return run

@@ -17,7 +17,7 @@ from stratagem.lab.exact import optimal_values
 from stratagem.lab.experts import read_node_policy
 from stratagem.lab.world import LabTask, LabWorld, from_spec
 from stratagem.sampling import Demonstrations, DynamicSampling, Rollouts, Segments
-from stratagem.training.loop import Interrupted, Settings, Trainer
+from stratagem.training.loop import Settings, Trainer
 from stratagem.training.run_directory import RunDirectory
 
 Train = Callable[..., Trainer]
@@ -320,25 +320,14 @@ def test_runs_of_one_seed_start_alike_whatever_the_recipe(trainer):
 
 
 @pytest.mark.parametrize("stopped_after", [0, 1])
-def test_a_resumed_run_repeats_an_unbroken_one(trainer, stopped_after):
+def test_a_resumed_run_repeats_an_unbroken_one(trainer, stopped_and_resumed, stopped_after):
     """Stopped between batches, or after the first of the four optimizer steps of a batch of ``ppo``."""
     task = LabTask(GAMES["graded"], staleness=2)
     unbroken = trainer("ppo", task, "unbroken", evaluate_every=2)
     unbroken.run()
     broken = trainer("ppo", task, "broken", evaluate_every=2)
     broken._evaluate(0)
-    for _ in range(3):
-        broken.step()
-    if stopped_after:
-        broken.stop()
-        with pytest.raises(Interrupted):
-            broken.step()
-    else:
-        broken.checkpoint()
-    world = LabWorld(task, 0)
-    resumed = Trainer(broken.recipe, world, broken.run_directory, broken.settings)
-    resumed.resume(broken.run_directory.load())
-    resumed.run()
+    resumed = stopped_and_resumed(broken, LabWorld(task, 0), 3, bool(stopped_after))
     assert rows(resumed) == rows(unbroken)
     assert torch.equal(resumed.policy.logits, unbroken.policy.logits)
     evaluations = [run.run_directory.rows("evaluations.jsonl") for run in (resumed, unbroken)]

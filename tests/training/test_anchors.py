@@ -21,7 +21,7 @@ from stratagem.recipe import Recipe
 from stratagem.recipes import grpo, missing_old_logits
 from stratagem.training.anchors import anchor
 from stratagem.training.companions import Companions
-from stratagem.training.loop import Interrupted, Settings, Trainer
+from stratagem.training.loop import Settings, Trainer
 from stratagem.training.run_directory import RunDirectory
 from stratagem.training.weights import learned, put, taken
 
@@ -305,25 +305,14 @@ def rows(trainer: Trainer) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("stopped_after", [0, 1])
 @pytest.mark.parametrize("proximal", ["average", "snapshots"])
-def test_a_resumed_run_repeats_an_unbroken_one(tmp_path, proximal, stopped_after):
+def test_a_resumed_run_repeats_an_unbroken_one(tmp_path, stopped_and_resumed, proximal, stopped_after):
     """Stopped between batches, or after the first of the four optimizer steps of a batch."""
     recipe = missing_old_logits(proximal, reset_below=0.97).with_values({"optimization.minibatches": 4})
     task = LabTask(CORRIDOR, staleness=2, partial=2, mismatch=0.1)
     unbroken = trained(recipe, task, tmp_path / "unbroken")
     unbroken.run()
     broken = trained(recipe, task, tmp_path / "broken")
-    for _ in range(3):
-        broken.step()
-    if stopped_after:
-        broken.stop()
-        with pytest.raises(Interrupted):
-            broken.step()
-    else:
-        broken.checkpoint()
-    world = LabWorld(task, 0)
-    resumed = Trainer(broken.recipe, world, broken.run_directory, broken.settings)
-    resumed.resume(broken.run_directory.load())
-    resumed.run()
+    resumed = stopped_and_resumed(broken, LabWorld(task, 0), 3, bool(stopped_after))
     assert rows(resumed) == rows(unbroken)
     assert torch.equal(resumed.policy.table(), unbroken.policy.table())
     states = [run._companions.state_dict() for run in (resumed, unbroken)]
