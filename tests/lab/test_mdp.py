@@ -135,3 +135,17 @@ def test_what_is_no_process_is_refused_in_one_line(build, problem):
     with pytest.raises(InputError, match=problem) as caught:
         build()
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("scale", [5e-324, 1e-310, 1e-300, 1e-200, 1e200])
+@pytest.mark.parametrize("temperature", [0.0, 0.1])
+def test_rewards_next_to_nothing_and_huge_ones_are_solved_as_well(scale, temperature):
+    """Below the least normal number rounding is no share of a value any more, and nothing may wait for it to shrink."""
+    for seed in range(20):
+        mdp = TabularMDP.random(seed)
+        values = mdp.optimal_values(scale * mdp.reward, temperature * scale)
+        assert bool(values.isfinite().all())
+        if scale > 1e-250:
+            torch.testing.assert_close(
+                values / scale, mdp.optimal_values(temperature=temperature), rtol=1e-8, atol=1e-8
+            )

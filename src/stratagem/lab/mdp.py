@@ -17,6 +17,9 @@ from stratagem.seeding import generator
 ROUNDING = 1e-12
 """Relative error that sums of float64 may leave."""
 
+NOTHING = 1e-290
+"""Differences of values below this are none: so close to the smallest float64, errors are no longer relative."""
+
 
 @dataclass(frozen=True, eq=False)
 class TabularMDP:
@@ -115,7 +118,7 @@ class TabularMDP:
             values = self._ahead(rewards, state_value)
             gap = soft_maximum(values, temperature) - state_value
             size = state_value.abs().amax(-1, keepdim=True) + rewards.abs().amax((-2, -1)).unsqueeze(-1)
-            rounding = ROUNDING * size
+            rounding = ROUNDING * size + NOTHING
             # Improvements shrink; one that does not, so near the optimum, is rounding, too.
             stuck = float(gap.max()) >= least and bool((gap <= 1e4 * rounding).all())
             if stuck or bool((gap <= rounding).all()):
@@ -145,7 +148,7 @@ class TabularMDP:
             change = float((swept - values).abs().max())
             values = swept
             # Changes shrink; one that does not, among the last digits, is rounding.
-            stuck = change >= least and change <= 1e4 * ROUNDING * float(values.abs().max())
+            stuck = change >= least and change <= 1e4 * ROUNDING * float(values.abs().max()) + NOTHING
             least = min(least, change)
             if stuck or change * longest <= max(tolerance, ROUNDING * float(values.abs().max())):
                 return values.view(self.reward.shape if reward is None else reward.shape)
