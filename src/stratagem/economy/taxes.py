@@ -141,5 +141,7 @@ def _evaluated_at(incomes: Float64[np.ndarray, " workers"], brackets: Brackets, 
 def _density(incomes: Float64[np.ndarray, " workers"], at: Float64[np.ndarray, " points"]) -> np.ndarray:
     """Gaussian kernel density estimate with Scott's bandwidth, ``n^(-1/5)`` standard deviations."""
     width = incomes.std(ddof=1) * len(incomes) ** -0.2
+    if width == 0:  # Incomes that differ by less than a float64 can tell in their deviation: a spike, next to no point.
+        return np.zeros(len(at))
     kernel = np.exp(-0.5 * ((at[:, None] - incomes) / width) ** 2)
     return np.asarray(kernel.mean(1) / (width * np.sqrt(2 * np.pi)))
