@@ -86,7 +86,8 @@ def transport(
 ) -> Float64[np.ndarray, "rows columns"]:
     """The plan ``T`` that minimises ``<T, cost> - regularization * H(T)`` with uniform marginals (by Sinkhorn).
 
-    Worked in logarithms, so that no regularization above 0 underflows. Rows and columns: at least one of each.
+    Worked in logarithms, so that no regularization above 0 underflows. Rows and columns: at least one of each. Sums of
+    rows are exact; those of columns come near it in a bounded number of rounds, slowly where little is regularised.
     """
     rows, columns = cost.shape
     kernel = -cost / regularization
