@@ -115,11 +115,6 @@ class ControlPolicy(ModulePolicy):
 
     # ---- the trainer's contract ------------------------------------------------------------------------------------
 
-    @property
-    def device(self) -> torch.device:
-        """Where the weights live."""
-        return next(self.parameters()).device
-
     def policy_parameters(self) -> Iterator[Tensor]:
         """Everything but the critics."""
         critics = ("critic.", "median_critic.")

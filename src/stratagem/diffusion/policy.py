@@ -138,11 +138,6 @@ class DiffusionPolicy(ModulePolicy):
 
     # ---- the trainer's contract ------------------------------------------------------------------------------------
 
-    @property
-    def device(self) -> torch.device:
-        """Where the weights live."""
-        return self.position.device
-
     def policy_parameters(self) -> Iterator[Tensor]:
         """Everything but the critic's last layer."""
         return (parameter for name, parameter in self.named_parameters() if not name.startswith("critic."))

@@ -188,11 +188,6 @@ class HybridPolicy(ModulePolicy):
 
     # ---- the trainer's contract ------------------------------------------------------------------------------------
 
-    @property
-    def device(self) -> torch.device:
-        """Where the weights live."""
-        return next(self.parameters()).device
-
     def policy_parameters(self) -> Iterator[Tensor]:
         """Everything but the encoder, which is frozen, and the critic."""
         return (p for name, p in self.named_parameters() if p.requires_grad and not name.startswith("critic."))
