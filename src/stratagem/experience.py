@@ -364,6 +364,12 @@ class Experience:
         rewards[by_trajectory.last()] += unplaced[by_trajectory.size() > 0]
         return rewards if self.token_reward is None else rewards + self.token_reward
 
+    def named_reward(self, name: str) -> Float[Tensor, " trajectories"] | None:
+        """The reward column of this name, unweighted; None where the task has none."""
+        if self.reward is None or name not in self.reward_names:
+            return None
+        return self.reward[:, self.reward_names.index(name)]
+
     def discounted_returns(self, discount: float = 1.0) -> Float[Tensor, " turns"]:
         """Discounted reward from each turn to the end of its trajectory, ``G_u = r_u + discount * G_{u+1}``."""
         return self.trajectory_of_turn.discounted_scan(self.turn_rewards(), discount)

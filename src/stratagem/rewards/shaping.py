@@ -78,10 +78,11 @@ class FormatGate(Reward):
     otherwise: FiniteFloat = -1.0
 
     def __call__(self, x: Experience) -> Experience:
-        if x.reward is None or "format" not in x.reward_names:
+        form = x.named_reward("format")
+        if x.reward is None or form is None:
             return x
         reward = x.reward.clone()
-        reward[:, 0].masked_fill_(reward[:, x.reward_names.index("format")] < 1, self.otherwise)
+        reward[:, 0].masked_fill_(form < 1, self.otherwise)
         return x.replace(reward=reward)
 
 
@@ -99,9 +100,8 @@ class FormatPenalty(Reward):
     penalty: Annotated[float, Ge(0)] = 1.0
 
     def __call__(self, x: Experience) -> Experience:
-        if x.reward is None or "format" not in x.reward_names:
-            return x
-        return _charged(x, (x.reward[:, x.reward_names.index("format")] < 1) * -self.penalty)
+        form = x.named_reward("format")
+        return x if form is None else _charged(x, (form < 1) * -self.penalty)
 
 
 @dataclass(frozen=True)
@@ -116,10 +116,11 @@ class CostPenalty(Reward):
     weight: Annotated[float, Ge(0)] = 1.0
 
     def __call__(self, x: Experience) -> Experience:
-        if x.reward is None or "cost" not in x.reward_names:
+        cost = x.named_reward("cost")
+        if cost is None:
             names = ", ".join(x.reward_names)
             raise InputError(f"{self.part_name()}: needs a task that notes a reward named 'cost', not only {names}")
-        return _charged(x, -self.weight * x.reward[:, x.reward_names.index("cost")])
+        return _charged(x, -self.weight * cost)
 
 
 @dataclass(frozen=True)

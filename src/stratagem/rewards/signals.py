@@ -134,8 +134,9 @@ def _correct(x: Experience) -> Float[Tensor, " trajectories"]:
 
 
 def _format(x: Experience) -> Float[Tensor, " trajectories"]:
-    if x.reward is not None and "format" in x.reward_names:
-        return x.reward[:, x.reward_names.index("format")]
+    form = x.named_reward("format")
+    if form is not None:
+        return form
     return torch.ones(x.trajectories, device=x.device)
 
 
