@@ -88,9 +88,32 @@ def test_malformed_turns_take_their_turn_and_are_counted():
 def test_a_structured_task_proves_its_verifier(of: Task):
     report = StructuredTask(of).check(episodes=5)
     assert (report.solutions_accepted, report.corruptions_rejected) == (5, 5)
-    said = list(StructuredTask(of, goal="win").solution("train", 0))
-    assert all(read_plan(text).complete(first=True) for text in said)
-    assert [read_plan(text).switches for text in said] == [True] + [False] * (len(said) - 1)
+    said = [read_plan(text) for text in StructuredTask(of).solution("train", 0)]
+    assert all(plan.complete(first=True) for plan in said)
+
+
+def test_solutions_switch_when_their_sub_goal_is_reached():
+    of = KeyDoorTask()
+    said = list(StructuredTask(of).solution("train", 0))
+    goals = [text.split("<subgoal>")[1].split("</subgoal>")[0] for text in said]
+    actions = [plan.action for plan in map(read_plan, said)]
+    take, unlock = actions.index("take") + 1, actions.index("open") + 1
+    wanted = ["take the key"] * take + ["open the door"] * (unlock - take)
+    assert goals == [*wanted, *["reach the goal"] * (len(said) - unlock)]
+    switches = [turn for turn, text in enumerate(said) if read_plan(text).switches]
+    assert switches == [0, take, unlock]
+    # A task without sub-goals of its own names one.
+    calculated = [read_plan(text).switches for text in StructuredTask(CalculatorTask()).solution("train", 0)]
+    assert calculated == [True] + [False] * (len(calculated) - 1)
+
+
+def test_a_demonstrator_with_a_habit_keeps_it_in_structured_turns():
+    of, structured = KeyDoorTask(), StructuredTask(KeyDoorTask())
+    for habit in (0.0, 1.0):
+        said = [read_plan(text).action for text in structured.demonstration("train", 1, habit, 0)]
+        assert said == list(of.demonstration("train", 1, habit, 0))
+    plain = StructuredTask(CalculatorTask())
+    assert list(plain.demonstration("train", 1, 1.0, 0)) == list(plain.solution("train", 1))
 
 
 def test_the_answer_is_that_of_the_action():

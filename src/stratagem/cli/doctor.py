@@ -15,6 +15,7 @@ from rich.table import Table
 EXTRAS = {
     "text": ("textworld", "textarena"),
     "control": ("mujoco",),
+    "agents": ("bm25s", "mcp", "sklearn", "sqlglot"),
     "lora": ("peft",),
     "math": ("math_verify",),
     "environments": ("verifiers", "openenv"),

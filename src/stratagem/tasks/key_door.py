@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from random import Random
 from typing import Annotated, NamedTuple
 
@@ -139,6 +140,14 @@ class KeyDoorTask(GridTask[KeyDoorState]):
             return iter(shortest_path(world))
         futile = walk(world.layout.agent, world.gate) + ["open"] * _FUTILE_TRIES
         return iter(futile[: self.max_turns])
+
+    def subgoals(self, split: Split, index: int, actions: Sequence[str]) -> list[str]:
+        world = self.world(split, index)
+        states = accumulate(actions, world.after, initial=world.start)
+        return [
+            "reach the goal" if state.opened else "open the door" if state.carrying else "take the key"
+            for state, _ in zip(states, actions, strict=False)
+        ]
 
     def _generate(self, random: Random) -> KeyDoorWorld | None:
         size = self.size

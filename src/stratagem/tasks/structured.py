@@ -8,6 +8,7 @@ from typing import Any
 
 from stratagem.errors import InputError
 from stratagem.spans import Span
+from stratagem.tasks.mixture import HabitualDemonstrator
 from stratagem.tasks.task import Environment, Observation, Split, Step, Task
 
 TAGS = {Span.SWITCH: "switch", Span.SUBGOAL: "subgoal", Span.ACTION: "action"}
@@ -98,18 +99,17 @@ class StructuredTask(Task):
     The system message explains the form, and ``</action>`` ends a turn. ``plan`` says where the parts of a turn lie, by
     which its tokens are labelled. A further reward ``malformed`` notes turns whose form is not right and pays nothing.
 
-    of: the task.  room: tokens a turn may have more than in that task.  goal: sub-goal of the task's own solutions,
-    which know none.
+    of: the task, whose ``subgoals`` its solutions state.  room: tokens a turn may have more than in that task.
 
     Raises :class:`InputError` for a task that has such a reward already.
     """
 
     description = "another task, whose turns state a sub-goal beside the action"
 
-    def __init__(self, of: Task, room: int = 64, goal: str = "solve the task") -> None:
+    def __init__(self, of: Task, room: int = 64) -> None:
         if "malformed" in of.reward_names:
             raise InputError(f"task {of.name!r}: already has a reward 'malformed' and cannot be structured")
-        self.of, self.goal = of, goal
+        self.of = of
         self.name = f"structured:{of.name}"
         self.max_turns, self.max_new_tokens = of.max_turns, of.max_new_tokens + room
         self.stop = ("</action>",)
@@ -121,10 +121,16 @@ class StructuredTask(Task):
         return StructuredEnvironment(self.of.environment(split, index))
 
     def solution(self, split: Split, index: int) -> Iterator[str]:
-        return self._planned(self.of.solution(split, index))
+        return self._planned(split, index, self.of.solution(split, index))
 
     def corrupted(self, split: Split, index: int) -> Iterator[str]:
-        return self._planned(self.of.corrupted(split, index))
+        return self._planned(split, index, self.of.corrupted(split, index))
+
+    def demonstration(self, split: Split, index: int, habit: float, seed: int) -> Iterator[str]:
+        """What the other task's demonstrator does, with its habit where it has one."""
+        if isinstance(self.of, HabitualDemonstrator):
+            return self._planned(split, index, self.of.demonstration(split, index, habit, seed))
+        return self.solution(split, index)
 
     def answer(self, text: str) -> str | None:
         action = read_plan(text).action
@@ -133,11 +139,14 @@ class StructuredTask(Task):
     def plan(self, text: str) -> Plan:
         return read_plan(text)
 
-    def _planned(self, actions: Iterator[str]) -> Iterator[str]:
-        """The sub-goal is set once and kept."""
-        for turn, action in enumerate(actions):
-            switch = "KEEP" if turn else "SWITCH"
-            yield f"<switch>{switch}</switch><subgoal>{self.goal}</subgoal><action>{action}</action>"
+    def _planned(self, split: Split, index: int, actions: Iterator[str]) -> Iterator[str]:
+        """A turn for each action; it switches where the sub-goal is another one than before."""
+        taken = list(actions)
+        last = None
+        for goal, action in zip(self.of.subgoals(split, index, taken), taken, strict=True):
+            switch = "KEEP" if goal == last else "SWITCH"
+            last = goal
+            yield f"<switch>{switch}</switch><subgoal>{goal}</subgoal><action>{action}</action>"
 
 
 def from_spec(argument: str | None, options: Mapping[str, Any]) -> StructuredTask:

@@ -143,6 +143,10 @@ class Task(ABC):
         """
         return text.strip() or None
 
+    def subgoals(self, split: Split, index: int, actions: Sequence[str]) -> list[str]:
+        """What each of these actions, taken from the start of the episode, is after, as a demonstrator would say."""
+        return ["solve the task"] * len(actions)
+
     def plan(self, text: str) -> Plan | None:
         """Where in the text of a turn its parts lie; None where turns have no parts but the action."""
         return None
