@@ -113,8 +113,10 @@ class Experience:
     in which a truncated trajectory was left); ``episode`` (its number in the run); ``demonstrated`` (True: by the
     task's solver, not by a policy); ``seed`` (from which a part draws what it leaves to chance; it follows from the
     run's seed and from nothing the policy did); ``answer`` (key of the final answer: equal answers have equal keys, -1
-    where none can be read).
-    Per group: ``task_id`` (which prompt or start state); ``domain``; ``pass_rate`` (share of its rollouts that
+    where none can be read); ``taken_over`` (tokens at its beginning that another trajectory wrote, from which it
+    branched off).
+    Per group: ``task_id`` (which prompt or start state); ``domain``; ``branch`` (round of forking it came about in: 0
+    for episodes from a start); ``pass_rate`` (share of its rollouts that
     succeeded, demonstrations aside, whatever part of the group is looked at later).
 
     Of the batch as a whole: ``learning_rate``, at which the optimizer will step on it.
@@ -171,10 +173,12 @@ class Experience:
     demonstrated: Bool[Tensor, " trajectories"] | None = _at("trajectory")
     seed: Int[Tensor, " trajectories"] | None = _at("trajectory")
     answer: Int[Tensor, " trajectories"] | None = _at("trajectory")
+    taken_over: Int[Tensor, " trajectories"] | None = _at("trajectory")
 
     task_id: Int[Tensor, " groups"] | None = _at("group")
     pass_rate: Float[Tensor, " groups"] | None = _at("group")
     domain: Int[Tensor, " groups"] | None = _at("group")
+    branch: Int[Tensor, " groups"] | None = _at("group")
 
     reward_names: tuple[str, ...] = ("reward",)
     reward_weights: tuple[float, ...] = (1.0,)

@@ -166,9 +166,25 @@ class Sampler(Part):
         """Temperature at which the policy's log-probabilities are meant."""
         return 1.0
 
+    @property
+    def smallest_group(self) -> tuple[str, int]:
+        """Trajectories of the smallest group of a batch in which none is lost, and the field that says so."""
+        return "group_size", self.group_size
+
     def keep(self, x: Experience) -> Bool[Tensor, " groups"]:
         """Groups worth learning from. Rejected ones are replaced by fresh ones, up to ``refill_rounds`` times."""
         return torch.ones(x.groups, dtype=torch.bool, device=x.device)
+
+
+@dataclass(frozen=True)
+class Forking(Part):
+    """Where trajectories are gone on with from the middle (:class:`stratagem.sampling.Branching`)."""
+
+    kind: ClassVar[str] = "forking"
+
+    def __call__(self, x: Experience) -> Bool[Tensor, " tokens"]:
+        """True for tokens before which a fork is made: what comes before one is kept, the rest is sampled anew."""
+        raise NotImplementedError
 
 
 @dataclass(frozen=True)

@@ -81,9 +81,10 @@ class Recipe(Part):
     def __post_init__(self) -> None:
         super().__post_init__()
         least = self.advantage.least_group()
-        if self.sampler.group_size < least:
+        field, size = self.sampler.smallest_group
+        if size < least:
             raise InputError(
-                f"recipe {self.name}: sampler.group_size = {self.sampler.group_size}: "
+                f"recipe {self.name}: sampler.{field} = {size}: "
                 f"advantage {self.advantage.part_name()} compares within a group and needs at least {least}"
             )
         if "target" in self.objective.needs() and not self.advantage.sets_target():

@@ -150,6 +150,21 @@ def test_sessions_that_skip_turns_keep_their_context(build: Build) -> None:
         assert answer.logp == pytest.approx(learner_logp(policy, [contexts[place]])[-len(answer.logp) :], abs=1e-4)
 
 
+def test_sessions_opened_later_may_take_their_turn_first(build: Build) -> None:
+    # They are more than the cache has rows so far. Theirs are the first rows from then on, the older ones move behind.
+    policy, engine = build()
+    older, opening = engine.open(12), prompts([5] * 12)
+    first = turn(engine, older, opening)
+    turn(engine, engine.open(12), prompts([7] * 12, seed=1))
+    later = turn(engine, older, [[7, 8]] * 12)
+    contexts: list[Context] = [
+        [(read, False), (one.tokens, True), ([7, 8], False), (two.tokens, True)]
+        for read, one, two in zip(opening, first, later, strict=True)
+    ]
+    said = [value for one, two in zip(first, later, strict=True) for value in (*one.logp, *two.logp)]
+    assert said == pytest.approx(learner_logp(policy, contexts), abs=1e-4)
+
+
 def test_sessions_that_open_alike_are_computed_once_and_diverge(build: Build) -> None:
     policy, engine = build()
     text = prompts([10])[0]

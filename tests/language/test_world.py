@@ -80,7 +80,9 @@ def test_turns_of_a_structured_task_are_labelled_and_its_malformed_ones_counted(
     assert shown.span is not None and shown.segment_start is not None
     for span in (0, 1, 2):
         assert bool((shown.turn_of_token.sum((shown.span == span).long()) > 0).all())
-    assert torch.equal(shown.segment_start, shown.trajectory_of_turn.position() == 0)
+    # A segment for each sub-goal: the key, the door, the goal.
+    assert shown.trajectory_of_turn.sum(shown.segment_start.long()).tolist() == [3, 3]
+    assert bool(shown.segment_start[shown.trajectory_of_turn.first()].all())
     collected = world.collect(SMALL, 1)
     assert collected.x.span.unique().tolist() == [-1]
     assert collected.metrics["reward/malformed"] == collected.metrics["episodes/mean_turns"]

@@ -11,22 +11,37 @@ from torch import Tensor
 
 from stratagem.errors import InputError
 from stratagem.experience import Experience
+from stratagem.lab.policy import NodeInputs
 from stratagem.partition import Partition
 from stratagem.parts import Sampler
-from stratagem.sampling import Rollouts, kept_groups
+from stratagem.sampling import Branching, Rollouts, kept_groups
+from stratagem.sampling.branching import as_branches, as_roots, cut
 
 
 @dataclass(frozen=True, eq=False)
 class Drawn:
-    """What a sampler got: ``kept`` groups to learn from (perhaps none), and all rollouts drawn, round by round."""
+    """What a sampler got.
+
+    kept: groups to learn from, perhaps none.  rounds: all rollouts from a start, round by round.
+    rejected: how many groups of theirs the sampler did not want.
+    """
 
     kept: Experience
     rounds: list[Experience]
+    rejected: int = 0
 
     @property
     def groups(self) -> int:
-        """Groups drawn, rejected ones included."""
+        """Groups drawn from a start, rejected ones included."""
         return sum(x.groups for x in self.rounds)
+
+    @property
+    def branches(self) -> tuple[int, int]:
+        """Groups that branch off in the middle, and the tokens sampled in them."""
+        if self.kept.branch is None or self.kept.mask is None:
+            return 0, 0
+        on_branch = self.kept.branch > 0
+        return int(on_branch.sum()), int((self.kept.mask & self.kept.to_tokens(group=on_branch)).sum())
 
 
 def collect(
@@ -66,10 +81,51 @@ def collect(
     kept = kept_groups(sampler, roll)
     rounds, x = [x for x, _ in kept.rounds], kept.x
     assert x is not None, "no episode is ever lost here"
+    rejected = sum(len(keep) - int(keep.sum()) for _, keep in kept.rounds)
     if sampler.demonstrations and x.groups:
         assert solver is not None, "whoever collects says how the solver plays"
         x = _with_demonstrations(x, leaves, solver(), sampler.demonstrations, source(len(rounds)))
-    return Drawn(x, rounds)
+    if isinstance(sampler, Branching):
+        x = _branched(x, leaves, probability, sampler, source)
+    return Drawn(x, rounds, rejected)
+
+
+def _branched(
+    x: Experience,
+    leaves: Experience,
+    probability: Float64[Tensor, " leaves"],
+    sampler: Branching,
+    source: Callable[[int], torch.Generator],
+) -> Experience:
+    """``x`` and the branches off it. Leaves of a node follow one another: a branch is drawn among those of its node."""
+    if sampler.branch_turns is not None and len(leaves.reward_names) > 1:
+        raise InputError(
+            f"sampler {sampler.part_name()}: branch_turns = {sampler.branch_turns}: the lab can only cut off games "
+            f"with a single reward, not {', '.join(leaves.reward_names)}"
+        )
+    newest = as_roots(x)
+    pieces = [newest] if sampler.train_roots or not sampler.branches else []
+    for generation in range(1, sampler.depth + 1 if sampler.branches else 1):
+        token = torch.nonzero(sampler.at(newest)).squeeze(1)
+        if not len(token):
+            break
+        assert isinstance(leaves.inputs, NodeInputs) and isinstance(newest.inputs, NodeInputs)
+        first, last = _leaves_of_nodes(leaves.inputs.node, leaves.trajectory_of_token.labels)
+        node = newest.inputs.node[token]
+        # A number that no round of rolling out has: what is drawn must not repeat theirs.
+        drawn = _pick(leaves, probability, first[node], last[node], sampler.branches, source(-generation))
+        kept = newest.trajectory_of_token.position()[token].repeat_interleave(sampler.branches)
+        newest = as_branches(drawn, kept, generation)
+        newest = newest if sampler.branch_turns is None else cut(newest, sampler.branch_turns)
+        pieces.append(newest)
+    nothing = torch.zeros(x.trajectories, dtype=torch.bool)
+    return Experience.concatenate(pieces) if pieces else as_roots(x).select(nothing)
+
+
+def _leaves_of_nodes(node: Int[Tensor, " tokens"], leaf: Int[Tensor, " tokens"]) -> tuple[Tensor, Tensor]:
+    """The first and the last leaf that comes through each node."""
+    first = torch.full((int(node.max()) + 1,), len(leaf)).scatter_reduce(0, node, leaf, "amin")
+    return first, torch.zeros_like(first).scatter_reduce(0, node, leaf, "amax")
 
 
 def _with_demonstrations(
@@ -98,23 +154,35 @@ def draw(
 
     starts: of the groups; None draws them, too.
     """
-    upper = probability.cumsum(0)
     last = leaves.group_of_trajectory.size().cumsum(0) - 1
-    high = upper[last]
-    low = torch.cat([high.new_zeros(1), high[:-1]])
+    first = torch.cat([last.new_zeros(1), last[:-1] + 1])
     start = starts
     if start is None:
+        high = probability.cumsum(0)[last]
         start = _place(high, torch.rand(groups, dtype=torch.float64, generator=source) * high[-1])
-    uniform = torch.rand((groups, size), dtype=torch.float64, generator=source)
-    chosen = _place(upper, torch.lerp(low[start, None], high[start, None], uniform))
-    # What rounding may do at the edge of a start's interval must not lead into another start.
-    first = torch.cat([last.new_zeros(1), last[:-1] + 1])
-    chosen = chosen.clamp(first[start, None], last[start, None]).view(-1)
+    return _pick(leaves, probability, first[start], last[start], size, source)
+
+
+def _pick(
+    leaves: Experience,
+    probability: Float64[Tensor, " leaves"],
+    first: Int[Tensor, " groups"],
+    last: Int[Tensor, " groups"],
+    size: int,
+    source: torch.Generator,
+) -> Experience:
+    """A group of ``size`` trajectories for each range of leaves, drawn from that range."""
+    upper = probability.cumsum(0)
+    low, high = torch.cat([upper.new_zeros(1), upper])[first], upper[last]
+    uniform = torch.rand((len(first), size), dtype=torch.float64, generator=source)
+    chosen = _place(upper, torch.lerp(low[:, None], high[:, None], uniform))
+    # What rounding may do at the edge of a range must not lead into another one.
+    chosen = chosen.clamp(first[:, None], last[:, None]).view(-1)
     x = leaves.select(chosen)
     return x.replace(
-        group_of_trajectory=Partition.from_sizes(torch.full((groups,), size)),
-        domain_of_group=Partition.whole(groups),
-        task_id=start,
+        group_of_trajectory=Partition.from_sizes(torch.full((len(first),), size)),
+        domain_of_group=Partition.whole(len(first)),
+        task_id=leaves.group_of_trajectory.labels[first],
         seed=torch.randint(2**63 - 1, (len(chosen),), generator=source),
     )
 

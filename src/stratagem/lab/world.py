@@ -258,9 +258,12 @@ class LabWorld:
         lengths = [x.trajectory_of_token.size() for x in drawn.rounds]
         metrics = _episode_metrics(drawn.rounds) | _decode_metrics(lengths)
         metrics |= {
-            "groups/kept": float(drawn.kept.groups),
-            "groups/rejected": float(drawn.groups - drawn.kept.groups),
+            "groups/kept": float(drawn.groups - drawn.rejected),
+            "groups/rejected": float(drawn.rejected),
         }
+        branches, branched = drawn.branches
+        if branches:
+            metrics["branches/groups"] = float(branches)
         names = self.task.game.reward_names
         if len(names) > 1:
             rewards = torch.cat([_rewards(x) for x in drawn.rounds]).mean(0).tolist()
@@ -268,7 +271,7 @@ class LabWorld:
         sampled = drawn.kept.select(drawn.kept.played())
         if sampled.behavior_logp is not None and sampled.tokens:
             metrics["entropy"] = -float(sampled.behavior_logp.mean())
-        tokens = sum(int(length.sum()) for length in lengths)
+        tokens = sum(int(length.sum()) for length in lengths) + branched
         return Collected(drawn.kept, tokens, metrics, _transcripts(self.tree, drawn.rounds[0]))
 
     # ---- evaluating ------------------------------------------------------------------------------------------------

@@ -292,6 +292,8 @@ class HFEngine:
         held = max(self._rows[row].cached for pair in pairs for row in pair)
         firsts, seconds = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
         if held:
+            # Sessions opened since the last turn have no rows in the cache yet.
+            self._cache.reserve(len(self._rows), self._cache.capacity)
             self._cache.move(firsts + seconds, seconds + firsts, self._cache.capacity)
 
 

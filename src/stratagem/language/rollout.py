@@ -27,6 +27,7 @@ class Live:
 
     begun: the turn that it is in the middle of.  behind: what came before, as far as the session has not read it.
     sessions: of its conversations, by their number, the one used last at the end.
+    most_turns: after so many it is cut; None: as many as the task allows.
     """
 
     task: Task
@@ -38,6 +39,7 @@ class Live:
     begun: Turn | None = None
     behind: list[int] = field(default_factory=list)
     sessions: dict[int, int] = field(default_factory=dict)
+    most_turns: int | None = None
 
     @property
     def session(self) -> int:
@@ -71,7 +73,11 @@ def play(
     An environment that raises, does not answer in time or returns something else than a step or a finite reward fails
     its own episode. The policy's own tokens go to the environment as text and to the learner as they were sampled.
     """
-    live = start(task, split, episodes, chat, watch)
+    play_on(start(task, split, episodes, chat, watch), engine, chat, params, watch)
+
+
+def play_on(live: list[Live], engine: Engine, chat: ChatFormat, params: SamplingParams, watch: Watch) -> None:
+    """Play episodes from where they are to their end, as :func:`play` does."""
     try:
         while live:
             act(live, engine, params)
@@ -216,7 +222,7 @@ def _enter(one: Live, outcome: Outcome[Step], chat: ChatFormat) -> None:
     if step.done:
         enter_answer(episode, one.task)
         return
-    if len(episode.turns) >= one.task.max_turns:
+    if len(episode.turns) >= min(one.task.max_turns, one.most_turns or one.task.max_turns):
         episode.truncated = True
         return
     one.observation = step.observation

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import warnings
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -15,16 +14,13 @@ import torch
 from stratagem.experience import Experience
 from stratagem.language.chat import ChatFormat
 from stratagem.language.engine import Engine
-from stratagem.language.episodes import Episode, Turn, step_fault, to_experience
+from stratagem.language.episodes import Episode, to_experience
 from stratagem.language.plans import PlanReader, plan_reader
-from stratagem.language.rollout import Live, act, advance, reading, reset, start
+from stratagem.language.replayed import replayed, saved_turn
+from stratagem.language.rollout import Live, act, advance, start
 from stratagem.language.sampling import SamplingParams
 from stratagem.language.watched import Watch
-from stratagem.tasks.mixture import owner
-from stratagem.tasks.task import Environment, Task
-
-KEPT = ("read", "action", "logp", "text", "version", "versions")
-"""What a checkpoint holds of a turn; the rest is the environment's answer to it."""
+from stratagem.tasks.task import Task
 
 
 @dataclass(frozen=True)
@@ -103,8 +99,8 @@ class Slots:
             {
                 "index": one.episode.index,
                 "seed": one.episode.seed,
-                "turns": [_saved(turn) for turn in one.episode.turns],
-                "begun": None if one.begun is None else _saved(one.begun),
+                "turns": [saved_turn(turn) for turn in one.episode.turns],
+                "begun": None if one.begun is None else saved_turn(one.begun),
             }
             for one in self._running
         ]
@@ -123,36 +119,8 @@ class Slots:
             )
 
     def _restored(self, saved: Mapping[str, Any]) -> Live:
-        environment = self._task.environment("train", saved["index"])
-        try:
-            return self._replayed(environment, saved)
-        except BaseException:
-            with suppress(Exception):
-                environment.close()
-            raise
-
-    def _replayed(self, environment: Environment, saved: Mapping[str, Any]) -> Live:
-        episode, task = Episode(saved["index"], 0, saved["seed"]), owner(self._task, saved["index"])
-        observation = reset(environment)
-        one = Live(task, episode, environment, observation, reading(task, observation, [], self._chat))
-        for turn in saved["turns"]:
-            self._check(one, turn)
-            episode.turns.append(Turn(one.observation, **turn))
-            step = environment.step(turn["text"])
-            if step_fault(step, task.reward_names, len(episode.turns)) is not None or step.done:
-                raise ValueError("its environment failed, or ended it")
-            episode.record(step)
-            one.observation = step.observation
-            one.unread = reading(task, step.observation, episode.turns, self._chat)
-        if saved["begun"] is not None:
-            self._check(one, saved["begun"])
-            one.begun, one.unread = Turn(one.observation, **saved["begun"]), []
-        return one
-
-    @staticmethod
-    def _check(one: Live, turn: Mapping[str, Any]) -> None:
-        if one.unread != turn["read"]:
-            raise ValueError("its environment shows something else")
+        episode = Episode(saved["index"], 0, saved["seed"])
+        return replayed(self._task, "train", episode, saved["turns"], saved["begun"], self._chat)
 
 
 def _so_far(one: Live) -> Episode:
@@ -176,7 +144,3 @@ def _experience(
     on, by = torch.tensor([running[number] for number in good]), x.trajectory_of_token
     fresh = by.position() >= by.spread(torch.tensor([before[number] for number in good]))
     return x.replace(running=on, mask=fresh, critic_mask=by.spread(~on))
-
-
-def _saved(turn: Turn) -> dict[str, Any]:
-    return {name: getattr(turn, name) for name in KEPT}

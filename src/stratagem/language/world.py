@@ -18,15 +18,17 @@ from stratagem.experience import Experience
 from stratagem.language.chat import ChatFormat
 from stratagem.language.engine import Engine, Request
 from stratagem.language.episodes import Episode, Turn, step_fault, to_experience
+from stratagem.language.forks import Fork, branches
 from stratagem.language.plans import plan_reader
 from stratagem.language.policy import LanguagePolicy
-from stratagem.language.rollout import enter_answer, first_observation, play, reading, reset
+from stratagem.language.rollout import enter_answer, first_observation, play, play_on, reading, reset
 from stratagem.language.sampling import SamplingParams
 from stratagem.language.watched import Watch
 from stratagem.language.windows import Slots
 from stratagem.parts import Sampler
 from stratagem.recipe import Recipe
-from stratagem.sampling import Demonstrations, Rollouts, Windows, kept_groups
+from stratagem.sampling import Branching, Demonstrations, Rollouts, Windows, kept_groups
+from stratagem.sampling.branching import as_branches, as_roots
 from stratagem.seeding import derive
 from stratagem.tasks.mixture import owner
 from stratagem.tasks.task import Split, Task
@@ -62,6 +64,7 @@ class LanguageWorld:
         self._plans = plan_reader(task, self._chat.said)
         self._watch = Watch(timeout)
         self._next_index = 0
+        self._forks = 0
         self._slots = Slots(task, self._chat, self._watch)
 
     def adapt(self, recipe: Recipe) -> Recipe:
@@ -114,17 +117,68 @@ class LanguageWorld:
         metrics = _episode_metrics(played, self.task.reward_names) | kept.metrics
         if batch is not None and batch.behavior_logp is not None and batch.tokens:
             metrics["entropy"] = -float(batch.behavior_logp.mean())
-        if batch is not None and sampler.demonstrations:
-            good = chain.from_iterable(
+        good = [
+            *chain.from_iterable(
                 compress(groups, keep.tolist()) for groups, (_, keep) in zip(usable, kept.rounds, strict=True)
             )
+        ]
+        tokens = sum(episode.length for episode in played)
+        if batch is not None and isinstance(sampler, Branching):
+            branched = self._branched(batch, good, sampler, params)
+            batch, tokens = branched.x, tokens + branched.tokens
+            metrics |= branched.metrics
+        if batch is not None and sampler.demonstrations:
             batch = self._with_demonstrations(batch, [group[0] for group in good], sampler)
             shown = 0 if batch.demonstrated is None else int(batch.demonstrated.sum()) // sampler.demonstrations
             metrics["groups/without_demonstration"] = metrics["groups/kept"] - shown
-        tokens = sum(episode.length for episode in played)
-        metrics |= _decode_metrics(tokens, _decode_steps(played), len(played))
+        metrics |= _decode_metrics(sum(e.length for e in played), _decode_steps(played), len(played))
         metrics["timing/tokens_per_second"] = tokens / max(time.perf_counter() - clock, 1e-9)
         return Collected(batch, tokens, metrics, [episode.transcript() for episode in played[:: sampler.group_size]])
+
+    def _branched(
+        self, roots: Experience, episodes: Sequence[Sequence[Episode]], sampler: Branching, params: SamplingParams
+    ) -> Collected:
+        """Groups and the branches off them, as the sampler asks; tokens are those of the branches alone."""
+        pieces = [as_roots(roots)] if sampler.train_roots or not sampler.branches else []
+        newest, grown = as_roots(roots), [*chain.from_iterable(episodes)]
+        tokens, lost, most = 0, 0, _most_samples(sampler)
+        for generation in range(1, sampler.depth + 1):
+            forks = _forks(newest, grown, sampler) if sampler.branches else []
+            if not forks:
+                break
+            fresh = [[self._branch(fork, number) for number in range(sampler.branches)] for fork in forks]
+            grown = [*chain.from_iterable(fresh)]
+            places = [fork for fork in forks for _ in range(sampler.branches)]
+            for start in range(0, len(grown), self._concurrency):
+                some = slice(start, start + self._concurrency)
+                live = branches(
+                    self.task, "train", places[some], grown[some], self._chat, self._watch, sampler.branch_turns
+                )
+                play_on(live, self._engine, self._chat, params, self._watch)
+            kept = {id(episode): fork.kept for fork, episode in zip(places, grown, strict=True)}
+            tokens += sum(max(episode.length - kept[id(episode)], 0) for episode in grown)
+            lost += sum(episode.failure is not None for episode in grown)
+            good = [usable for group in fresh if (usable := [e for e in group if e.failure is None])]
+            grown = [*chain.from_iterable(good)]
+            if not good:
+                break
+            taken_over = torch.tensor([kept[id(episode)] for episode in grown])
+            newest = as_branches(self._packed(good, most, sampler.similar_states), taken_over, generation)
+            pieces.append(newest)
+        x = (
+            Experience.concatenate(pieces)
+            if pieces
+            else roots.select(torch.zeros(roots.trajectories, dtype=torch.bool))
+        )
+        branched = sum(int((piece.branch > 0).sum()) for piece in pieces if piece.branch is not None)
+        return Collected(x, tokens, {"branches/groups": float(branched), "branches/failed": float(lost)})
+
+    def _branch(self, fork: Fork, number: int) -> Episode:
+        """A fresh episode to lead to a fork; its group is none of a start's."""
+        seed = derive(fork.episode.seed, "branch", fork.kept, number)
+        if not number:
+            self._forks += 1
+        return Episode(fork.episode.index, number, seed, group=-self._forks)
 
     def _windowed(self, sampler: Windows) -> Collected:
         clock = time.perf_counter()
@@ -303,12 +357,12 @@ class LanguageWorld:
     # ---- state -----------------------------------------------------------------------------------------------------
 
     def state_dict(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """The number of the next start state, and the episodes under way."""
-        return {}, {"next_index": self._next_index, "windows": self._slots.state_dict()}
+        """The number of the next start state, how often an episode was forked, and the episodes under way."""
+        return {}, {"next_index": self._next_index, "forks": self._forks, "windows": self._slots.state_dict()}
 
     def load_state_dict(self, tensors: Mapping[str, Tensor], plain: Mapping[str, Any]) -> None:
         """Continue with the next start state, and with the episodes under way."""
-        self._next_index = int(plain["next_index"])
+        self._next_index, self._forks = int(plain["next_index"]), int(plain["forks"])
         self._slots.load_state_dict(plain["windows"])
 
     def close(self) -> None:
@@ -365,7 +419,18 @@ def demonstrate(
 
 def _most_samples(sampler: Rollouts) -> int:
     """Episodes a group may have in all, failed ones and demonstrations included."""
-    return sampler.group_size * (sampler.refill_rounds + 1) + sampler.demonstrations
+    most = sampler.group_size * (sampler.refill_rounds + 1) + sampler.demonstrations
+    return max(most, sampler.branches) if isinstance(sampler, Branching) else most
+
+
+def _forks(x: Experience, episodes: Sequence[Episode], sampler: Branching) -> list[Fork]:
+    """Where the sampler forks, in the batch that these episodes were packed into."""
+    places = torch.nonzero(sampler.at(x)).squeeze(1)
+    kept = x.trajectory_of_token.position()[places].tolist()
+    return [
+        Fork(episodes[trajectory], tokens)
+        for trajectory, tokens in zip(x.trajectory_of_token.labels[places].tolist(), kept, strict=True)
+    ]
 
 
 def _episode_metrics(episodes: Sequence[Episode], reward_names: Sequence[str]) -> dict[str, float]:

@@ -1,5 +1,6 @@
 """What to roll out, what to keep of it, and what to learn from again."""
 
+from stratagem.sampling.branching import AtTurns, Branching, OfBest
 from stratagem.sampling.likelihoods import Likelihood, MaskedElbo, OneStep, Views
 from stratagem.sampling.refill import Kept, kept_groups
 from stratagem.sampling.replay import RecentBatches
@@ -16,6 +17,8 @@ from stratagem.sampling.selections import (
 
 __all__ = [
     "AboveReturn",
+    "AtTurns",
+    "Branching",
     "ByPassRate",
     "Demonstrations",
     "Denoising",
@@ -25,6 +28,7 @@ __all__ = [
     "Likelihood",
     "Masked",
     "MaskedElbo",
+    "OfBest",
     "OneStep",
     "RecentBatches",
     "Rollouts",

