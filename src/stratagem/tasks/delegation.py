@@ -196,7 +196,7 @@ class DelegatedEnvironment(Environment):
         delegates = tag == "task" and content != ""
         counted = {} if delegates else {"malformed": 1.0}
         if len(self._said) >= self.task.planner_turns:
-            return self._end(Step(self._to_planner("the end"), truncated=True, components=counted))
+            return self._end(Step(self._to_planner(""), truncated=True, components=counted))
         return Step(self._opened(content) if delegates else self._to_planner(_USAGE), components=counted)
 
     def _opened(self, task: str) -> Observation:
@@ -241,7 +241,7 @@ class DelegatedEnvironment(Environment):
             "refine": float(self._refined),
             "delegations": float(len(self._formed)),
         }
-        return replace(step, observation=self._to_planner(step.observation.text), done=True, components=noted)
+        return replace(step, observation=self._to_planner("the end"), done=True, components=noted)
 
     def _to_planner(self, text: str) -> Observation:
         return Observation(text, state_key("delegated", self._question, self._told, text), PLANNER)
