@@ -1,7 +1,7 @@
 """What a policy is trained and evaluated on: the task contract, the built-in tasks and the registry of all names."""
 
 from stratagem.tasks.calculator import CalculatorTask
-from stratagem.tasks.delegation import DelegatedTask
+from stratagem.tasks.delegation import AnswerTask, DelegatedTask, Subtask
 from stratagem.tasks.experts import ExpertRegistry, Model, Skill
 from stratagem.tasks.jsonl import JsonlTask
 from stratagem.tasks.key_door import KeyDoorTask
@@ -19,6 +19,7 @@ from stratagem.tasks.tool_chain import ToolChainTask
 from stratagem.tasks.toolbox import ToolboxTask
 
 __all__ = [
+    "AnswerTask",
     "CalculatorTask",
     "CheckReport",
     "DelegatedTask",
@@ -39,6 +40,7 @@ __all__ = [
     "SqlTask",
     "Step",
     "StructuredTask",
+    "Subtask",
     "Task",
     "TaskCard",
     "ToolChainTask",
