@@ -107,7 +107,7 @@ def found(passages: tuple[Passage, ...], query: str, most: int) -> list[Passage]
     return [passages[place] for place in best if scores[place] > 0]
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=64)
 def _index(passages: tuple[Passage, ...]) -> tuple[frozenset[str], Any]:
     """Every word there is, and the index; the episodes of a group search the same passages."""
     bm25s = require("bm25s", "agents")

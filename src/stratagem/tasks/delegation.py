@@ -93,8 +93,9 @@ class DelegatedTask(AnswerTask):
     ``think``, ``task`` and ``answer`` is there and opened as often as closed, and no ``result``; ``executor_format``,
     the mean over calls of the same for the task's own tags and ``refine``, and 0 without a call;
     ``refine``, 1 when any ``refine`` of any executor contains a right answer; ``delegations``, the number of calls.
-    The roles and these rewards are those of arXiv 2512.12716 (its released code); that a policy must not write what it
-    is told, ``result``, and the bound on results are ours.
+    The roles and these rewards are those of arXiv 2512.12716 (its released code). Ours are the bound on results, that a
+    policy must not write what it is told (``result``, ``information``), and that a note contains an answer as whole
+    words: the code looks for its letters, and finds ``no`` in ``nothing``.
 
     of: the task.  planner_turns: 1 to 100.  The turns of an executor are the task's ``max_turns``.
 

@@ -214,7 +214,7 @@ def from_spec(argument: str | None, options: Mapping[str, str]) -> SearchTask:
     return configure(SearchTask, argument, options)
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=64)
 def _drawn(task: SearchTask, split: Split, index: int) -> Question:
     """The question of an episode, which all that play it share."""
     kind = KINDS[index % len(KINDS)] if task.kind == "mixed" else task.kind
