@@ -225,7 +225,7 @@ def accuracy(theta: Tensor, arm: Arm, seed: int) -> float:
     "read, and decoding is sampled. Questions of three hops in made-up worlds, documents of 16, 64 and 256 facts, a "
     "window of 272 items, 60 batches of 16 groups of 8. gain_on_average is of accuracy over the three lengths; loss is "
     "how much of it goes from 16 to 256, loss_saved how much more goes without contexts of their own. At 256 one "
-    "context loses the question out of the window, so there the outcome is arithmetic, and with two seeds it was all "
+    "context loses the question out of the window, so there the outcome is arithmetic, and with five seeds it was all "
     "there is: where everything fits (gain_at_64), one context was as accurate or a little better, and without a bound "
     "(loss_saved_over_unlimited) it kept its accuracy as well. How to plan is known but for two weights, a task says "
     "all that its executor needs, and nothing is summarised.",
