@@ -9,7 +9,15 @@ import torch
 
 from stratagem.errors import InputError
 from stratagem.experience import Experience
-from stratagem.rewards import CostPenalty, FormatGate, FormatPenalty, KLPenalty, OverlongPenalty, RewardWeights
+from stratagem.rewards import (
+    CostPenalty,
+    FormatGate,
+    FormatPenalty,
+    KLPenalty,
+    NotedRewards,
+    OverlongPenalty,
+    RewardWeights,
+)
 
 
 def test_the_overlong_penalty_worked_by_hand():
@@ -136,3 +144,32 @@ def test_format_and_cost_are_charged_to_the_first_column_and_the_last_turn():
     assert x.returns.tolist() == [0.75, 1.0]
     bare = Experience.from_lengths([1, 1], [1, 1], [2], reward=[0.0, 1.0])
     assert FormatPenalty()(bare).returns.tolist() == [0.0, 1.0]
+
+
+def test_noted_rewards_are_paid_by_name_and_the_first_column_is_then_all():
+    x = Experience.from_lengths(
+        [1] * 3,
+        [2, 1],
+        [2],
+        turn_reward=[0.25, 0.25, 1.0],
+        reward=[[0.5, 1.0, 2.0], [1.0, 0.0, 4.0]],
+        reward_names=("reward", "calls", "bonus"),
+        reward_weights=(1.0, 0.0, 0.5),
+    )
+    assert x.returns.tolist() == [1.5, 3.0]
+    paid = NotedRewards(("calls", "other"), (0.25, 7.0), scale=2.0, offset=-1.0)(x)
+    assert paid.returns.tolist() == [2.25, 5.0]
+    assert paid.reward.tolist() == [[2.25, 1.0, 2.0], [5.0, 0.0, 4.0]]
+    assert (paid.reward_names, paid.reward_weights) == (x.reward_names, (1.0, 0.0, 0.0))
+    # What turns earned stays, and the last makes up the difference.
+    assert paid.turn_rewards().tolist() == [0.25, 2.0, 5.0]
+    single = Experience.from_lengths([1], [1], [1], turn_reward=[3.0])
+    assert NotedRewards((), (), scale=2.0)(single).returns.tolist() == [6]
+
+
+@pytest.mark.parametrize(("names", "weights"), [(("a",), ()), (("a", "a"), (1.0, 1.0)), ((), (1.0,))])
+def test_noted_rewards_need_a_weight_for_each_name(names, weights):
+    with pytest.raises(InputError, match=r"noted_rewards\.weights"):
+        NotedRewards(names, weights)
+    with pytest.raises(InputError, match=r"noted_rewards\.offset"):
+        NotedRewards(("a",), (1.0,), offset=math.nan)

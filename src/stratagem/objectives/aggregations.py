@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated
 
+import torch
 from annotated_types import Ge
 from jaxtyping import Float
 from torch import Tensor
 
 from stratagem.experience import Experience
+from stratagem.partition import Partition
 from stratagem.parts import Aggregation
 
 
@@ -85,6 +87,31 @@ class Credited(Aggregation):
         if x.advantage is None:
             raise ValueError("tokens with an advantage can only be counted once x.advantage is set")
         return self.of.weights(x.replace(mask=x.learnable() & (x.advantage != 0)))
+
+
+@dataclass(frozen=True)
+class CallShare(Aggregation):
+    """``of``, with the tokens of a sub-agent's call divided by the number of calls in their trajectory.
+
+    However many calls a trajectory has, they weigh together what one of their mean length would. A call is a
+    conversation (``turn_context``) of turns with a ``turn_role`` other than 0 in which a token may train. Tokens of
+    role 0 keep their weight, and nothing is scaled up for what the others lose. Without either field it is ``of``.
+    """
+
+    of: Aggregation = TokenMean()
+
+    def weights(self, x: Experience) -> Float[Tensor, " tokens"]:
+        weights = self.of.weights(x)
+        if x.turn_role is None or x.turn_context is None:
+            return weights
+        learnable = x.turn_of_token.size() if x.mask is None else x.turn_of_token.sum(x.mask)
+        turn = torch.nonzero((learnable > 0) & (x.turn_role != 0)).squeeze(1)
+        trajectory = x.trajectory_of_turn.labels[turn]
+        call = Partition.by(trajectory, x.turn_context[turn]).first()
+        calls = torch.bincount(trajectory[call], minlength=x.trajectories)
+        share = torch.ones(x.turns, dtype=weights.dtype, device=x.device)
+        share[turn] = 1.0 / calls[trajectory].to(weights.dtype)
+        return weights * x.to_tokens(turn=share)
 
 
 def _learnable_length(x: Experience) -> Tensor:

@@ -1,6 +1,14 @@
 """What an experience was worth."""
 
-from stratagem.rewards.shaping import CostPenalty, FormatGate, FormatPenalty, KLPenalty, OverlongPenalty, RewardWeights
+from stratagem.rewards.shaping import (
+    CostPenalty,
+    FormatGate,
+    FormatPenalty,
+    KLPenalty,
+    NotedRewards,
+    OverlongPenalty,
+    RewardWeights,
+)
 from stratagem.rewards.signals import Confidence, Correct, FormatOnly, Inverted, Majority, RandomSignal
 from stratagem.rewards.structure import PlanPenalty
 
@@ -14,6 +22,7 @@ __all__ = [
     "Inverted",
     "KLPenalty",
     "Majority",
+    "NotedRewards",
     "OverlongPenalty",
     "PlanPenalty",
     "RandomSignal",

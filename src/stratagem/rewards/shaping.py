@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
+import torch
 from annotated_types import Ge, Gt
 from pydantic import FiniteFloat
 from torch import Tensor
@@ -144,6 +145,42 @@ class RewardWeights(Reward):
                 f"{', '.join(x.reward_names)}"
             )
         return x.replace(reward=reward, reward_weights=self.weights)
+
+
+@dataclass(frozen=True)
+class NotedRewards(Reward):
+    """``R = scale R_task + offset + sum_k weights_k R_k``: rewards that a task notes without pay are paid, by name.
+
+    ``R_task`` is the return by the task's own weights. A reward that the task does not note counts nothing. The first
+    reward column is then all of ``R``, and the others keep what they note, at weight 0.
+
+    names: of the rewards, each once.  weights: as many, finite.
+
+    Raises :class:`InputError` for other than one weight per name, and names given twice.
+    """
+
+    names: tuple[str, ...]
+    weights: tuple[FiniteFloat, ...]
+    scale: FiniteFloat = 1.0
+    offset: FiniteFloat = 0.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if len(self.weights) != len(self.names) or len(set(self.names)) < len(self.names):
+            raise InputError(
+                f"{self.part_name()}.weights = {self.weights}: must be one for each of different names, not "
+                f"{', '.join(self.names)}"
+            )
+
+    def __call__(self, x: Experience) -> Experience:
+        total = self.scale * x.returns + self.offset
+        for name, weight in zip(self.names, self.weights, strict=True):
+            noted = x.named_reward(name)
+            if noted is not None:
+                total = total + weight * noted
+        reward = total.unsqueeze(1) if x.reward is None else torch.cat([total.unsqueeze(1), x.reward[:, 1:]], 1)
+        names = x.reward_names[: reward.shape[1]]
+        return x.replace(reward=reward, reward_names=names, reward_weights=(1.0, *(0.0 for _ in names[1:])))
 
 
 def _charged(x: Experience, penalty: Tensor) -> Experience:

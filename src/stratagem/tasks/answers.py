@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from fractions import Fraction
 from typing import Any, Protocol
 
@@ -16,6 +17,7 @@ _NUMBER = re.compile(
 _ANSWER_MARK = re.compile(r"answer\s*:", re.IGNORECASE)
 _BOXED = re.compile(r"\\boxed\{([^{}]*)\}")
 _PUNCTUATION = re.compile(r"[^\w\s]|_")
+_ARTICLE = re.compile(r"\b(a|an|the)\b")
 _LONGEST_NUMBER = 1_000
 _TOLERANCE = Fraction(1, 1000)
 
@@ -141,6 +143,34 @@ def token_f1(response: str, reference: str) -> float:
     return 2 * len(said & wanted) / (len(said) + len(wanted)) if said & wanted else 0.0
 
 
+def plain_words(text: str) -> list[str]:
+    """The words of an answer to a question, as question answering compares them: lower case, no articles or signs."""
+    return _ARTICLE.sub(" ", _PUNCTUATION.sub("", text.lower())).split()
+
+
+def answer_f1(response: str, references: Iterable[str]) -> float:
+    """F1 of :func:`plain_words` with the reference it fits best, every word counted as often as it stands; 0 .. 1.
+
+    With ``c`` words in common, ``p = c / |response|`` and ``r = c / |reference|``: ``2 p r / (p + r)``. Where one of
+    the two is ``yes`` or ``no`` they must be equal. Without a word in common, as of an empty response, it is 0.
+    """
+    said = plain_words(response)
+    return max((_f1(said, plain_words(reference)) for reference in references), default=0.0)
+
+
+def equals_any(response: str, references: Iterable[str]) -> bool:
+    """Whether the :func:`plain_words` of the response are those of a reference."""
+    said = plain_words(response)
+    return any(said == plain_words(reference) for reference in references)
+
+
+def holds_any(text: str, references: Iterable[str]) -> bool:
+    """Whether the :func:`plain_words` of a reference, which has some, stand in the text one after the other."""
+    said = f" {' '.join(plain_words(text))} "
+    wanted = (" ".join(plain_words(reference)) for reference in references)
+    return any(reference and f" {reference} " in said for reference in wanted)
+
+
 def edit_distance(first: str, second: str) -> int:
     """Least number of letters to insert, delete or replace to make one of the other (Levenshtein)."""
     costs = list(range(len(second) + 1))
@@ -173,6 +203,13 @@ def last_number(text: str) -> Fraction | None:
 
 def _right_answers(record: Record) -> list[str]:
     return [record["answer"], *record.get("aliases", ())]
+
+
+def _f1(said: list[str], wanted: list[str]) -> float:
+    if {tuple(said), tuple(wanted)} & {("yes",), ("no",)}:
+        return float(said == wanted)
+    shared = (Counter(said) & Counter(wanted)).total()
+    return 2 * shared / (len(said) + len(wanted)) if shared else 0.0
 
 
 def _likeness(said: str, right: str) -> float:

@@ -12,17 +12,18 @@ from pydantic import Field
 
 from stratagem.tasks.answers import normalised
 from stratagem.tasks.commands import is_right, wrong
+from stratagem.tasks.delegation import AnswerTask
 from stratagem.tasks.experts import Call, Expert, ExpertRegistry, Model, Skill, read_call, well_formed
 from stratagem.tasks.options import configure, validate
 from stratagem.tasks.splits import draw, seeded
-from stratagem.tasks.task import Environment, Observation, Split, Step, Task, state_key
+from stratagem.tasks.tags import first_tag
+from stratagem.tasks.task import Environment, Observation, Split, Step, state_key
 
 _DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 _MONTHS = (
     *("January", "February", "March", "April", "May", "June"),
     *("July", "August", "September", "October", "November", "December"),
 )
-_USE = re.compile(r"<(?P<tag>search|answer)>(?P<content>.*?)</(?P=tag)>", re.DOTALL)
 _FORGED = re.compile(r"</?information>")
 _BETWEEN_TURNS = "<information></information>"
 _USAGE = "error: write <search>Model@@Skill: input</search> or <answer>...</answer>"
@@ -91,7 +92,7 @@ class SimulatedExpert:
 
 
 @dataclass(frozen=True)
-class ExpertsTask(Task):
+class ExpertsTask(AnswerTask):
     """Answer a question with the help of experts. Each turn asks one of them, or answers:
 
         <think>a product of large numbers</think><search>Abacus@@multiply: What is 384*972?</search>
@@ -126,6 +127,7 @@ class ExpertsTask(Task):
     name = "experts"
     description = "answer questions by calling simulated experts, each good at something else"
     stop = ("</search>", "</answer>")
+    tags = ("search", "answer")
     reward_names = ("reward", "format", "calls", "errors", "cost")
     reward_weights = (1.0, 0.0, 0.0, 0.0, 0.0)
 
@@ -172,8 +174,11 @@ class ExpertsTask(Task):
 
     def answer(self, text: str) -> str | None:
         """What the ``answer`` tag holds."""
-        used = _used(text)
+        used = first_tag(text, "search", "answer")
         return normalised(used[1]) or None if used is not None and used[0] == "answer" else None
+
+    def right_answers(self, split: Split, index: int) -> tuple[str, ...]:
+        return (self.question(split, index).answer,)
 
     def question(self, split: Split, index: int) -> Question:
         """The question of this episode; kinds take turns."""
@@ -212,7 +217,7 @@ class ExpertsEnvironment(Environment):
 
     def step(self, action: str) -> Step:
         self._said.append(action)
-        used = _used(action)
+        used = first_tag(action, "search", "answer")
         if used is not None and used[0] == "answer":
             return self._end("the end", is_right(used[1], self.question.answer))
         told = _USAGE if used is None else f"<information>{self._asked(used[1])}</information>"
@@ -250,12 +255,6 @@ class ExpertsEnvironment(Environment):
 def from_spec(argument: str | None, options: Mapping[str, str]) -> ExpertsTask:
     """``experts[:require_call=true,newcomer=false,fuzzy=false,seed=0,max_turns=4,max_new_tokens=64]``."""
     return configure(ExpertsTask, argument, options)
-
-
-def _used(action: str) -> tuple[str, str] | None:
-    """Tag and content of the first search or answer."""
-    found = _USE.search(action)
-    return None if found is None else (found["tag"], found["content"])
 
 
 def _question(skill: str, random: Random) -> Question:

@@ -102,6 +102,19 @@ _BUILT_IN = (
         "stratagem.tasks.orchestration:from_spec",
     ),
     TaskCard(
+        "search",
+        "search[:kind=mixed,people=12,length=24,top_k=3,reward=f1,max_turns=6,max_new_tokens=64]",
+        "answer questions of one to three steps by searching documents",
+        "stratagem.tasks.search:from_spec",
+        extra="agents",
+    ),
+    TaskCard(
+        "delegated",
+        "delegated:TASK[,planner_turns=6,option=value]",
+        "another task, whose agent hands sub-tasks to agents of their own contexts",
+        "stratagem.tasks.delegation:from_spec",
+    ),
+    TaskCard(
         "jsonl",
         "jsonl:PATH[,verifier=exact,test_share=0.1,max_new_tokens=256]",
         "prompts from a JSON-lines file with a verifier",

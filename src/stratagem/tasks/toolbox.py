@@ -12,9 +12,10 @@ from pydantic import Field
 
 from stratagem.tasks.answers import CloseNumber, NearNumber, SimilarText, Verifier, normalised
 from stratagem.tasks.calculator import calculate
+from stratagem.tasks.delegation import AnswerTask
 from stratagem.tasks.options import configure, validate
 from stratagem.tasks.splits import draw
-from stratagem.tasks.task import Environment, Observation, Split, Step, Task, state_key
+from stratagem.tasks.task import Environment, Observation, Split, Step, state_key
 
 Kind = Literal["sum", "product", "lookup", "worth"]
 
@@ -47,7 +48,7 @@ class Question(NamedTuple):
 
 
 @dataclass(frozen=True)
-class ToolboxTask(Task):
+class ToolboxTask(AnswerTask):
     """Answer a question, with tools where they help. A turn is a sequence of tags:
 
         <think>no tool knows this better</think><answer>12</answer>
@@ -112,6 +113,9 @@ class ToolboxTask(Task):
         """What the ``answer`` tag holds."""
         answers = [match["content"] for match in _TOOL.finditer(text) if match["tag"] == "answer"]
         return normalised(answers[0]) or None if answers else None
+
+    def right_answers(self, split: Split, index: int) -> tuple[str, ...]:
+        return (self.question(split, index).answer,)
 
     def question(self, split: Split, index: int) -> Question:
         """The question of this episode."""
