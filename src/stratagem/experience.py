@@ -103,7 +103,8 @@ class Experience:
     objective pulls towards, when it has one); ``latent`` (True: the action is a vector and no token); ``span`` (which
     part of a structured turn a token belongs to, by the numbers of :class:`stratagem.spans.Span`; -1: to none).
     Per turn: ``turn_reward``; ``turn_state`` (key of the state acted in); ``turn_role``; ``turn_context`` (number
-    of the conversation it was acted in: those of a trajectory know nothing of each other); ``turn_done``;
+    of the conversation it was acted in: those of a trajectory know nothing of each other); ``turn_done``; ``turn_call``
+    (1: the tool call it made was carried out, 0: it failed, -1: it made none);
     ``turn_observation_length`` (tokens read before acting); ``segment_start`` (True: a new segment of the trajectory
     begins with this turn; one always begins with the first turn); ``usual_entropy`` (mean token entropy in turns of
     this number over batches, 0 where there is none to be held against).
@@ -159,6 +160,7 @@ class Experience:
     turn_role: Int[Tensor, " turns"] | None = _at("turn")
     turn_context: Int[Tensor, " turns"] | None = _at("turn")
     turn_done: Bool[Tensor, " turns"] | None = _at("turn")
+    turn_call: Int[Tensor, " turns"] | None = _at("turn")
     turn_observation_length: Int[Tensor, " turns"] | None = _at("turn")
     segment_start: Bool[Tensor, " turns"] | None = _at("turn")
     usual_entropy: Float[Tensor, " turns"] | None = _at("turn")

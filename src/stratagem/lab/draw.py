@@ -98,17 +98,17 @@ def _branched(
     source: Callable[[int], torch.Generator],
 ) -> Experience:
     """``x`` and the branches off it. Leaves of a node follow one another: a branch is drawn among those of its node."""
-    if sampler.branch_turns is not None and len(leaves.reward_names) > 1:
-        raise InputError(
-            f"sampler {sampler.part_name()}: branch_turns = {sampler.branch_turns}: the lab can only cut off games "
-            f"with a single reward, not {', '.join(leaves.reward_names)}"
-        )
     newest = as_roots(x)
     pieces = [newest] if sampler.train_roots or not sampler.branches else []
     for generation in range(1, sampler.depth + 1 if sampler.branches else 1):
         token = torch.nonzero(sampler.at(newest)).squeeze(1)
         if not len(token):
             break
+        if sampler.branch_turns is not None and len(leaves.reward_names) > 1:
+            raise InputError(
+                f"sampler {sampler.part_name()}: branch_turns = {sampler.branch_turns}: the lab can only cut off games "
+                f"with a single reward, not {', '.join(leaves.reward_names)}"
+            )
         assert isinstance(leaves.inputs, NodeInputs) and isinstance(newest.inputs, NodeInputs)
         first, last = _leaves_of_nodes(leaves.inputs.node, leaves.trajectory_of_token.labels)
         node = newest.inputs.node[token]

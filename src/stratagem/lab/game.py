@@ -14,6 +14,7 @@ class Outcome:
     state: the policy's next turn begins in it; None ends the episode.  probability: of this way, given the turn.
     reward: of the turn.  success: of the episode.  truncated: the episode was cut by a limit of the game.
     components: further named rewards of the whole episode, added up over its turns.
+    ran: whether the tool call of the turn was carried out; None: it made none.
     """
 
     state: Hashable | None = None
@@ -22,6 +23,7 @@ class Outcome:
     success: bool = False
     truncated: bool = False
     components: Mapping[str, float] = field(default_factory=dict)
+    ran: bool | None = None
 
 
 Act = Callable[[Any, tuple[int, ...]], "Sequence[Outcome] | None"]

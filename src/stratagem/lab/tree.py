@@ -106,6 +106,7 @@ class _Turn(NamedTuple):
     tokens: tuple[int, ...] = ()
     reward: float = 0.0
     components: Mapping[str, float] = {}
+    ran: bool | None = None
 
 
 class _Leaf(NamedTuple):
@@ -131,7 +132,7 @@ def _walk(game: TokenGame, states: list[object], start: int) -> Iterator[_Leaf]:
         _check_sum(game, f"the outcomes of {turn.tokens} in {turn.state!r}", [o.probability for o in outcomes])
         for outcome in outcomes:
             _check_components(game, outcome.components)
-            ended = turn._replace(reward=outcome.reward, components=outcome.components)
+            ended = turn._replace(reward=outcome.reward, components=outcome.components, ran=outcome.ran)
             turns, reached = (*past, ended), chance * outcome.probability
             if outcome.state is None:
                 yield _Leaf(start, reached, turns, outcome.success, outcome.truncated)
@@ -158,6 +159,7 @@ def _experience(leaves: Sequence[_Leaf], game: TokenGame) -> Experience:
         action=torch.tensor([token for turn in turns for token in turn.tokens]),
         turn_reward=torch.tensor([turn.reward for turn in turns]),
         turn_state=torch.tensor([state_key(game.looks(turn.state)) for turn in turns]),
+        turn_call=torch.tensor([-1 if turn.ran is None else int(turn.ran) for turn in turns]),
         success=[leaf.success for leaf in leaves],
         finished=[not leaf.truncated for leaf in leaves],
         truncated=[leaf.truncated for leaf in leaves],

@@ -23,6 +23,7 @@ class Turn:
     """One action of an episode. ``logp`` is None when the policy did not sample it (a demonstration).
 
     version: of the weights that sampled it.  versions: of each token, when that was not one and the same request.
+    ran: whether its tool call was carried out; None: it made none.
     """
 
     observation: Observation
@@ -34,6 +35,7 @@ class Turn:
     reward: float = 0.0
     done: bool = False
     versions: list[int] | None = None
+    ran: bool | None = None
 
 
 @dataclass
@@ -71,7 +73,7 @@ class Episode:
     def record(self, step: Step) -> None:
         """Enter what the last action led to."""
         turn = self.turns[-1]
-        turn.reward, turn.done = float(step.reward), step.done
+        turn.reward, turn.done, turn.ran = float(step.reward), step.done, step.ran
         if step.turn_rewards is not None:
             for turn, reward in zip(self.turns, step.turn_rewards, strict=True):
                 turn.reward = float(reward)
@@ -135,6 +137,9 @@ def step_fault(step: Any, reward_names: Sequence[str], turns: int) -> str | None
         return f"the step's turn_rewards are {type(restated).__name__} instead of a sequence"
     if step.turn_rewards is not None and len(restated) != turns:
         return f"the step's turn_rewards are {len(restated)}, one for each of {turns} turns is needed"
+    ran: Any = step.ran
+    if ran is not None and not isinstance(ran, bool):
+        return f"the step's ran is {ran!r}, neither a bool nor None"
     for value in (step.reward, *components.values(), *restated):
         if not isinstance(value, Real) or not math.isfinite(value):
             return f"reward {value!r} is not a finite number"
@@ -176,6 +181,7 @@ def to_experience(
         turn_role=torch.tensor([turn.observation.role for turn in turns], dtype=torch.int64),
         turn_context=torch.tensor([turn.observation.context for turn in turns], dtype=torch.int64),
         turn_done=torch.tensor([turn.done for turn in turns]),
+        turn_call=torch.tensor([-1 if turn.ran is None else int(turn.ran) for turn in turns], dtype=torch.int64),
         turn_observation_length=torch.tensor(read_lengths, dtype=torch.int64),
         reward=torch.tensor(components),
         reward_names=reward_names,

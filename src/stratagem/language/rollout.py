@@ -219,13 +219,13 @@ def _enter(one: Live, outcome: Outcome[Step], chat: ChatFormat) -> None:
         episode.failure = f"step: {fault}"
         return
     episode.record(step)
+    one.observation = step.observation
     if step.done:
         enter_answer(episode, one.task)
         return
     if len(episode.turns) >= min(one.task.max_turns, one.most_turns or one.task.max_turns):
         episode.truncated = True
         return
-    one.observation = step.observation
     one.unread = reading(one.task, step.observation, episode.turns, chat)
 
 

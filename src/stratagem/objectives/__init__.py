@@ -32,7 +32,7 @@ from stratagem.objectives.policy_gradient import PolicyGradient, ValueLoss
 from stratagem.objectives.proximal import Interpolated, MovingAverage, SamplingVersion
 from stratagem.objectives.random_policy import RandomPolicyRegression
 from stratagem.objectives.ratios import GeometricMeanRatio, ProductRatio, TokenRatio
-from stratagem.objectives.regularizers import KL, BlendedPenalty, EntropyBonus, kl_estimate
+from stratagem.objectives.regularizers import KL, BlendedPenalty, EntropyBonus, Surprisal, kl_estimate
 from stratagem.objectives.restricted import Restricted
 from stratagem.objectives.routing import RoutingReplay
 from stratagem.objectives.unified import UnifiedGradient
@@ -81,6 +81,7 @@ __all__ = [
     "SequenceSum",
     "SharedBudget",
     "StepModel",
+    "Surprisal",
     "TokenMean",
     "TokenRatio",
     "TowardsTarget",

@@ -79,14 +79,18 @@ class Credited(Aggregation):
     """``of``, with only those tokens counted whose advantage is not 0: a mean over what there is to learn from.
 
     So that a loss on samples of one sign is a mean over these, however many others were drawn with them.
+
+    above: count those alone whose advantage is above this, at least 0; None: all that are not 0.
     """
 
     of: Aggregation = TokenMean()
+    above: Annotated[float, Ge(0)] | None = None
 
     def weights(self, x: Experience) -> Float[Tensor, " tokens"]:
         if x.advantage is None:
             raise ValueError("tokens with an advantage can only be counted once x.advantage is set")
-        return self.of.weights(x.replace(mask=x.learnable() & (x.advantage != 0)))
+        counted = x.advantage != 0 if self.above is None else x.advantage > self.above
+        return self.of.weights(x.replace(mask=x.learnable() & counted))
 
 
 @dataclass(frozen=True)

@@ -75,6 +75,17 @@ class BlendedPenalty(Regularizer):
 
 
 @dataclass(frozen=True)
+class Surprisal(Regularizer):
+    """``-log pi`` of every token that was sampled: over some of them, maximum likelihood of these.
+
+    ``Penalty(Surprisal(), Credited(TokenMean(), above=0))`` imitates, alike strongly, all that had a positive advantage.
+    """
+
+    def __call__(self, out: PolicyOutput, x: Experience) -> Float[Tensor, " tokens"]:
+        return -out.logp
+
+
+@dataclass(frozen=True)
 class EntropyBonus(Regularizer):
     """``-H(pi)`` at every token: with a positive factor, a reward for staying random."""
 

@@ -1,5 +1,6 @@
 """What an experience was worth."""
 
+from stratagem.rewards.calls import BranchesPaidByCall, CappedWhereWrong
 from stratagem.rewards.shaping import (
     CostPenalty,
     FormatGate,
@@ -13,6 +14,8 @@ from stratagem.rewards.signals import Confidence, Correct, FormatOnly, Inverted,
 from stratagem.rewards.structure import PlanPenalty
 
 __all__ = [
+    "BranchesPaidByCall",
+    "CappedWhereWrong",
     "Confidence",
     "Correct",
     "CostPenalty",

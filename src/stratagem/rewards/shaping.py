@@ -178,9 +178,14 @@ class NotedRewards(Reward):
             noted = x.named_reward(name)
             if noted is not None:
                 total = total + weight * noted
-        reward = total.unsqueeze(1) if x.reward is None else torch.cat([total.unsqueeze(1), x.reward[:, 1:]], 1)
-        names = x.reward_names[: reward.shape[1]]
-        return x.replace(reward=reward, reward_names=names, reward_weights=(1.0, *(0.0 for _ in names[1:])))
+        return paid(x, total)
+
+
+def paid(x: Experience, total: Tensor) -> Experience:
+    """The experience with these returns, all of them in the first reward column; the others pay nothing any more."""
+    reward = total.unsqueeze(1) if x.reward is None else torch.cat([total.unsqueeze(1), x.reward[:, 1:]], 1)
+    names = x.reward_names[: reward.shape[1]]
+    return x.replace(reward=reward, reward_names=names, reward_weights=(1.0, *(0.0 for _ in names[1:])))
 
 
 def _charged(x: Experience, penalty: Tensor) -> Experience:

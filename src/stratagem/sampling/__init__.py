@@ -1,6 +1,7 @@
 """What to roll out, what to keep of it, and what to learn from again."""
 
 from stratagem.sampling.branching import AtTurns, Branching, OfBest
+from stratagem.sampling.calls import BeforeFailedCall, CallsCarriedOut
 from stratagem.sampling.likelihoods import Likelihood, MaskedElbo, OneStep, Views
 from stratagem.sampling.refill import Kept, kept_groups
 from stratagem.sampling.replay import RecentBatches
@@ -8,6 +9,7 @@ from stratagem.sampling.samplers import Demonstrations, Denoising, DynamicSampli
 from stratagem.sampling.selections import (
     AboveReturn,
     ByPassRate,
+    Disagreeing,
     DrawnContexts,
     Masked,
     ShortestSuccess,
@@ -18,10 +20,13 @@ from stratagem.sampling.selections import (
 __all__ = [
     "AboveReturn",
     "AtTurns",
+    "BeforeFailedCall",
     "Branching",
     "ByPassRate",
+    "CallsCarriedOut",
     "Demonstrations",
     "Denoising",
+    "Disagreeing",
     "DrawnContexts",
     "DynamicSampling",
     "Kept",

@@ -43,6 +43,18 @@ class Untruncated(Selection):
 
 
 @dataclass(frozen=True)
+class Disagreeing(Selection):
+    """Trajectories of groups whose trajectories did not all earn the same, by the rewards as they were shaped.
+
+    Nothing is sampled in place of the others, unlike with :class:`~stratagem.sampling.DynamicSampling`.
+    """
+
+    def __call__(self, x: Experience) -> Bool[Tensor, " trajectories"]:
+        group = x.group_of_trajectory
+        return group.spread(group.max(x.returns) > group.min(x.returns))
+
+
+@dataclass(frozen=True)
 class Masked(Selection):
     """The choice of another selection, but what that leaves out is masked instead of dropped.
 

@@ -13,6 +13,7 @@ from stratagem.tasks.registry import TaskCard, known, make
 from stratagem.tasks.search import SearchTask
 from stratagem.tasks.sokoban import SokobanTask
 from stratagem.tasks.sql import SqlTask
+from stratagem.tasks.sql_exploration import SqlExplorationTask
 from stratagem.tasks.structured import StructuredTask
 from stratagem.tasks.task import CheckReport, Environment, Observation, Split, Step, Task, state_key
 from stratagem.tasks.tool_chain import ToolChainTask
@@ -37,6 +38,7 @@ __all__ = [
     "Skill",
     "SokobanTask",
     "Split",
+    "SqlExplorationTask",
     "SqlTask",
     "Step",
     "StructuredTask",

@@ -113,12 +113,15 @@ class PythonEnvironment(Environment):
             right = is_right(content, self.problem.answer)
             return Step(self._observe("right" if right else "wrong"), float(right), done=True, success=right)
         out_of_turns = self._turn >= self.max_turns
-        told = self._ran(content) if word == "run" else "error: write run: or answer:"
-        return Step(self._observe(told), done=out_of_turns, truncated=out_of_turns)
+        told, ran = self._ran(content) if word == "run" else ("error: write run: or answer:", None)
+        return Step(self._observe(told), done=out_of_turns, truncated=out_of_turns, ran=ran)
 
-    def _ran(self, text: str) -> str:
+    def _ran(self, text: str) -> tuple[str, bool]:
         code = program(text)
-        return shown(run_python(code, limits=self.limits), self.limits) if code else "error: no program"
+        if not code:
+            return "error: no program", False
+        result = run_python(code, limits=self.limits)
+        return shown(result, self.limits), result.ok
 
     def _observe(self, text: str) -> Observation:
         return Observation(text, state_key("python", self.problem.question, text))

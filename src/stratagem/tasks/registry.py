@@ -60,6 +60,13 @@ _BUILT_IN = (
         "stratagem.tasks.sql:from_spec",
     ),
     TaskCard(
+        "sql_exploration",
+        "sql_exploration[:tables=3,rows=6,spellings=false,max_turns=6,seconds=1]",
+        "answer a question about a small database with a query, after others in tags",
+        "stratagem.tasks.sql_exploration:from_spec",
+        extra="agents",
+    ),
+    TaskCard(
         "python",
         "python[:max_turns=4,seconds=2,max_new_tokens=160]",
         "work out a small problem, with a Python interpreter as a tool",

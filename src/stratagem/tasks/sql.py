@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
 from typing import Annotated, Literal, NamedTuple
@@ -20,7 +20,7 @@ _NAMES = ("Ann", "Bob", "Cid", "Dan", "Eve", "Fay", "Gus", "Hal", "Ida", "Jon", 
 _CITIES = ("Bonn", "Lima", "Oslo", "Rome")
 _PRODUCTS = ("apple", "book", "chair", "drum", "egg", "flute", "glove", "hat")
 _SHOWN_ROWS = 10
-_SHOWN_CHARACTERS = 300
+SHOWN_CHARACTERS = 300
 
 
 class Person(NamedTuple):
@@ -107,7 +107,7 @@ class SqlTask(Task):
         object.__setattr__(self, "tables", _whole(self.tables))
         validate(self)
 
-    def environment(self, split: Split, index: int) -> SqlEnvironment:
+    def environment(self, split: Split, index: int) -> Environment:
         return SqlEnvironment(self.puzzle(split, index), self.max_turns, QueryLimits(seconds=self.seconds))
 
     def solution(self, split: Split, index: int) -> Iterator[str]:
@@ -138,10 +138,16 @@ class SqlTask(Task):
         )
 
     def _generate(self, random: Random) -> Puzzle | None:
+        database = self.database(random, _CITIES)
+        question = random.choice(_QUESTIONS if self.tables == 3 else _QUESTIONS_OF_TWO)
+        return question(random, database)
+
+    def database(self, random: Random, cities: Sequence[str]) -> Database:
+        """A random database, whose people live in these cities."""
         names, products = random.sample(_NAMES, self.rows), random.sample(_PRODUCTS, 5)
         prices = random.sample(range(2, 60), len(products))
-        database = Database(
-            tuple(Person(number, name, random.choice(_CITIES)) for number, name in enumerate(names, 1)),
+        return Database(
+            tuple(Person(number, name, random.choice(cities)) for number, name in enumerate(names, 1)),
             tuple(Product(n, name, price) for n, (name, price) in enumerate(zip(products, prices, strict=True), 1))
             if self.tables == 3
             else (),
@@ -150,8 +156,6 @@ class SqlTask(Task):
                 for number in range(1, 2 * self.rows + 1)
             ),
         )
-        question = random.choice(_QUESTIONS if self.tables == 3 else _QUESTIONS_OF_TWO)
-        return question(random, database)
 
 
 class SqlEnvironment(Environment):
@@ -175,28 +179,29 @@ class SqlEnvironment(Environment):
             right = is_right(content, self.puzzle.answer)
             return Step(self._observe("right" if right else "wrong"), float(right), done=True, success=right)
         out_of_turns = self._turn >= self.max_turns
-        told = self._found(content) if word == "query" else "error: write query: or answer:"
-        return Step(self._observe(told), done=out_of_turns, truncated=out_of_turns)
+        told, ran = self._found(content) if word == "query" else ("error: write query: or answer:", None)
+        return Step(self._observe(told), done=out_of_turns, truncated=out_of_turns, ran=ran)
 
-    def _found(self, text: str) -> str:
+    def _found(self, text: str) -> tuple[str, bool]:
         try:
-            return shown(run_query(self._script, read_query(text), self.limits))
+            return shown(run_query(self._script, read_query(text), self.limits)), True
         except QueryError as error:
-            return f"error: {error}"[:_SHOWN_CHARACTERS]
+            return f"error: {error}"[:SHOWN_CHARACTERS], False
 
     def _observe(self, text: str) -> Observation:
         return Observation(text, state_key("sql", self._script, self.puzzle.question, text))
 
 
-def shown(rows: Rows) -> str:
-    """Rows as the policy reads them: one a line, ten lines and 300 characters at most, ``...`` for what is left out."""
+def shown(rows: Rows, most: int = _SHOWN_ROWS) -> str:
+    """Rows as the policy reads them: one a line, so many lines and 300 characters at most, ``...`` for what is left
+    out."""
     if not rows.rows:
         return "no rows"
-    lines = [" | ".join("null" if value is None else str(value) for value in row) for row in rows.rows[:_SHOWN_ROWS]]
+    lines = [" | ".join("null" if value is None else str(value) for value in row) for row in rows.rows[:most]]
     text = "\n".join(lines)
-    if len(text) > _SHOWN_CHARACTERS:
-        return f"{text[:_SHOWN_CHARACTERS]}..."
-    return f"{text}\n..." if rows.more or len(rows.rows) > _SHOWN_ROWS else text
+    if len(text) > SHOWN_CHARACTERS:
+        return f"{text[:SHOWN_CHARACTERS]}..."
+    return f"{text}\n..." if rows.more or len(rows.rows) > most else text
 
 
 def from_spec(argument: str | None, options: Mapping[str, str]) -> SqlTask:

@@ -26,3 +26,13 @@ def in_form(said: Iterable[str], wanted: Iterable[str], forbidden: Iterable[str]
     return all(0 < text.count(f"<{tag}>") == text.count(f"</{tag}>") for tag in wanted) and not any(
         f"<{tag}>" in text or f"</{tag}>" in text for tag in forbidden
     )
+
+
+def well_nested(said: Iterable[str], tags: Iterable[str]) -> bool:
+    """Whether, in all that was said together, every one of these tags that opens closes before another one opens."""
+    within = ""
+    for slash, tag in re.findall(rf"<(/?)({'|'.join(tags)})>", "\n".join(said)):
+        if bool(slash) != (within == tag) or (within and not slash):
+            return False
+        within = "" if slash else tag
+    return not within
