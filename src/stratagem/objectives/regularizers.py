@@ -78,7 +78,8 @@ class BlendedPenalty(Regularizer):
 class Surprisal(Regularizer):
     """``-log pi`` of every token that was sampled: over some of them, maximum likelihood of these.
 
-    ``Penalty(Surprisal(), Credited(TokenMean(), above=0))`` imitates, alike strongly, all that had a positive advantage.
+    ``Penalty(Surprisal(), Credited(TokenMean(), above=0))`` imitates all that had a positive advantage, and all
+    of it alike.
     """
 
     def __call__(self, out: PolicyOutput, x: Experience) -> Float[Tensor, " tokens"]:

@@ -16,7 +16,7 @@ from stratagem.sampling.calls import on_branch, own_last_call
 
 @dataclass(frozen=True)
 class BranchesPaidByCall(Reward):
-    """``R = 1`` for a branch whose last call was carried out, 0 for others, whatever the task says; rollouts keep theirs.
+    """``R = 1`` for a branch whose last call was carried out, 0 for others; rollouts keep what the task pays.
 
     So a step is learned by what is known at once, and a solution by its answer (arXiv 2509.13761). The call is that of
     the branch's own last turn; a branch whose last turn made none earns 0. The first reward column then is the return,

@@ -1,4 +1,4 @@
-"""The SQL task in tags: queries on the way to a final one, which is judged by its rows; values that must be looked up."""
+"""The SQL task in tags: queries on the way to a final one, judged by its rows, and values that must be looked up."""
 
 from __future__ import annotations
 

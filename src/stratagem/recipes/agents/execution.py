@@ -104,7 +104,7 @@ def thor(
             group_size=group_size,
             at=BeforeFailedCall(back, call),
             branches=branches,
-            branch_turns=1 if branches else None,
+            branch_turns=1,
         ),
         rewards=(BranchesPaidByCall(),),
         selections=(CallsCarriedOut(longer_than, share), Disagreeing()),
