@@ -30,7 +30,7 @@ class Trace:
 
 
 def programs(text: str) -> list[str]:
-    """The programs between ``\\`\\`\\`python`` and ``\\`\\`\\```, in order."""
+    """The programs in it: what stands in fences marked ``python``, in order."""
     return _CODE.findall(text)
 
 
@@ -80,7 +80,7 @@ def kept(
     """
     good: dict[str, list[Trace]] = {}
     for trace in traces:
-        if trace.right and len(trace.text) >= least and all(check(trace) for check in checks):
-            if not repeats(trace.text):
-                good.setdefault(trace.problem, []).append(trace)
+        fit = trace.right and len(trace.text) >= least and all(check(trace) for check in checks)
+        if fit and not repeats(trace.text):
+            good.setdefault(trace.problem, []).append(trace)
     return [some[derive(seed, problem) % len(some)] for problem, some in good.items()]
