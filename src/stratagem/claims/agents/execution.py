@@ -114,7 +114,12 @@ def looks(policy: Exact) -> float:
         Expect("gain_over_repair", above=0),
         Expect("gain_over_unrewarded", above=0),
     ),
-    scale="SCALE",
+    scale="A table of logits in an enumerated game, no language model and no database: three questions about a value "
+    "spelled in one of four ways, which a look at the right column tells for sure; two looks at most, 100 batches. "
+    "Figures are exact and averaged over the run; a wrong final query counts 1/2. Without a look nobody can be right "
+    "more than once in four times, so gain_over_none and the end of the run (last_gain_over_repair) are arithmetic once "
+    "looks are learned. With one seed before, looks were learned so late that over the run one correction was ahead, by "
+    "0.05, and in the end behind, by 0.25. Decoding in a tree, and its time, are not measured here.",
 )
 def reex_sql_explores(seed: int) -> dict[str, float]:
     """Exact success over a run, of the recipe and of others; gain_over_none is over the best blind final query."""
@@ -211,7 +216,13 @@ def foretold(policy: Exact) -> float:
     "benchmarks of code)",
     baseline="the same recipe on whole rollouts alone, all of them",
     rule=(Expect("foretold", above=0), Expect("gain_over_rollouts", above=0)),
-    scale="SCALE",
+    scale="A table of logits in an enumerated game, no language model: three problems, two calls of a plan and code of "
+    "which half runs, and an answer made of what they tell; 100 batches of 8 groups of 8. Figures are exact and averaged "
+    "over the run. Only calls that ran tell anything, so that foretold, of the policy that rollouts alone taught, is "
+    "partly arithmetic; it was first measured before learning (foretold_first), where it was 0.004 and decided nothing. "
+    "Branches cost samples: rollouts in groups of 12, with as many tokens (gain_over_larger), were as good with the one "
+    "seed tried before, and so was the recipe without imitation and without its filter, by 0.02 and 0.03 better. "
+    "Nothing here is corrected at inference.",
 )
 def thor_repairs(seed: int) -> dict[str, float]:
     """Exact success over a run, of the recipe and of others; foretold is of the one that rollouts taught."""
