@@ -130,7 +130,9 @@ class CostPenalty(Reward):
             if self.absent == "free":
                 return x
             names = ", ".join(x.reward_names)
-            raise InputError(f"{self.part_name()}: needs a task that notes a reward named {self.of!r}, not only {names}")
+            raise InputError(
+                f"{self.part_name()}: needs a task that notes a reward named {self.of!r}, not only {names}"
+            )
         if bool((cost < 0).any()):
             bad = int((cost < 0).nonzero()[0, 0])
             raise InputError(
