@@ -1,7 +1,9 @@
 """What a policy is trained and evaluated on: the task contract, the built-in tasks and the registry of all names."""
 
 from stratagem.tasks.calculator import CalculatorTask
+from stratagem.tasks.documents import DocumentsTask
 from stratagem.tasks.experts import ExpertRegistry, Model, Skill
+from stratagem.tasks.house import HouseTask
 from stratagem.tasks.jsonl import JsonlTask
 from stratagem.tasks.key_door import KeyDoorTask
 from stratagem.tasks.memory import MemoryTask
@@ -19,9 +21,11 @@ from stratagem.tasks.toolbox import ToolboxTask
 __all__ = [
     "CalculatorTask",
     "CheckReport",
+    "DocumentsTask",
     "Environment",
     "ExpertRegistry",
     "ExpertsTask",
+    "HouseTask",
     "JsonlTask",
     "KeyDoorTask",
     "MemoryTask",

@@ -97,7 +97,8 @@ class House:
     @cached_property
     def metres(self) -> Mapping[str, Mapping[str, float]]:
         """The shortest way between two spots that are connected, by first and second."""
-        import networkx  # It takes a while to import, and most tasks do without it.
+        # It takes a while to import, and most tasks do without it.
+        import networkx  # type: ignore[import-untyped]
 
         graph = networkx.Graph()
         graph.add_weighted_edges_from(self.ways)
@@ -112,8 +113,8 @@ def random_house(random: Random, rooms: int, distractors: int, staleness: float)
     """A house of so many rooms, or None when not all of it is connected.
 
     Two rooms are joined by a way of 1 to 4 metres with odds of one half; the entrance leads to the first one. Every
-    room has three receptacles, half a metre to one and a half from its middle. The target and ``distractors`` things of its category are
-    in places of their own, two further things anywhere. All have been seen before; a share ``staleness`` of them was
+    room has three receptacles, half a metre to one and a half from its middle. The target and ``distractors`` things
+    of its category are in places of their own, two further things anywhere. All have been seen before; a share ``staleness`` of them was
     then somewhere else.
     """
     names = ROOMS[:rooms]

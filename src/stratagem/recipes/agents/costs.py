@@ -45,9 +45,9 @@ def esearch_r1(
     0. A reward of -1 for a failure is no option of its own: ``2 * 1[success] - 1 - cost_weight * C`` differs from half
     the ``cost_weight`` by a factor and a constant, which group standardisation removes.
 
-    ``average``: over all ``tokens`` of a batch, or over ``trajectories`` of their own tokens' means, which is GRPO's. By
-    the latter a short success counts more than a long failure per decision, so a policy takes to what may succeed at
-    once, though it is dearer on average. How the paper averages was not available; the default is our choice.
+    ``average``: over all ``tokens`` of a batch, or over ``trajectories`` of their own tokens' means, which is GRPO's.
+    By the latter a decision counts more in a short trajectory than in a long one, so a policy takes to what may succeed
+    at once, though it is dearer on average. How the paper averages was not available; the default is our choice.
 
     The kinds of costs and their formula are the paper's. Its constants, ``R_format`` and the settings of GRPO were not
     available; the defaults here are a reconstruction. The paper's policies start from expert traces; that is not part
