@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from itertools import pairwise, product
+from itertools import pairwise, permutations, product
 from random import Random
 from typing import Annotated, Literal, NamedTuple
 
@@ -345,10 +345,17 @@ def _found_by(request: Request, name: str, entry: Entry, noise: float) -> str:
 
 
 def _request(random: Random, pages: int, wanted: int, entries: int, fine: float) -> Request | None:
-    """Pages with entries of which some are asked for, or None where what is asked for is not unique."""
-    numbers = random.sample(range(100), 8)
-    names = [f"page {number}" for number in range(1, pages + 1)]
-    made = tuple(_page(random, name, entries, random.random() < fine, numbers) for name in names)
+    """Pages with entries of which some are asked for, or None where chance has put a wanted key elsewhere, too.
+
+    Keys are pairs of a few numbers, each pair once, so pages share numbers but no key.
+    """
+    count = pages * entries
+    numbers = random.sample(range(100), max(8, math.isqrt(count) + 2))
+    keys = random.sample(list(permutations(numbers, 2)), count)
+    made = tuple(
+        _page(random, f"page {number + 1}", keys[number * entries : (number + 1) * entries], random.random() < fine)
+        for number in range(pages)
+    )
     asked = tuple((page.name, random.choice(page.entries)) for page in random.sample(made, wanted))
     side_by_side = [pair for page in made for row in page.grid for pair in pairwise(row)]
     if any(side_by_side.count(entry.key) > 1 for _, entry in asked):
@@ -356,14 +363,13 @@ def _request(random: Random, pages: int, wanted: int, entries: int, fine: float)
     return Request(made, asked, random.getrandbits(48))
 
 
-def _page(random: Random, name: str, entries: int, fine: bool, numbers: list[int]) -> Page:
-    """Keys are of eight numbers, which pages share; all other cells hold any."""
+def _page(random: Random, name: str, keys: list[tuple[int, int]], fine: bool) -> Page:
+    """A page with an entry for each of these keys, in blocks that do not overlap; all other cells hold any number."""
     grid = [[random.randrange(100) for _ in range(SIDE)] for _ in range(SIDE)]
-    blocks = random.sample(list(product(range(0, SIDE, 2), repeat=2)), entries)
+    blocks = random.sample(list(product(range(0, SIDE, 2), repeat=2)), len(keys))
     planted = []
-    for x, y in blocks:
-        first, second = random.sample(numbers, 2)
-        entry = Entry((first, second), (random.randrange(100), random.randrange(100)), x, y)
+    for key, (x, y) in zip(keys, blocks, strict=True):
+        entry = Entry(key, (random.randrange(100), random.randrange(100)), x, y)
         grid[y][x : x + 2], grid[y + 1][x : x + 2] = entry.key, entry.value
         planted.append(entry)
     return Page(name, tuple(map(tuple, grid)), tuple(planted), fine)

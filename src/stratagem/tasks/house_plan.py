@@ -114,8 +114,8 @@ def random_house(random: Random, rooms: int, distractors: int, staleness: float)
 
     Two rooms are joined by a way of 1 to 4 metres with odds of one half; the entrance leads to the first one. Every
     room has three receptacles, half a metre to one and a half from its middle. The target and ``distractors`` things
-    of its category are in places of their own, two further things anywhere. All have been seen before; a share ``staleness`` of them was
-    then somewhere else.
+    of its category are in places of their own, two further things anywhere. All have been seen before; a share
+    ``staleness`` of them was then somewhere else.
     """
     names = ROOMS[:rooms]
     ways = [(ENTRANCE, names[0], 1.0)]
