@@ -1,4 +1,4 @@
-"""ESearch-R1 through its recipe: returns and advantages by hand, what it reduces to, and a policy that learns prices."""
+"""ESearch-R1 through its recipe: returns and advantages by hand, what it reduces to, and a policy that learns costs."""
 
 from __future__ import annotations
 
