@@ -91,13 +91,13 @@ def greedy(run: Run) -> Exact:
     "arms start from traces of who uses what it is told and knows nothing of costs, as the paper's start from "
     "demonstrations; figures that begin with saved_over_start are the share of those traces' costs that is saved, "
     "which is nearer to the paper's comparison with ReAct. saving_growth was fixed beforehand, and was below 0 "
-    "with both seeds tried in development: with more distractors success alone teaches to ask as well (first with "
-    "a probability of 0.84 for three), and leaves a charge less to save. Two versions came before. One started "
-    "from random tables and averaged over trajectories, as GRPO does: asking died out even where it was cheap. "
-    "The other started from the traces and did the same: asking was at 0.02 whatever it cost. A lucky walk is one "
-    "token long, all else is longer, and that mean gives tokens of short trajectories more weight. By the mean "
-    "over tokens the policy finds the price. How the paper averages is not known, and the recipe's default was "
-    "changed then; the rule was not. by_trajectory_asking_when_cheap measures GRPO's mean from the traces, "
+    "with all four seeds tried in development: with more distractors success alone teaches to ask as well (first "
+    "with a probability of 0.84 for three), and leaves a charge less to save. Two versions came before. One "
+    "started from random tables and averaged over trajectories, as GRPO does: asking died out even where it was "
+    "cheap. The other started from the traces and did the same: asking was at 0.02 whatever it cost. A lucky walk "
+    "is one token long, all else is longer, and that mean gives tokens of short trajectories more weight. By the "
+    "mean over tokens the policy finds the price. How the paper averages is not known, and the recipe's default "
+    "was changed then; the rule was not. by_trajectory_asking_when_cheap measures GRPO's mean from the traces, "
     "cold_asking_when_cheap the mean over tokens from random tables.",
 )
 def esearch_r1_asks_when_it_pays(seed: int) -> dict[str, float]:
