@@ -10,8 +10,10 @@ from stratagem.lab.experts import ExpertsPolicy
 from stratagem.lab.game import Outcome, TokenGame, over
 from stratagem.lab.games import GAMES, SPECIAL_GAMES, find_game
 from stratagem.lab.mdp import TabularMDP
+from stratagem.lab.pages import PageRules, page_game
 from stratagem.lab.policy import TabularPolicy
 from stratagem.lab.routing import CardPolicy, RouterRules, router_game
+from stratagem.lab.search import SearchRules, search_game
 from stratagem.lab.tools import ToolRules, tool_game
 from stratagem.lab.tree import Tree
 
@@ -27,8 +29,10 @@ __all__ = [
     "ExpertsPolicy",
     "Outcome",
     "PACBayesBound",
+    "PageRules",
     "PolicyCliff",
     "RouterRules",
+    "SearchRules",
     "TabularMDP",
     "TabularPolicy",
     "TokenGame",
@@ -42,6 +46,8 @@ __all__ = [
     "gaussian_kl",
     "over",
     "pac_bayes_bound",
+    "page_game",
     "router_game",
+    "search_game",
     "tool_game",
 ]

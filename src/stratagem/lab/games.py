@@ -10,6 +10,8 @@ from stratagem.errors import unknown
 from stratagem.lab.dialogue import mood_game
 from stratagem.lab.game import Act, Outcome, Shown, TokenGame, over
 from stratagem.lab.long_games import LONG_GAMES
+from stratagem.lab.pages import PageRules, page_game
+from stratagem.lab.search import SearchRules, search_game
 from stratagem.lab.structured import STRUCTURED_GAMES
 from stratagem.lab.tools import ToolRules, tool_game
 
@@ -151,7 +153,15 @@ def styles(state: str, tokens: tuple[int, ...]) -> list[Outcome]:
     return over(float(tokens[0] < 2), brevity=float(tokens[0] != 1))
 
 
-SPECIAL_GAMES |= {made.name: made for made in (tool_game(ToolRules()), mood_game(), *LONG_GAMES, *STRUCTURED_GAMES)}
+_MADE = (
+    tool_game(ToolRules()),
+    mood_game(),
+    search_game(SearchRules()),
+    page_game(PageRules()),
+    *LONG_GAMES,
+    *STRUCTURED_GAMES,
+)
+SPECIAL_GAMES |= {made.name: made for made in _MADE}
 
 
 @game(vocabulary=2, starts=((1.0, ("start", 0)),), shown=lambda state: state if state[0] == "sign" else state[0])

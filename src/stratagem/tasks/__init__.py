@@ -2,7 +2,9 @@
 
 from stratagem.tasks.calculator import CalculatorTask
 from stratagem.tasks.delegation import AnswerTask, DelegatedTask, Subtask
+from stratagem.tasks.documents import DocumentsTask
 from stratagem.tasks.experts import ExpertRegistry, Model, Skill
+from stratagem.tasks.house import HouseTask
 from stratagem.tasks.jsonl import JsonlTask
 from stratagem.tasks.key_door import KeyDoorTask
 from stratagem.tasks.memory import MemoryTask
@@ -23,9 +25,11 @@ __all__ = [
     "CalculatorTask",
     "CheckReport",
     "DelegatedTask",
+    "DocumentsTask",
     "Environment",
     "ExpertRegistry",
     "ExpertsTask",
+    "HouseTask",
     "JsonlTask",
     "KeyDoorTask",
     "MemoryTask",

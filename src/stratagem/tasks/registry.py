@@ -115,6 +115,18 @@ _BUILT_IN = (
         "stratagem.tasks.delegation:from_spec",
     ),
     TaskCard(
+        "house",
+        "house[:distractors=2,rooms=3,staleness=0.2,walk_cost=0.05,ask_cost=0.1,fatigue=0.5,memory_cost=0.01]",
+        "find the thing that is meant, by walking, asking and remembering, each at a cost",
+        "stratagem.tasks.house:from_spec",
+    ),
+    TaskCard(
+        "documents",
+        "documents[:pages=6,wanted=1,entries=3,fine=0.75,noise=0.3,reward=dense,matching=clipped,max_turns=10]",
+        "find the page, look closely at a region of it, and answer with what stands there",
+        "stratagem.tasks.documents:from_spec",
+    ),
+    TaskCard(
         "jsonl",
         "jsonl:PATH[,verifier=exact,test_share=0.1,max_new_tokens=256]",
         "prompts from a JSON-lines file with a verifier",

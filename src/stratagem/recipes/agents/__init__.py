@@ -1,9 +1,24 @@
-"""Recipes for agents of many turns: credit between turns, hierarchies, tools, memory, orchestration."""
+"""Recipes for agents of many turns: credit between turns, hierarchies, tools, memory, costs, orchestration."""
 
 from stratagem.recipes.agents import anchors, contexts, delegation, hierarchy, orchestration, tools, turns, uncertainty
 from stratagem.recipes.agents.anchors import *  # noqa: F403
 from stratagem.recipes.agents.contexts import *  # noqa: F403
 from stratagem.recipes.agents.delegation import *  # noqa: F403
+from stratagem.recipes.agents import (
+    anchors,
+    contexts,
+    costs,
+    documents,
+    hierarchy,
+    orchestration,
+    tools,
+    turns,
+    uncertainty,
+)
+from stratagem.recipes.agents.anchors import *  # noqa: F403
+from stratagem.recipes.agents.contexts import *  # noqa: F403
+from stratagem.recipes.agents.costs import *  # noqa: F403
+from stratagem.recipes.agents.documents import *  # noqa: F403
 from stratagem.recipes.agents.hierarchy import *  # noqa: F403
 from stratagem.recipes.agents.orchestration import *  # noqa: F403
 from stratagem.recipes.agents.tools import *  # noqa: F403
@@ -14,6 +29,8 @@ __all__: list[str] = []
 __all__ += anchors.__all__
 __all__ += contexts.__all__
 __all__ += delegation.__all__
+__all__ += costs.__all__
+__all__ += documents.__all__
 __all__ += hierarchy.__all__
 __all__ += orchestration.__all__
 __all__ += tools.__all__
