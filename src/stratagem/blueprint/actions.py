@@ -10,8 +10,9 @@ from typing import Any, Literal
 FINISH, ASK = "finish", "ask"
 """Actions every agent has: end with ``{"answer": ...}``, and end by asking a person ``{"question": ...}``."""
 
-Status = Literal["ok", "invalid", "refused", "error", "timeout", "skipped"]
-"""Of a result: arguments against the schema; against a constraint or a budget; raised; too slow; input missing."""
+Status = Literal["ok", "invalid", "refused", "error", "timeout", "skipped", "running"]
+"""Of a result. Not ``ok``: wrong arguments; against a constraint or a budget; raised; too slow; an earlier call it needs
+failed; still under way."""
 
 
 def canonical(value: Any) -> str:

@@ -22,7 +22,9 @@ class AuditLog:
     Raises :class:`InputError` when the file cannot be written.
     """
 
-    def __init__(self, blueprint: str, path: str | Path | None = None, clock: Callable[[], float] | None = None) -> None:
+    def __init__(
+        self, blueprint: str, path: str | Path | None = None, clock: Callable[[], float] | None = None
+    ) -> None:
         self.entries: list[dict[str, Any]] = []
         self._blueprint, self._clock = blueprint, clock
         self._begun = clock() if clock is not None else 0.0

@@ -130,15 +130,23 @@ class Verdict:
 
 def judge(predicates: Mapping[str, Predicate], history: History, action: Action) -> Verdict:
     """What named predicates say. One that raises, or answers anything but ``True``, forbids: it fails closed."""
-    violated, raised = [], {}
+    violated: list[str] = []
+    raised: dict[str, str] = {}
     for name, predicate in predicates.items():
-        try:
-            holds = predicate(history, action) is True
-        except Exception as error:
-            holds, raised[name] = False, f"{type(error).__name__}: {error}"
-        if not holds:
+        allowed, error = holds(predicate, history, action)
+        if error is not None:
+            raised[name] = error
+        if not allowed:
             violated.append(name)
     return Verdict(tuple(violated), raised or None)
+
+
+def holds(predicate: Callable[..., object], *arguments: object) -> tuple[bool, str | None]:
+    """Whether a predicate says ``True`` of its arguments, and what it raised, in one line; None when it did not."""
+    try:
+        return predicate(*arguments) is True, None
+    except Exception as error:
+        return False, " ".join(f"{type(error).__name__}: {error}".split())
 
 
 def moved(constraints: Sequence[Constraint], action: Action) -> Action:

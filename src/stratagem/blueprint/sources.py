@@ -118,7 +118,7 @@ def _task_tool(spec: ToolSpec, source: TaskSource, stack: AsyncExitStack) -> Too
     from stratagem.tasks import registry
     from stratagem.tasks.task import Task
 
-    task = registry.build(source.task)
+    task = registry.make(source.task)
     if not isinstance(task, Task):
         raise InputError(f"tool {spec.name!r}: task {source.task} is not one of text")
     environment = task.environment(source.split, source.index)

@@ -20,9 +20,7 @@ class Speculated(Generic[D, R]):
     hit: bool | None
 
 
-async def speculate(
-    decide: Awaitable[D], predicted: D | None, call: Callable[[D], Awaitable[R]]
-) -> Speculated[D, R]:
+async def speculate(decide: Awaitable[D], predicted: D | None, call: Callable[[D], Awaitable[R]]) -> Speculated[D, R]:
     """Await ``decide``, and ``call`` with what it decides, which with a right prediction is under way by then.
 
     With a prediction right with probability ``p``, the expected time is ``p max(t_decide, t_call) + (1 - p) (t_decide +

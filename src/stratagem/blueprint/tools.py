@@ -78,9 +78,7 @@ async def _in_thread(work: Callable[[], Any]) -> Any:
 
 @dataclass(frozen=True)
 class Prepared:
-    """An action as it would be executed.  fault: why it cannot be.  repaired: its arguments are not those first given.
-
-    """
+    """An action as it would be executed.  fault: why it cannot be.  repaired: its arguments are not those first given."""
 
     action: Action
     fault: str | None = None
@@ -184,5 +182,3 @@ def _checked(spec: ToolSpec, value: Any) -> Result:
         return Result("error", message=f"the value is no JSON: {error}")
     wrong = None if spec.output is None else problem(spec.output, value)
     return Result(value=value) if wrong is None else Result("error", message=f"the value is not as declared: {wrong}")
-
-

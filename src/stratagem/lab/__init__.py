@@ -11,6 +11,7 @@ from stratagem.lab.game import Outcome, TokenGame, over
 from stratagem.lab.games import GAMES, SPECIAL_GAMES, find_game
 from stratagem.lab.mdp import TabularMDP
 from stratagem.lab.policy import TabularPolicy
+from stratagem.lab.projected import ProjectedPolicy, allowed_tokens
 from stratagem.lab.routing import CardPolicy, RouterRules, router_game
 from stratagem.lab.tools import ToolRules, tool_game
 from stratagem.lab.tree import Tree
@@ -28,12 +29,14 @@ __all__ = [
     "Outcome",
     "PACBayesBound",
     "PolicyCliff",
+    "ProjectedPolicy",
     "RouterRules",
     "TabularMDP",
     "TabularPolicy",
     "TokenGame",
     "ToolRules",
     "Tree",
+    "allowed_tokens",
     "answer_cliffs",
     "conflict",
     "diagnose",
