@@ -48,6 +48,7 @@ __all__ = [
     "Situation",
     "Speculated",
     "TaskGraph",
+    "TextPolicy",
     "Timed",
     "Tool",
     "ToolSpec",

@@ -11,8 +11,8 @@ FINISH, ASK = "finish", "ask"
 """Actions every agent has: end with ``{"answer": ...}``, and end by asking a person ``{"question": ...}``."""
 
 Status = Literal["ok", "invalid", "refused", "error", "timeout", "skipped", "running"]
-"""Of a result. Not ``ok``: wrong arguments; against a constraint or a budget; raised; too slow; an earlier call it needs
-failed; still under way."""
+"""Of a result. Not ``ok``: wrong arguments; against a constraint or a budget; raised; too slow; an earlier call that it
+needs is not ok; still under way."""
 
 
 def canonical(value: Any) -> str:

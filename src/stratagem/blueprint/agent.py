@@ -37,8 +37,8 @@ from stratagem.recipe import Recipe
 )
 @dataclass(frozen=True)
 class BlueprintAgent:
-    """A declared agent, apart from the engine that runs it; its policy is projected on what constraints allow, ``pi'(a) =
-    pi(a) 1[a allowed] / pi(allowed)``, before an action is drawn, and every step is on record with the blueprint's hash.
+    """A declared agent, apart from the engine that runs it. Its policy is projected on what is allowed, ``pi'(a) =
+    pi(a) 1[a allowed] / pi(allowed)``, before an action is drawn; all it does is on record with the blueprint's hash.
 
     blueprint: what is declared.  policy: what decides; None: the one that the blueprint refers to.
     functions: for tools of source ``host``, by name.  predicates: for constraints of kind ``predicate``, by name.
@@ -86,12 +86,9 @@ class BlueprintAgent:
             repair = getattr(policy, "repair", None)
             toolbox = Toolbox.of(tools, blueprint.budgets.tool_seconds, repair)
             log = AuditLog(blueprint.hash, audit, loop.time if timed else None)
-            try:
-                decider = Decider(blueprint, policy, rules, toolbox, seed)
-                runtime = Runtime(blueprint, decider, memory, log, self.count_tokens)
-                return await (runtime.run_workflow() if workflow else runtime.run(observation))
-            finally:
-                log.close()
+            decider = Decider(blueprint, policy, rules, toolbox, seed)
+            runtime = Runtime(blueprint, decider, memory, log, self.count_tokens)
+            return await (runtime.run_workflow() if workflow else runtime.run(observation))
 
     def memory(self) -> LayeredMemory:
         """An empty memory as the blueprint declares it."""
@@ -100,7 +97,7 @@ class BlueprintAgent:
         return LayeredMemory(spec, reflector)
 
     def recipe(self) -> Recipe:
-        """What it learns by at levels 2 and 3 (``rejection_sft``, ``grpo`` or the one declared), for ``stratagem.train``.
+        """What it learns by at levels 2 and 3 (``rejection_sft``, ``grpo`` or the one declared), for ``train``.
 
         Raises :class:`InputError` at levels 0 and 1.
         """

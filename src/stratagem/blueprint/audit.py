@@ -28,26 +28,26 @@ class AuditLog:
         self.entries: list[dict[str, Any]] = []
         self._blueprint, self._clock = blueprint, clock
         self._begun = clock() if clock is not None else 0.0
-        try:
-            self._file = None if path is None else open(path, "a", encoding="utf-8")
-        except OSError as error:
-            raise InputError(f"audit log {path}: cannot be written ({type(error).__name__})") from None
+        self._path = None if path is None else Path(path)
+        self._append("")
 
     def write(self, entry: str, **facts: Any) -> None:
-        """Add an entry, and have it on disk before what it tells of goes on."""
+        """Add an entry, in the file before what it tells of goes on."""
         row: dict[str, Any] = {"n": len(self.entries), "entry": entry, "blueprint": self._blueprint}
         if self._clock is not None:
             row["at"] = self._clock() - self._begun
         row |= facts
         self.entries.append(row)
-        if self._file is not None:
-            self._file.write(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n")
-            self._file.flush()
+        self._append(json.dumps(row, allow_nan=False) + "\n")
 
-    def close(self) -> None:
-        """Close the file."""
-        if self._file is not None:
-            self._file.close()
+    def _append(self, text: str) -> None:
+        if self._path is None:
+            return
+        try:
+            with self._path.open("a", encoding="utf-8") as file:
+                file.write(text)
+        except OSError as error:
+            raise InputError(f"audit log {self._path}: cannot be written ({type(error).__name__})") from None
 
 
 def read_audit(path: str | Path) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""Constraints that a blueprint declares: predicates ``c(history, action)``, and regions that arguments are moved into."""
+"""Constraints that a blueprint declares: predicates ``c(history, action)``, and regions arguments are moved into."""
 
 from __future__ import annotations
 

@@ -36,8 +36,8 @@ class Situation:
 
 
 AgentPolicy = Callable[[Situation], Choices | Action | Awaitable[Choices | Action]]
-"""What decides. It may also have ``predict(situation) -> Action | None``, a cheap guess that lets a call begin early, and
-``repair(action, fault) -> Action | None``."""
+"""What decides. It may also have ``predict(situation) -> Action | None``, a cheap guess that lets a call begin early,
+and ``repair(action, fault) -> Action | None``."""
 
 
 @dataclass(frozen=True)

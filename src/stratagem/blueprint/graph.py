@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from graphlib import CycleError, TopologicalSorter
 from typing import TypeVar
 
 from stratagem.blueprint.clock import simulated
@@ -27,12 +28,10 @@ class TaskGraph:
             for other in earlier:
                 if other not in self.after:
                     raise InputError(f"{name!r} comes after {other!r}, which is not there")
-        import networkx
-
-        graph = networkx.DiGraph([(other, name) for name, earlier in self.after.items() for other in earlier])
-        if not networkx.is_directed_acyclic_graph(graph):
-            cycle = [edge[0] for edge in networkx.find_cycle(graph)]
-            raise InputError(f"tasks wait for each other: {' -> '.join([*cycle, cycle[0]])}")
+        try:
+            TopologicalSorter(self.after).prepare()
+        except CycleError as error:
+            raise InputError(f"tasks wait for each other: {' -> '.join(error.args[1])}") from None
 
     async def run(self, start: Callable[[str], Awaitable[T]], workers: int | None = None) -> dict[str, T]:
         """Await ``start(name)`` for every task, at most ``workers`` at the same time; results in order of completion.

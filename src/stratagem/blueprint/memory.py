@@ -132,7 +132,7 @@ class LayeredMemory:
             return []
 
     def insert(self, insight: Insight) -> Item:
-        """Remember an insight, merged or new. Raises :class:`InputError` for a weight that is not finite and above 0."""
+        """Remember an insight, merged or new. Raises :class:`InputError` for a weight not finite and above 0."""
         if not 0 < insight.importance < math.inf:
             raise InputError(f"memory: insight of importance {insight.importance}: must be finite and above 0")
         self._decay()

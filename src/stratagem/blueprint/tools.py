@@ -78,7 +78,10 @@ async def _in_thread(work: Callable[[], Any]) -> Any:
 
 @dataclass(frozen=True)
 class Prepared:
-    """An action as it would be executed.  fault: why it cannot be.  repaired: its arguments are not those first given."""
+    """An action as it would be executed.
+
+    fault: why it cannot be.  repaired: its arguments are not those that were given first.
+    """
 
     action: Action
     fault: str | None = None

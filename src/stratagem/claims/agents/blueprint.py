@@ -219,7 +219,7 @@ def _doubling() -> Blueprint:
         Expect("speculative_over_sequential", below=1),
         Expect("equal_traces", above=0.999),
     ),
-    scale="A grid of six cells, exact probabilities, a table learned by GRPO in 60 batches. That a softmax which is only "
+    scale="A grid of six cells, exact probabilities, a table learned by GRPO in 60 batches. That a softmax only "
     "penalised keeps some probability of what is forbidden, and the projected one has none, is true by construction; "
     "how much is kept is what was measured (violations_penalised over all of training, _last at its end, _10 with "
     "ten times the penalty), together with what both earn (return_projected, return_penalised, before penalties). "
