@@ -123,7 +123,7 @@ class Polytope(ConvexSet):
         from scipy.optimize import nnls
 
         # The shortest z with -normals z >= excess; scaled so that the problem is of size 1.
-        scale = float(excess.max())
+        scale = float(np.abs(excess).max())
         system = np.vstack([-normals.T, excess[None, :] / scale])
         target = np.append(np.zeros(self.dimensions), 1.0)
         residual = system @ nnls(system, target)[0] - target

@@ -67,7 +67,9 @@ async def _in_thread(work: Callable[[], Any]) -> Any:
         try:
             value = work()
         except BaseException as raised:
-            error = raised if isinstance(raised, Exception) else RuntimeError(repr(raised))
+            # What a future cannot hold, or would end the loop.
+            plain = isinstance(raised, Exception) and not isinstance(raised, StopIteration)
+            error = raised if plain else RuntimeError(repr(raised))
         if not loop.is_closed():
             loop.call_soon_threadsafe(settle, value, error)
 
