@@ -54,7 +54,9 @@ def project(logits: Float[Tensor, "*rows actions"], allowed: Bool[Tensor, "*rows
 
 def entropy(logp: Float[Tensor, "*rows actions"]) -> Float[Tensor, " *rows"]:
     """``-sum pi log pi`` with a gradient that is finite where actions are impossible, to which it is 0."""
-    return -(logp.exp() * logp.clamp(min=torch.finfo(logp.dtype).min)).sum(-1)
+    possible = ~logp.isneginf()
+    finite = torch.where(possible, logp, 0.0)
+    return -(torch.where(possible, finite.exp(), 0.0) * finite).sum(-1)
 
 
 def drawn(logp: Sequence[float], uniform: float) -> int:
