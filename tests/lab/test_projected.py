@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 
+from stratagem.blueprint import Blueprint
 from stratagem.errors import InputError
 from stratagem.lab import Exact, ProjectedPolicy, Tree, allowed_tokens, find_game
 from stratagem.lab.game import TokenGame, over
 from stratagem.lab.policy import TabularPolicy
 from stratagem.lab.world import LabTask
-from stratagem.recipes.baselines import grpo, rejection_sft
 from stratagem.study.experiments import learn
 
 GAME = find_game("four_by_four")
@@ -31,9 +31,11 @@ def touches_zero(policy: Exact) -> float:
     return policy.expected(x.trajectory_of_token.sum((x.action == 0).long()) > 0)
 
 
-@pytest.mark.parametrize("recipe", [grpo(), rejection_sft(threshold=1.0)], ids=lambda recipe: recipe.name)
-def test_recipes_train_it_and_what_is_forbidden_stays_impossible(recipe):
-    tree, policy = projected()
+@pytest.mark.parametrize("level", [2, 3])
+def test_an_agent_learns_by_the_recipe_it_declares_and_what_is_forbidden_stays_impossible(level: int):
+    declared = {"identity": {"name": "a", "version": "1"}, "goal": "b", "evolution": {"level": level}}
+    recipe = Blueprint.parse(declared).evolution.build()
+    policy = projected()[1]
     before = policy.logits.detach().clone()
     run = learn(recipe, LabTask(GAME), 1000, 12, policy)
     assert max(map(touches_zero, run.policies)) == 0.0
