@@ -75,3 +75,8 @@ def test_a_run_that_fails_says_so(stratagem):
     assert said.code == 3 and "ZeroDivisionError" in said.err
     said = stratagem("blueprint", "run", "nowhere.yaml")
     assert said.code == 2
+
+
+def test_a_budget_that_is_used_up_is_named(stratagem):
+    said = stratagem("blueprint", "run", written(GOOD + "budgets: {turns: 1}\n"))
+    assert said.code == 0 and said.out == "null\n" and "budget (turns): 1 turns" in said.err

@@ -67,9 +67,8 @@ def run(
         remembered.save(memory)
     print(json.dumps(report.answer, ensure_ascii=False))
     counts = ", ".join(f"{count} {name}" for name, count in report.counts.items() if count)
-    summary = (
-        f"{report.status}: {report.turns} turns, {report.calls} calls ({counts or 'none'}), {report.tokens} tokens"
-    )
+    ending = f"{report.status} ({report.message})" if report.message else report.status
+    summary = f"{ending}: {report.turns} turns, {report.calls} calls ({counts or 'none'}), {report.tokens} tokens"
     Console(stderr=True, soft_wrap=True, highlight=False, markup=False).print(summary)
     if report.status == "failed":
         raise BrokenRunError(report.message)
