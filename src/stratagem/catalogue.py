@@ -74,6 +74,7 @@ _TECHNIQUES = (
     "stratagem.merging",
     "stratagem.memory",
     "stratagem.economy",
+    "stratagem.blueprint",
     "stratagem.study.alignment",
     "stratagem.lab.cliff",
 )

@@ -12,6 +12,7 @@ from stratagem.lab.games import GAMES, SPECIAL_GAMES, find_game
 from stratagem.lab.mdp import TabularMDP
 from stratagem.lab.pages import PageRules, page_game
 from stratagem.lab.policy import TabularPolicy
+from stratagem.lab.projected import ProjectedPolicy, allowed_tokens
 from stratagem.lab.routing import CardPolicy, RouterRules, router_game
 from stratagem.lab.search import SearchRules, search_game
 from stratagem.lab.tools import ToolRules, tool_game
@@ -31,6 +32,7 @@ __all__ = [
     "PACBayesBound",
     "PageRules",
     "PolicyCliff",
+    "ProjectedPolicy",
     "RouterRules",
     "SearchRules",
     "TabularMDP",
@@ -38,6 +40,7 @@ __all__ = [
     "TokenGame",
     "ToolRules",
     "Tree",
+    "allowed_tokens",
     "answer_cliffs",
     "conflict",
     "diagnose",
