@@ -1,5 +1,6 @@
 """What an experience was worth."""
 
+from stratagem.rewards.progress import TurnProgress
 from stratagem.rewards.shaping import CostPenalty, FormatGate, FormatPenalty, KLPenalty, OverlongPenalty, RewardWeights
 from stratagem.rewards.signals import Confidence, Correct, FormatOnly, Inverted, Majority, RandomSignal
 from stratagem.rewards.structure import PlanPenalty
@@ -18,4 +19,5 @@ __all__ = [
     "PlanPenalty",
     "RandomSignal",
     "RewardWeights",
+    "TurnProgress",
 ]
