@@ -86,13 +86,13 @@ class Estimation:
             with torch.enable_grad():
                 loss = estimator.loss(_say(self._heads, estimator, features, x), slow, x)
             if not bool(loss.isfinite()):
-                raise BrokenRunError(f"estimator {estimator.part_name()}: its loss in step {step + 1} is {float(loss)}")
+                raise BrokenRunError(f"estimator {estimator.part_name()}: its loss in step {step + 1} is {float(loss.detach())}")
             self._optimizer.zero_grad(set_to_none=True)
             loss.backward()
             torch.nn.utils.clip_grad_norm_(parameters, estimator.max_grad_norm)
             self._optimizer.step()
             self._follow(estimator.slow_rate)
-        return float(loss)
+        return float(loss.detach())
 
     @torch.no_grad()
     def _follow(self, rate: float | None) -> None:

@@ -6,6 +6,7 @@ from typing import Literal
 
 from stratagem.advantages import GAE, BatchWhitened
 from stratagem.catalogue import paper
+from stratagem.errors import InputError
 from stratagem.estimators import ReturnDecomposition
 from stratagem.objectives import Clip, PolicyGradient, TokenMean, ValueLoss
 from stratagem.optimizers import AdamW
@@ -49,7 +50,11 @@ def spa_rl(
 
     ``scale``, ``grounding`` and the loss are the paper's and its code's. The length of the warm-up, the steps of the
     estimator and ``kl_coefficient`` are choices of this library.
+
+    Raises :class:`InputError` for an estimator that would never learn.
     """
+    if not refit and not warmup:
+        raise InputError("spa_rl: refit = False with warmup = 0: the estimator would never learn; set warmup above 0")
     estimated, schedules = source == "estimate", list[Schedule]()
     if estimated and warmup:
         schedules += [Switch("advantage.factor", 0.0, 0), Switch("advantage.factor", 1.0, warmup)]

@@ -6,6 +6,7 @@ from typing import Literal
 
 from stratagem.advantages import Exponential, TurnCriticAdvantage
 from stratagem.catalogue import paper
+from stratagem.errors import InputError
 from stratagem.estimators import TurnCritics
 from stratagem.objectives import Clip, LogLikelihood, PolicyGradient, TruncatedImportance, TurnSum, ValueLoss
 from stratagem.optimizers import AdamW
@@ -54,7 +55,11 @@ def archer(
     ``token_baseline``: the policy's value head, fitted to ``A_u`` before each token, is taken from it.
 
     128 trajectories in a batch, the discount, the rate, the warm-up and the steps are the released code's.
+
+    Raises :class:`InputError` for a token baseline of a likelihood that has no use for one.
     """
+    if token_baseline and actor == "awr":
+        raise InputError("archer: token_baseline = True with actor = awr: a weight takes no baseline; use reinforce or ppo")
     offline = actor == "awr"
     credit = Exponential(TurnCriticAdvantage(), temperature) if offline else TurnCriticAdvantage(token_baseline)
     old = None if offline or not replayed else TruncatedImportance(unit="turn")
