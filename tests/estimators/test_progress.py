@@ -38,9 +38,7 @@ def test_counts_of_events_that_vary_tell_their_contributions_apart():
     source = torch.Generator().manual_seed(0)
     counts = torch.randint(0, 4, (50, 2), generator=source)
     turns = counts.sum(1) + 1
-    event = [
-        kind for keys, doors in counts.tolist() for kind in [0] * keys + [1] * doors + [2]
-    ]
+    event = [kind for keys, doors in counts.tolist() for kind in [0] * keys + [1] * doors + [2]]
     x = episodes(turns.tolist(), (counts.double() @ torch.tensor([0.3, 0.7]).double()).tolist())
     x = x.replace(reward=x.reward.double())
     occurred = torch.nn.functional.one_hot(torch.tensor(event), 3)[:, :2].double()
@@ -57,12 +55,10 @@ def test_counts_of_events_that_vary_tell_their_contributions_apart():
 
 @pytest.mark.parametrize(("left_out", "expected"), [("running", 0.25), ("truncated", 1.0)])
 def test_what_was_cut_is_left_out_as_far_as_is_asked_for(left_out, expected):
-    x = episodes(
-        [1, 1, 1], [1.0, 0.0, 5.0], truncated=[False, True, True], running=[False, False, True]
-    )
+    x = episodes([1, 1, 1], [1.0, 0.0, 5.0], truncated=[False, True, True], running=[False, False, True])
     loss = ReturnDecomposition(left_out=left_out).loss(said(0.0, 0.0, 0.0), {}, x)
     errors = {"running": (1.0 + 0.0) / 2, "truncated": 1.0}
-    assert float(loss) == pytest.approx(errors[left_out])
+    assert loss.item() == pytest.approx(errors[left_out])
     assert expected <= errors[left_out]
 
 

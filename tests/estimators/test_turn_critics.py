@@ -140,10 +140,16 @@ def test_the_credit_is_the_difference_of_the_lower_twins():
         TurnCriticAdvantage()(x.replace(turn_value=None))
 
 
+def test_a_turn_without_tokens_is_passed_over_and_its_reward_goes_to_the_last_action():
+    x = Experience.from_lengths([1, 0, 1], [3], [1], turn_reward=[1.0, 4.0, 2.0], finished=[True])
+    zero, slow = [[0.0] * 2] * 3, heads([[9.0] * 2, [70.0] * 2, [6.0] * 2], [[0.0] * 2] * 3)
+    found = gradients(TurnCritics(discount=0.5), heads(zero, zero), slow, x)
+    # The targets are 1 + 6/2 and 2 + 4.
+    assert found["action_value"].tolist() == [[-4.0] * 2, [0.0] * 2, [-6.0] * 2]
+    assert found["value"].tolist() == zero
+
+
 def test_bad_batches_and_numbers_are_named():
-    with pytest.raises(ValueError, match=r"turn_critics: turn 1 has no tokens"):
-        x = Experience.from_lengths([1, 0], [2], [1], turn_reward=[0.0, 0.0], finished=[True])
-        TurnCritics().loss(heads([[0.0] * 2] * 2, [[0.0] * 2] * 2), heads([[0.0] * 2] * 2, [[0.0] * 2] * 2), x)
     with pytest.raises(ValueError, match=r"turn_critics needs x.finished"):
         said = heads([[0.0] * 2], [[0.0] * 2])
         TurnCritics().loss(said, said, chain([1.0]).replace(finished=None))

@@ -12,8 +12,12 @@ from stratagem.rewards import TurnProgress
 
 def episode(progress: list[float], executed: list[bool] | None = None, **fields: object) -> Experience:
     return Experience.from_lengths(
-        [2] * len(progress), [len(progress)], [1], turn_progress=torch.tensor(progress),
-        turn_executed=executed, **fields,
+        [2] * len(progress),
+        [len(progress)],
+        [1],
+        turn_progress=torch.tensor(progress),
+        turn_executed=executed,
+        **fields,
     )
 
 

@@ -231,8 +231,12 @@ def test_a_control_policy_has_heads_that_learn(make_trainer, small):
     policy = CategoricalPolicy(2, 3)
     seen = torch.randn(40, 2, generator=torch.Generator().manual_seed(0))
     x = Experience.from_lengths(
-        [1] * 40, [1] * 40, [40], inputs=ControlInputs(seen, torch.ones(40, dtype=torch.int64)),
-        action=torch.zeros(40, dtype=torch.int64), reward=(0.5 * seen[:, 0] + 0.25).tolist(),
+        [1] * 40,
+        [1] * 40,
+        [40],
+        inputs=ControlInputs(seen, torch.ones(40, dtype=torch.int64)),
+        action=torch.zeros(40, dtype=torch.int64),
+        reward=(0.5 * seen[:, 0] + 0.25).tolist(),
     )
     part = ReturnDecomposition(steps=400, learning_rate=0.02)
     done = Estimation(part, policy, 0).complete(part, x)

@@ -12,7 +12,6 @@ from annotated_types import Ge, Gt, Le, Lt
 from jaxtyping import Float
 from torch import Tensor
 
-from stratagem.advantages.critic import first_tokens, rewards_of_turns
 from stratagem.experience import Experience
 from stratagem.parts import Estimator, Head
 
@@ -41,7 +40,9 @@ class TurnCritics(Estimator):
 
     Figures: ``q_loss``, ``v_loss``, ``q_mean``, ``v_mean``, and ``weight``, the mean weight of actions.
 
-    Raises ``ValueError`` for a turn without tokens, and where the batch does not say which trajectories finished.
+    A turn without tokens is no action: it is passed over, and what it earned is its trajectory's last action's.
+
+    Raises ``ValueError`` where the batch does not say which trajectories finished.
     """
 
     says: ClassVar[frozenset[str]] = frozenset({"turn_value", "turn_action_value"})
@@ -87,17 +88,18 @@ class TurnCritics(Estimator):
         self, said: Mapping[str, Tensor], slow: Mapping[str, Tensor], x: Experience
     ) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
         """Of ``Q`` and of ``V``: means over turns, added up over the twins."""
-        first_tokens(x, self.part_name())
         if x.finished is None:
             raise ValueError(f"{self.part_name()} needs x.finished")
-        by = x.trajectory_of_turn
+        acted = torch.nonzero(x.turn_of_token.size() > 0).squeeze(1)
+        by = x.trajectory_of_turn.select(acted)
         last, ended = by.is_last(), by.spread(x.finished)
-        following = torch.where(last.unsqueeze(1), 0.0, slow["value"].detach().roll(-1, 0))
-        target = rewards_of_turns(x).unsqueeze(1) + self.discount * following
+        following = torch.where(last.unsqueeze(1), 0.0, slow["value"].detach()[acted].roll(-1, 0))
+        earned = x.turn_of_token.sum(x.token_rewards())[acted]
+        target = earned.unsqueeze(1) + self.discount * following
         known = torch.ones_like(last) if self.truncation == "terminal" else ~last | ended
-        q_error = torch.where(known.unsqueeze(1), said["action_value"] - target, 0.0)
-        above = slow["action_value"].detach() - said["value"]
-        weight = self.weights(x).unsqueeze(1)
+        q_error = torch.where(known.unsqueeze(1), said["action_value"][acted] - target, 0.0)
+        above = slow["action_value"].detach()[acted] - said["value"][acted]
+        weight = self.weights(x)[acted].unsqueeze(1)
         side = 2 * (self.expectile - (above.detach() < 0).to(above.dtype)).abs()
         q_loss = q_error.square().sum() / known.sum().clamp(min=1)
         return q_loss, (weight * side * above.square()).sum() / weight.sum().clamp(min=torch.finfo(weight.dtype).tiny)

@@ -54,7 +54,7 @@ class Estimation:
             }
         ).to(policy.device)
         self._slow = None if estimator.slow_rate is None else copy.deepcopy(self._heads).requires_grad_(False)
-        self._optimizer = torch.optim.Adam(self._heads.parameters())
+        self._optimizer = torch.optim.Adam(self._heads.parameters(), fused=True)
 
     def complete(
         self, estimator: Estimator, x: Experience, microbatch_tokens: int | None = None, *, learn: bool = True
@@ -86,7 +86,9 @@ class Estimation:
             with torch.enable_grad():
                 loss = estimator.loss(_say(self._heads, estimator, features, x), slow, x)
             if not bool(loss.isfinite()):
-                raise BrokenRunError(f"estimator {estimator.part_name()}: its loss in step {step + 1} is {float(loss.detach())}")
+                raise BrokenRunError(
+                    f"estimator {estimator.part_name()}: its loss in step {step + 1} is {float(loss.detach())}"
+                )
             self._optimizer.zero_grad(set_to_none=True)
             loss.backward()
             torch.nn.utils.clip_grad_norm_(parameters, estimator.max_grad_norm)
@@ -119,7 +121,9 @@ class Estimation:
         if self._slow is not None:
             tensors |= {f"slow.{name}": tensor for name, tensor in self._slow.state_dict().items()}
         kept = self._optimizer.state_dict()["state"]
-        return tensors | {f"optimizer.{n}.{name}": value for n, values in kept.items() for name, value in values.items()}
+        return tensors | {
+            f"optimizer.{n}.{name}": value for n, values in kept.items() for name, value in values.items()
+        }
 
     def load_state_dict(self, tensors: Mapping[str, Tensor]) -> None:
         """Restore what :meth:`state_dict` returned. Raises ``RuntimeError`` when it does not fit."""

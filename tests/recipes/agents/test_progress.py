@@ -20,9 +20,15 @@ def episodes(progress: list[float], returns: list[float], **fields: object) -> E
     """Two trajectories of two turns of two tokens."""
     tokens = 8
     return Experience.from_lengths(
-        [2] * 4, [2, 2], [2], reward=torch.tensor(returns), turn_progress=torch.tensor(progress),
-        value=torch.linspace(0.1, 0.5, tokens), behavior_logp=torch.full((tokens,), -1.0),
-        ref_logp=torch.full((tokens,), -1.5), **fields,
+        [2] * 4,
+        [2, 2],
+        [2],
+        reward=torch.tensor(returns),
+        turn_progress=torch.tensor(progress),
+        value=torch.linspace(0.1, 0.5, tokens),
+        behavior_logp=torch.full((tokens,), -1.0),
+        ref_logp=torch.full((tokens,), -1.5),
+        **fields,
     )
 
 
@@ -45,7 +51,9 @@ def test_the_estimator_learns_alone_first_and_goes_on_unless_it_is_fixed():
         return {path: value for schedule in recipe.schedules for path, value in schedule(step, {}).items()}
 
     assert [knobs(recipes.spa_rl(warmup=3), step) for step in (0, 2, 3)] == [
-        {"advantage.factor": 0.0}, {"advantage.factor": 0.0}, {"advantage.factor": 1.0},
+        {"advantage.factor": 0.0},
+        {"advantage.factor": 0.0},
+        {"advantage.factor": 1.0},
     ]
     fixed = recipes.spa_rl(warmup=3, refit=False)
     assert "estimator.steps" not in knobs(fixed, 2) and knobs(fixed, 3)["estimator.steps"] == 0

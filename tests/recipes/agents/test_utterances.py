@@ -21,8 +21,14 @@ def utterances(sizes: list[int], credit: list[float], **fields: object) -> Exper
     """Trajectories of one turn each; V is 0, Q the credit."""
     count = len(sizes)
     return Experience.from_lengths(
-        sizes, [1] * count, [1] * count, reward=[0.0] * count, finished=[True] * count,
-        turn_value=torch.zeros(count, 2), turn_action_value=torch.tensor(credit).unsqueeze(1).expand(-1, 2), **fields,
+        sizes,
+        [1] * count,
+        [1] * count,
+        reward=[0.0] * count,
+        finished=[True] * count,
+        turn_value=torch.zeros(count, 2),
+        turn_action_value=torch.tensor(credit).unsqueeze(1).expand(-1, 2),
+        **fields,
     )
 
 

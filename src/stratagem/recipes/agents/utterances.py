@@ -59,7 +59,9 @@ def archer(
     Raises :class:`InputError` for a token baseline of a likelihood that has no use for one.
     """
     if token_baseline and actor == "awr":
-        raise InputError("archer: token_baseline = True with actor = awr: a weight takes no baseline; use reinforce or ppo")
+        raise InputError(
+            "archer: token_baseline = True with actor = awr: a weight takes no baseline; use reinforce or ppo"
+        )
     offline = actor == "awr"
     credit = Exponential(TurnCriticAdvantage(), temperature) if offline else TurnCriticAdvantage(token_baseline)
     old = None if offline or not replayed else TruncatedImportance(unit="turn")
