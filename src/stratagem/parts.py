@@ -425,8 +425,8 @@ class Head(NamedTuple):
 class Estimator(Part):
     """What is learned beside the policy, batch after batch, for others to credit turns by.
 
-    It names its heads and says what they minimise; the trainer keeps their weights (:mod:`stratagem.training.estimation`)
-    and checkpoints them. Heads read what the policy read, and never move it. Of every batch they learn first, from the
+    It names its heads and says what they minimise; the trainer keeps and checkpoints their weights
+    (:mod:`stratagem.training.estimation`). Heads read what the policy read, and never move it. Of every batch they learn first, from the
     task's own rewards, and then fill in the fields of ``says``.
 
     learning_rate: of Adam.  steps: on each batch, every one on all of it; 0: they have learned enough.

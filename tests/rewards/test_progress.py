@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 import torch
 
@@ -41,7 +43,7 @@ def test_all_on_the_last_turn_without_grounding_is_the_sparse_reward():
 def test_contributions_that_are_differences_of_a_potential_leave_the_ranking_as_it_was():
     """Their sum is ``Phi(s_T) - Phi(s_0)``, whatever the way."""
     ends = [[0.2, 0.9, 1.0], [0.2, 0.1, 0.5]]
-    steps = [later - earlier for way in ends for earlier, later in zip(way, way[1:], strict=False)]
+    steps = [later - earlier for way in ends for earlier, later in pairwise(way)]
     x = Experience.from_lengths([1] * 4, [2, 2], [2], turn_progress=torch.tensor(steps), reward=[3.0, 1.0])
     shaped = TurnProgress(grounding=0)(x)
     torch.testing.assert_close(shaped.returns, torch.tensor([0.8, 0.3]))

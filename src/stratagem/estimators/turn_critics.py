@@ -25,9 +25,9 @@ class TurnCritics(Estimator):
     all the tokens of the turn, ``o'`` what was read before the next one. They are ``turn_value`` and
     ``turn_action_value`` [turns, 2], of the critics themselves, not the slow copies.
 
-    No action is drawn for ``V``: that of the batch is of the present policy when the batch is fresh. An older one counts
-    by the weight ``pi(a | o) / mu(a | o)``, so that what ``V`` tends to is the mean over the present policy's actions
-    all the same. ``actions = "as_sampled"`` counts all alike: then ``V`` is of who sampled, as in learning from a fixed
+    No action is drawn for ``V``: that of the batch is of the present policy when the batch is fresh. An older one
+    counts by the weight ``pi(a | o) / mu(a | o)``, so that what ``V`` tends to is the mean over the present policy's
+    actions all the same. ``actions = "as_sampled"`` counts all alike: then ``V`` is of who sampled, as in learning from a fixed
     set of trajectories.
 
     The twins start from different hidden layers. Tables and linear maps have none, and their twins agree.

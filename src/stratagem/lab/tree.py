@@ -32,7 +32,8 @@ class Tree:
     those of its tokens.
 
     leaves: one trajectory per leaf, one group per start, in the game's order. ``inputs`` hold the node of every token;
-    ``action``, ``turn_reward``, ``turn_state``, ``turn_done``, ``turn_executed``, ``reward``, ``success``, ``finished``, ``truncated``,
+    ``action``, ``turn_reward``, ``turn_state``, ``turn_done``, ``turn_executed``, ``reward``, ``success``,
+    ``finished``, ``truncated``,
     ``answer`` (what the last turn said; -1 when the episode was cut) and ``task_id`` (the number of the start) are set;
     ``span`` and ``segment_start`` where turns have a structure.
     chance: probability of all that the game chose on the way to a leaf, its start included.

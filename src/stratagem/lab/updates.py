@@ -53,8 +53,8 @@ def sample_updates(
     """Updates of ``policy`` on what ``behavior`` did: at least ``groups`` groups in batches of ``batch_groups``.
 
     Batches are made as the trainer makes them: sampler (with its rejections and refills), rewards, selections, credit,
-    objective. Critic and estimator are exact, and critic, reference and previous policy are those of ``behavior``; so is
-    ``old_logp`` where the two policies differ. What parts remember is warmed up on one batch more; the recipe given is
+    objective. Critic and estimator are exact, and critic, reference and previous policy are those of ``behavior``; so
+    is ``old_logp`` where the two policies differ. What parts remember is warmed up on one batch more; the recipe given is
     left as it is. Nothing is replayed.
 
     Raises :class:`InputError` for a recipe that learns from something else, or reads what a tree does not have, and
@@ -110,7 +110,7 @@ def _with_tables(recipe: Recipe, policy: Exact, behavior: Exact) -> Experience:
 
 
 def _of_turns(tree: Tree, behavior: Exact) -> dict[str, Tensor]:
-    """What estimators say once they are exact: ``V`` and ``Q`` of turns, and by how much each moved the return expected.
+    """What estimators say once they are exact: ``V`` and ``Q`` of turns, and how far each moved the expected return.
 
     Contributions add up to the return but for what the game leaves to chance after the last turn.
     """

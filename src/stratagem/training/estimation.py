@@ -1,4 +1,4 @@
-"""The heads of an estimator: how they read a batch, learn from it and speak of it, and what a checkpoint holds of them."""
+"""The heads of an estimator: how they read a batch, learn from it, speak of it, and are checkpointed."""
 
 from __future__ import annotations
 

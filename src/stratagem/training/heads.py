@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import torch
 from jaxtyping import Float, Int
@@ -34,7 +35,7 @@ class Perceptron(nn.Module):
         self.layers = nn.Sequential()
         if normalize:
             self.layers.append(nn.LayerNorm(width, elementwise_affine=False))
-        for inputs, outputs in zip(sizes, sizes[1:], strict=False):
+        for inputs, outputs in pairwise(sizes):
             layer: nn.Linear = nn.utils.skip_init(nn.Linear, inputs, outputs)
             nn.init.orthogonal_(layer.weight, math.sqrt(2), source)
             nn.init.zeros_(layer.bias)

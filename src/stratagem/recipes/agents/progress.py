@@ -36,7 +36,7 @@ def spa_rl(
     kl_coefficient: float = 0.01,
     clip: float = 0.2,
 ) -> Recipe:
-    """PPO on rewards of turns, ``r_u = scale c_u + grounding g_u``, with contributions ``c_u`` learned to add up to ``R``.
+    """PPO on rewards of turns, ``r_u = scale c_u + grounding g_u``, where ``c_u`` are learned to add up to the return.
 
     An estimator reads the policy's last hidden state at the last token of every turn and minimises ``(sum_u c_u -
     R)^2``; ``g_u`` is 1 where the environment carried the action out. ``r_u`` is paid at the turn's last token; every

@@ -50,8 +50,8 @@ def archer(
     own; here it is heads on the policy's body, which they never move.
 
     ``actor``: ``reinforce``; ``ppo``, two epochs with the clip of ``clip``; or ``awr``, likelihood weighted by
-    ``exp(A_u / temperature)``, which with ``expectile`` above 0.5 is the authors' way of learning from fixed data (their
-    values for both were not available); the utterances then count alike.
+    ``exp(A_u / temperature)``, which with ``expectile`` above 0.5 is the authors' way of learning from fixed data
+    (their values for both were not available); the utterances then count alike.
     ``token_baseline``: the policy's value head, fitted to ``A_u`` before each token, is taken from it.
 
     128 trajectories in a batch, the discount, the rate, the warm-up and the steps are the released code's.
