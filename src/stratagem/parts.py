@@ -426,8 +426,8 @@ class Estimator(Part):
     """What is learned beside the policy, batch after batch, for others to credit turns by.
 
     It names its heads and says what they minimise; the trainer keeps and checkpoints their weights
-    (:mod:`stratagem.training.estimation`). Heads read what the policy read, and never move it. Of every batch they learn first, from the
-    task's own rewards, and then fill in the fields of ``says``.
+    (:mod:`stratagem.training.estimation`). Heads read what the policy read, and never move it. Of every batch
+    they learn first, from the task's own rewards, and then fill in the fields of ``says``.
 
     learning_rate: of Adam.  steps: on each batch, every one on all of it; 0: they have learned enough.
     hidden: width of two hidden layers, 0 for a linear map; a table has neither.  max_grad_norm: longer gradients are

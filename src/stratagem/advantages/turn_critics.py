@@ -19,8 +19,8 @@ class TurnCriticAdvantage(Advantage):
     Within a turn nothing is earned before its last token and nothing is discounted, so all its tokens share one credit.
 
     token_baseline: ``A_u - v_t`` in its place, with the policy's own ``value`` ``v_t`` from before token ``t``, of
-    which ``A_u`` is the target: what the tokens before ``t`` have already made of the turn. (A value that had seen token
-    ``t`` itself would be no baseline: it would take away what the token earned.)
+    which ``A_u`` is the target: what the tokens before ``t`` have already made of the turn. (A value that had seen
+    token ``t`` itself would be no baseline: it would take away what the token earned.)
 
     Raises ``ValueError`` when the batch lacks what the critics say.
     """

@@ -27,8 +27,8 @@ class TurnCritics(Estimator):
 
     No action is drawn for ``V``: that of the batch is of the present policy when the batch is fresh. An older one
     counts by the weight ``pi(a | o) / mu(a | o)``, so that what ``V`` tends to is the mean over the present policy's
-    actions all the same. ``actions = "as_sampled"`` counts all alike: then ``V`` is of who sampled, as in learning from a fixed
-    set of trajectories.
+    actions all the same. ``actions = "as_sampled"`` counts all alike: then ``V`` is of who sampled, as in learning from
+    a fixed set of trajectories.
 
     The twins start from different hidden layers. Tables and linear maps have none, and their twins agree.
 

@@ -54,8 +54,8 @@ def sample_updates(
 
     Batches are made as the trainer makes them: sampler (with its rejections and refills), rewards, selections, credit,
     objective. Critic and estimator are exact, and critic, reference and previous policy are those of ``behavior``; so
-    is ``old_logp`` where the two policies differ. What parts remember is warmed up on one batch more; the recipe given is
-    left as it is. Nothing is replayed.
+    is ``old_logp`` where the two policies differ. What parts remember is warmed up on one batch more; the recipe given
+    is left as it is. Nothing is replayed.
 
     Raises :class:`InputError` for a recipe that learns from something else, or reads what a tree does not have, and
     for an update that is not finite.
