@@ -53,8 +53,8 @@ GUESS = TokenGame(
 
 @claim(
     "archer",
-    statement="Critics of whole utterances, learned off policy, make a policy gradient inside utterances about 100 times "
-    "as sample-efficient as PPO on tokens in tasks of many turns (Twenty Questions, Guess My City, WebShop).",
+    statement="Critics of whole utterances, learned off policy, make a policy gradient inside utterances about 100 "
+    "times as sample-efficient as PPO on tokens in tasks of many turns (Twenty Questions, Guess My City, WebShop).",
     source="arXiv 2402.19446, abstract",
     baseline="PPO and REINFORCE on whole conversations, batches of the same size",
     rule=(Expect("speedup_over_ppo", above=1), Expect("speedup_over_reinforce", above=1)),
