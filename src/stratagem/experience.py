@@ -45,6 +45,9 @@ class PolicyOutput:
     and hidden_square, ``|h|^2``.  score_square: ``|v|^2`` with ``v = onehot(action) - pi``.  score_variance: variance
     of ``v`` under ``pi``.  top_id: the action and the tokens that were likeliest beside it; top_probability: theirs,
     adding up to 1.
+
+    Without gradients, what a small head may read: before, of the state an action was taken in; after, of that state and
+    the action. Either features, or the row of a table for a policy to which no two states are alike.
     """
 
     logp: Float[Tensor, " tokens"]
@@ -60,6 +63,8 @@ class PolicyOutput:
     score_variance: Float[Tensor, " tokens"] | None = None
     top_id: Int[Tensor, "tokens few"] | None = None
     top_probability: Float[Tensor, "tokens few"] | None = None
+    before: Shaped[Tensor, "tokens ..."] | None = None
+    after: Shaped[Tensor, "tokens ..."] | None = None
 
     def where(self, mask: Bool[Tensor, " tokens"], names: Collection[str] | None = None) -> PolicyOutput:
         """The same output with 0 outside ``mask``, where whatever it holds (-inf, NaN) then reaches no gradient.
@@ -106,7 +111,10 @@ class Experience:
     of the conversation it was acted in: those of a trajectory know nothing of each other); ``turn_done``;
     ``turn_observation_length`` (tokens read before acting); ``segment_start`` (True: a new segment of the trajectory
     begins with this turn; one always begins with the first turn); ``usual_entropy`` (mean token entropy in turns of
-    this number over batches, 0 where there is none to be held against).
+    this number over batches, 0 where there is none to be held against); ``turn_executed`` (False: the environment could
+    not carry the action out); and what estimators say (:mod:`stratagem.estimators`): ``turn_progress`` (what the turn
+    contributed to the return), ``turn_value`` and ``turn_action_value`` [turns, critics] (what is to come before it
+    acted, and once it had).
     Per trajectory: ``reward`` [trajectories, names] with ``reward_names`` and ``reward_weights``; ``success``;
     ``finished`` (ended in a terminal state); ``truncated`` (cut by a limit); ``running`` (True: of the truncated ones,
     those whose episode goes on in a later batch; None: of no trajectory); ``final_value`` (critic's value of the state
@@ -162,6 +170,10 @@ class Experience:
     turn_observation_length: Int[Tensor, " turns"] | None = _at("turn")
     segment_start: Bool[Tensor, " turns"] | None = _at("turn")
     usual_entropy: Float[Tensor, " turns"] | None = _at("turn")
+    turn_executed: Bool[Tensor, " turns"] | None = _at("turn")
+    turn_progress: Float[Tensor, " turns"] | None = _at("turn")
+    turn_value: Float[Tensor, "turns critics"] | None = _at("turn")
+    turn_action_value: Float[Tensor, "turns critics"] | None = _at("turn")
 
     reward: Float[Tensor, "trajectories names"] | None = _at("trajectory")
     success: Bool[Tensor, " trajectories"] | None = _at("trajectory")
@@ -642,6 +654,7 @@ _FLAGS = frozenset(
         "critic_mask",
         "latent",
         "turn_done",
+        "turn_executed",
         "segment_start",
         "success",
         "finished",

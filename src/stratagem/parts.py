@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, reduce
 from importlib.metadata import entry_points
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self
 
 import torch
 from annotated_types import Ge, Gt
@@ -425,6 +425,64 @@ class Proximal(Part):
     """
 
     kind: ClassVar[str] = "proximal"
+
+
+class Head(NamedTuple):
+    """Small maps from what a policy has read to a number.
+
+    place: ``before`` a turn, at its first token; or ``after`` it, at its last one.  copies: how many, apart.
+    """
+
+    place: Literal["before", "after"]
+    copies: int = 1
+
+
+@dataclass(frozen=True)
+class Estimator(Part):
+    """What is learned beside the policy, batch after batch, for others to credit turns by.
+
+    It names its heads and says what they minimise; the trainer keeps and checkpoints their weights
+    (:mod:`stratagem.training.estimation`). Heads read what the policy read, and never move it. Of every batch
+    they learn first, from the task's own rewards, and then fill in the fields of ``says``.
+
+    learning_rate: of Adam.  steps: on each batch, every one on all of it; 0: they have learned enough.
+    hidden: width of two hidden layers, 0 for a linear map; a table has neither.  max_grad_norm: longer gradients are
+    scaled down to it.
+    """
+
+    kind: ClassVar[str] = "estimator"
+    says: ClassVar[frozenset[str]] = frozenset()
+    heads: ClassVar[Mapping[str, Head]] = {}
+
+    learning_rate: Annotated[float, Ge(0)] = 1e-3
+    steps: Annotated[int, Ge(0)] = 50
+    hidden: Annotated[int, Ge(0)] = 0
+    max_grad_norm: Annotated[float, Gt(0)] = 1.0
+
+    @property
+    def slow_rate(self) -> float | None:
+        """By how much slow copies of the heads follow them after every step, in [0, 1]; None: there are none."""
+        return None
+
+    def loss(
+        self,
+        said: Mapping[str, Float[Tensor, "turns copies"]],
+        slow: Mapping[str, Float[Tensor, "turns copies"]],
+        x: Experience,
+    ) -> Float[Tensor, ""]:
+        """What to minimise on a whole batch.
+
+        said: by head, for every turn, with gradient, 0 for a turn without tokens.  slow: of the slow copies, without.
+        """
+        raise NotImplementedError
+
+    def fill(self, said: Mapping[str, Float[Tensor, "turns copies"]], x: Experience) -> Experience:
+        """The batch with the fields of ``says``."""
+        raise NotImplementedError
+
+    def figures(self, said: Mapping[str, Float[Tensor, "turns copies"]], x: Experience) -> dict[str, float]:
+        """What to log once a batch has been learned from."""
+        return {}
 
 
 @dataclass(frozen=True)

@@ -81,6 +81,15 @@ def test_an_episode_cut_by_the_game_is_truncated_and_one_that_ends_is_not():
     assert torch.equal(x.turn_done, x.trajectory_of_turn.is_last())
 
 
+def test_turns_that_the_game_could_not_carry_out_are_marked():
+    def act(turn: int, tokens: tuple[int, ...]) -> list[Outcome]:
+        legal = tokens[0] == 1
+        return [Outcome(None if turn else 1, executed=legal)]
+
+    tree = Tree.enumerate(TokenGame("legal", "Two turns; token 1 is legal.", 2, ((1.0, 0),), act))
+    assert tree.leaves.turn_executed.tolist() == [bool(token) for token in tree.action.tolist()]
+
+
 def test_turn_rewards_add_up_to_the_return():
     x = Tree.enumerate(GAMES["stopping"]).leaves
     assert torch.equal(x.trajectory_of_turn.sum(x.turn_reward), x.returns)

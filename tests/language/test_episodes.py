@@ -97,6 +97,14 @@ def test_entering_a_step():
     assert (episode.turns[1].done, episode.truncated, episode.success, episode.length) == (True, True, True, 2)
 
 
+def test_what_could_not_be_carried_out_is_noted_by_turn():
+    groups = two_groups()
+    groups[0][0].record(Step(Observation("", 0), executed=False))
+    assert groups[0][0].turns[-1].executed is False
+    x = to_experience(groups, ("reward", "style"), 4)
+    assert x.turn_executed.tolist() == [True, False, True, True, True]
+
+
 def test_a_step_can_say_anew_what_earlier_turns_were_worth():
     episode = Episode(0, 0, 0, [turn([1], [2])])
     episode.record(Step(Observation("", 0), 0.5))

@@ -9,9 +9,9 @@ import torch
 
 from stratagem.errors import InputError
 from stratagem.experience import Experience
-from stratagem.objectives import Credited, FixedLength, LengthPower, SequenceMean, SequenceSum, TokenMean
+from stratagem.objectives import Credited, FixedLength, LengthPower, SequenceMean, SequenceSum, TokenMean, TurnSum
 
-ALL = [TokenMean(), SequenceMean(), SequenceSum(), LengthPower(), FixedLength(10)]
+ALL = [TokenMean(), SequenceMean(), SequenceSum(), LengthPower(), FixedLength(10), TurnSum()]
 
 
 def batch(**fields) -> Experience:
@@ -28,10 +28,16 @@ def batch(**fields) -> Experience:
         (LengthPower(2), 1 / 8, 1 / 32),
         (LengthPower(0.5), 1 / 2 / math.sqrt(2), 1 / 4),
         (FixedLength(10), 1 / 20, 1 / 20),
+        (TurnSum(), 1 / 2, 1 / 2),
     ],
 )
 def test_weights_of_two_sequences_worked_by_hand(aggregation, short, long):
     assert aggregation.weights(batch()).tolist() == pytest.approx([short] * 2 + [long] * 4)
+
+
+def test_turns_count_the_same_wherever_they_are():
+    x = Experience.from_lengths([2, 1, 3], [2, 1], [2], mask=[True, True, True, False, False, False])
+    assert TurnSum().weights(x).tolist() == [0.5, 0.5, 0.5, 0, 0, 0]
 
 
 @pytest.mark.parametrize(
@@ -42,6 +48,7 @@ def test_weights_of_two_sequences_worked_by_hand(aggregation, short, long):
         (SequenceSum(), [0.5, 0, 0, 0, 0, 0.5]),
         (LengthPower(), [0.5, 0, 0, 0, 0, 0.5]),
         (FixedLength(10), [0.05, 0, 0, 0, 0, 0.05]),
+        (TurnSum(), [0.5, 0, 0, 0, 0, 0.5]),
     ],
 )
 def test_masked_tokens_have_no_weight_and_are_not_counted(aggregation, expected):

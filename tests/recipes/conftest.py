@@ -110,6 +110,8 @@ def fabricate(recipe: Recipe, seed: int = 0, spread: float = 0.3) -> tuple[Exper
     x = x.replace(**{name: values for name, values in own.items() if name in needs})
     if "previous_logp" in recipe.needs():
         x = x.replace(previous_logp=old + spread * noise())
+    of_turns = {"turn_progress": (), "turn_value": (2,), "turn_action_value": (2,)}
+    x = x.replace(**{n: 0.5 * noise(sum(turns), *shape) for n, shape in of_turns.items() if n in needs})
     if "old_mean_logp" in recipe.needs():
         x = x.replace(old_mean_logp=-2 + 0.1 * noise())
     if "ref_direction" in needs:

@@ -7,11 +7,12 @@ from stratagem.advantages.demonstrations import WithDemonstrations
 from stratagem.advantages.entropy import EntropyModulated
 from stratagem.advantages.graph import SharedSteps
 from stratagem.advantages.group import GroupCentered, GroupStandardized, LeaveOneOut
-from stratagem.advantages.normalization import BatchWhitened, ClippedAdvantage, NormalizedReturn
+from stratagem.advantages.normalization import BatchWhitened, ClippedAdvantage, Exponential, NormalizedReturn
 from stratagem.advantages.returns import Constant, MovingAverageBaseline, RewardToGo, TotalReturn
 from stratagem.advantages.segments import HierarchicalGAE
 from stratagem.advantages.signs import Signed
 from stratagem.advantages.targets import GroupQuantileTarget
+from stratagem.advantages.turn_critics import TurnCriticAdvantage
 from stratagem.advantages.turns import StandardizedTurnReturn
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "ClippedAdvantage",
     "Constant",
     "EntropyModulated",
+    "Exponential",
     "GroupCentered",
     "GroupQuantileTarget",
     "GroupStandardized",
@@ -36,5 +38,6 @@ __all__ = [
     "Signed",
     "StandardizedTurnReturn",
     "TotalReturn",
+    "TurnCriticAdvantage",
     "WithDemonstrations",
 ]

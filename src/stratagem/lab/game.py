@@ -13,6 +13,7 @@ class Outcome:
 
     state: the policy's next turn begins in it; None ends the episode.  probability: of this way, given the turn.
     reward: of the turn.  success: of the episode.  truncated: the episode was cut by a limit of the game.
+    executed: False when the game could not carry the turn's action out.
     components: further named rewards of the whole episode, added up over its turns.
     """
 
@@ -21,6 +22,7 @@ class Outcome:
     reward: float = 0.0
     success: bool = False
     truncated: bool = False
+    executed: bool = True
     components: Mapping[str, float] = field(default_factory=dict)
 
 

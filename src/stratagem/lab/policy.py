@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Self
+from typing import ClassVar, Literal, Self
 
 import torch
 from jaxtyping import Float, Int
@@ -18,6 +18,7 @@ from stratagem.objectives.routing import RoutingReplay
 from stratagem.objectives.views import Perturbed
 from stratagem.partition import rows_of
 from stratagem.parts import View
+from stratagem.training.heads import Table
 from stratagem.training.module_policy import ModulePolicy
 from stratagem.training.noise import fresh_seed, with_noise
 from stratagem.training.world import check_asked
@@ -54,7 +55,7 @@ class NodePolicy(ModulePolicy):
     """
 
     says: ClassVar[frozenset[str]] = frozenset(
-        {"entropy", "value", "median", "mean_logp", "hidden", "hidden_square", *OF_ACTIONS}
+        {"entropy", "value", "median", "mean_logp", "hidden", "hidden_square", "before", "after", *OF_ACTIONS}
     )
     views: ClassVar[tuple[type[View], ...]] = (RoutingReplay, Perturbed)
 
@@ -125,9 +126,16 @@ class NodePolicy(ModulePolicy):
             self.values[node] if "value" in also else None,
             self.medians[node] if "median" in also else None,
             logp.mean(-1)[row] if "mean_logp" in also else None,
+            before=node if "before" in also else None,
+            after=node * logits.shape[1] + x.action if "after" in also else None,
             **{name: figure(logp.detach()[row], x.action) for name, figure in OF_ACTIONS.items() if name in also},
             **further,
         )
+
+    def head(self, place: Literal["before", "after"], hidden: int, source: torch.Generator) -> Table:
+        """A table, with a row for every node, or for every node and token; it has no layers to be ``hidden``."""
+        nodes, vocabulary = self.table().shape
+        return Table(nodes if place == "before" else nodes * vocabulary)
 
     def weights(self) -> dict[str, Tensor]:
         """All that was learned but the width of a noise."""

@@ -32,7 +32,8 @@ class Tree:
     those of its tokens.
 
     leaves: one trajectory per leaf, one group per start, in the game's order. ``inputs`` hold the node of every token;
-    ``action``, ``turn_reward``, ``turn_state``, ``turn_done``, ``reward``, ``success``, ``finished``, ``truncated``,
+    ``action``, ``turn_reward``, ``turn_state``, ``turn_done``, ``turn_executed``, ``reward``, ``success``,
+    ``finished``, ``truncated``,
     ``answer`` (what the last turn said; -1 when the episode was cut) and ``task_id`` (the number of the start) are set;
     ``span`` and ``segment_start`` where turns have a structure.
     chance: probability of all that the game chose on the way to a leaf, its start included.
@@ -105,6 +106,7 @@ class _Turn(NamedTuple):
     nodes: tuple[int, ...] = ()
     tokens: tuple[int, ...] = ()
     reward: float = 0.0
+    executed: bool = True
     components: Mapping[str, float] = {}
 
 
@@ -131,7 +133,7 @@ def _walk(game: TokenGame, states: list[object], start: int) -> Iterator[_Leaf]:
         _check_sum(game, f"the outcomes of {turn.tokens} in {turn.state!r}", [o.probability for o in outcomes])
         for outcome in outcomes:
             _check_components(game, outcome.components)
-            ended = turn._replace(reward=outcome.reward, components=outcome.components)
+            ended = turn._replace(reward=outcome.reward, executed=outcome.executed, components=outcome.components)
             turns, reached = (*past, ended), chance * outcome.probability
             if outcome.state is None:
                 yield _Leaf(start, reached, turns, outcome.success, outcome.truncated)
@@ -158,6 +160,7 @@ def _experience(leaves: Sequence[_Leaf], game: TokenGame) -> Experience:
         action=torch.tensor([token for turn in turns for token in turn.tokens]),
         turn_reward=torch.tensor([turn.reward for turn in turns]),
         turn_state=torch.tensor([state_key(game.looks(turn.state)) for turn in turns]),
+        turn_executed=[turn.executed for turn in turns],
         success=[leaf.success for leaf in leaves],
         finished=[not leaf.truncated for leaf in leaves],
         truncated=[leaf.truncated for leaf in leaves],

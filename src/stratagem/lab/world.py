@@ -33,6 +33,9 @@ from stratagem.training.world import Collected, Evaluation
 TABULAR = {"optimization.learning_rate": 0.05}
 """What any recipe is set to for a table: logits of their own move far, and disturb no other node."""
 
+ESTIMATOR = {"estimator.learning_rate": 0.05}
+"""And for an estimator's tables."""
+
 EXPERTS = {"optimization.learning_rate": 0.01}
 """And for a mixture of experts, whose weights are shared by all nodes."""
 
@@ -148,7 +151,8 @@ class LabWorld:
 
     def adapt(self, recipe: Recipe) -> Recipe:
         """The recipe with a learning rate for the lab: 0.05 for a table, 0.01 for a mixture of experts."""
-        return recipe.with_values(TABULAR if isinstance(self.policy, TabularPolicy) else EXPERTS)
+        values = TABULAR if isinstance(self.policy, TabularPolicy) else EXPERTS
+        return recipe.with_values(values if recipe.estimator is None else values | ESTIMATOR)
 
     def serve(self, version: int) -> None:
         """Act with the policy's present weights from now on, or ``staleness`` batches later."""

@@ -33,6 +33,7 @@ class Turn:
     version: int = 0
     reward: float = 0.0
     done: bool = False
+    executed: bool = True
     versions: list[int] | None = None
 
 
@@ -71,7 +72,7 @@ class Episode:
     def record(self, step: Step) -> None:
         """Enter what the last action led to."""
         turn = self.turns[-1]
-        turn.reward, turn.done = float(step.reward), step.done
+        turn.reward, turn.done, turn.executed = float(step.reward), step.done, bool(step.executed)
         if step.turn_rewards is not None:
             for turn, reward in zip(self.turns, step.turn_rewards, strict=True):
                 turn.reward = float(reward)
@@ -176,6 +177,7 @@ def to_experience(
         turn_role=torch.tensor([turn.observation.role for turn in turns], dtype=torch.int64),
         turn_context=torch.tensor([turn.observation.context for turn in turns], dtype=torch.int64),
         turn_done=torch.tensor([turn.done for turn in turns]),
+        turn_executed=torch.tensor([turn.executed for turn in turns]),
         turn_observation_length=torch.tensor(read_lengths, dtype=torch.int64),
         reward=torch.tensor(components),
         reward_names=reward_names,

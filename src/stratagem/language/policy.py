@@ -25,6 +25,7 @@ from stratagem.language.layers import decoder_layers, internal_hidden, perturbed
 from stratagem.objectives.routing import RoutingReplay
 from stratagem.objectives.views import InternalLayer, Perturbed, ResponseOnly
 from stratagem.parts import View
+from stratagem.training.heads import Perceptron
 from stratagem.training.noise import fresh_seed
 from stratagem.training.world import check_asked
 
@@ -74,7 +75,9 @@ class LanguagePolicy(nn.Module):
         pass.
     """
 
-    says: ClassVar[frozenset[str]] = frozenset({"value", "median", "hidden", "hidden_square", *OF_LOGITS, *OF_ACTIONS})
+    says: ClassVar[frozenset[str]] = frozenset(
+        {"value", "median", "hidden", "hidden_square", "before", "after", *OF_LOGITS, *OF_ACTIONS}
+    )
     views: ClassVar[tuple[type[View], ...]] = (RoutingReplay, ResponseOnly, InternalLayer, Perturbed)
 
     def __init__(
@@ -150,7 +153,8 @@ class LanguagePolicy(nn.Module):
 
         logp [tokens] and entropy [tokens] in nats, of softmax(logits / temperature); value and median [tokens], the
         critic's estimates from before each action; what the output layer reads and the actions' scores as
-        :class:`PolicyOutput` defines them, without gradient. All but ``logp`` only when ``also`` names it. Raises
+        :class:`PolicyOutput` defines them, without gradient; before and after [tokens, hidden], the last hidden state
+        at the token before each action and at the action's own. All but ``logp`` only when ``also`` names it. Raises
         :class:`InputError` for a temperature not above 0, a batch without token inputs, a value without value head.
         """
         check_asked(self, also, view)
@@ -166,7 +170,7 @@ class LanguagePolicy(nn.Module):
         if len(inputs.action_positions) == 0:
             return PolicyOutput(**{name: self._nothing(name) for name in ("logp", *also)})
         with self._precision():
-            hidden = self._hidden_before_actions(inputs, view)
+            hidden, after = self._hidden_at_actions(inputs, view, after="after" in also)
             figures = self._in_chunks(
                 hidden, inputs.actions, temperature, [name for name in (*OF_LOGITS, *OF_ACTIONS) if name in also]
             )
@@ -178,6 +182,10 @@ class LanguagePolicy(nn.Module):
                 figures["hidden"] = hidden.detach().float() / temperature
             if "hidden_square" in also:
                 figures["hidden_square"] = hidden.detach().float().square().sum(1) / temperature**2
+            if "before" in also:
+                figures["before"] = hidden.detach().float()
+            if after is not None:
+                figures["after"] = after.detach().float()
         return PolicyOutput(**figures)
 
     def _check_dense(self) -> None:
@@ -196,6 +204,11 @@ class LanguagePolicy(nn.Module):
     def critic_parameters(self) -> list[nn.Parameter]:
         """Weights of the critic's heads, if there are any."""
         return [p for head in (self.value_head, self.median_head) if head is not None for p in head.parameters()]
+
+    def head(self, place: Literal["before", "after"], hidden: int, source: torch.Generator) -> Perceptron:
+        """A map from the last hidden state, which it brings to one scale first."""
+        width = cast(nn.Linear, self.model.get_output_embeddings()).in_features
+        return Perceptron(width, hidden, source, normalize=True)
 
     def hidden_matrices(self) -> list[Tensor]:
         """Trainable weights of the model's linear layers and convolutions, but for the head and what is tied to it.
@@ -294,8 +307,11 @@ class LanguagePolicy(nn.Module):
         enabled = self.compute_dtype == torch.bfloat16
         return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=enabled)
 
-    def _hidden_before_actions(self, inputs: TokenInputs, view: View | None) -> Float[Tensor, "tokens hidden"]:
-        read = inputs.before_actions()
+    def _hidden_at_actions(
+        self, inputs: TokenInputs, view: View | None, *, after: bool
+    ) -> tuple[Float[Tensor, "tokens hidden"], Float[Tensor, "tokens hidden"] | None]:
+        """The last hidden state before every action, and where ``after`` is asked for, at the action as well."""
+        read = inputs.before_actions(through=after)
         layout = PackedSequences(read.lengths.tolist(), self.device, read.token_ids)
 
         def run() -> Float[Tensor, "computed hidden"]:
@@ -306,13 +322,14 @@ class LanguagePolicy(nn.Module):
         else:
             with self._perturbation(view):
                 hidden = run()
-        return hidden.index_select(0, layout.source[read.predecessors])
+        before = hidden.index_select(0, layout.source[read.predecessors])
+        return before, hidden.index_select(0, layout.source[read.predecessors + 1]) if after else None
 
     def _nothing(self, name: str) -> Tensor:
         """A figure of no tokens."""
         vocabulary, width = cast(nn.Linear, self.model.get_output_embeddings()).weight.shape
         few = min(TOP + 1, vocabulary)
-        columns = {"hidden": width, "top_id": few, "top_probability": few}
+        columns = {"hidden": width, "before": width, "after": width, "top_id": few, "top_probability": few}
         kind = torch.int64 if name == "top_id" else torch.float32
         return torch.zeros((0, columns[name]) if name in columns else 0, dtype=kind, device=self.device)
 

@@ -8,6 +8,7 @@ from stratagem.objectives.aggregations import (
     SequenceMean,
     SequenceSum,
     TokenMean,
+    TurnSum,
 )
 from stratagem.objectives.blend import Blend
 from stratagem.objectives.bounded import BoundedRatio, best_bounded_policy
@@ -85,6 +86,7 @@ __all__ = [
     "TokenRatio",
     "TowardsTarget",
     "TruncatedImportance",
+    "TurnSum",
     "Unclipped",
     "UnifiedGradient",
     "ValueLoss",

@@ -45,6 +45,18 @@ class SequenceSum(Aggregation):
 
 
 @dataclass(frozen=True)
+class TurnSum(Aggregation):
+    """``mean_u sum_t l_ut`` over the turns of a batch: every turn counts as one action, however many tokens say it.
+
+    Turns without a token that may train are not counted.
+    """
+
+    def weights(self, x: Experience) -> Float[Tensor, " tokens"]:
+        length = x.turn_of_token.size() if x.mask is None else x.turn_of_token.sum(x.mask)
+        return x.of_learnable((1.0 / _counted(length)).expand(x.tokens))
+
+
+@dataclass(frozen=True)
 class LengthPower(Aggregation):
     """``mean_i (sum_t l_it / |y_i|^power)``: 0 is :class:`SequenceSum`, 1 is :class:`SequenceMean`.
 
@@ -120,7 +132,7 @@ def _learnable_length(x: Experience) -> Tensor:
 
 
 def _counted(length: Tensor) -> Tensor:
-    """How many trajectories have a token that may train (at least 1, so that an empty batch has loss 0)."""
+    """How many trajectories (or turns) have a token that may train (at least 1, so that an empty batch has loss 0)."""
     return (length > 0).sum().clamp(min=1)
 
 

@@ -1,5 +1,6 @@
 """What an experience was worth."""
 
+from stratagem.rewards.progress import TurnProgress
 from stratagem.rewards.shaping import (
     CostPenalty,
     FormatGate,
@@ -27,4 +28,5 @@ __all__ = [
     "PlanPenalty",
     "RandomSignal",
     "RewardWeights",
+    "TurnProgress",
 ]

@@ -55,6 +55,9 @@ class Step:
     ``components`` are further named rewards of the whole trajectory (added up over turns), one for each name in
     the task's ``reward_names`` after the first.
 
+    ``executed``: False when the environment could not carry the action out: unintelligible text, or an action that is
+    impossible where it was tried.
+
     ``turn_rewards``: for a task where later turns decide what earlier ones were worth, the rewards of all turns so far,
     this one last. They take the place of ``reward`` and of all that was said of these turns before. None: earlier turns
     keep what they have.
@@ -67,6 +70,7 @@ class Step:
     success: bool = False
     components: Mapping[str, float] = field(default_factory=dict)
     turn_rewards: Sequence[float] | None = None
+    executed: bool = True
 
 
 class Environment(ABC):

@@ -134,7 +134,7 @@ class Trainer:
         self._sinks = sinks
         self._progress = progress
         own = list(self.policy.view_parameters(recipe.view))
-        self._companions = Companions(self.policy, recipe)
+        self._companions = Companions(self.policy, recipe, settings.seed)
         self._replay = ReplayBuffer(settings.seed)
         self._optimizer = recipe.optimization.optimizer(
             self.policy.policy_parameters(), self.policy.critic_parameters(), self.policy.hidden_matrices()
@@ -242,6 +242,7 @@ class Trainer:
         clock = time.perf_counter()
         mixed = self._replay.mix(self.recipe.replay, collected.x, self._step)
         said = self._companions.complete(self.recipe, mixed.to(self.policy.device), self._step)
+        report |= self._companions.figures()
         if mixed is not collected.x:
             report |= replay_metrics(said, collected.x.trajectories)
         x = self.recipe.credit(self._shape(said))
@@ -281,7 +282,7 @@ class Trainer:
         if collected.x is not None and collected.x.tokens:
             if collected.x.behavior_logp is not None:
                 report["tokens/sampled"] += collected.tokens
-            validation = self._companions.complete(self.recipe, collected.x.to(self.policy.device))
+            validation = self._companions.complete(self.recipe, collected.x.to(self.policy.device), learn=False)
             report |= gradient_metrics(probe, self.recipe, self.policy, x, validation)
         report["timing/probe"] = time.perf_counter() - clock
 
