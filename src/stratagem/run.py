@@ -65,8 +65,8 @@ class Request:
     """What a run was asked for; ``run.json`` holds it, and a resumed run builds the same world from it.
 
     recipe: catalogue name, or path of a YAML file.  task: specification.  model: folder or hub name; ``tiny``, the
-    model that ships; for the other kinds the folder of a saved policy, or None for a fresh one. Of a team on a text task,
-    models by role: ``role0``, ``role1``, ... and ``others``.
+    model that ships; for the other kinds the folder of a saved policy, or None for a fresh one. Of a team on a text
+    task, models by role: ``role0``, ``role1``, ... and ``others``.
     engine: what samples text (``hf``).  precision: of policy and engine; ``auto`` is bfloat16 where it is native.
     lora: rank of low-rank adapters, None to train all weights.
     concurrency: episodes played side by side.  timeout: seconds an environment may take for one step.
@@ -320,8 +320,6 @@ def build_world(request: Request, task: AnyTask, seed: int) -> World:
     }
     if task.family not in builders:
         raise unknown(f"kind of task for training, that of {task.name}:", task.family, builders)
-    if isinstance(request.model, dict) and task.family != "text":
-        raise InputError(f"task {task.name}: takes one policy; only text tasks are for teams of models")
     return builders[task.family](request, task, seed)
 
 
@@ -365,23 +363,34 @@ def _device(name: str) -> torch.device:
     return device
 
 
+def _one_policy(request: Request) -> str | None:
+    """The folder of the policy. Raises :class:`InputError` for a team."""
+    if isinstance(request.model, dict):
+        raise InputError(f"task {request.task}: takes one policy; only text tasks are for teams of models")
+    return request.model
+
+
 def _control(request: Request, task: GymTask, seed: int) -> World:
-    policy = None if request.model is None else ControlPolicy.from_directory(request.model)
+    folder = _one_policy(request)
+    policy = None if folder is None else ControlPolicy.from_directory(folder)
     return ControlWorld(task, seed, policy)
 
 
 def _lab(request: Request, task: LabTask, seed: int) -> World:
-    policy = None if request.model is None else read_node_policy(request.model)
+    folder = _one_policy(request)
+    policy = None if folder is None else read_node_policy(folder)
     return LabWorld(task, seed, policy)
 
 
 def _diffusion(request: Request, task: DiffusionTask, seed: int) -> World:
-    policy = None if request.model is None else DiffusionPolicy.from_directory(request.model)
+    folder = _one_policy(request)
+    policy = None if folder is None else DiffusionPolicy.from_directory(folder)
     return DiffusionWorld(task, seed, policy)
 
 
 def _hybrid(request: Request, task: HybridTask, seed: int) -> World:
-    policy = None if request.model is None else HybridPolicy.from_directory(request.model)
+    folder = _one_policy(request)
+    policy = None if folder is None else HybridPolicy.from_directory(folder)
     return HybridWorld(task, seed, policy)
 
 

@@ -45,10 +45,10 @@ class Team(nn.Module):
 
     def __init__(self, players: Mapping[int | None, LanguagePolicy]) -> None:
         super().__init__()
-        roles: list[int | None] = sorted(role for role in players if role is not None)
-        if not players or any(role is not None and role < 0 for role in roles):
+        named = sorted(role for role in players if role is not None)
+        if not players or min(named, default=0) < 0:
             raise InputError(f"team: needs members for roles from 0 on, got {list(players)}")
-        roles += [None] if None in players else []
+        roles: list[int | None] = [*named, *([None] if None in players else [])]
         distinct = {id(players[role]): players[role] for role in roles}
         places = {key: place for place, key in enumerate(distinct)}
         self.seats: dict[int | None, int] = {role: places[id(players[role])] for role in roles}
@@ -268,7 +268,7 @@ def read_role(name: str) -> int | None:
 
 @dataclass(eq=False)
 class _Conversation:
-    """A session: all its tokens, and of every member that acted in it, its own session and how much of it that holds."""
+    """A session: all its tokens, and by member that acted in it, its own session and how many tokens that holds."""
 
     tokens: list[int] = field(default_factory=list)
     seats: dict[int, tuple[int, int]] = field(default_factory=dict)
@@ -341,7 +341,7 @@ class TeamEngine:
         return completions
 
     def load_weights(self, policy: WeightSource, version: int) -> None:
-        """Serve the weights of this team's members from now on. Raises :class:`WeightMismatchError` for another kind."""
+        """Serve the members' weights from now on. Raises :class:`WeightMismatchError` for what is no such team."""
         if not isinstance(policy, Team) or len(policy.members) != len(self._engines):
             raise WeightMismatchError(f"the engine of a team of {len(self._engines)} was given {type(policy).__name__}")
         for engine, member in zip(self._engines, policy.members, strict=True):

@@ -1,6 +1,14 @@
 """What an experience was worth."""
 
-from stratagem.rewards.shaping import CostPenalty, FormatGate, FormatPenalty, KLPenalty, OverlongPenalty, RewardWeights
+from stratagem.rewards.shaping import (
+    CostPenalty,
+    FormatGate,
+    FormatPenalty,
+    GradedOutcome,
+    KLPenalty,
+    OverlongPenalty,
+    RewardWeights,
+)
 from stratagem.rewards.signals import Confidence, Correct, FormatOnly, Inverted, Majority, RandomSignal
 from stratagem.rewards.structure import PlanPenalty
 
@@ -11,6 +19,7 @@ __all__ = [
     "FormatGate",
     "FormatOnly",
     "FormatPenalty",
+    "GradedOutcome",
     "Inverted",
     "KLPenalty",
     "Majority",

@@ -78,7 +78,7 @@ class Learners:
             group["lr"] = rate
 
     def clip(self, optimization: Optimization) -> list[Tensor]:
-        """Scale every member's gradient down to ``max_grad_norm``; norms as they were, 0 for a member that stands still.
+        """Scale every member's gradient down to ``max_grad_norm``; norms as they were, 0 where nothing moves.
 
         A member whose factor is 0, or that nothing was learned for beside others, loses its gradient: neither its
         weights nor its moments move.
@@ -88,7 +88,7 @@ class Learners:
             norm = torch.zeros((), device=mine[0].device)
             if factor > 0:
                 norm = torch.nn.utils.clip_grad_norm_(mine, optimization.max_grad_norm)
-            if len(self.parameters) > 1 and norm == 0 or factor == 0:
+            if factor == 0 or (len(self.parameters) > 1 and norm == 0):
                 for parameter in mine:
                     parameter.grad = None
             norms.append(norm)
@@ -108,4 +108,4 @@ def together(norms: Sequence[Tensor]) -> Tensor:
     """Norm of all gradients, from each member's."""
     if len(norms) == 1:
         return norms[0]
-    return torch.linalg.vector_norm(torch.stack([norm.to(norms[0].device) for norm in norms]))
+    return torch.stack([norm.to(norms[0].device) for norm in norms]).norm()
