@@ -1,4 +1,4 @@
-"""Credit per token: comparison of groups, states, turns, roles and segments, critics, returns, targets, normalisation."""
+"""Credit per token: comparison of groups, states, turns, roles, segments; critics, returns, targets, scales."""
 
 from stratagem.advantages.anchors import LoneTrajectories, OverTurns, SharedStates
 from stratagem.advantages.components import PerReward

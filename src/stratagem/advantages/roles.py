@@ -1,4 +1,4 @@
-"""Advantages of agents that act in one episode: each role compared with itself, calls of sub-agents with one another."""
+"""Advantages of agents that act in one episode: roles compared with themselves, calls with one another."""
 
 from __future__ import annotations
 
@@ -91,8 +91,9 @@ class AlignedCalls(Advantage):
 
     This is arXiv 2511.13288, of which the formulas were not available: the two tiers of advantages and the alignment
     follow descriptions of it; what a rollout without calls adds (nothing) is a reconstruction. What is drawn follows
-    from the ``seed`` of the trajectories and the numbers of conversations. A group of one trajectory has main advantages
-    of 0, but its calls are compared. Without calls, and so without roles, this is :class:`GroupStandardized`.
+    from the ``seed`` of the trajectories and the numbers of conversations. A group of one trajectory has main
+    advantages of 0, but its calls are compared. Without calls, and so without roles, this is
+    :class:`GroupStandardized`.
 
     slots: calls of a rollout after alignment; None: as many as the rollout of the group with most has of this role.
     reweight: every call that is kept weighs 1, however often it is repeated; the mean and the deviation do not change.

@@ -34,7 +34,7 @@ class Tree:
     leaves: one trajectory per leaf, one group per start, in the game's order. ``inputs`` hold the node of every token;
     ``action``, ``turn_reward``, ``turn_state``, ``turn_done``, ``reward``, ``success``, ``finished``, ``truncated``,
     ``answer`` (what the last turn said; -1 when the episode was cut) and ``task_id`` (the number of the start) are set;
-    ``span`` and ``segment_start`` where turns have a structure; ``turn_role`` and ``turn_context`` where there are roles.
+    ``span`` and ``segment_start`` where turns have a structure; ``turn_role`` and ``turn_context`` where roles are.
     chance: probability of all that the game chose on the way to a leaf, its start included.
     states: the state in which the turn of each decision node began.
     """

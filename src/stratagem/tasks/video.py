@@ -347,10 +347,10 @@ class VideoTask(Task):
     and dropout are those of arXiv 2511.19524, of which the formulas were not available: rewards, their weights, tools
     and questions are ours.
 
-    ``tools``: of each agent, by its letters: agents are divided by ``-``, tools of one by ``+``. Questions are those that
-    the tools there are can answer.  ``steps``: calls of a plan, 1 to 8.  ``communication``: whether agents hear each
-    other.  ``dropout``: probability that an agent is left out of a training episode, below 1; one at least stays, and its
-    tools may not suffice. All rollouts of a question have the same agents. Test episodes have all.
+    ``tools``: of each agent, by its letters: agents are divided by ``-``, tools of one by ``+``. Questions are those
+    that the tools there are can answer.  ``steps``: calls of a plan, 1 to 8.  ``communication``: whether agents hear
+    each other.  ``dropout``: probability that an agent is left out of a training episode, below 1; one at least stays,
+    and its tools may not suffice. All rollouts of a question have the same agents. Test episodes have all.
     ``max_new_tokens``: of a turn.
 
     Raises :class:`InputError` for a tool that there is not and tools that can answer no question.
@@ -403,7 +403,8 @@ class VideoTask(Task):
         return None if read is None else read[1]
 
     def _drawn(self, split: Split, index: int) -> tuple[Scene, tuple[int, ...]]:
-        scene = draw(split, index, ("video", self.tools), lambda r: _scene(r, self.kinds), lambda s: state_key("video", s))
+        stream = ("video", self.tools)
+        scene = draw(split, index, stream, lambda r: _scene(r, self.kinds), lambda s: state_key("video", s))
         random = seeded("video", "present", self.dropout, split, index)
         agents = range(len(self.teams))
         present: tuple[int, ...] = ()

@@ -108,4 +108,5 @@ def together(norms: Sequence[Tensor]) -> Tensor:
     """Norm of all gradients, from each member's."""
     if len(norms) == 1:
         return norms[0]
-    return torch.stack([norm.to(norms[0].device) for norm in norms]).norm()
+    total: Tensor = torch.stack([norm.to(norms[0].device) for norm in norms]).norm()
+    return total

@@ -69,7 +69,9 @@ def played(policy: Tables, groups: int, size: int, source: torch.Generator) -> E
     wanted, number = question % DATABASES, question // DATABASES
     going = torch.ones(len(question), dtype=torch.bool)
     told, right = torch.zeros_like(going), torch.zeros_like(going)
-    states, actions, acted = [], [], []
+    states: list[Tensor] = []
+    actions: list[Tensor] = []
+    acted: list[Tensor] = []
     for turn in range(TURNS):
         role = torch.full_like(question, turn % 2)
         if turn % 2 == 0:
@@ -174,14 +176,15 @@ PLAIN = recipes.grpo().with_values({"objective.gate.high": 0.28, "objective.regu
         Expect("gain_over_grpo", above=0),
     ),
     scale="Two tables and no language: the planner asks one of 4 databases up to 3 times or answers, the assistant must "
-    "find one of 4 keys for each of 16 questions; right if the wanted database was opened. 60 batches of 16 groups of 8, "
-    "one optimizer step each, the mean of two starts. Rewards of calls are those of their rollout. gain_over_grpo is "
-    "against GRPO on all tokens; since the tables share nothing, it differs in credit and weights alone, and Adam takes "
-    "out the scale. Seen in development, with the rule as it was: both come to 0.96 and differ by thousandths, so that "
-    "whatever is said of gain_over_grpo is small; and a frozen assistant, which opens one database in four, leaves about "
-    "0.58 at most. No server, store or stale sample is tried. learning_* are of the accuracy over all batches. Without "
-    "a rule: one call of each rollout drawn at random (aligned_one) or the first one (truncated), with the noise of the "
-    "assistant's gradient at the beginning: its variance over its squared mean.",
+    "find one of 4 keys for each of 16 questions; right if the wanted database was opened. 60 batches of 16 "
+    "groups of 8, one optimizer step each, the mean of two starts. Rewards of calls are those of their rollout. "
+    "gain_over_grpo is against GRPO on all tokens; since the tables share nothing, it differs in credit and "
+    "weights alone, and Adam takes out the scale. Seen in development, with the rule as it was: both come to 0.96 "
+    "and differ by thousandths, so that whatever is said of gain_over_grpo is small; and a frozen assistant, "
+    "which opens one database in four, leaves about 0.58 at most. No server, store or stale sample is tried. "
+    "learning_* are of the accuracy over all batches. Without a rule: one call of each rollout drawn at random "
+    "(aligned_one) or the first one (truncated), with the noise of the assistant's gradient at the beginning: its "
+    "variance over its squared mean.",
 )
 def two_tiers_learn_together(seed: int) -> dict[str, float]:
     """Accuracy of the joint team over that of its baselines, and the noise of what the assistant learns from."""

@@ -39,15 +39,15 @@ def mgrpo(
     Every role's loss is a mean over its own conversations (:class:`~stratagem.objectives.ByRole`). Roles may be played
     by models of their own, as in the paper (``--model role0=PATH --model role1=PATH``), or share one, by default;
     ``optimization.member_rates`` makes some learn slower, or not at all. The paper trains them on two servers that
-    share rewards; here they learn from the same batch, and no call is older than its rollout. Without sub-agents this is
-    GRPO with clip 0.2 and 0.28, and without KL, as in the released code.
+    share rewards; here they learn from the same batch, and no call is older than its rollout. Without sub-agents this
+    is GRPO with clip 0.2 and 0.28, and without KL, as in the released code.
 
-    ``rewards``: of rollout and call. ``task``: both get what the task pays. ``released``, as the released code: a rollout
-    1 when right, 0.1 when wrong, 0 in a broken format; a call at least 0.1, 1 where the rollout is right. ``weighted``,
-    as the paper: a rollout ``a_1 + a_2`` or ``a_1`` by ``main_weights``, 0 in a broken format; a call
+    ``rewards``: of rollout and call. ``task``: both get what the task pays. ``released``, as the released code: a
+    rollout 1 when right, 0.1 when wrong, 0 in a broken format; a call at least 0.1, 1 where the rollout is right.
+    ``weighted``, as the paper: a rollout ``a_1 + a_2`` or ``a_1`` by ``main_weights``, 0 in a broken format; a call
     ``b_1 + b_2 correct + b_3 e`` by ``call_weights``, with ``e``, what its own turns earned (an expert's judgement, in
-    the paper). The paper's weights were not available; these are not the authors'. A call is broken, and gets 0, where its
-    turns earned less than 0; with ``task`` none is.
+    the paper). The paper's weights were not available; these are not the authors'. A call is broken, and gets 0, where
+    its turns earned less than 0; with ``task`` none is.
 
     ``slots``: None: as many as the rollout with most calls has.  ``reweight``: a repeated call weighs as any other.
 
@@ -89,11 +89,11 @@ def videochat_m1(kl_coefficient: float = 0.01, clip: float = 0.2, group_size: in
     """Agents that plan, tell each other what they saw, and vote: each role has GRPO's advantage within its group,
     ``A_ir = (R_ir - mean_g R_r) / (std_g R_r + eps)``, and a loss of its own.
 
-    ``R_ir`` is what the turns of agent ``r`` earned in rollout ``i``; the task ``video`` pays each agent
-    ``0.5 team + 0.3 own + 0.1 format + 0.1 collaboration`` and plays rounds of planning, execution and communication. An
-    agent that was left out of a rollout neither counts in its mean nor learns from it; one left out of a whole group is
-    skipped there. Agents may be models of their own (``--model role0=PATH --model role1=PATH ...``) or share one; then
-    every role adds a loss. With one agent this is GRPO with a KL term.
+    ``R_ir`` is what the turns of agent ``r`` earned in rollout ``i``; the task ``video`` pays each agent ``0.5 team +
+    0.3 own + 0.1 format + 0.1 collaboration`` and plays rounds of planning, execution and communication. An agent that
+    was left out of a rollout neither counts in its mean nor learns from it; one left out of a whole group is skipped
+    there. Agents may be models of their own (``--model role0=PATH --model role1=PATH ...``) or share one; then every
+    role adds a loss. With one agent this is GRPO with a KL term.
 
     The paper has four agents, three stages, several rewards and dropout of agents; its formulas were not available, so
     advantage, rewards and their weights, clip and KL coefficient are reconstructions. ``kl_coefficient = 0`` needs no
