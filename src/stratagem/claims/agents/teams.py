@@ -175,8 +175,8 @@ PLAIN = recipes.grpo().with_values({"objective.gate.high": 0.28, "objective.regu
         Expect("gain_over_frozen", above=0),
         Expect("gain_over_grpo", above=0),
     ),
-    scale="Two tables and no language: the planner asks one of 4 databases up to 3 times or answers, the assistant must "
-    "find one of 4 keys for each of 16 questions; right if the wanted database was opened. 60 batches of 16 "
+    scale="Two tables and no language: the planner asks one of 4 databases up to 3 times or answers, the assistant "
+    "must find one of 4 keys for each of 16 questions; right if the wanted database was opened. 60 batches of 16 "
     "groups of 8, one optimizer step each, the mean of two starts. Rewards of calls are those of their rollout. "
     "gain_over_grpo is against GRPO on all tokens; since the tables share nothing, it differs in credit and "
     "weights alone, and Adam takes out the scale. Seen in development, with the rule as it was: both come to 0.96 "

@@ -173,8 +173,8 @@ def trained(arm: Arm, seed: int) -> list[list[Tensor]]:
     "answer; most votes win. 120 batches of 32 groups of 8, at a rate of 0.2; figures are of 4096 episodes. Changed "
     "after a first look, in which too little was learned to decide anything (four symbols, 200 batches of 16 groups, a "
     "rate of 0.05: 0.60 against 0.50); the rule stayed. That "
-    "nobody is better than 0.5 without hearing the others is so by construction. Comparisons with other models cannot be "
-    "made here. Without a rule: accuracies with an agent removed afterwards, one whose tool another has (absent_twin), "
+    "nobody is better than 0.5 without hearing the others is so by construction. Comparisons with other models cannot "
+    "be made here. Without a rule: accuracies with an agent removed afterwards, one whose tool another has (absent_twin), "
     "after training with and without dropout.",
 )
 def agents_that_talk_answer_what_none_knows(seed: int) -> dict[str, float]:
