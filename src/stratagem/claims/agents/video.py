@@ -175,7 +175,8 @@ def trained(arm: Arm, seed: int) -> list[list[Tensor]]:
     "rate of 0.05: 0.60 against 0.50); the rule stayed. "
     "By construction no agent is better than 0.5 without hearing the others, but a vote of three may come to 0.75 (one "
     "says always odd, so that the vote is an or). Comparisons with other models cannot be made here. Without a rule: "
-    "accuracies with an agent removed afterwards, one whose tool another has (absent_twin), after training with and without dropout.",
+    "accuracies with an agent removed afterwards, one whose tool another has (absent_twin), "
+    "after training with and without dropout.",
 )
 def agents_that_talk_answer_what_none_knows(seed: int) -> dict[str, float]:
     """Accuracy of the team over that of silent and of untrained ones, and what is left of it without an agent."""
