@@ -537,7 +537,9 @@ class Optimization(Part):
     """How the policy's weights move.
 
     learning_rate: of the policy.  critic_learning_rate: of the value head (None: the same).
-    max_grad_norm: gradients longer than this are scaled down to it.
+    member_rates: factors of both for the members of a team, in their order; 0: the member does not learn. Members
+    beyond them have a factor of 1.
+    max_grad_norm: gradients longer than this are scaled down to it, each member's of a team by itself.
     epochs: passes over each batch.  minibatches: pieces each pass is cut into, one optimizer step each; so a batch
     gets ``epochs * minibatches`` optimizer steps.  shuffle: what a mini-batch is drawn from, whole trajectories, whole
     groups (micro-batches then do not cut them either) or, when the policy has no memory, single turns.
@@ -548,6 +550,7 @@ class Optimization(Part):
 
     learning_rate: Annotated[float, Ge(0)] = 5e-4
     critic_learning_rate: Annotated[float, Ge(0)] | None = None
+    member_rates: tuple[Annotated[float, Ge(0)], ...] = ()
     max_grad_norm: Annotated[float, Gt(0)] = 1.0
     epochs: Annotated[int, Ge(1)] = 1
     minibatches: Annotated[int, Ge(1)] = 1

@@ -305,3 +305,20 @@ def test_wrong_requests_are_refused(
     engine.open(1)
     with pytest.raises(InputError, match=message):
         ask(engine)
+
+
+def test_sessions_opened_beside_many_others_that_were_read_find_room(tokenizer, make_model):
+    """More rows than the cache has: the new ones come first, and what is cached moves behind them and back."""
+    engine = HFEngine(LanguagePolicy(make_model(), tokenizer, dtype="float32"))
+    params = SamplingParams(3)
+    held = engine.open(12)
+    first = engine.generate([Request(session, [5, 6, session], 0, params) for session in held])
+    fresh = engine.open(12)
+    engine.generate([Request(session, [7], 0, params) for session in fresh])
+    engine.close(held[:6])
+    again = engine.generate([Request(session, [8], 1, params) for session in held[6:]])
+    alone = HFEngine(LanguagePolicy(make_model(), tokenizer, dtype="float32"))
+    sessions = alone.open(6)
+    read = [[5, 6, session, *turn.tokens, 8] for session, turn in zip(held[6:], first[6:], strict=True)]
+    expected = alone.generate([Request(s, tokens, 1, params) for s, tokens in zip(sessions, read, strict=True)])
+    assert [turn.tokens for turn in again] == [turn.tokens for turn in expected]

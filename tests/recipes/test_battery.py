@@ -150,6 +150,8 @@ def test_padding_changes_nothing_whatever_it_holds(name, fabricate: Fabricate):
         "task_id",
         "pass_rate",
         "usual_entropy",
+        "turn_role",
+        "turn_context",
     )
     wide = Experience.from_lengths(
         (x.turn_of_token.size() + 1).tolist(),

@@ -1,4 +1,4 @@
-"""Credit per token: comparison of groups, states, turns and segments, critics, returns, targets, normalisation."""
+"""Credit per token: comparison of groups, states, turns, roles, segments; critics, returns, targets, scales."""
 
 from stratagem.advantages.anchors import LoneTrajectories, OverTurns, SharedStates
 from stratagem.advantages.components import PerReward
@@ -9,6 +9,7 @@ from stratagem.advantages.graph import SharedSteps
 from stratagem.advantages.group import GroupCentered, GroupStandardized, LeaveOneOut
 from stratagem.advantages.normalization import BatchWhitened, ClippedAdvantage, Exponential, NormalizedReturn
 from stratagem.advantages.returns import Constant, MovingAverageBaseline, RewardToGo, TotalReturn
+from stratagem.advantages.roles import AlignedCalls, RoleStandardized
 from stratagem.advantages.segments import HierarchicalGAE
 from stratagem.advantages.signs import Signed
 from stratagem.advantages.targets import GroupQuantileTarget
@@ -17,6 +18,7 @@ from stratagem.advantages.turns import StandardizedTurnReturn
 
 __all__ = [
     "GAE",
+    "AlignedCalls",
     "BatchWhitened",
     "ClippedAdvantage",
     "Constant",
@@ -33,6 +35,7 @@ __all__ = [
     "OverTurns",
     "PerReward",
     "RewardToGo",
+    "RoleStandardized",
     "SharedStates",
     "SharedSteps",
     "Signed",

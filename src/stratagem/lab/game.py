@@ -28,6 +28,7 @@ class Outcome:
 
 Act = Callable[[Any, tuple[int, ...]], "Sequence[Outcome] | None"]
 Shown = Callable[[Any], Hashable]
+Seat = Callable[[Any], tuple[int, int]]
 
 Structure = Callable[[Any, tuple[int, ...]], tuple[Sequence[int], bool]]
 
@@ -48,6 +49,8 @@ class TokenGame:
     the lab is a table over histories, so it may still tell them apart.
     structure: of a whole turn, given its state and tokens: the span of each token, and whether a segment begins with
     the turn; None: turns have no structure.
+    seat: the role that acts in a state, and the number of the conversation it acts in; None: there is one of each. A
+    policy of the lab has parameters of its own in every history, so roles share none.
     """
 
     name: str
@@ -59,6 +62,7 @@ class TokenGame:
     reward_weights: tuple[float, ...] | None = None
     shown: Shown | None = None
     structure: Structure | None = None
+    seat: Seat | None = None
 
     def looks(self, state: Any) -> Hashable:
         """What the state looks like."""

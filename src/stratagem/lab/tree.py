@@ -35,7 +35,7 @@ class Tree:
     ``action``, ``turn_reward``, ``turn_state``, ``turn_done``, ``turn_executed``, ``reward``, ``success``,
     ``finished``, ``truncated``,
     ``answer`` (what the last turn said; -1 when the episode was cut) and ``task_id`` (the number of the start) are set;
-    ``span`` and ``segment_start`` where turns have a structure.
+    ``span`` and ``segment_start`` where turns have a structure; ``turn_role`` and ``turn_context`` where roles are.
     chance: probability of all that the game chose on the way to a leaf, its start included.
     states: the state in which the turn of each decision node began.
     """
@@ -176,6 +176,7 @@ def _experience(leaves: Sequence[_Leaf], game: TokenGame) -> Experience:
         reward_weights=_weights(game),
         turn_done=x.trajectory_of_turn.is_last(),
         **_structure(turns, game),
+        **_seats(turns, game),
     )
 
 
@@ -190,6 +191,13 @@ def _structure(turns: Sequence[_Turn], game: TokenGame) -> dict[str, Tensor]:
         "span": torch.tensor([int(span) for _, spans, _ in said for span in spans]),
         "segment_start": torch.tensor([begins for *_, begins in said]),
     }
+
+
+def _seats(turns: Sequence[_Turn], game: TokenGame) -> dict[str, Tensor]:
+    if game.seat is None:
+        return {}
+    role, context = zip(*(game.seat(turn.state) for turn in turns), strict=True)
+    return {"turn_role": torch.tensor(role), "turn_context": torch.tensor(context)}
 
 
 def _weights(game: TokenGame) -> tuple[float, ...]:

@@ -125,6 +125,10 @@ class TokenInputs:
             context_lengths=None if self.context_lengths is None else self.context_lengths - dropped,
         )
 
+    def of_actions(self, rows: Int[Tensor, " kept"]) -> Self:
+        """The same conversations, in which only the actions of these rows are asked about; rows ascend."""
+        return type(self)(self.token_ids, self.lengths, self.action_positions[rows], self.context_lengths)
+
     def select(self, trajectories: Int[Tensor, " kept"]) -> Self:
         """The inputs of these trajectories, in this order."""
         lengths, counts = self.lengths[trajectories], self.actions_per_trajectory

@@ -157,6 +157,12 @@ class LanguagePolicy(nn.Module):
         at the token before each action and at the action's own. All but ``logp`` only when ``also`` names it. Raises
         :class:`InputError` for a temperature not above 0, a batch without token inputs, a value without value head.
         """
+        return self.about(token_inputs(x), temperature, also, view)
+
+    def about(
+        self, inputs: TokenInputs, temperature: float = 1.0, also: Collection[str] = (), view: View | None = None
+    ) -> PolicyOutput:
+        """What the policy says about the actions of ``inputs``, as :meth:`forward` does."""
         check_asked(self, also, view)
         if isinstance(view, RoutingReplay):
             self._check_dense()
@@ -164,9 +170,8 @@ class LanguagePolicy(nn.Module):
             raise InputError(f"temperature must be above 0, got {temperature}")
         if self.value_head is None and ("value" in also or "median" in also):
             raise InputError("this policy has no critic; build it with value_head=True")
-        if not isinstance(x.inputs, TokenInputs):
-            raise InputError(f"a language policy reads TokenInputs, this experience has {type(x.inputs).__name__}")
-        inputs = x.inputs.without_opening(self._beginning()) if isinstance(view, ResponseOnly) else x.inputs
+        if isinstance(view, ResponseOnly):
+            inputs = inputs.without_opening(self.beginning())
         if len(inputs.action_positions) == 0:
             return PolicyOutput(**{name: self._nothing(name) for name in ("logp", *also)})
         with self._precision():
@@ -295,7 +300,7 @@ class LanguagePolicy(nn.Module):
         [log_scales] = self.view_parameters(view)
         return perturbed(self.model, view, log_scales, fresh_seed())
 
-    def _beginning(self) -> int:
+    def beginning(self) -> int:
         """The token that stands before a text without a prompt."""
         tokenizer = self.tokenizer
         for token in (tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id):
@@ -375,15 +380,29 @@ class ReferencePolicy:
         self, x: Experience, temperature: float = 1.0, also: Collection[str] = (), view: View | None = None
     ) -> PolicyOutput:
         """As :meth:`LanguagePolicy.forward`, without gradient and without values."""
+        return self.about(token_inputs(x), temperature, also, view)
+
+    @torch.no_grad()
+    def about(
+        self, inputs: TokenInputs, temperature: float = 1.0, also: Collection[str] = (), view: View | None = None
+    ) -> PolicyOutput:
+        """As :meth:`LanguagePolicy.about`, without gradient and without values."""
         scope = self._policy.adapters_disabled() if self._without_adapters else contextlib.nullcontext()
         with scope:
-            return self._policy.forward(x, temperature, also, view)
+            return self._policy.about(inputs, temperature, also, view)
 
     def to(self, device: torch.device | str) -> Self:
         """Move the frozen copy; with adapters it lives where the policy does."""
         if not self._without_adapters:
             self._policy.to(device)
         return self
+
+
+def token_inputs(x: Experience) -> TokenInputs:
+    """What a language policy reads of a batch. Raises :class:`InputError` for one of another kind."""
+    if not isinstance(x.inputs, TokenInputs):
+        raise InputError(f"a language policy reads TokenInputs, this experience has {type(x.inputs).__name__}")
+    return x.inputs
 
 
 def native_bfloat16(device: torch.device | str) -> bool:

@@ -23,6 +23,7 @@ from stratagem.language.plans import plan_reader
 from stratagem.language.policy import LanguagePolicy
 from stratagem.language.rollout import enter_answer, first_observation, play, play_on, reading, reset
 from stratagem.language.sampling import SamplingParams
+from stratagem.language.team import Team
 from stratagem.language.watched import Watch
 from stratagem.language.windows import Slots
 from stratagem.parts import Sampler
@@ -40,7 +41,7 @@ HELD_OUT = 2**20
 
 
 class LanguageWorld:
-    """A language policy acting in a text task.
+    """A language policy, or a team of them, acting in a text task.
 
     Start states are numbered; each is rolled out once per group, in order, so that no batch repeats another's unless
     the task itself is finite or the sampler names the start states. ``concurrency``: episodes played side by side.
@@ -52,13 +53,14 @@ class LanguageWorld:
     def __init__(
         self,
         task: Task,
-        policy: LanguagePolicy,
+        policy: LanguagePolicy | Team,
         engine: Engine,
         seed: int,
         concurrency: int = 256,
         timeout: float = 30.0,
     ) -> None:
-        self.task, self.policy, self.task_name = task, policy, task.name
+        self.task, self.task_name = task, task.name
+        self.policy: LanguagePolicy | Team = policy
         self._engine, self._seed, self._concurrency = engine, seed, concurrency
         self._chat = ChatFormat(policy.tokenizer)
         self._plans = plan_reader(task, self._chat.said)

@@ -1,6 +1,7 @@
 """Losses and what they are made of: ratios, gates, corrections, aggregations, regularizers."""
 
 from stratagem.objectives.aggregations import (
+    ByRole,
     CallShare,
     Credited,
     FixedLength,
@@ -45,6 +46,7 @@ __all__ = [
     "Blend",
     "BlendedPenalty",
     "BoundedRatio",
+    "ByRole",
     "CallShare",
     "CenteredClip",
     "Clip",

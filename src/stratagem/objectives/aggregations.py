@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Literal
 
 import torch
 from annotated_types import Ge
@@ -124,6 +124,32 @@ class CallShare(Aggregation):
         share = torch.ones(x.turns, dtype=weights.dtype, device=x.device)
         share[turn] = 1.0 / calls[trajectory].to(weights.dtype)
         return weights * x.to_tokens(turn=share)
+
+
+@dataclass(frozen=True)
+class ByRole(Aggregation):
+    """``sum_r mean_{u of role r} (sum_{t in u} l_t / |u|)``: the loss of every role, as if it had a batch of its own.
+
+    ``u`` are the parts of trajectories in which one role acts: all its turns, or each of its conversations
+    (``turn_context``) by itself. Parts without a token that may train are not counted. With one role, in one
+    conversation, this is :class:`SequenceMean`. Without ``turn_role`` every turn is of one role.
+
+    unit: all turns of a role in a ``trajectory``, or in one ``conversation``.
+    """
+
+    unit: Literal["trajectory", "conversation"] = "trajectory"
+
+    def weights(self, x: Experience) -> Float[Tensor, " tokens"]:
+        zero = torch.zeros(x.turns, dtype=torch.int64, device=x.device)
+        role = zero if x.turn_role is None else x.turn_role
+        context = zero if x.turn_context is None or self.unit == "trajectory" else x.turn_context
+        part = Partition.by(role, context, within=x.trajectory_of_turn)
+        learnable = x.turn_of_token.size() if x.mask is None else x.turn_of_token.sum(x.mask)
+        length = part.sum(learnable)
+        same = Partition.by(role[part.first()])
+        counted = same.spread(same.sum((length > 0).long()).clamp(min=1))
+        weight = x.turn_of_token.spread(part.spread(1.0 / (length.clamp(min=1) * counted)))
+        return x.of_learnable(weight)
 
 
 def _learnable_length(x: Experience) -> Tensor:

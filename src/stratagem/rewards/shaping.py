@@ -106,6 +106,34 @@ class FormatPenalty(Reward):
 
 
 @dataclass(frozen=True)
+class GradedOutcome(Reward):
+    """``R = right`` for a success in the right format, ``wrong`` for a failure in it, ``broken`` where it is not kept.
+
+    In place of all that the task pays: the first reward column is replaced, and the others count nothing. The format is
+    the reward named ``format``, kept from 1 on; a task without one has none to break.
+
+    right, wrong, broken: finite.
+    """
+
+    requires: ClassVar[frozenset[str]] = frozenset({"success"})
+
+    right: FiniteFloat = 1.0
+    wrong: FiniteFloat = 0.1
+    broken: FiniteFloat = 0.0
+
+    def __call__(self, x: Experience) -> Experience:
+        if x.success is None:
+            raise ValueError("a graded outcome needs x.success")
+        reward = x.returns.unsqueeze(1).clone() if x.reward is None else x.reward.clone()
+        form = x.named_reward("format")
+        reward[:, 0] = self.wrong
+        reward[:, 0].masked_fill_(x.success, self.right)
+        if form is not None:
+            reward[:, 0].masked_fill_(form < 1, self.broken)
+        return x.replace(reward=reward, reward_weights=(1.0, *(0.0,) * (reward.shape[1] - 1)))
+
+
+@dataclass(frozen=True)
 class CostPenalty(Reward):
     """``R = R_task - weight * cost``, with a cost that the task notes as a reward of its own, in the task's own unit.
 

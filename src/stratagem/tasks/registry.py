@@ -127,6 +127,12 @@ _BUILT_IN = (
         "stratagem.tasks.documents:from_spec",
     ),
     TaskCard(
+        "video",
+        "video[:tools=count-first,steps=1,communication=true,dropout=0.2,max_new_tokens=48]",
+        "agents with different tools look at a sequence, tell each other what they saw, and vote",
+        "stratagem.tasks.video:from_spec",
+    ),
+    TaskCard(
         "jsonl",
         "jsonl:PATH[,verifier=exact,test_share=0.1,max_new_tokens=256]",
         "prompts from a JSON-lines file with a verifier",

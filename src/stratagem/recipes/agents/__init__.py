@@ -9,6 +9,7 @@ from stratagem.recipes.agents import (
     hierarchy,
     orchestration,
     progress,
+    teams,
     tools,
     turns,
     uncertainty,
@@ -22,6 +23,7 @@ from stratagem.recipes.agents.documents import *  # noqa: F403
 from stratagem.recipes.agents.hierarchy import *  # noqa: F403
 from stratagem.recipes.agents.orchestration import *  # noqa: F403
 from stratagem.recipes.agents.progress import *  # noqa: F403
+from stratagem.recipes.agents.teams import *  # noqa: F403
 from stratagem.recipes.agents.tools import *  # noqa: F403
 from stratagem.recipes.agents.turns import *  # noqa: F403
 from stratagem.recipes.agents.uncertainty import *  # noqa: F403
@@ -36,6 +38,7 @@ __all__ += documents.__all__
 __all__ += hierarchy.__all__
 __all__ += orchestration.__all__
 __all__ += progress.__all__
+__all__ += teams.__all__
 __all__ += tools.__all__
 __all__ += turns.__all__
 __all__ += uncertainty.__all__
