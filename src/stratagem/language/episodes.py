@@ -34,6 +34,7 @@ class Turn:
     reward: float = 0.0
     done: bool = False
     versions: list[int] | None = None
+    well_formed: bool = True
 
 
 @dataclass
@@ -71,7 +72,7 @@ class Episode:
     def record(self, step: Step) -> None:
         """Enter what the last action led to."""
         turn = self.turns[-1]
-        turn.reward, turn.done = float(step.reward), step.done
+        turn.reward, turn.done, turn.well_formed = float(step.reward), step.done, step.well_formed
         if step.turn_rewards is not None:
             for turn, reward in zip(self.turns, step.turn_rewards, strict=True):
                 turn.reward = float(reward)
@@ -135,6 +136,8 @@ def step_fault(step: Any, reward_names: Sequence[str], turns: int) -> str | None
         return f"the step's turn_rewards are {type(restated).__name__} instead of a sequence"
     if step.turn_rewards is not None and len(restated) != turns:
         return f"the step's turn_rewards are {len(restated)}, one for each of {turns} turns is needed"
+    if not isinstance(step.well_formed, bool):
+        return f"the step's well_formed is {type(step.well_formed).__name__} instead of a bool"
     for value in (step.reward, *components.values(), *restated):
         if not isinstance(value, Real) or not math.isfinite(value):
             return f"reward {value!r} is not a finite number"
@@ -176,6 +179,7 @@ def to_experience(
         turn_role=torch.tensor([turn.observation.role for turn in turns], dtype=torch.int64),
         turn_context=torch.tensor([turn.observation.context for turn in turns], dtype=torch.int64),
         turn_done=torch.tensor([turn.done for turn in turns]),
+        turn_well_formed=torch.tensor([turn.well_formed for turn in turns]),
         turn_observation_length=torch.tensor(read_lengths, dtype=torch.int64),
         reward=torch.tensor(components),
         reward_names=reward_names,

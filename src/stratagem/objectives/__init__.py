@@ -1,6 +1,14 @@
 """Losses and what they are made of: ratios, gates, corrections, aggregations, regularizers."""
 
-from stratagem.objectives.aggregations import Credited, FixedLength, LengthPower, SequenceMean, SequenceSum, TokenMean
+from stratagem.objectives.aggregations import (
+    Credited,
+    FixedLength,
+    LengthPower,
+    SequenceMean,
+    SequenceSum,
+    TokenMean,
+    TurnMean,
+)
 from stratagem.objectives.blend import Blend
 from stratagem.objectives.bounded import BoundedRatio, best_bounded_policy
 from stratagem.objectives.budgets import LevelBudgets, SharedBudget
@@ -76,6 +84,7 @@ __all__ = [
     "TokenRatio",
     "TowardsTarget",
     "TruncatedImportance",
+    "TurnMean",
     "Unclipped",
     "UnifiedGradient",
     "ValueLoss",

@@ -35,6 +35,18 @@ class SequenceMean(Aggregation):
 
 
 @dataclass(frozen=True)
+class TurnMean(Aggregation):
+    """``mean_u (sum_t l_ut / |u|)``: every turn counts the same, as where each is a training sample of its own.
+
+    Turns without a token that may train are not counted.
+    """
+
+    def weights(self, x: Experience) -> Float[Tensor, " tokens"]:
+        length = x.turn_of_token.size() if x.mask is None else x.turn_of_token.sum(x.mask)
+        return x.of_learnable(x.turn_of_token.spread(1.0 / (length.clamp(min=1) * _counted(length))))
+
+
+@dataclass(frozen=True)
 class SequenceSum(Aggregation):
     """``mean_i sum_t l_it``: the policy-gradient theorem's own weight, the return of whole trajectories."""
 
@@ -93,7 +105,7 @@ def _learnable_length(x: Experience) -> Tensor:
 
 
 def _counted(length: Tensor) -> Tensor:
-    """How many trajectories have a token that may train (at least 1, so that an empty batch has loss 0)."""
+    """How many trajectories (or turns) have a token that may train (at least 1, so that an empty batch has loss 0)."""
     return (length > 0).sum().clamp(min=1)
 
 

@@ -2,11 +2,12 @@
 
 from stratagem.sampling.likelihoods import Likelihood, MaskedElbo, OneStep, Views
 from stratagem.sampling.refill import Kept, kept_groups
-from stratagem.sampling.replay import RecentBatches
+from stratagem.sampling.replay import RecentBatches, SuccessReplay
 from stratagem.sampling.samplers import Demonstrations, Denoising, DynamicSampling, Rollouts, Segments, Windows
 from stratagem.sampling.selections import (
     AboveReturn,
     ByPassRate,
+    DivisibleTurns,
     DrawnContexts,
     Masked,
     ShortestSuccess,
@@ -19,6 +20,7 @@ __all__ = [
     "ByPassRate",
     "Demonstrations",
     "Denoising",
+    "DivisibleTurns",
     "DrawnContexts",
     "DynamicSampling",
     "Kept",
@@ -31,6 +33,7 @@ __all__ = [
     "Segments",
     "ShortestSuccess",
     "ShownAtRandom",
+    "SuccessReplay",
     "Untruncated",
     "Views",
     "Windows",

@@ -9,6 +9,7 @@ from stratagem.tasks.orchestration import ExpertsTask
 from stratagem.tasks.proof import ProofTask
 from stratagem.tasks.python import PythonTask
 from stratagem.tasks.registry import TaskCard, known, make
+from stratagem.tasks.research import ResearchTask
 from stratagem.tasks.sokoban import SokobanTask
 from stratagem.tasks.sql import SqlTask
 from stratagem.tasks.structured import StructuredTask
@@ -30,6 +31,7 @@ __all__ = [
     "ProofTask",
     "PythonTask",
     "Skill",
+    "ResearchTask",
     "SokobanTask",
     "Split",
     "SqlTask",
