@@ -137,7 +137,7 @@ def test_a_reward_that_is_no_number_is_named(bad):
         BY_BATCH(x)
 
 
-@pytest.mark.parametrize("wrong", [{"discount": 1.1}, {"among": "group"}, {"alone": "mean"}, {"eps": -1.0}])
+@pytest.mark.parametrize("wrong", [{"discount": 1.1}, {"among": "trajectory"}, {"alone": "mean"}, {"eps": -1.0}])
 def test_a_wrong_field_is_named(wrong):
     with pytest.raises(InputError, match=f"standardized_turn_return.{next(iter(wrong))}"):
         StandardizedTurnReturn(**wrong)

@@ -21,7 +21,9 @@ def batch(groups: int, size: int = 2, first: int = 0) -> Experience:
 
 
 def taken(replay: RecentBatches, past: list[Experience], fresh: Experience, step: int) -> list[int]:
-    return [int(task) for x in replay(past, fresh, generator(0, "replay", step)) for task in x.task_id]
+    mixed = replay(past, fresh, generator(0, "replay", step))
+    assert torch.equal(mixed.old, torch.arange(mixed.x.trajectories) >= fresh.trajectories)
+    return mixed.x.task_id[fresh.groups :].tolist()
 
 
 def test_old_trajectories_have_their_share_on_average():
@@ -39,13 +41,15 @@ def test_old_groups_are_alike_and_come_whole_and_once():
     assert all(len(set(tasks)) == len(tasks) == 6 for tasks in drawn)
     often = torch.bincount(torch.tensor(drawn).flatten(), minlength=12) / len(drawn)
     assert float((often - 0.5).abs().max()) < 0.05
-    for x in replay(past, fresh, generator(0, "replay", 0)):
-        assert x.group_of_trajectory.size().tolist() == [3] * x.groups
+    x = replay(past, fresh, generator(0, "replay", 0)).x
+    assert x.group_of_trajectory.size().tolist() == [3] * x.groups
 
 
 def test_groups_of_unequal_size_have_their_share_too():
     sizes = [1, 4, 2, 8, 3]
-    past = Experience.from_lengths([1] * 18, [1] * 18, sizes, reward=torch.zeros(18), task_id=torch.arange(5))
+    past = Experience.from_lengths(
+        [1] * 18, [1] * 18, sizes, reward=torch.zeros(18), task_id=torch.arange(5), behavior_logp=-torch.ones(18)
+    )
     replay, fresh = RecentBatches(1, 0.25), batch(6, 3)
     counts = [sum(sizes[task] for task in taken(replay, [past], fresh, step)) for step in range(4000)]
     assert sum(counts) / len(counts) == pytest.approx(6, abs=0.15)
@@ -53,10 +57,17 @@ def test_groups_of_unequal_size_have_their_share_too():
 
 def test_what_is_not_there_yet_is_not_asked_for():
     replay, fresh = RecentBatches(2, 0.6), batch(8)
-    assert replay([], fresh, generator(0)) == []
+    assert replay([], fresh, generator(0)).x is fresh
     # Twelve groups would make the share; there are eight.
     assert sorted(taken(replay, [batch(8)], fresh, 0)) == list(range(8))
-    assert RecentBatches(2, 0.0)([batch(8)], fresh, generator(0)) == []
+    assert RecentBatches(2, 0.0)([batch(8)], fresh, generator(0)).x is fresh
+
+
+def test_the_last_batches_are_held():
+    replay, held = RecentBatches(2, 0.5), []
+    for first in (0, 8, 16):
+        held = replay.remember(held, batch(8, first=first))
+    assert [int(x.task_id[0]) for x in held] == [8, 16]
 
 
 def test_a_share_that_so_few_batches_cannot_make_up_is_refused():
