@@ -121,6 +121,7 @@ class HFEngine:
         holes = sorted(session.row for session in closed if session.row < left)
         movers = [session for session in self._rows[left:] if session not in closed]
         if any(session.cached for session in movers):
+            self._cache.reserve(len(self._rows), self._cache.capacity)
             self._cache.move([session.row for session in movers], holes, self._cache.capacity)
         for hole, session in zip(holes, movers, strict=True):
             self._rows[hole], session.row = session, hole
@@ -292,6 +293,7 @@ class HFEngine:
         held = max(self._rows[row].cached for pair in pairs for row in pair)
         firsts, seconds = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
         if held:
+            self._cache.reserve(len(self._rows), self._cache.capacity)  # Sessions just opened have no room yet.
             self._cache.move(firsts + seconds, seconds + firsts, self._cache.capacity)
 
 

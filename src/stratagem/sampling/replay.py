@@ -148,10 +148,11 @@ class SuccessReplay(Replay):
 
     def _worth(self, x: Experience) -> Float[Tensor, " trajectories"]:
         if self.judged_by == "reward":
-            return (x.returns if x.reward is None else x.reward[:, 0]).double()
+            # As it is: in a wider type a reward of 0.1 is above a threshold of 0.1.
+            return x.returns if x.reward is None else x.reward[:, 0]
         if x.success is None:
             raise ValueError("a replay of successes judged by success needs x.success")
-        return x.success.double()
+        return x.success.float()
 
     def _young(self, x: Experience, fresh: Experience) -> Experience:
         """What is not older than ``max_age``."""

@@ -236,7 +236,7 @@ def read(text: str) -> Said:
     parts: dict[str, str] = {}
     found = list(_PART.finditer(text))
     ends = [part.start() for part in found[1:]] + [len(text)]
-    for part, end in zip(found, ends, strict=True):
+    for part, end in zip(found, ends, strict=False):  # Without a part there is an end all the same.
         content = " ".join(text[part.end() : end].split())
         if content:
             parts.setdefault(part[1].lower(), content)
