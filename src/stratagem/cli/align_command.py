@@ -82,7 +82,7 @@ def align(
     console.print(table)
     console.print(found.reading, markup=False)
     chosen = f"--set 'sampler.start_states={solved}'" if solved else "none"
-    console.print(f"to train on those with {_between(at_least, at_most)} right samples: {chosen}", markup=False)
+    console.print(f"to train on those with {_between(at_least, at_most)} right samples: {chosen}", markup=False, soft_wrap=True)
 
 
 def _numbers(text: str) -> list[int]:
