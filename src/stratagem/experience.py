@@ -104,9 +104,10 @@ class Experience:
     part of a structured turn a token belongs to, by the numbers of :class:`stratagem.spans.Span`; -1: to none).
     Per turn: ``turn_reward``; ``turn_state`` (key of the state acted in); ``turn_role``; ``turn_context`` (number
     of the conversation it was acted in: those of a trajectory know nothing of each other); ``turn_done``;
-    ``turn_well_formed`` (False: what was said in it broke the task's format); ``turn_observation_length`` (tokens read before acting); ``segment_start`` (True: a new segment of the trajectory
-    begins with this turn; one always begins with the first turn); ``usual_entropy`` (mean token entropy in turns of
-    this number over batches, 0 where there is none to be held against).
+    ``turn_well_formed`` (False: what was said in it broke the task's format); ``turn_observation_length`` (tokens read
+    before acting); ``segment_start`` (True: a new segment of the trajectory begins with this turn; one always begins
+    with the first turn); ``usual_entropy`` (mean token entropy in turns of this number over batches, 0 where there is
+    none to be held against).
     Per trajectory: ``reward`` [trajectories, names] with ``reward_names`` and ``reward_weights``; ``success``;
     ``finished`` (ended in a terminal state); ``truncated`` (cut by a limit); ``running`` (True: of the truncated ones,
     those whose episode goes on in a later batch; None: of no trajectory); ``final_value`` (critic's value of the state

@@ -197,7 +197,7 @@ def test_a_success_that_is_too_old_neither_comes_back_nor_stays():
     late = rolled([[0.0, 0.0]], [7], version=4)
     assert replayed(replay, held, late) == [0, 1]
     assert replay.remember(held, late) == []
-    with pytest.raises(ValueError, match="x.version"):
+    with pytest.raises(ValueError, match=r"x\.version"):
         replay(held, late.replace(version=None), generator(0))
 
 
@@ -217,7 +217,7 @@ def test_success_may_judge_where_rewards_have_another_scale():
     held = replay.remember([], rolled(worth, [0, 1], first=90, success=success))
     fresh = rolled([[-5.0, -2.0]], [0], first=1, success=torch.tensor([False, False]))
     assert replayed(replay, held, fresh) == [-91, 2]
-    with pytest.raises(ValueError, match="x.success"):
+    with pytest.raises(ValueError, match=r"x\.success"):
         replay.remember([], ONE)
 
 
@@ -233,5 +233,5 @@ def test_fields_out_of_range_and_a_batch_without_start_states_are_refused():
     for wrong in ({"per_task": 0}, {"capacity": 0}, {"spread_below": -1.0}, {"max_age": -1}, {"mean_below": math.nan}):
         with pytest.raises(InputError, match=rf"success_replay\.{next(iter(wrong))}"):
             SuccessReplay(**wrong)
-    with pytest.raises(ValueError, match="x.task_id"):
+    with pytest.raises(ValueError, match=r"x\.task_id"):
         SuccessReplay().remember([], ONE.replace(task_id=None))

@@ -47,7 +47,9 @@ def test_equal_reports_and_last_results_read_the_same_byte_for_byte_whatever_cam
     assert short.observation.text.encode() == long.observation.text.encode()
     assert short.observation.state_key == long.observation.state_key
     other = played("report: where I was\nlook: cleo")[-1]
-    assert other.observation.text != short.observation.text and other.observation.state_key != long.observation.state_key
+    assert (
+        other.observation.text != short.observation.text and other.observation.state_key != long.observation.state_key
+    )
 
 
 def test_what_is_read_has_a_bound_however_many_rounds_there_are_and_whatever_is_written():

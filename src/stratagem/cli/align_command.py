@@ -72,7 +72,11 @@ def align(
     # A prompt that came several times counts when one of them does.
     solved = sorted(set(found.solved(at_least, at_most)))
     if as_json:
-        print(json.dumps({"task": task, "model": model, "seed": seed, **_plain(found, passes), "start_states": solved}, indent=2))
+        print(
+            json.dumps(
+                {"task": task, "model": model, "seed": seed, **_plain(found, passes), "start_states": solved}, indent=2
+            )
+        )
         return
     console = Console(highlight=False)
     console.print(f"[bold]{len(found.prompts)} prompts, {samples} samples of each[/bold]{_failed(found)}")
@@ -82,7 +86,9 @@ def align(
     console.print(table)
     console.print(found.reading, markup=False)
     chosen = f"--set 'sampler.start_states={solved}'" if solved else "none"
-    console.print(f"to train on those with {_between(at_least, at_most)} right samples: {chosen}", markup=False, soft_wrap=True)
+    console.print(
+        f"to train on those with {_between(at_least, at_most)} right samples: {chosen}", markup=False, soft_wrap=True
+    )
 
 
 def _numbers(text: str) -> list[int]:

@@ -136,8 +136,9 @@ def step_fault(step: Any, reward_names: Sequence[str], turns: int) -> str | None
         return f"the step's turn_rewards are {type(restated).__name__} instead of a sequence"
     if step.turn_rewards is not None and len(restated) != turns:
         return f"the step's turn_rewards are {len(restated)}, one for each of {turns} turns is needed"
-    if not isinstance(step.well_formed, bool):
-        return f"the step's well_formed is {type(step.well_formed).__name__} instead of a bool"
+    well_formed: Any = step.well_formed
+    if not isinstance(well_formed, bool):
+        return f"the step's well_formed is {type(well_formed).__name__} instead of a bool"
     for value in (step.reward, *components.values(), *restated):
         if not isinstance(value, Real) or not math.isfinite(value):
             return f"reward {value!r} is not a finite number"

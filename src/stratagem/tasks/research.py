@@ -72,15 +72,15 @@ class ResearchTask(Task):
         Report: dan > rival
         Result of look dan: boss ana; friend gus; rival eva
 
-    and is a conversation of its own (``context``), so that the text depends on these and nothing earlier, and its length
+    and is a conversation of its own (``context``), so that the text depends on these and nothing earlier and its length
     has a bound whatever the number of rounds (the workspace of arXiv 2511.07327). A turn writes ``report: ...`` and
     ``look: NAME`` or ``answer: NAME``, each beginning a line; of several the first counts, and an answer before a look.
     White space in a report is one space, and of a longer one the first ``max_report`` characters are kept. Without a
     report the old one stays. A turn without a report, or with neither look nor answer, is not ``well_formed``.
 
     Whoever is looked up has each relation to somebody; the facts are listed in no particular order, and only a few are
-    on the way. An answer ends the episode and earns 1 when it is right, which is success. ``format``, the share of turns
-    that were well formed, is noted and counts nothing in the return. Out of turns, an episode is truncated and earns 0.
+    on the way. An answer ends the episode and earns 1 when it is right, which is success. ``format``, the share of
+    turns that were well formed, is noted and counts nothing in the return. Out of turns, an episode is truncated and earns 0.
 
     ``hops``: relations to follow, 1 to 8.  ``people``: more than ``hops``, up to 24.  ``relations``: of everybody, 2 to
     6.  ``iterative``: False for one conversation that goes on and shows results alone; reports then change nothing.

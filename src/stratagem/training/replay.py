@@ -84,4 +84,3 @@ def replay_metrics(x: Experience, old: Bool[Tensor, " trajectories"]) -> dict[st
         metrics["replay/drift_short"] = float(log_center[used & ~above].abs().mean())
         metrics["replay/drift_long"] = float(log_center[used & above].abs().mean())
     return metrics
-

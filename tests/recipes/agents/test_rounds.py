@@ -12,8 +12,22 @@ import torch
 
 from stratagem import recipes
 from stratagem.claims.agents.rounds import (
-    ANSWER, BUDGET, FIRST, FOUND, ITEMS, KNOWN, LAST, NOISE, NOTE, REPORT, SEARCH, SECOND,
-    beginning, played, rounds_of_success, success_by_round,
+    ANSWER,
+    BUDGET,
+    FIRST,
+    FOUND,
+    ITEMS,
+    KNOWN,
+    LAST,
+    NOISE,
+    NOTE,
+    REPORT,
+    SEARCH,
+    SECOND,
+    beginning,
+    played,
+    rounds_of_success,
+    success_by_round,
 )  # fmt: skip
 from stratagem.errors import InputError
 from stratagem.experience import Experience, PolicyOutput

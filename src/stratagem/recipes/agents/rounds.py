@@ -34,7 +34,7 @@ def iterresearch(
     of each round.
 
     Of rollouts that succeed, the rounds of a shorter one earn more; where all fail nothing is learned. A round that was
-    not well formed (``turn_well_formed``) earns 0. A round is a turn, which the task shows as a conversation of its own:
+    not well formed (``turn_well_formed``) earns 0. A round is a turn, which the task shows as a conversation by itself:
     the question, the report written last and the last result, and nothing earlier (``research`` is such a task).
 
     discount: per round, in [0, 1]; 1 is no pressure to be quick. each: what counts the same in mean and deviation. The
