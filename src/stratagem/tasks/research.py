@@ -80,7 +80,8 @@ class ResearchTask(Task):
 
     Whoever is looked up has each relation to somebody; the facts are listed in no particular order, and only a few are
     on the way. An answer ends the episode and earns 1 when it is right, which is success. ``format``, the share of
-    turns that were well formed, is noted and counts nothing in the return. Out of turns, an episode is truncated and earns 0.
+    turns that were well formed, is noted and counts nothing in the return. Out of turns, an episode is truncated and
+    earns 0.
 
     ``hops``: relations to follow, 1 to 8.  ``people``: more than ``hops``, up to 24.  ``relations``: of everybody, 2 to
     6.  ``iterative``: False for one conversation that goes on and shows results alone; reports then change nothing.
