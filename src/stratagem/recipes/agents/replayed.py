@@ -45,8 +45,8 @@ def arpo(
 
     ``replay_logprobs``: with ``recompute`` the policy says anew how likely a replayed token is before the update, so
     its ratio begins at 1 and what is off-policy counts as on-policy, as in the released code; with ``stored`` ratios of
-    all tokens are to the policy that sampled them, ``pi / mu``, and are clipped around 1. ``max_age``: no success sampled
-    more optimizer steps ago is replayed; None: any is.
+    all tokens are to the policy that sampled them, ``pi / mu``, and are clipped around 1. ``max_age``: no success
+    sampled more optimizer steps ago is replayed; None: any is.
 
     The paper trains on tasks that the model it starts from solved at least once in some attempts. Count with
     ``stratagem align --task T --samples 16``, which prints the ``--set sampler.start_states=[...]`` to train on
