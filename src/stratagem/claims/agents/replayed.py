@@ -85,10 +85,10 @@ def flat_groups(run: Run, tasks: Sequence[int]) -> float:
     scale="A table of logits in an enumerated game: 128 tasks of two to four clicks on one of four widgets; a wrong "
     "one ends the episode. Figures are exact probabilities on the tasks that the policy a run begins with solves at "
     "least once in 16 attempts, after 80 batches of 16 groups of 8. No screens, no model, and a task's clicks say "
-    "nothing of another's. A first version had 40 tasks on six widgets, of which 4 were solved beforehand and soon always: "
-    "neither arm had anything left to gain, so tasks became easier and more, under the same rule. The cheap control "
-    "explains more than the replay does: at twice the learning rate GRPO gained three times as much on the seeds of "
-    "development (grpos_gain_of_twice_the_rate), and beside it replay then gained next to nothing "
+    "nothing of another's. A first version had 40 tasks on six widgets, of which 4 were solved beforehand and soon "
+    "always: neither arm had anything left to gain, so tasks became easier and more, under the same rule. The cheap "
+    "control explains more than the replay does: at twice the learning rate GRPO gained two to three times as much on "
+    "the seeds of development (grpos_gain_of_twice_the_rate), and beside it replay then gained next to nothing "
     "(gain_over_grpo_both_at_twice_the_rate). flat_groups_saved counts groups that replay turned and those that a "
     "better policy no longer fails.",
 )
