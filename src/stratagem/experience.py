@@ -109,6 +109,7 @@ class Experience:
     part of a structured turn a token belongs to, by the numbers of :class:`stratagem.spans.Span`; -1: to none).
     Per turn: ``turn_reward``; ``turn_state`` (key of the state acted in); ``turn_role``; ``turn_context`` (number
     of the conversation it was acted in: those of a trajectory know nothing of each other); ``turn_done``;
+    ``turn_well_formed`` (False: what was said in it broke the task's format);
     ``turn_observation_length`` (tokens read before acting); ``segment_start`` (True: a new segment of the trajectory
     begins with this turn; one always begins with the first turn); ``usual_entropy`` (mean token entropy in turns of
     this number over batches, 0 where there is none to be held against); ``turn_executed`` (False: the environment could
@@ -167,6 +168,7 @@ class Experience:
     turn_role: Int[Tensor, " turns"] | None = _at("turn")
     turn_context: Int[Tensor, " turns"] | None = _at("turn")
     turn_done: Bool[Tensor, " turns"] | None = _at("turn")
+    turn_well_formed: Bool[Tensor, " turns"] | None = _at("turn")
     turn_observation_length: Int[Tensor, " turns"] | None = _at("turn")
     segment_start: Bool[Tensor, " turns"] | None = _at("turn")
     usual_entropy: Float[Tensor, " turns"] | None = _at("turn")
@@ -459,12 +461,26 @@ class Experience:
             piece.replace(demonstrated=torch.full((piece.trajectories,), flag, device=piece.device))
             for piece, flag in ((self, False), (shown, True))
         ]
+        together = marked[0]._followed_by(marked[1], group)
+        return together.select(together.group_of_trajectory.labels.argsort(stable=True))
+
+    def with_instead(self, rows: Int[Tensor, " others"], others: Experience) -> Experience:
+        """This batch with the trajectories of ``others`` in the places of those of these numbers, in their groups.
+
+        ``others`` has the fields that this batch has; those of groups stay as they are.
+        """
+        together = self._followed_by(others, self.group_of_trajectory.labels[rows])
+        order = torch.arange(self.trajectories, device=self.device)
+        order[rows] = self.trajectories + torch.arange(len(rows), device=self.device)
+        return together.select(order)
+
+    def _followed_by(self, others: Experience, group: Int[Tensor, " others"]) -> Experience:
+        """This batch with further trajectories behind it, each in the group of that number; groups stay as they are."""
         labels = torch.cat([self.group_of_trajectory.labels, group])
         of_groups = {name: getattr(self, name) for name, level in _FIELD_LEVELS.items() if level == "group"}
-        together = Experience.concatenate(marked).replace(
+        return Experience.concatenate([self, others]).replace(
             group_of_trajectory=Partition(labels, self.groups), domain_of_group=self.domain_of_group, **of_groups
         )
-        return together.select(labels.argsort(stable=True))
 
     # ---- pieces ---------------------------------------------------------------------------------------------------
 
@@ -655,6 +671,7 @@ _FLAGS = frozenset(
         "latent",
         "turn_done",
         "turn_executed",
+        "turn_well_formed",
         "segment_start",
         "success",
         "finished",

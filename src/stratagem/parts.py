@@ -176,6 +176,19 @@ class Sampler(Part):
         return torch.ones(x.groups, dtype=torch.bool, device=x.device)
 
 
+@dataclass(frozen=True, eq=False)
+class Mixed:
+    """A fresh batch with something old in it. ``old``: trajectories that were sampled for an earlier batch."""
+
+    x: Experience
+    old: Bool[Tensor, " trajectories"]
+
+    @classmethod
+    def nothing(cls, x: Experience) -> Mixed:
+        """The batch as it is, all of it fresh."""
+        return cls(x, torch.zeros(x.trajectories, dtype=torch.bool, device=x.device))
+
+
 @dataclass(frozen=True)
 class Forking(Part):
     """Where trajectories are gone on with from the middle (:class:`stratagem.sampling.Branching`)."""
@@ -189,20 +202,20 @@ class Forking(Part):
 
 @dataclass(frozen=True)
 class Replay(Part):
-    """Which groups of past batches are learned from once more, together with a fresh one.
+    """What of past batches is held, and learned from once more together with a fresh one.
 
-    Groups come back as they were before they were credited, with the ``behavior_logp`` of the policy that sampled them.
-
-    batches: how many past batches are kept.
+    What is held comes back as it was before it was credited, with the ``behavior_logp`` of the policy that sampled it.
     """
 
     kind: ClassVar[str] = "replay"
     requires: ClassVar[frozenset[str]] = frozenset({"behavior_logp"})
 
-    batches: Annotated[int, Ge(1)] = 2
+    def __call__(self, held: Sequence[Experience], fresh: Experience, source: torch.Generator) -> Mixed:
+        """``fresh`` with some of what is held, the oldest first; nothing of ``fresh`` itself is held yet."""
+        raise NotImplementedError
 
-    def __call__(self, past: Sequence[Experience], fresh: Experience, source: torch.Generator) -> list[Experience]:
-        """What to add to ``fresh``, out of ``past`` (oldest first, at most ``batches``); nothing when there is none."""
+    def remember(self, held: Sequence[Experience], fresh: Experience) -> list[Experience]:
+        """What is held for the batches to come."""
         raise NotImplementedError
 
 

@@ -113,6 +113,15 @@ def test_a_step_can_say_anew_what_earlier_turns_were_worth():
     assert [t.reward for t in episode.turns] == [0.25, 1.0] and episode.reward == 1.25
 
 
+def test_a_turn_is_well_formed_unless_its_step_says_otherwise():
+    groups = two_groups()
+    assert bool(to_experience(groups, ("reward",), 4).turn_well_formed.all())
+    groups[0][0].record(Step(Observation("", 0), well_formed=False))
+    assert to_experience(groups, ("reward",), 4).turn_well_formed.tolist().count(False) == 1
+    fault = step_fault(Step(Observation("", 0), well_formed="no"), ("reward",), 1)
+    assert fault == "the step's well_formed is str instead of a bool"
+
+
 def test_a_step_that_says_nothing_of_earlier_turns_leaves_them_as_they_are():
     episode = Episode(0, 0, 0, [turn([1], [2])])
     episode.record(Step(Observation("", 0), turn_rewards=(0.75,)))

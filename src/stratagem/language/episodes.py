@@ -35,6 +35,7 @@ class Turn:
     done: bool = False
     executed: bool = True
     versions: list[int] | None = None
+    well_formed: bool = True
 
 
 @dataclass
@@ -72,7 +73,8 @@ class Episode:
     def record(self, step: Step) -> None:
         """Enter what the last action led to."""
         turn = self.turns[-1]
-        turn.reward, turn.done, turn.executed = float(step.reward), step.done, bool(step.executed)
+        turn.reward, turn.done = float(step.reward), step.done
+        turn.executed, turn.well_formed = bool(step.executed), bool(step.well_formed)
         if step.turn_rewards is not None:
             for turn, reward in zip(self.turns, step.turn_rewards, strict=True):
                 turn.reward = float(reward)
@@ -136,6 +138,9 @@ def step_fault(step: Any, reward_names: Sequence[str], turns: int) -> str | None
         return f"the step's turn_rewards are {type(restated).__name__} instead of a sequence"
     if step.turn_rewards is not None and len(restated) != turns:
         return f"the step's turn_rewards are {len(restated)}, one for each of {turns} turns is needed"
+    well_formed: Any = step.well_formed
+    if not isinstance(well_formed, bool):
+        return f"the step's well_formed is {type(well_formed).__name__} instead of a bool"
     for value in (step.reward, *components.values(), *restated):
         if not isinstance(value, Real) or not math.isfinite(value):
             return f"reward {value!r} is not a finite number"
@@ -178,6 +183,7 @@ def to_experience(
         turn_context=torch.tensor([turn.observation.context for turn in turns], dtype=torch.int64),
         turn_done=torch.tensor([turn.done for turn in turns]),
         turn_executed=torch.tensor([turn.executed for turn in turns]),
+        turn_well_formed=torch.tensor([turn.well_formed for turn in turns]),
         turn_observation_length=torch.tensor(read_lengths, dtype=torch.int64),
         reward=torch.tensor(components),
         reward_names=reward_names,

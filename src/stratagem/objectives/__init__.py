@@ -9,6 +9,7 @@ from stratagem.objectives.aggregations import (
     SequenceMean,
     SequenceSum,
     TokenMean,
+    TurnMean,
     TurnSum,
 )
 from stratagem.objectives.blend import Blend
@@ -88,6 +89,7 @@ __all__ = [
     "TokenRatio",
     "TowardsTarget",
     "TruncatedImportance",
+    "TurnMean",
     "TurnSum",
     "Unclipped",
     "UnifiedGradient",

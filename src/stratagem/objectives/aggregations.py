@@ -37,6 +37,18 @@ class SequenceMean(Aggregation):
 
 
 @dataclass(frozen=True)
+class TurnMean(Aggregation):
+    """``mean_u (sum_t l_ut / |u|)``: every turn counts the same, as where each is a training sample of its own.
+
+    Turns without a token that may train are not counted.
+    """
+
+    def weights(self, x: Experience) -> Float[Tensor, " tokens"]:
+        length = x.turn_of_token.size() if x.mask is None else x.turn_of_token.sum(x.mask)
+        return x.of_learnable(x.turn_of_token.spread(1.0 / (length.clamp(min=1) * _counted(length))))
+
+
+@dataclass(frozen=True)
 class SequenceSum(Aggregation):
     """``mean_i sum_t l_it``: the policy-gradient theorem's own weight, the return of whole trajectories."""
 

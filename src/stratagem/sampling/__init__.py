@@ -3,11 +3,12 @@
 from stratagem.sampling.branching import AtTurns, Branching, OfBest
 from stratagem.sampling.likelihoods import Likelihood, MaskedElbo, OneStep, Views
 from stratagem.sampling.refill import Kept, kept_groups
-from stratagem.sampling.replay import RecentBatches
+from stratagem.sampling.replay import RecentBatches, SuccessReplay
 from stratagem.sampling.samplers import Demonstrations, Denoising, DynamicSampling, Rollouts, Segments, Windows
 from stratagem.sampling.selections import (
     AboveReturn,
     ByPassRate,
+    DivisibleTurns,
     DrawnContexts,
     Masked,
     ShortestSuccess,
@@ -22,6 +23,7 @@ __all__ = [
     "ByPassRate",
     "Demonstrations",
     "Denoising",
+    "DivisibleTurns",
     "DrawnContexts",
     "DynamicSampling",
     "Kept",
@@ -35,6 +37,7 @@ __all__ = [
     "Segments",
     "ShortestSuccess",
     "ShownAtRandom",
+    "SuccessReplay",
     "Untruncated",
     "Views",
     "Windows",

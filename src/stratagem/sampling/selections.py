@@ -1,4 +1,4 @@
-"""Which trajectories, or which conversations of theirs, reach the learner."""
+"""Which trajectories, or which conversations or turns of theirs, reach the learner."""
 
 from __future__ import annotations
 
@@ -113,6 +113,48 @@ class DrawnContexts(Selection):
 
 
 @dataclass(frozen=True)
+class DivisibleTurns(Selection):
+    """As many turns of the batch as ``divisor`` divides; the tokens of a few others, drawn at random, are masked.
+
+    ``floor(n / divisor) divisor`` of ``n`` turns train, so that as many workers get as many samples each and fewer than
+    ``divisor`` are lost (arXiv 2511.07327). Every turn is as likely to be left out. A batch with fewer turns than
+    ``divisor`` trains them all: nothing is shared out here, and to drop the batch would teach nothing. What is masked
+    stays in its group with its reward.
+
+    A turn without a token that may train is none. What is drawn follows from the ``seed`` of the trajectories and the
+    places of the turns in them.
+
+    divisor: at least 1, for which all turns train.
+    """
+
+    requires: ClassVar[frozenset[str]] = frozenset({"seed"})
+
+    divisor: Annotated[int, Ge(1)] = 8
+
+    def __call__(self, x: Experience) -> Bool[Tensor, " trajectories"]:
+        """True for the trajectories of which a turn is left."""
+        return x.trajectory_of_token.sum(self._left(x)) > 0
+
+    def apply(self, x: Experience) -> Experience:
+        return x.replace(mask=self._left(x))
+
+    def _left(self, x: Experience) -> Bool[Tensor, " tokens"]:
+        """Tokens of the turns that are left that may train."""
+        if x.seed is None:
+            raise ValueError("selection of turns at random needs x.seed")
+        turn = torch.nonzero(x.turn_of_token.sum(x.learnable())).squeeze(1)
+        if len(turn) < self.divisor:
+            return x.learnable()
+        # Numbers of its own, apart from those by which conversations are drawn.
+        number = x.trajectory_of_turn.position()[turn] + _TURNS
+        chance = uniform(x.seed[x.trajectory_of_turn.labels[turn]], number)
+        lost = turn[chance.argsort()[: len(turn) % self.divisor]]
+        left = torch.ones(x.turns, dtype=torch.bool, device=x.device)
+        left[lost] = False
+        return x.learnable() & x.to_tokens(turn=left)
+
+
+@dataclass(frozen=True)
 class ByPassRate(Selection):
     """Demonstrations of the groups that succeed too rarely, rollouts of the others (HPT, arXiv 2509.04419).
 
@@ -178,6 +220,9 @@ class ShortestSuccess(Selection):
 
 _ORDER = -(2**62)
 """No conversation has this number."""
+
+_TURNS = 2**61
+"""Nor has a turn's place, to which this is added."""
 
 _ROUNDING = 1e-6
 """Shares of a few trajectories are further apart."""

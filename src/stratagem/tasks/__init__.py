@@ -12,6 +12,7 @@ from stratagem.tasks.orchestration import ExpertsTask
 from stratagem.tasks.proof import ProofTask
 from stratagem.tasks.python import PythonTask
 from stratagem.tasks.registry import TaskCard, known, make
+from stratagem.tasks.research import ResearchTask
 from stratagem.tasks.search import SearchTask
 from stratagem.tasks.sokoban import SokobanTask
 from stratagem.tasks.sql import SqlTask
@@ -37,6 +38,7 @@ __all__ = [
     "Observation",
     "ProofTask",
     "PythonTask",
+    "ResearchTask",
     "SearchTask",
     "Skill",
     "SokobanTask",

@@ -96,6 +96,12 @@ _BUILT_IN = (
         "stratagem.tasks.memory:from_spec",
     ),
     TaskCard(
+        "research",
+        "research[:hops=3,people=12,relations=4,iterative=true,max_report=120,max_turns=12,max_new_tokens=64]",
+        "follow relations through a graph of facts, remembering no more than a report written anew each round",
+        "stratagem.tasks.research:from_spec",
+    ),
+    TaskCard(
         "experts",
         "experts[:require_call=true,newcomer=false,fuzzy=false,seed=0,max_turns=4,max_new_tokens=64]",
         "answer questions by calling simulated experts, each good at something else",

@@ -61,6 +61,8 @@ class Step:
     ``turn_rewards``: for a task where later turns decide what earlier ones were worth, the rewards of all turns so far,
     this one last. They take the place of ``reward`` and of all that was said of these turns before. None: earlier turns
     keep what they have.
+
+    ``well_formed``: whether the action was in the task's format; an advantage may give one that was not no credit.
     """
 
     observation: Observation
@@ -71,6 +73,7 @@ class Step:
     components: Mapping[str, float] = field(default_factory=dict)
     turn_rewards: Sequence[float] | None = None
     executed: bool = True
+    well_formed: bool = True
 
 
 class Environment(ABC):

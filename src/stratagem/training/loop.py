@@ -237,16 +237,16 @@ class Trainer:
             return Batch(None, report | {"batch/skipped": 1.0})
         clock = time.perf_counter()
         mixed = self._replay.mix(self.recipe.replay, collected.x, self._step)
-        said = self._companions.complete(self.recipe, mixed.to(self.policy.device), self._step)
+        said = self._companions.complete(self.recipe, mixed.x.to(self.policy.device), self._step)
         report |= self._companions.figures()
-        if mixed is not collected.x:
-            report |= replay_metrics(said, collected.x.trajectories)
+        if bool(mixed.old.any()):
+            report |= replay_metrics(said, mixed.old.to(self.policy.device))
         x = self.recipe.credit(self._shape(said))
         report["timing/credit"] = time.perf_counter() - clock
         if self.recipe.view is not None:
             report |= self.recipe.view.figures(x)
         report["batch/trajectories"] = float(x.trajectories)
-        report["batch/dropped_trajectories"] = float(mixed.trajectories - x.trajectories)
+        report["batch/dropped_trajectories"] = float(mixed.x.trajectories - x.trajectories)
         report["batch/tokens"] = float(x.tokens)
         report |= demonstrated_shares(x)
         skipped = x.tokens == 0 or not self.recipe.objective.has_signal(x)

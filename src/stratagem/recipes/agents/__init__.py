@@ -9,6 +9,8 @@ from stratagem.recipes.agents import (
     hierarchy,
     orchestration,
     progress,
+    replayed,
+    rounds,
     teams,
     tools,
     turns,
@@ -23,6 +25,8 @@ from stratagem.recipes.agents.documents import *  # noqa: F403
 from stratagem.recipes.agents.hierarchy import *  # noqa: F403
 from stratagem.recipes.agents.orchestration import *  # noqa: F403
 from stratagem.recipes.agents.progress import *  # noqa: F403
+from stratagem.recipes.agents.replayed import *  # noqa: F403
+from stratagem.recipes.agents.rounds import *  # noqa: F403
 from stratagem.recipes.agents.teams import *  # noqa: F403
 from stratagem.recipes.agents.tools import *  # noqa: F403
 from stratagem.recipes.agents.turns import *  # noqa: F403
@@ -38,6 +42,8 @@ __all__ += documents.__all__
 __all__ += hierarchy.__all__
 __all__ += orchestration.__all__
 __all__ += progress.__all__
+__all__ += replayed.__all__
+__all__ += rounds.__all__
 __all__ += teams.__all__
 __all__ += tools.__all__
 __all__ += turns.__all__
