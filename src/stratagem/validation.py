@@ -16,7 +16,7 @@ def validate_fields(built: Any, who: str) -> None:
 
     Raises :class:`InputError` naming ``who``, the field, the value and what is allowed.
     """
-    for name, adapter in field_adapters(type(built)).items():
+    for name, adapter in field_adapters(type(built)).items():  # type: ignore[arg-type]  # a class can be hashed
         value = getattr(built, name)
         try:
             object.__setattr__(built, name, adapter.validate_python(value))

@@ -77,7 +77,7 @@ def test_any_helper_can_be_recorded_and_replayed_by_name(tmp_path, server):
         ("endpoint:http://h/v1", "names no model"),
         (
             "endpoint:http://h/v1#m;tempreature=1",
-            "unknown option of a helper 'tempreature'; did you mean 'temperature'",
+            "option of a helper 'tempreature'; did you mean 'temperature'",
         ),
         ("endpoint:http://h/v1#m;temperature", "'temperature' is no option; write option=value"),
         ("endpoint:http://h/v1#m;timeout=1;timeout=2", "option 'timeout' is given twice"),

@@ -189,5 +189,5 @@ def test_bad_paths_and_modes_are_refused_in_one_line(tmp_path):
     with pytest.raises(InputError, match="Is a directory"):
         Recording(Counting(), tmp_path)
     (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match="recording .*file/a.jsonl"):
+    with pytest.raises(InputError, match=r"recording .*file/a\.jsonl"):
         Recording(Counting(), tmp_path / "file" / "a.jsonl")

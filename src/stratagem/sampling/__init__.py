@@ -6,6 +6,7 @@ from stratagem.sampling.replay import RecentBatches
 from stratagem.sampling.samplers import Demonstrations, Denoising, DynamicSampling, Rollouts, Segments, Windows
 from stratagem.sampling.selections import (
     AboveReturn,
+    BelowReward,
     ByPassRate,
     DrawnContexts,
     Masked,
@@ -16,6 +17,7 @@ from stratagem.sampling.selections import (
 
 __all__ = [
     "AboveReturn",
+    "BelowReward",
     "ByPassRate",
     "Demonstrations",
     "Denoising",
