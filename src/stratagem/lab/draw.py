@@ -13,7 +13,7 @@ from stratagem.errors import InputError
 from stratagem.experience import Experience
 from stratagem.partition import Partition
 from stratagem.parts import Sampler
-from stratagem.sampling import Rollouts, kept_groups
+from stratagem.sampling import Candidates, Rollouts, kept_groups
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,24 +98,83 @@ def draw(
 
     starts: of the groups; None draws them, too.
     """
+    start = starts
+    if start is None:
+        high = probability.cumsum(0)[leaves.group_of_trajectory.size().cumsum(0) - 1]
+        start = _place(high, torch.rand(groups, dtype=torch.float64, generator=source) * high[-1])
+    uniform = torch.rand((groups, size), dtype=torch.float64, generator=source)
+    return _packed(leaves, _within(leaves, probability, start, uniform), start, source)
+
+
+def candidates(
+    leaves: Experience,
+    probability: Float64[Tensor, " leaves"],
+    given_first: Float64[Tensor, " leaves"],
+    sampler: Candidates,
+    vocabulary: int,
+    source: torch.Generator,
+) -> Experience:
+    """Groups with a trajectory for every first token but those the sampler leaves out.
+
+    probability: of each leaf, from which starts are drawn.  given_first: of each leaf, given that its first token was
+    chosen.
+
+    Raises :class:`InputError` when fewer candidates are left than make a group.
+    """
+    tokens = [token for token in range(vocabulary) if token not in sampler.without]
+    if len(tokens) < sampler.group_size:
+        raise InputError(
+            f"sampler {sampler.part_name()}: without = {sampler.without}: leaves {len(tokens)} of {vocabulary} "
+            f"candidates, where a group has at least {sampler.group_size}"
+        )
+    assert leaves.action is not None
+    first = leaves.action[leaves.trajectory_of_token.first()]
+    upper = leaves.group_of_trajectory.sum(probability).cumsum(0)
+    drawn = torch.rand(sampler.prompts_per_step, dtype=torch.float64, generator=source)
+    start = _place(upper, drawn * upper[-1])
+    chosen = [_one_of_each(leaves, given_first.where(first == token, 0.0), start, source) for token in tokens]
+    return _packed(leaves, torch.stack(chosen, 1), start, source)
+
+
+def _one_of_each(
+    leaves: Experience,
+    probability: Float64[Tensor, " leaves"],
+    start: Int[Tensor, " groups"],
+    source: torch.Generator,
+) -> Int[Tensor, " groups"]:
+    """A leaf of each of these starts."""
+    uniform = torch.rand(len(start), dtype=torch.float64, generator=source)
+    return _within(leaves, probability, start, uniform.unsqueeze(1)).squeeze(1)
+
+
+def _within(
+    leaves: Experience,
+    probability: Float64[Tensor, " leaves"],
+    start: Int[Tensor, " groups"],
+    uniform: Float64[Tensor, "groups size"],
+) -> Int[Tensor, "groups size"]:
+    """The leaves of these starts at which uniform numbers point."""
     upper = probability.cumsum(0)
     last = leaves.group_of_trajectory.size().cumsum(0) - 1
     high = upper[last]
     low = torch.cat([high.new_zeros(1), high[:-1]])
-    start = starts
-    if start is None:
-        start = _place(high, torch.rand(groups, dtype=torch.float64, generator=source) * high[-1])
-    uniform = torch.rand((groups, size), dtype=torch.float64, generator=source)
     chosen = _place(upper, torch.lerp(low[start, None], high[start, None], uniform))
     # What rounding may do at the edge of a start's interval must not lead into another start.
     first = torch.cat([last.new_zeros(1), last[:-1] + 1])
-    chosen = chosen.clamp(first[start, None], last[start, None]).view(-1)
-    x = leaves.select(chosen)
+    return chosen.clamp(first[start, None], last[start, None])
+
+
+def _packed(
+    leaves: Experience, chosen: Int[Tensor, "groups size"], start: Int[Tensor, " groups"], source: torch.Generator
+) -> Experience:
+    """Groups of these leaves."""
+    groups, size = chosen.shape
+    x = leaves.select(chosen.reshape(-1))
     return x.replace(
         group_of_trajectory=Partition.from_sizes(torch.full((groups,), size)),
         domain_of_group=Partition.whole(groups),
         task_id=start,
-        seed=torch.randint(2**63 - 1, (len(chosen),), generator=source),
+        seed=torch.randint(2**63 - 1, (groups * size,), generator=source),
     )
 
 

@@ -54,7 +54,7 @@ class NodePolicy(ModulePolicy):
     """
 
     says: ClassVar[frozenset[str]] = frozenset(
-        {"entropy", "value", "median", "mean_logp", "hidden", "hidden_square", *OF_ACTIONS}
+        {"entropy", "value", "median", "mean_logp", "log_probs", "hidden", "hidden_square", *OF_ACTIONS}
     )
     views: ClassVar[tuple[type[View], ...]] = (RoutingReplay, Perturbed)
 
@@ -125,6 +125,7 @@ class NodePolicy(ModulePolicy):
             self.values[node] if "value" in also else None,
             self.medians[node] if "median" in also else None,
             logp.mean(-1)[row] if "mean_logp" in also else None,
+            log_probs=logp[row] if "log_probs" in also else None,
             **{name: figure(logp.detach()[row], x.action) for name, figure in OF_ACTIONS.items() if name in also},
             **further,
         )

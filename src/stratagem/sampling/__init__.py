@@ -3,7 +3,15 @@
 from stratagem.sampling.likelihoods import Likelihood, MaskedElbo, OneStep, Views
 from stratagem.sampling.refill import Kept, kept_groups
 from stratagem.sampling.replay import RecentBatches
-from stratagem.sampling.samplers import Demonstrations, Denoising, DynamicSampling, Rollouts, Segments, Windows
+from stratagem.sampling.samplers import (
+    Candidates,
+    Demonstrations,
+    Denoising,
+    DynamicSampling,
+    Rollouts,
+    Segments,
+    Windows,
+)
 from stratagem.sampling.selections import (
     AboveReturn,
     BelowReward,
@@ -19,6 +27,7 @@ __all__ = [
     "AboveReturn",
     "BelowReward",
     "ByPassRate",
+    "Candidates",
     "Demonstrations",
     "Denoising",
     "DrawnContexts",

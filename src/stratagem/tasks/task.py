@@ -136,6 +136,13 @@ class Task(ABC):
     def corrupted(self, split: Split, index: int) -> Iterator[str]:
         """Actions that look like a solution of the episode and are not."""
 
+    def candidates(self, split: Split, index: int) -> Sequence[Sequence[str]]:
+        """All there is to do in an episode, each as the actions of its turns, for samplers that try everything once.
+
+        Raises ``NotImplementedError`` where that cannot be listed, which is the rule.
+        """
+        raise NotImplementedError(f"task {self.name!r} does not list what there is to do")
+
     def answer(self, text: str) -> str | None:
         """What an episode's last action says, so that equal answers are equal text; None where it says nothing.
 
