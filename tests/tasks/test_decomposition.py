@@ -189,7 +189,7 @@ def _last_cosine(environment) -> float:
 
 def test_fewer_than_three_sub_questions_are_none():
     task = DecomposeTask()
-    environment, _, index = unsolved(task)
+    environment, _, _ = unsolved(task)
     two = " ".join(environment.chain.part(n, n + 1, n + 1) for n in range(2))
     for text in ("", "no question", two, "? ? ? ?"):
         step = environment.step(text)

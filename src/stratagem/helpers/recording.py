@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from filelock import FileLock
-
 from stratagem.errors import InputError, unknown
 from stratagem.helpers.helper import Helper, Question, Reply
+from stratagem.helpers.lines import append_lines, line_lock
 
 Mode = Literal["record", "replay", "refresh"]
 
@@ -66,7 +64,7 @@ class Recording:
                 self._load()
             else:
                 self.path.parent.mkdir(parents=True, exist_ok=True)
-                with self._locked():
+                with line_lock(self.path):
                     self.path.touch()
                     self._load()
         except FileNotFoundError:
@@ -88,7 +86,7 @@ class Recording:
         """The replies, after those that are answers are in the file, or the ones that are there already."""
         if not any(reply.text is not None for reply in replies.values()):
             return dict(replies)
-        with self._lock, self._locked():
+        with self._lock, line_lock(self.path):
             self._load()
             found, lines = dict(replies), []
             for key, reply in replies.items():
@@ -97,23 +95,9 @@ class Recording:
                 elif reply.text is not None:
                     lines.append(_line(key, identity, asked[key], reply.text))
                     self._fresh.add(key)
-            self._append(lines)
+            append_lines(self.path, lines)
             self._load()
         return found
-
-    def _append(self, lines: Sequence[str]) -> None:
-        if not lines:
-            return
-        with self.path.open("r+b") as file:
-            end = file.seek(0, os.SEEK_END)
-            if end:
-                file.seek(end - 1)
-                # What a killed process left behind becomes a line of its own.
-                if file.read(1) != b"\n":
-                    file.write(b"\n")
-            file.write("".join(lines).encode())
-            file.flush()
-            os.fsync(file.fileno())
 
     def _load(self) -> None:
         """Read whole lines that were not read yet."""
@@ -132,9 +116,6 @@ class Recording:
                 self.damaged += bool(line.strip())
                 continue
             self._texts[key] = text
-
-    def _locked(self) -> FileLock:
-        return FileLock(f"{self.path}.lock", timeout=60)
 
 
 def request_key(identity: Mapping[str, Any], question: Question) -> str:

@@ -39,7 +39,9 @@ class BelowReward(Selection):
 
     def __call__(self, x: Experience) -> Bool[Tensor, " trajectories"]:
         noted = x.named_reward(self.column)
-        return torch.ones(x.trajectories, dtype=torch.bool, device=x.device) if noted is None else noted < self.threshold
+        return (
+            torch.ones(x.trajectories, dtype=torch.bool, device=x.device) if noted is None else noted < self.threshold
+        )
 
 
 @dataclass(frozen=True)

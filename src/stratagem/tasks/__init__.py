@@ -1,6 +1,7 @@
 """What a policy is trained and evaluated on: the task contract, the built-in tasks and the registry of all names."""
 
 from stratagem.tasks.calculator import CalculatorTask
+from stratagem.tasks.collaboration import CollaborateTask
 from stratagem.tasks.decomposition import DecomposeTask
 from stratagem.tasks.experts import ExpertRegistry, Model, Skill
 from stratagem.tasks.jsonl import JsonlTask
@@ -20,6 +21,7 @@ from stratagem.tasks.toolbox import ToolboxTask
 __all__ = [
     "CalculatorTask",
     "CheckReport",
+    "CollaborateTask",
     "DecomposeTask",
     "Environment",
     "ExpertRegistry",

@@ -29,10 +29,9 @@ from stratagem.rewards.decomposition import (
 from stratagem.tasks.noisy_solver import Chain, NoisySolver, bracketed, draw_chain
 from stratagem.tasks.options import configure, validate
 from stratagem.tasks.splits import draw
-from stratagem.tasks.task import CheckReport, Environment, Observation, Split, Step, Task, state_key
+from stratagem.tasks.task import Environment, Observation, Split, Step, Task, state_key
 
 _SUB_QUESTION = re.compile(r"[^?]*\?")
-_SEARCHED = 1_000
 
 WhenDown = Literal["fail", "drop"]
 
@@ -130,24 +129,11 @@ class DecomposeTask(Task):
         for text in self.solution(split, index):
             yield text.replace("?", ".")
 
-    def check(self, episodes: int = 20, split: Split = "train") -> CheckReport:
-        """As every task, on questions that the solver does not get right at once: there any text is a success."""
-        found = 0
-        for index in range(_SEARCHED):
-            if found == episodes:
-                break
-            environment = self.environment(split, index)
-            environment.reset()
-            if environment.solved_at_once:
-                continue
-            found += 1
-            if not self._replay(split, index, self.solution(split, index)):
-                raise AssertionError(f"{self.name}: {split} episode {index}: the task's own solution was rejected")
-            if self._replay(split, index, self.corrupted(split, index)):
-                raise AssertionError(f"{self.name}: {split} episode {index}: a corrupted solution was accepted")
-        if found < episodes:
-            raise AssertionError(f"{self.name}: of {_SEARCHED} questions the solver got all but {found} right at once")
-        return CheckReport(episodes, episodes, episodes)
+    def checkable(self, split: Split, index: int) -> bool:
+        """Not where the solver is right at once: there any text is a success."""
+        environment = self.environment(split, index)
+        environment.reset()
+        return not environment.solved_at_once
 
     def answer(self, text: str) -> str | None:
         """The sub-questions, in lower case; None where there are none."""

@@ -36,7 +36,8 @@ class Chain:
     def text(self) -> str:
         """The question in words."""
         told = ", ".join(f"{_VERB[sign]} {number}" for sign, number in self.steps)
-        return f"A {self.place} has {self.start} {self.thing}. It {told}. How many {self.thing} does the {self.place} have?"
+        asked = f"How many {self.thing} does the {self.place} have?"
+        return f"A {self.place} has {self.start} {self.thing}. It {told}. {asked}"
 
     @property
     def lines(self) -> list[str]:
@@ -97,7 +98,7 @@ class NoisySolver:
     it has answered before, it goes on from there, whether that answer was right or not. Everything follows from the
     seed and the steps. What it cannot read it answers with a text without a number.
 
-    error: in (0, 1].
+    error: in [0, 1]; at 0 it never errs.
     """
 
     error: float = 0.05

@@ -26,9 +26,9 @@ class Companions:
 
     ``old_logp``, ``value`` and ``entropy`` are of the policy as it is when the batch arrives, unless the recipe names
     another proximal policy for ``old_logp``; ``previous_logp`` of the policy as it was when the batch before arrived
-    (at first, the one the run began with); ``ref_logp``, ``ref_direction`` and ``ref_log_probs`` of the one the run began with, or of the
-    one that got batch number ``recipe.reference_from``. What a view records is said by the policy first. Only what the
-    recipe reads is kept and computed.
+    (at first, the one the run began with); ``ref_logp``, ``ref_direction`` and ``ref_log_probs`` of the one the run
+    began with, or of the one that got batch number ``recipe.reference_from``. What a view records is said by the policy
+    first. Only what the recipe reads is kept and computed.
     """
 
     def __init__(self, policy: Policy, recipe: Recipe) -> None:

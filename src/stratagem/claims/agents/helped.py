@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float64
@@ -14,8 +16,10 @@ from stratagem.lab import Exact
 from stratagem.lab.game import Outcome, TokenGame
 from stratagem.lab.tree import Tree
 from stratagem.lab.world import LabTask
-from stratagem.recipes.agents.helped import daslam
-from stratagem.seeding import generator
+from stratagem.recipe import Recipe
+from stratagem.recipes.agents.helped import daslam, hila
+from stratagem.sampling import Candidates
+from stratagem.seeding import derive, generator
 from stratagem.study.claims import Expect, claim
 from stratagem.study.experiments import best_return, learn
 
@@ -141,4 +145,140 @@ def daslam_finds_where_to_split(seed: int) -> dict[str, float]:
         "random": random,
         "learned": learned,
         "optimum": alone + best_return(run.last),
+    }
+
+
+# ---- whom to believe or to ask --------------------------------------------------------------------------------------
+
+DEFER, CREATE = 3, 2
+COSTS = (0.0, 0.0, 0.1, 0.3)
+"""Of believing either peer, of solving anew, and of asking."""
+
+SKILLS, LOOPS, BATCHES, INCREMENT = 5, 4, 20, 1.5
+"""Types of questions, loops, batches of an inner loop, and what being taught a type throughout adds to its log-odds."""
+
+
+@dataclass(frozen=True)
+class Whom:
+    """Questions by type: believe one of two peers (tokens 0 and 1), solve anew (2) or ask the expert (3).
+
+    right: probability that each of these is right, for every type.  costs: of each.
+    """
+
+    right: tuple[tuple[float, ...], ...]
+    costs: tuple[float, ...] = COSTS
+
+    def game(self) -> TokenGame:
+        """One token an episode. What cannot happen has its leaf all the same, so that nodes stay the same."""
+        starts = tuple((1 / len(self.right), kind) for kind in range(len(self.right)))
+        names, weights = ("correct", "cost"), (1.0, 0.0)
+        return TokenGame("whom", "Whom to believe or to ask.", len(self.costs), starts, self._act, names, weights)
+
+    def _act(self, kind: int, tokens: tuple[int, ...]) -> Sequence[Outcome]:
+        right, cost = self.right[kind][tokens[0]], {"cost": self.costs[tokens[0]]}
+        return [
+            Outcome(None, odds, float(won), won, components=cost) for won, odds in ((True, right), (False, 1 - right))
+        ]
+
+    def figures(self, odds: Float64[Tensor, "types tokens"]) -> Figures:
+        """Of a policy by what it does in every type."""
+        right = torch.tensor(self.right, dtype=torch.float64)
+        accuracy = float((odds * right).sum(1).mean())
+        cost = float((odds * torch.tensor(self.costs, dtype=torch.float64)).sum(1).mean())
+        return Figures(accuracy, accuracy - cost, float(odds[:, DEFER].mean()))
+
+    def taught(self, odds: Float64[Tensor, "types tokens"]) -> Whom:
+        """Solving anew is right more often in types that were asked about."""
+        better = []
+        for right, asked in zip(self.right, odds[:, DEFER].tolist(), strict=True):
+            log_odds = math.log(right[CREATE] / (1 - right[CREATE])) + INCREMENT * asked
+            better.append((*right[:CREATE], 1 / (1 + math.exp(-log_odds)), right[DEFER]))
+        return replace(self, right=tuple(better))
+
+
+class Figures(NamedTuple):
+    """Share of right answers, that less costs, and share of questions that the expert was asked."""
+
+    accuracy: float
+    utility: float
+    deferred: float
+
+
+def _whom(seed: int) -> Whom:
+    """Peers right in 0.2 to 0.6 of a type, the agent itself in 0.2 to 0.9, the expert always."""
+    source = generator(seed, "skills")
+    peers, own = 0.2 + 0.4 * torch.rand(SKILLS, 2, generator=source), 0.2 + 0.7 * torch.rand(SKILLS, generator=source)
+    return Whom(tuple((*pair, mine, 1.0) for pair, mine in zip(peers.tolist(), own.tolist(), strict=True)))
+
+
+def _trained(recipe: Recipe, start: Whom, seed: int, outer: bool) -> list[Figures]:
+    """Figures at the end of every inner loop; with an outer one, skills change in between."""
+    policy, now, found = None, start, []
+    for loop in range(LOOPS):
+        run = learn(recipe, LabTask(now.game(), spread=0.0), derive(seed, "loop", loop), BATCHES, start=policy)
+        policy = run.last
+        odds = policy.logp.exp()
+        if isinstance(recipe.sampler, Candidates) and DEFER in recipe.sampler.without:
+            odds = torch.softmax(policy.logits.index_fill(1, torch.tensor([DEFER]), -math.inf), 1)
+        found.append(now.figures(odds))
+        now = now.taught(odds) if outer else now
+    return found
+
+
+def _fixed(start: Whom, below: float) -> list[Figures]:
+    """Whoever asks where it is right itself in a share below this; what it is taught counts for it, too."""
+    now, found = start, []
+    for _ in range(LOOPS):
+        kinds = [DEFER if right[CREATE] < below else CREATE for right in now.right]
+        odds = torch.nn.functional.one_hot(torch.tensor(kinds), len(COSTS)).double()
+        found.append(now.figures(odds))
+        now = now.taught(odds)
+    return found
+
+
+def _over(name: str, loops: Sequence[Figures]) -> float:
+    return fmean(getattr(figures, name) for figures in loops)
+
+
+@claim(
+    "hila",
+    statement="Agents that learn when to believe a peer, solve anew or ask a human expert, and learn from what the "
+    "expert shows, beat multi-agent systems without an expert on mathematics and problem solving, and rely on the "
+    "expert less as they learn.",
+    source="arXiv 2603.07972, abstract (its tables were not available)",
+    baseline="the same agents without an expert; always asking; asking below a confidence of 0.5; the inner loop alone",
+    rule=(
+        Expect("accuracy_over_autonomous", above=0),
+        Expect("utility_over_always", above=0),
+        Expect("utility_over_threshold", above=0),
+        Expect("utility_over_inner", above=0),
+        Expect("deferrals_saved", above=0),
+    ),
+    scale="Simulated: five types of questions, two peers right in 0.2 to 0.6 of a type, the agent itself in 0.2 to "
+    "0.9, an expert who is always right; costs 0, 0.1 and 0.3 are reconstructions. The policy is a table over types, so "
+    "it sees neither answers nor agreement. The outer loop is a stand-in: being asked about a type throughout a loop "
+    "adds 1.5 to the log-odds of solving it, so that teaching helps is so by construction; what is shown is that the "
+    "inner loop finds whom to ask and takes back what is no longer needed. Four loops of 20 batches, the reference "
+    "moving every five batches; figures are of exact policies, and utility and accuracy are means over loops. The fixed "
+    "rules are taught in the same way and know the agent's true accuracy. Without peers the best threshold would be "
+    "0.8, not 0.5: utility_over_best_threshold is held against that.",
+)
+def hila_asks_when_it_pays(seed: int) -> dict[str, float]:
+    """Accuracy and utility over loops of the dual loop over its baselines, and how much less it asks in the end."""
+    start = _whom(seed)
+    recipe = hila(loop=5)
+    alone = recipe.replace(sampler=Candidates(without=(DEFER,)))
+    dual, inner = _trained(recipe, start, seed, True), _trained(recipe, start, seed, False)
+    autonomous = _trained(alone, start, seed, False)
+    return {
+        "accuracy_over_autonomous": _over("accuracy", dual) - _over("accuracy", autonomous),
+        "utility_over_always": _over("utility", dual) - _over("utility", _fixed(start, 2.0)),
+        "utility_over_threshold": _over("utility", dual) - _over("utility", _fixed(start, 0.5)),
+        "utility_over_inner": _over("utility", dual) - _over("utility", inner),
+        "deferrals_saved": dual[0].deferred - dual[-1].deferred,
+        "utility_over_best_threshold": _over("utility", dual) - _over("utility", _fixed(start, 0.8)),
+        "utility_over_autonomous": _over("utility", dual) - _over("utility", autonomous),
+        "accuracy": _over("accuracy", dual),
+        "deferred_first": dual[0].deferred,
+        "deferred_last": dual[-1].deferred,
     }
