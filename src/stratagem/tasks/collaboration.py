@@ -45,8 +45,8 @@ class CollaborateTask(Task):
 
     agents: 1 to 8; alone there is nobody to believe.  eval_cost, create_cost, defer_cost: ``eval_cost <= create_cost <
     defer_cost``, or all 0.  solver: who answers for agents: ``noisy``, or a helper by name.  expert: ``exact``,
-    ``none`` (away: not among the candidates), or a helper by name. A helper that does not answer fails the episode, so an expert
-    who is down is missing from a group of candidates, and never right or wrong.
+    ``none`` (away: not among the candidates), or a helper by name. A helper that does not answer fails the episode, so
+    an expert who is down is missing from a group of candidates, and never right or wrong.
     taught: file to which right answers of the expert to training questions are appended, one JSON object
     (``prompt``, ``answer``) a line, each once a process, for supervised learning with ``jsonl:PATH``; wrong answers and
     test questions never are.
