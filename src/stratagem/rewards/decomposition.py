@@ -18,13 +18,13 @@ _WORD = re.compile(r"[a-z]{3,}")
 _OPERATOR = re.compile(r"(?<=[\d)\]])[ \t]*([+\-*/])[ \t]*(?=[\d(\[-])")
 _FUNCTION_WORDS = frozenset(
     _WORD.findall(
-        "the and but for nor yet with without from into onto over under after before than then that this these those "
-        "there here what which who whom whose when where why how many much more most less least few each every all any "
-        "some other another not only just also still again once first second third last next has have had having does did "
-        "done are was were been being will would shall should can could may might must its his her their our your him "
-        "them they you she now out off per two three four five six seven eight nine ten one add adds added subtract "
-        "subtracts subtracted multiply multiplies multiplied divide divides divided get gets give gives given take takes "
-        "took make makes made find finds found work works left"
+        "the and but for nor yet with without from into onto over under after before than then that this these "
+        "those there here what which who whom whose when where why how many much more most less least few each "
+        "every all any some other another not only just also still again once first second third last next has "
+        "have had having does did done are was were been being will would shall should can could may might must "
+        "its his her their our your him them they you she now out off per two three four five six seven eight nine "
+        "ten one add adds added subtract subtracts subtracted multiply multiplies multiplied divide divides "
+        "divided get gets give gives given take takes took make makes made find finds found work works left"
     )
 )
 

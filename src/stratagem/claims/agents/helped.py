@@ -255,14 +255,15 @@ def _over(name: str, loops: Sequence[Figures]) -> float:
         Expect("deferrals_saved", above=0),
     ),
     scale="Simulated: five types of questions, two peers right in 0.2 to 0.6 of a type, the agent itself in 0.2 to "
-    "0.9, an expert who is always right; costs 0, 0.1 and 0.3 are reconstructions. The policy is a table over types, "
-    "so it sees neither answers nor agreement. The outer loop is a stand-in: being asked about a type throughout a loop "
-    "adds 1.5 to the log-odds of solving it, so that teaching helps is so by construction; what is shown is that the "
-    "inner loop finds whom to ask and takes back what is no longer needed. Four loops of 20 batches, the reference "
-    "moving every five batches, which leaves the policy short of what it would converge to; figures are of exact "
-    "policies, and utility and accuracy are means over loops. The fixed rules are taught in the same way and know the "
-    "agent's true accuracy. Without peers the best threshold would be 0.8, not 0.5: utility_over_best_threshold is held "
-    "against that. A first version had six loops of 40 batches; it was cut for its time alone, before any result.",
+    "0.9, an expert who is always right; costs 0, 0.1 and 0.3 are reconstructions. The policy is a table over "
+    "types, so it sees neither answers nor agreement. The outer loop is a stand-in: being asked about a type "
+    "throughout a loop adds 1.5 to the log-odds of solving it, so that teaching helps is so by construction; "
+    "what is shown is that the inner loop finds whom to ask and takes back what is no longer needed. Four loops "
+    "of 20 batches, the reference moving every five batches, which leaves the policy short of what it would "
+    "converge to; figures are of exact policies, and utility and accuracy are means over loops. The fixed rules "
+    "are taught in the same way and know the agent's true accuracy. Without peers the best threshold would be "
+    "0.8, not 0.5: utility_over_best_threshold is held against that. A first version had six loops of 40 "
+    "batches; it was cut for its time alone, before any result.",
 )
 def hila_asks_when_it_pays(seed: int) -> dict[str, float]:
     """Accuracy and utility over loops of the dual loop over its baselines, and how much less it asks in the end."""
