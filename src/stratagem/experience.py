@@ -38,6 +38,7 @@ class PolicyOutput:
     value: the critic's estimate of the return from before each action.  median: its estimate of that return's median
     over the actions the policy may take there.
     mean_logp: mean of the log-probabilities of all actions there were, chosen or not.
+    log_probs: the log-probabilities of all actions there were; a row of the vocabulary for every token.
     direction: mean direction, a unit vector, of the distribution a latent was drawn from; 0 at other tokens.
     experts: those that a mixture of experts was routed to for each action; it has no gradient.
 
@@ -65,6 +66,7 @@ class PolicyOutput:
     top_probability: Float[Tensor, "tokens few"] | None = None
     before: Shaped[Tensor, "tokens ..."] | None = None
     after: Shaped[Tensor, "tokens ..."] | None = None
+    log_probs: Float[Tensor, "tokens vocabulary"] | None = None
 
     def where(self, mask: Bool[Tensor, " tokens"], names: Collection[str] | None = None) -> PolicyOutput:
         """The same output with 0 outside ``mask``, where whatever it holds (-inf, NaN) then reaches no gradient.
@@ -100,6 +102,7 @@ class Experience:
     of a row of zeros); ``behavior_logp``, ``old_logp``, ``previous_logp``, ``ref_logp`` (log-probability under the
     policy that sampled it, the policy the update starts from, the one the update before started from, the frozen
     reference); ``ref_direction`` (mean direction of a latent under the frozen reference, [tokens, dims]);
+    ``ref_log_probs`` (log-probabilities of all actions under the frozen reference, [tokens, vocabulary]);
     ``old_mean_logp`` (mean log-probability of all actions under the policy the update starts from); ``entropy`` and
     ``value`` at sampling time; ``token_reward``; ``mask`` (False: excluded from learning); ``critic_mask`` (where the
     critic learns, when not where ``mask`` says); ``version`` (of the weights that sampled it); ``version_logp``
@@ -148,6 +151,7 @@ class Experience:
     previous_logp: Float[Tensor, " tokens"] | None = _at("token")
     ref_logp: Float[Tensor, " tokens"] | None = _at("token")
     ref_direction: Float[Tensor, "tokens dims"] | None = _at("token")
+    ref_log_probs: Float[Tensor, "tokens vocabulary"] | None = _at("token")
     old_mean_logp: Float[Tensor, " tokens"] | None = _at("token")
     entropy: Float[Tensor, " tokens"] | None = _at("token")
     value: Float[Tensor, " tokens"] | None = _at("token")
@@ -657,6 +661,7 @@ _FIGURES = (
     "previous_logp",
     "ref_logp",
     "ref_direction",
+    "ref_log_probs",
     "old_mean_logp",
     "entropy",
     "value",

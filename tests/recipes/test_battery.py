@@ -29,6 +29,7 @@ NOT_THE_POLICY_GRADIENT = {
     "bpo": "the size of the advantage, in the direction of the side of the median",
     "amft": "that of rollouts and, beside it, the likelihood of demonstrations",
     "hpt": "that of rollouts and, beside it, the likelihood of demonstrations",
+    "hila": "that of ratios to the reference and, beside it, the entropy over the candidates of a group",
     "rover": "a multiple of it, and further on what the next state is worth at random",
 }
 """Recipes whose gradient at ratio 1 is not that of ``sum w A log pi``, and what it is instead."""
@@ -134,6 +135,7 @@ def test_padding_changes_nothing_whatever_it_holds(name, fabricate: Fabricate):
         "old_logp",
         "ref_logp",
         "ref_direction",
+        "ref_log_probs",
         "old_mean_logp",
         "value",
         "entropy",

@@ -55,7 +55,18 @@ class NodePolicy(ModulePolicy):
     """
 
     says: ClassVar[frozenset[str]] = frozenset(
-        {"entropy", "value", "median", "mean_logp", "hidden", "hidden_square", "before", "after", *OF_ACTIONS}
+        {
+            "entropy",
+            "value",
+            "median",
+            "mean_logp",
+            "log_probs",
+            "hidden",
+            "hidden_square",
+            "before",
+            "after",
+            *OF_ACTIONS,
+        }
     )
     views: ClassVar[tuple[type[View], ...]] = (RoutingReplay, Perturbed)
 
@@ -128,6 +139,7 @@ class NodePolicy(ModulePolicy):
             logp.mean(-1)[row] if "mean_logp" in also else None,
             before=node if "before" in also else None,
             after=node * logits.shape[1] + x.action if "after" in also else None,
+            log_probs=logp[row] if "log_probs" in also else None,
             **{name: figure(logp.detach()[row], x.action) for name, figure in OF_ACTIONS.items() if name in also},
             **further,
         )

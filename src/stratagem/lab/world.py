@@ -14,7 +14,7 @@ from torch import Tensor
 
 from stratagem.errors import InputError
 from stratagem.experience import Experience
-from stratagem.lab.draw import Drawn, collect, draw
+from stratagem.lab.draw import Drawn, candidates, collect, draw
 from stratagem.lab.exact import Exact, demonstrator
 from stratagem.lab.experts import ExpertsPolicy
 from stratagem.lab.game import TokenGame
@@ -24,7 +24,7 @@ from stratagem.lab.tree import Tree
 from stratagem.lab.windows import Slots
 from stratagem.parts import Sampler
 from stratagem.recipe import Recipe
-from stratagem.sampling import Demonstrations, Windows
+from stratagem.sampling import Candidates, Demonstrations, Windows
 from stratagem.seeding import generator
 from stratagem.tasks.options import check_names
 from stratagem.training.weights import put, taken
@@ -195,6 +195,12 @@ class LabWorld:
             version_logp=by_policy.to(who.engine.dtype),
             experts=None if who.experts is None else who.experts[tree.node],
         )
+        if isinstance(sampler, Candidates):
+            first = tree.leaves.trajectory_of_token.position() == 0
+            given = tree.leaves.trajectory_of_token.sum(said.masked_fill(first, 0.0)).exp() * tree.chance
+            source = generator(self._seed, "collect", step)
+            x = candidates(leaves, acting.leaf_probability, given, sampler, self.task.game.vocabulary, source)
+            return self._collected(Drawn(x, [x]))
         drawn = collect(
             leaves,
             acting.leaf_probability,

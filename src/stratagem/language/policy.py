@@ -34,6 +34,7 @@ ComputeType = Literal["auto", "float32", "bfloat16"]
 OF_LOGITS: dict[str, Callable[[Tensor], Tensor]] = {
     "entropy": lambda logp: -(logp.exp() * logp).sum(-1),
     "mean_logp": lambda logp: logp.mean(-1),
+    "log_probs": lambda logp: logp,
 }
 """What can be said of the whole distribution an action was drawn from, given its log-probabilities."""
 EXPERT_COUNTS = ("num_experts", "num_local_experts", "n_routed_experts")
@@ -334,7 +335,8 @@ class LanguagePolicy(nn.Module):
         """A figure of no tokens."""
         vocabulary, width = cast(nn.Linear, self.model.get_output_embeddings()).weight.shape
         few = min(TOP + 1, vocabulary)
-        columns = {"hidden": width, "before": width, "after": width, "top_id": few, "top_probability": few}
+        columns = {"top_id": few, "top_probability": few, "log_probs": vocabulary}
+        columns |= dict.fromkeys(("hidden", "before", "after"), width)
         kind = torch.int64 if name == "top_id" else torch.float32
         return torch.zeros((0, columns[name]) if name in columns else 0, dtype=kind, device=self.device)
 

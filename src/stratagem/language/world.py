@@ -28,7 +28,7 @@ from stratagem.language.watched import Watch
 from stratagem.language.windows import Slots
 from stratagem.parts import Sampler
 from stratagem.recipe import Recipe
-from stratagem.sampling import Branching, Demonstrations, Rollouts, Windows, kept_groups
+from stratagem.sampling import Branching, Candidates, Demonstrations, Rollouts, Windows, kept_groups
 from stratagem.sampling.branching import as_branches, as_roots
 from stratagem.seeding import derive
 from stratagem.tasks.mixture import owner
@@ -95,9 +95,11 @@ class LanguageWorld:
             return self._demonstrate(sampler, step)
         if isinstance(sampler, Windows):
             return self._windowed(sampler)
+        if isinstance(sampler, Candidates):
+            return self._tried(sampler)
         if not isinstance(sampler, Rollouts):
             raise InputError(
-                f"sampler {sampler.part_name()}: a language task takes rollouts, windows or demonstrations"
+                f"sampler {sampler.part_name()}: a language task takes rollouts, windows, candidates or demonstrations"
             )
         clock = time.perf_counter()
         params = self._params(sampler.temperature, sampler.top_p, sampler.top_k)
@@ -181,6 +183,37 @@ class LanguageWorld:
         if not number:
             self._forks += 1
         return Episode(fork.episode.index, number, seed, group=-self._forks)
+
+    def _tried(self, sampler: Candidates) -> Collected:
+        """Every candidate of each start state, as the task writes it; those that fail are counted and left out."""
+        indices = range(self._next_index, self._next_index + sampler.prompts_per_step)
+        self._next_index += sampler.prompts_per_step
+        groups = [self._try_all(index, sampler) for index in indices]
+        episodes = [episode for group in groups for episode in group]
+        good = [[episode for episode in group if episode.failure is None] for group in groups]
+        good = [group for group in good if group]
+        metrics = _episode_metrics(episodes, self.task.reward_names)
+        batch = None
+        if good:
+            batch = self._packed(good, max(map(len, groups)))
+            keep = sampler.keep(batch)
+            batch = batch.select(batch.group_of_trajectory.spread(keep))
+        kept = 0 if batch is None else batch.groups
+        metrics |= {"groups/kept": float(kept), "groups/rejected": float(len(groups) - kept)}
+        tokens = sum(episode.length for episode in episodes)
+        return Collected(batch, tokens, metrics, [group[0].transcript() for group in groups if group])
+
+    def _try_all(self, index: int, sampler: Candidates) -> list[Episode]:
+        try:
+            candidates = self.task.candidates("train", index)
+        except NotImplementedError as error:
+            raise InputError(f"sampler {sampler.part_name()}: {error}") from None
+        played = []
+        for number, actions in enumerate(candidates):
+            if number not in sampler.without:
+                episode = demonstrate(self.task, "train", index, self._chat, self._encode, actions)
+                played.append(dataclasses.replace(episode, sample=number, group=index))
+        return played
 
     def _windowed(self, sampler: Windows) -> Collected:
         clock = time.perf_counter()

@@ -27,6 +27,7 @@ from stratagem.objectives.directions import (
 )
 from stratagem.objectives.entropy_bands import EntropyBand
 from stratagem.objectives.gates import CenteredClip, Clip, ClippedWeight, LogLikelihood, TowardsTarget, Unclipped
+from stratagem.objectives.group_entropy import GroupEntropy
 from stratagem.objectives.implicit import ImplicitNegative
 from stratagem.objectives.masked_likelihood import MaskedLogLikelihood
 from stratagem.objectives.pairwise import PairwiseClip, PairwiseJointClip
@@ -35,7 +36,7 @@ from stratagem.objectives.policy_gradient import PolicyGradient, ValueLoss
 from stratagem.objectives.proximal import Interpolated, MovingAverage, SamplingVersion
 from stratagem.objectives.random_policy import RandomPolicyRegression
 from stratagem.objectives.ratios import GeometricMeanRatio, ProductRatio, TokenRatio
-from stratagem.objectives.regularizers import KL, BlendedPenalty, EntropyBonus, kl_estimate
+from stratagem.objectives.regularizers import KL, BlendedPenalty, EntropyBonus, FullKL, kl_estimate
 from stratagem.objectives.restricted import Restricted
 from stratagem.objectives.routing import RoutingReplay
 from stratagem.objectives.unified import UnifiedGradient
@@ -59,8 +60,10 @@ __all__ = [
     "EntropyBand",
     "EntropyBonus",
     "FixedLength",
+    "FullKL",
     "GeometricMeanRatio",
     "GradientStep",
+    "GroupEntropy",
     "ImplicitNegative",
     "InternalLayer",
     "Interpolated",

@@ -4,9 +4,18 @@ from stratagem.sampling.branching import AtTurns, Branching, OfBest
 from stratagem.sampling.likelihoods import Likelihood, MaskedElbo, OneStep, Views
 from stratagem.sampling.refill import Kept, kept_groups
 from stratagem.sampling.replay import RecentBatches, SuccessReplay
-from stratagem.sampling.samplers import Demonstrations, Denoising, DynamicSampling, Rollouts, Segments, Windows
+from stratagem.sampling.samplers import (
+    Candidates,
+    Demonstrations,
+    Denoising,
+    DynamicSampling,
+    Rollouts,
+    Segments,
+    Windows,
+)
 from stratagem.sampling.selections import (
     AboveReturn,
+    BelowReward,
     ByPassRate,
     DivisibleTurns,
     DrawnContexts,
@@ -19,8 +28,10 @@ from stratagem.sampling.selections import (
 __all__ = [
     "AboveReturn",
     "AtTurns",
+    "BelowReward",
     "Branching",
     "ByPassRate",
+    "Candidates",
     "Demonstrations",
     "Denoising",
     "DivisibleTurns",

@@ -27,6 +27,24 @@ class AboveReturn(Selection):
 
 
 @dataclass(frozen=True)
+class BelowReward(Selection):
+    """Trajectories whose reward named ``column`` is below ``threshold``; all of them where there is no such reward.
+
+    With a column that the task notes at weight 0 it leaves out what was none of the policy's doing, such as questions
+    that were solved before it said anything; evaluation still counts them.
+    """
+
+    column: str
+    threshold: float = 1.0
+
+    def __call__(self, x: Experience) -> Bool[Tensor, " trajectories"]:
+        noted = x.named_reward(self.column)
+        return (
+            torch.ones(x.trajectories, dtype=torch.bool, device=x.device) if noted is None else noted < self.threshold
+        )
+
+
+@dataclass(frozen=True)
 class Untruncated(Selection):
     """Trajectories that ended by themselves and were not cut by a limit.
 

@@ -1,6 +1,8 @@
 """What a policy is trained and evaluated on: the task contract, the built-in tasks and the registry of all names."""
 
 from stratagem.tasks.calculator import CalculatorTask
+from stratagem.tasks.collaboration import CollaborateTask
+from stratagem.tasks.decomposition import DecomposeTask
 from stratagem.tasks.delegation import AnswerTask, DelegatedTask, Subtask
 from stratagem.tasks.documents import DocumentsTask
 from stratagem.tasks.experts import ExpertRegistry, Model, Skill
@@ -25,6 +27,8 @@ __all__ = [
     "AnswerTask",
     "CalculatorTask",
     "CheckReport",
+    "CollaborateTask",
+    "DecomposeTask",
     "DelegatedTask",
     "DocumentsTask",
     "Environment",

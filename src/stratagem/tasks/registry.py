@@ -139,6 +139,18 @@ _BUILT_IN = (
         "stratagem.tasks.video:from_spec",
     ),
     TaskCard(
+        "decompose",
+        "decompose[:solver=noisy,error=0.05,fewest_steps=3,most_steps=6,when_down=fail,r4_mode=released]",
+        "ask sub-questions that help a frozen solver",
+        "stratagem.tasks.decomposition:from_spec",
+    ),
+    TaskCard(
+        "collaborate",
+        "collaborate[:agents=3,solver=noisy,expert=exact,eval_cost=0,create_cost=0.1,defer_cost=0.3,taught=PATH]",
+        "believe a peer, solve anew, or ask an expert",
+        "stratagem.tasks.collaboration:from_spec",
+    ),
+    TaskCard(
         "jsonl",
         "jsonl:PATH[,verifier=exact,test_share=0.1,max_new_tokens=256]",
         "prompts from a JSON-lines file with a verifier",

@@ -6,12 +6,16 @@ import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from itertools import islice
 from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
 
 if TYPE_CHECKING:
     from stratagem.tasks.structured import Plan
 
 Split = Literal["train", "test"]
+
+_SEARCHED = 50
 
 
 def state_key(*parts: object) -> int:
@@ -143,6 +147,13 @@ class Task(ABC):
     def corrupted(self, split: Split, index: int) -> Iterator[str]:
         """Actions that look like a solution of the episode and are not."""
 
+    def candidates(self, split: Split, index: int) -> Sequence[Sequence[str]]:
+        """All there is to do in an episode, each as the actions of its turns, for samplers that try everything once.
+
+        Raises ``NotImplementedError`` where that cannot be listed, which is the rule.
+        """
+        raise NotImplementedError(f"task {self.name!r} does not list what there is to do")
+
     def answer(self, text: str) -> str | None:
         """What an episode's last action says, so that equal answers are equal text; None where it says nothing.
 
@@ -161,14 +172,23 @@ class Task(ABC):
     def check(self, episodes: int = 20, split: Split = "train") -> CheckReport:
         """Prove that the verifier accepts the task's own solutions and rejects corrupted ones.
 
-        Raises ``AssertionError`` naming the episode when it does not.
+        Raises ``AssertionError`` naming the episode when it does not, and when too few episodes can be checked.
         """
-        for index in range(episodes):
+        numbers = list(islice(filter(partial(self.checkable, split), range(_SEARCHED * episodes)), episodes))
+        for index in numbers:
             if not self._replay(split, index, self.solution(split, index)):
                 raise AssertionError(f"{self.name}: {split} episode {index}: the task's own solution was rejected")
             if self._replay(split, index, self.corrupted(split, index)):
                 raise AssertionError(f"{self.name}: {split} episode {index}: a corrupted solution was accepted")
+        if len(numbers) < episodes:
+            raise AssertionError(
+                f"{self.name}: only {len(numbers)} of {_SEARCHED * episodes} {split} episodes can be checked"
+            )
         return CheckReport(episodes, episodes, episodes)
+
+    def checkable(self, split: Split, index: int) -> bool:
+        """Whether an episode has both a solution and a corrupted one: not where every action is right."""
+        return True
 
     def _replay(self, split: Split, index: int, actions: Iterator[str]) -> bool:
         environment = self.environment(split, index)

@@ -6,6 +6,7 @@ from stratagem.recipes.agents import (
     costs,
     delegation,
     documents,
+    helped,
     hierarchy,
     orchestration,
     progress,
@@ -22,6 +23,7 @@ from stratagem.recipes.agents.contexts import *  # noqa: F403
 from stratagem.recipes.agents.costs import *  # noqa: F403
 from stratagem.recipes.agents.delegation import *  # noqa: F403
 from stratagem.recipes.agents.documents import *  # noqa: F403
+from stratagem.recipes.agents.helped import *  # noqa: F403
 from stratagem.recipes.agents.hierarchy import *  # noqa: F403
 from stratagem.recipes.agents.orchestration import *  # noqa: F403
 from stratagem.recipes.agents.progress import *  # noqa: F403
@@ -39,6 +41,7 @@ __all__ += contexts.__all__
 __all__ += costs.__all__
 __all__ += delegation.__all__
 __all__ += documents.__all__
+__all__ += helped.__all__
 __all__ += hierarchy.__all__
 __all__ += orchestration.__all__
 __all__ += progress.__all__
