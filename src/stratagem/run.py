@@ -33,6 +33,8 @@ from stratagem.language.pretrain import tiny_model_path
 from stratagem.language.world import LanguageWorld
 from stratagem.recipe import Recipe
 from stratagem.sampling import Rollouts
+from stratagem.skills import Skilled
+from stratagem.skills.world import SkilledWorld
 from stratagem.study.alignment import Alignment
 from stratagem.study.report import write_report
 from stratagem.tasks import registry
@@ -330,6 +332,8 @@ def _language(request: Request, task: Task, seed: int) -> World:
     policy = LanguagePolicy.from_path(str(path), value_head=True, dtype=request.precision, lora=lora)
     policy.to(_device(request.device))
     engine = HFEngine(policy, dtype=request.precision)
+    if isinstance(task, Skilled):
+        return SkilledWorld(task, policy, engine, seed, request.concurrency, request.timeout)
     return LanguageWorld(task, policy, engine, seed, request.concurrency, request.timeout)
 
 
