@@ -74,6 +74,8 @@ _TECHNIQUES = (
     "stratagem.merging",
     "stratagem.memory",
     "stratagem.economy",
+    "stratagem.skills",
+    "stratagem.synthesis",
     "stratagem.study.alignment",
     "stratagem.lab.cliff",
 )

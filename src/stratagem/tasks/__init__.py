@@ -1,6 +1,7 @@
 """What a policy is trained and evaluated on: the task contract, the built-in tasks and the registry of all names."""
 
 from stratagem.tasks.calculator import CalculatorTask
+from stratagem.tasks.craft import CraftTask
 from stratagem.tasks.experts import ExpertRegistry, Model, Skill
 from stratagem.tasks.jsonl import JsonlTask
 from stratagem.tasks.key_door import KeyDoorTask
@@ -19,6 +20,7 @@ from stratagem.tasks.toolbox import ToolboxTask
 __all__ = [
     "CalculatorTask",
     "CheckReport",
+    "CraftTask",
     "Environment",
     "ExpertRegistry",
     "ExpertsTask",
