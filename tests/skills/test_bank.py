@@ -42,7 +42,7 @@ def test_a_list_of_skills_is_a_bank(tmp_path):
         ('[{"name": "a"}]', r"a skill has a name, a text, and types"),
         ('{"version": 7}', r"not of version 1"),
         ('{"version": 1, "audits": 0, "attempts": {}}', r"damaged \(KeyError"),
-        ('{"version": 1, "audits": 0, "attempts": {}, "entries": [{"skill": {"name": "a", "text": "x"}, "state": "?"}]}',
+        ('{"version": 1, "audits": 0, "attempts": {}, "entries": [{"skill": {"name": "a", "text": "x"}, "state": 1}]}',
          r"damaged \(ValueError"),
     ],
 )  # fmt: skip

@@ -38,7 +38,8 @@ class Skill:
             value = getattr(self, entry)
             if not isinstance(value, str) or not value.strip():
                 raise InputError(f"skill.{entry} = {value!r}: must be text and not empty")
-        if isinstance(self.types, str) or not all(isinstance(kind, str) for kind in self.types):
+        types: Any = self.types
+        if isinstance(types, str) or not all(isinstance(kind, str) for kind in types):
             raise InputError(f"skill {self.name!r}: types = {self.types!r}: must be a tuple of names")
         object.__setattr__(self, "types", tuple(self.types))
 

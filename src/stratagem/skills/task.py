@@ -58,7 +58,12 @@ class Skilled(Task):
         self.lifecycle.check(bank)
         self._kind = kind
         self.name, self.description = f"skilled:{of.name}", of.description
-        self.max_turns, self.max_new_tokens, self.stop, self.system = of.max_turns, of.max_new_tokens, of.stop, of.system
+        self.max_turns, self.max_new_tokens, self.stop, self.system = (
+            of.max_turns,
+            of.max_new_tokens,
+            of.stop,
+            of.system,
+        )
         self.reward_names, self.reward_weights = of.reward_names, of.reward_weights
 
     def member(self, index: int) -> tuple[Task, int]:
@@ -77,9 +82,7 @@ class Skilled(Task):
         return self._with_skills(split, index, chosen)
 
     def _with_skills(self, split: Split, index: int, chosen: Callable[[str], Sequence[Skill]]) -> Environment:
-        return SkilledEnvironment(
-            self.of.environment(split, index), owner(self.of, index).system, self.heading, chosen
-        )
+        return SkilledEnvironment(self.of.environment(split, index), owner(self.of, index).system, self.heading, chosen)
 
     def solution(self, split: Split, index: int) -> Iterator[str]:
         return self.of.solution(split, index)
@@ -154,7 +157,7 @@ def from_spec(argument: str | None, options: Mapping[str, Any]) -> Skilled:
     task = make(",".join([argument, *further]))
     if not isinstance(task, Task):
         raise InputError(f"task skilled:{argument}: is not played in text")
-    return Skilled(task, SkillBank.load(Path(options["skills"])), SkillLifecycle(**values))
+    return Skilled(task, SkillBank.load(Path(options["skills"])), SkillLifecycle().replace(**values))
 
 
 def _whole(name: str, value: str) -> int:

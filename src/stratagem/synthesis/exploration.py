@@ -52,8 +52,8 @@ class Triplet:
 class EnvironmentMemory:
     """What was tried in one environment, over all rollouts there.
 
-    ``tree``: visits of every sequence of actions since a reset (a prefix tree, by path).  ``tried``: how often an action
-    was taken in a state.  ``led_to``: what was seen then, the last time.  ``seen``: how often a text was seen.
+    ``tree``: visits of every sequence of actions since a reset (a prefix tree, by path).  ``tried``: how often an
+    action was taken in a state.  ``led_to``: what was seen then, the last time.  ``seen``: how often a text was seen.
     """
 
     def __init__(self, summarize: Summarize | None = None) -> None:
@@ -154,7 +154,7 @@ class Curiosity(Part):
     """The action of the highest ``1 / sqrt(1 + N) + novelty [new] + concept [named]``, ties at random.
 
     ``N``: how often the action was taken here before. ``new``: it was not, or what it led to was seen once only.
-    ``named``: it names one of the rollout's concepts.
+    ``named``: it names a concept of the rollout that no action of the rollout has named, for they are where to start.
 
     actions: those there are, at least one.  novelty, concept: weights, at least 0.  here: ``state`` by the key of the
     state; ``path`` by all actions since the reset, which after the first few is a random walk, as no path comes again.
@@ -193,7 +193,7 @@ class Curiosity(Part):
         else:
             visits, led_to = memory.tree[(*look.path, action)], memory.led_to.get((look.path, action))
         new = led_to is None or memory.seen[led_to] == 1
-        named = bool(set(look.concepts) & words(action))
+        named = bool((set(look.concepts) - words(" ".join(look.path))) & words(action))
         return 1 / math.sqrt(1 + visits) + self.novelty * new + self.concept * named
 
 

@@ -32,7 +32,12 @@ class SynthesizedTask(Task):
             raise InputError(f"task synthesized:{of.name}: test_share={test_share}: must be at least 0 and below 1")
         self.of, self._split = of, split
         self.name = f"synthesized:{of.name}"
-        self.max_turns, self.max_new_tokens, self.stop, self.system = of.max_turns, of.max_new_tokens, of.stop, of.system
+        self.max_turns, self.max_new_tokens, self.stop, self.system = (
+            of.max_turns,
+            of.max_new_tokens,
+            of.stop,
+            of.system,
+        )
         held_out = _held_out({goal.environment for goal in goals}, test_share)
         self.goals: dict[Split, tuple[Goal, ...]] = {
             "train": tuple(goal for goal in goals if goal.environment not in held_out),

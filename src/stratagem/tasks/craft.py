@@ -127,8 +127,8 @@ class CraftTask(Task):
     There are 8 materials and 30 recipes, all of them in the system message; ``iron`` needs a pickaxe, and some items a
     tool, which is not used up. What cannot be done is told why and changes nothing, and so does any other text.
 
-    ``free``: no goal, no reward and no end but ``max_turns``: a place to explore, which has no solution. ``most``: items
-    one has at the beginning, 0 to 8. ``max_turns``: 4 to 1000; goals that take longer are not drawn.
+    ``free``: no goal, no reward and no end but ``max_turns``: a place to explore, which has no solution. ``most``:
+    items one has at the beginning, 0 to 8. ``max_turns``: 4 to 1000; goals that take longer are not drawn.
     ``max_new_tokens``: of a turn, 1 to 100,000. Raises :class:`InputError` for a number out of range.
     """
 

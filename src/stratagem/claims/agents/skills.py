@@ -129,28 +129,29 @@ class _Audited:
 
 @claim(
     "slim",
-    statement="Skills that are kept, retired and added by what leaving one out costs beat both keeping all of them and "
-    "withdrawing all of them: 7.1 points above the best baselines on ALFWorld and SearchQA, 87.5 against 75.0 on ALFWorld "
-    "for a library that only grows. Some skills are taken in by the policy and others stay outside.",
+    statement="Skills that are kept, retired and added by what leaving one out costs beat both keeping all of them "
+    "and withdrawing all of them: 7.1 points above the best baselines on ALFWorld and SearchQA, 87.5 against 75.0 on "
+    "ALFWorld for a library that only grows. Some skills are taken in by the policy and others stay outside.",
     source="arXiv 2605.10923, abstract, and a secondary account for the figures of ALFWorld",
-    baseline="the same policy with all skills to the end; and with skills withdrawn one after the other until none is left",
+    baseline="the same policy with all skills to the end; and with skills withdrawn one after the other until none "
+    "is left",
     rule=(
         Expect("gain_over_all", above=0),
         Expect("gain_over_none", above=0),
         Expect("needed_kept", above=0.75),
         Expect("in_use", above=0, below=6),
     ),
-    scale="No language model: a linear policy, six types of situations with a hint for each, 400 steps. Two types are "
-    "beyond the policy and their hint is right; three can be learned and their hint is wrong in three situations of "
-    "eight; one hint is always wrong. So there is something to keep and something to drop by construction, and what "
-    "is shown is that the audits find out which, from 96 sampled situations; skills are neither written nor brought "
-    "back. Controls: gain_over_dropping_misleading is the gain over a run that never shows the hint that is always "
-    "wrong and keeps all others, best_minus_ours what a run has more that shows from the start only the two hints that "
-    "are needed. "
-    "With the seeds this was written with the hint that is always wrong was all that went, and a run that never shows "
-    "it came to the same: that is what the gain over keeping all consists of. Hints for what can be learned stayed in "
-    "use, for a policy that trains with them leans on them, so that skills are taken in is not shown; where a hint that "
-    "misleads went after the policy had learned in spite of it, it counts as internalised.",
+    scale="No language model: a linear policy, six types of situations with a hint for each, 400 steps. Two types "
+    "are beyond the policy and their hint is right; three can be learned and their hint is wrong in three situations "
+    "of eight; one hint is always wrong. So there is something to keep and something to drop by construction, and "
+    "what is shown is that the audits find out which, from 96 sampled situations; skills are neither written nor "
+    "brought back. Controls: gain_over_dropping_misleading is the gain over a run that never shows the hint that is "
+    "always wrong and keeps all others, best_minus_ours what a run has more that shows from the start only the two "
+    "hints that are needed. With the seeds this was written with the hint that is always wrong was all that went, "
+    "and a run that never shows it came to the same: that is what the gain over keeping all consists of. Hints for "
+    "what can be learned stayed in use, for a policy that trains with them leans on them, so that skills are taken "
+    "in is not shown; where a hint that misleads went after the policy had learned in spite of it, it counts as "
+    "internalised.",
 )
 def _slim(seed: int) -> dict[str, float]:
     """Exact success at the end of training, for five ways to decide which hints are shown."""
