@@ -71,7 +71,8 @@ def first_effects(window: Sequence[Triplet]) -> list[Goal]:
     """A goal for each line that an action brought, the first time in its rollout that the window holds.
 
     The line is the first that was not to be seen before; the actions are those that changed the state. The confidence
-    is 0.5, and 0.25 more if the action changed the state, 0.15 if no other triplet of the window has the line, 0.1 if no
+    is 0.5, and 0.25 more if the action changed the state,
+    0.15 if no other triplet of the window has the line, 0.1 if no
     action before it was in vain. A triplet that ends the episode at its first action gives none. Rules of ours, where
     the paper asks a language model.
     """

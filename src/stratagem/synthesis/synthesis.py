@@ -88,7 +88,7 @@ class Synthesis:
 )
 @dataclass(frozen=True)
 class TaskSynthesis(Part):
-    """CuES: tasks ``(query, guideline, actions)`` for an environment that sets none, made of what an explorer did there.
+    """CuES: tasks ``(query, guideline, actions)`` for a place that sets none, made of what an explorer did there.
 
     1. **Explore.** ``rollouts`` of ``steps`` actions in every environment, with at most ``concepts`` starting points
        each. The explorer sees the last entries and a memory of the environment, and is to try what was not tried.
