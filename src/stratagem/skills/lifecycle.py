@@ -73,7 +73,7 @@ class Audit:
 
 @paper(
     "2605.10923",
-    title="SLIM: Dynamic Skill Lifecycle Management for Agentic Reinforcement Learning",
+    title="Dynamic Skill Lifecycle Management for Agentic Reinforcement Learning",
     family="agents",
     roles=("memory", "curriculum"),
     year=2026,
