@@ -75,6 +75,8 @@ _TECHNIQUES = (
     "stratagem.memory",
     "stratagem.economy",
     "stratagem.blueprint",
+    "stratagem.skills",
+    "stratagem.synthesis",
     "stratagem.study.alignment",
     "stratagem.lab.cliff",
 )

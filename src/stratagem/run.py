@@ -34,6 +34,8 @@ from stratagem.language.team import Team, TeamEngine, read_role
 from stratagem.language.world import LanguageWorld
 from stratagem.recipe import Recipe
 from stratagem.sampling import Rollouts
+from stratagem.skills import Skilled
+from stratagem.skills.world import SkilledWorld
 from stratagem.study.alignment import Alignment
 from stratagem.study.report import write_report
 from stratagem.tasks import registry
@@ -334,6 +336,8 @@ def _language(request: Request, task: Task, seed: int) -> World:
         for member in (policy.members if isinstance(policy, Team) else [policy])
     ]
     engine = TeamEngine(policy, engines) if isinstance(policy, Team) else engines[0]
+    if isinstance(task, Skilled):
+        return SkilledWorld(task, policy, engine, seed, request.concurrency, request.timeout)
     return LanguageWorld(task, policy, engine, seed, request.concurrency, request.timeout)
 
 

@@ -2,6 +2,7 @@
 
 from stratagem.tasks.calculator import CalculatorTask
 from stratagem.tasks.collaboration import CollaborateTask
+from stratagem.tasks.craft import CraftTask
 from stratagem.tasks.decomposition import DecomposeTask
 from stratagem.tasks.delegation import AnswerTask, DelegatedTask, Subtask
 from stratagem.tasks.documents import DocumentsTask
@@ -28,6 +29,7 @@ __all__ = [
     "CalculatorTask",
     "CheckReport",
     "CollaborateTask",
+    "CraftTask",
     "DecomposeTask",
     "DelegatedTask",
     "DocumentsTask",

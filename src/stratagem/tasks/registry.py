@@ -78,6 +78,24 @@ _BUILT_IN = (
         "stratagem.tasks.structured:from_spec",
     ),
     TaskCard(
+        "skilled",
+        "skilled:TASK,skills=PATH[,audit_every=20,validation=64,shown=3,option=value]",
+        "another task, whose prompts begin with skills from a bank",
+        "stratagem.skills.task:from_spec",
+    ),
+    TaskCard(
+        "synthesized",
+        "synthesized:TASK,goals=PATH[,option=value]",
+        "goals that were found by exploring another task",
+        "stratagem.synthesis.task:from_spec",
+    ),
+    TaskCard(
+        "craft",
+        "craft[:free=false,most=4,max_turns=24,max_new_tokens=16]",
+        "gather materials and make an item by recipes",
+        "stratagem.tasks.craft:from_spec",
+    ),
+    TaskCard(
         "tool_chain",
         "tool_chain[:fewest=3,most=6,reward=hard,max_turns=8,max_new_tokens=64]",
         "make a chain of tool calls with copied arguments and answer with the last result",
