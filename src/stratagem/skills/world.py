@@ -16,6 +16,7 @@ from stratagem.language.episodes import Episode
 from stratagem.language.policy import LanguagePolicy
 from stratagem.language.rollout import first_observation, play
 from stratagem.language.sampling import SamplingParams
+from stratagem.language.team import Team
 from stratagem.language.world import HELD_OUT, LanguageWorld
 from stratagem.memory.playing import transcript
 from stratagem.parts import Sampler
@@ -48,7 +49,7 @@ class SkilledWorld(LanguageWorld):
     def __init__(
         self,
         task: Skilled,
-        policy: LanguagePolicy,
+        policy: LanguagePolicy | Team,
         engine: Engine,
         seed: int,
         concurrency: int = 256,
@@ -94,7 +95,7 @@ class SkilledWorld(LanguageWorld):
         episodes: list[Episode] = []
 
         def tried(trials: Sequence[Trial]) -> list[float | None]:
-            episodes.extend(self._tried(trials))
+            episodes.extend(self._attempted(trials))
             return [None if episode.failure is not None else float(episode.success) for episode in episodes]
 
         audit = task.lifecycle.audit(task.bank, self._cases(), tried, task.create)
@@ -121,7 +122,7 @@ class SkilledWorld(LanguageWorld):
             if opening.value is not None
         ]
 
-    def _tried(self, trials: Sequence[Trial]) -> list[Episode]:
+    def _attempted(self, trials: Sequence[Trial]) -> list[Episode]:
         """Trials of one case sample with one seed."""
         task, temperature = Trials(self.task, trials), self.task.lifecycle.temperature
         params = self._params(1.0 if temperature is None else temperature, greedy=temperature is None)
