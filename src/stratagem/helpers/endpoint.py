@@ -60,7 +60,7 @@ class Endpoint:
     address: up to the version, such as ``http://127.0.0.1:8000/v1``.  model: as the server calls it.
     parallel: questions of one call that are asked at the same time.
 
-    Raises :class:`InputError` for a malformed address, a value out of range, and without httpx.
+    Raises :class:`InputError` for a malformed address and a value out of range.
     """
 
     address: str
@@ -83,7 +83,6 @@ class Endpoint:
             # Not shown, since it may be the key itself.
             raise InputError(f"helper 'endpoint:{self.address}': key is no name of an environment variable")
         validate_fields(self, f"helper 'endpoint:{self.address}'")
-        _httpx()
 
     @property
     def identity(self) -> Mapping[str, Any]:
@@ -120,7 +119,8 @@ class Endpoint:
         return tried.reply
 
     def _try(self, question: Question, end: float) -> _Tried:
-        httpx = _httpx()
+        import httpx  # slow, and of use to those alone who ask
+
         limit = min(end, time.monotonic() + self.timeout)
         seconds = max(limit - time.monotonic(), 0.01)
         url = f"{self.address}/chat/completions"
@@ -185,21 +185,15 @@ class Endpoint:
         with self._lock:
             # A process that was forked must not go on with its parent's connections.
             if self._client is None or self._owner != os.getpid():
-                limits = _httpx().Limits(max_connections=self.parallel)
-                self._client, self._owner = _httpx().Client(limits=limits), os.getpid()
+                import httpx
+
+                limits = httpx.Limits(max_connections=self.parallel)
+                self._client, self._owner = httpx.Client(limits=limits), os.getpid()
             return self._client
 
 
 class _TooLongError(Exception):
     """An answer without an end."""
-
-
-def _httpx() -> Any:
-    try:
-        import httpx
-    except ImportError:
-        raise InputError("helper 'endpoint:' needs httpx: pip install httpx") from None
-    return httpx
 
 
 def _checked(address: str) -> str:

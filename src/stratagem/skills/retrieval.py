@@ -53,7 +53,7 @@ class TfidfMatch(Retriever):
 def _fitted(texts: tuple[str, ...]) -> tuple[Any, Any]:
     """The vectorizer of these texts and their vectors; None twice where they hold no word."""
     try:
-        from sklearn.feature_extraction.text import TfidfVectorizer  # type: ignore[import-untyped]
+        from sklearn.feature_extraction.text import TfidfVectorizer
     except ImportError:
         raise InputError("tfidf_match needs scikit-learn: pip install 'stratagem[agents]'") from None
     vectorizer = TfidfVectorizer()

@@ -98,7 +98,7 @@ class House:
     def metres(self) -> Mapping[str, Mapping[str, float]]:
         """The shortest way between two spots that are connected, by first and second."""
         # It takes a while to import, and most tasks do without it.
-        import networkx  # type: ignore[import-untyped]
+        import networkx
 
         graph = networkx.Graph()
         graph.add_weighted_edges_from(self.ways)
