@@ -8,6 +8,7 @@ from stratagem.tasks.delegation import AnswerTask, DelegatedTask, Subtask
 from stratagem.tasks.documents import DocumentsTask
 from stratagem.tasks.experts import ExpertRegistry, Model, Skill
 from stratagem.tasks.house import HouseTask
+from stratagem.tasks.household import HouseholdTask
 from stratagem.tasks.jsonl import JsonlTask
 from stratagem.tasks.key_door import KeyDoorTask
 from stratagem.tasks.memory import MemoryTask
@@ -17,9 +18,11 @@ from stratagem.tasks.python import PythonTask
 from stratagem.tasks.registry import TaskCard, known, make
 from stratagem.tasks.research import ResearchTask
 from stratagem.tasks.search import SearchTask
+from stratagem.tasks.shop import ShopTask
 from stratagem.tasks.sokoban import SokobanTask
 from stratagem.tasks.sql import SqlTask
 from stratagem.tasks.structured import StructuredTask
+from stratagem.tasks.t_maze import TMazeTask
 from stratagem.tasks.task import CheckReport, Environment, Observation, Split, Step, Task, state_key
 from stratagem.tasks.tool_chain import ToolChainTask
 from stratagem.tasks.toolbox import ToolboxTask
@@ -37,6 +40,7 @@ __all__ = [
     "ExpertRegistry",
     "ExpertsTask",
     "HouseTask",
+    "HouseholdTask",
     "JsonlTask",
     "KeyDoorTask",
     "MemoryTask",
@@ -46,6 +50,7 @@ __all__ = [
     "PythonTask",
     "ResearchTask",
     "SearchTask",
+    "ShopTask",
     "Skill",
     "SokobanTask",
     "Split",
@@ -53,6 +58,7 @@ __all__ = [
     "Step",
     "StructuredTask",
     "Subtask",
+    "TMazeTask",
     "Task",
     "TaskCard",
     "ToolChainTask",

@@ -151,6 +151,24 @@ _BUILT_IN = (
         "stratagem.tasks.documents:from_spec",
     ),
     TaskCard(
+        "shop",
+        "shop[:items=30,attributes=3,page=5,max_turns=12,max_new_tokens=32]",
+        "search a catalogue, choose options, and buy what is asked for within a budget",
+        "stratagem.tasks.shop:from_spec",
+    ),
+    TaskCard(
+        "household",
+        "household[:goal=mixed,rooms=3,objects=8,max_turns=50,max_new_tokens=24]",
+        "find a thing in a household, treat it, and bring it where it belongs",
+        "stratagem.tasks.household:from_spec",
+    ),
+    TaskCard(
+        "t_maze",
+        "t_maze[:length=6,aliased=true,max_turns=12,step_cost=0]",
+        "remember the sign at the start, walk down a corridor, take the arm that the sign meant",
+        "stratagem.tasks.t_maze:from_spec",
+    ),
+    TaskCard(
         "video",
         "video[:tools=count-first,steps=1,communication=true,dropout=0.2,max_new_tokens=48]",
         "agents with different tools look at a sequence, tell each other what they saw, and vote",
