@@ -12,7 +12,7 @@ from stratagem.advantages.returns import Constant, MovingAverageBaseline, Reward
 from stratagem.advantages.segments import HierarchicalGAE
 from stratagem.advantages.signs import Signed
 from stratagem.advantages.targets import GroupQuantileTarget
-from stratagem.advantages.turns import StandardizedTurnReturn
+from stratagem.advantages.turns import StandardizedContext, StandardizedTurnReturn
 
 __all__ = [
     "GAE",
@@ -34,6 +34,7 @@ __all__ = [
     "SharedStates",
     "SharedSteps",
     "Signed",
+    "StandardizedContext",
     "StandardizedTurnReturn",
     "TotalReturn",
     "WithDemonstrations",

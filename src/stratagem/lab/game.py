@@ -14,6 +14,7 @@ class Outcome:
     state: the policy's next turn begins in it; None ends the episode.  probability: of this way, given the turn.
     reward: of the turn.  success: of the episode.  truncated: the episode was cut by a limit of the game.
     components: further named rewards of the whole episode, added up over its turns.
+    earlier: what the turn before this one earns once this one is known, beside its own reward.
     """
 
     state: Hashable | None = None
@@ -22,6 +23,7 @@ class Outcome:
     success: bool = False
     truncated: bool = False
     components: Mapping[str, float] = field(default_factory=dict)
+    earlier: float = 0.0
 
 
 Act = Callable[[Any, tuple[int, ...]], "Sequence[Outcome] | None"]
@@ -46,6 +48,7 @@ class TokenGame:
     the lab is a table over histories, so it may still tell them apart.
     structure: of a whole turn, given its state and tokens: the span of each token, and whether a segment begins with
     the turn; None: turns have no structure.
+    role: who acts in a state, as a number (``turn_role``); None: always 0.
     """
 
     name: str
@@ -57,6 +60,7 @@ class TokenGame:
     reward_weights: tuple[float, ...] | None = None
     shown: Shown | None = None
     structure: Structure | None = None
+    role: Callable[[Any], int] | None = None
 
     def looks(self, state: Any) -> Hashable:
         """What the state looks like."""

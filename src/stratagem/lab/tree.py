@@ -32,9 +32,9 @@ class Tree:
     those of its tokens.
 
     leaves: one trajectory per leaf, one group per start, in the game's order. ``inputs`` hold the node of every token;
-    ``action``, ``turn_reward``, ``turn_state``, ``turn_done``, ``reward``, ``success``, ``finished``, ``truncated``,
-    ``answer`` (what the last turn said; -1 when the episode was cut) and ``task_id`` (the number of the start) are set;
-    ``span`` and ``segment_start`` where turns have a structure.
+    ``action``, ``turn_reward``, ``turn_state``, ``turn_role``, ``turn_done``, ``reward``, ``success``, ``finished``,
+    ``truncated``, ``answer`` (what the last turn said; -1 when the episode was cut) and ``task_id`` (the number of the
+    start) are set; ``span`` and ``segment_start`` where turns have a structure.
     chance: probability of all that the game chose on the way to a leaf, its start included.
     states: the state in which the turn of each decision node began.
     """
@@ -132,7 +132,12 @@ def _walk(game: TokenGame, states: list[object], start: int) -> Iterator[_Leaf]:
         for outcome in outcomes:
             _check_components(game, outcome.components)
             ended = turn._replace(reward=outcome.reward, components=outcome.components)
-            turns, reached = (*past, ended), chance * outcome.probability
+            before = past
+            if outcome.earlier:
+                if not past:
+                    raise InputError(f"game {game.name}: the first turn has none before it that could earn")
+                before = (*past[:-1], past[-1]._replace(reward=past[-1].reward + outcome.earlier))
+            turns, reached = (*before, ended), chance * outcome.probability
             if outcome.state is None:
                 yield _Leaf(start, reached, turns, outcome.success, outcome.truncated)
             else:
@@ -158,6 +163,7 @@ def _experience(leaves: Sequence[_Leaf], game: TokenGame) -> Experience:
         action=torch.tensor([token for turn in turns for token in turn.tokens]),
         turn_reward=torch.tensor([turn.reward for turn in turns]),
         turn_state=torch.tensor([state_key(game.looks(turn.state)) for turn in turns]),
+        turn_role=torch.tensor([0 if game.role is None else game.role(turn.state) for turn in turns]),
         success=[leaf.success for leaf in leaves],
         finished=[not leaf.truncated for leaf in leaves],
         truncated=[leaf.truncated for leaf in leaves],

@@ -8,6 +8,7 @@ from stratagem.sampling.samplers import Demonstrations, Denoising, DynamicSampli
 from stratagem.sampling.selections import (
     AboveReturn,
     ByPassRate,
+    ComparedRole,
     DrawnContexts,
     Masked,
     ShortestSuccess,
@@ -20,6 +21,7 @@ __all__ = [
     "AtTurns",
     "Branching",
     "ByPassRate",
+    "ComparedRole",
     "Demonstrations",
     "Denoising",
     "DrawnContexts",

@@ -1,5 +1,7 @@
 """What a policy is trained and evaluated on: the task contract, the built-in tasks and the registry of all names."""
 
+from stratagem.tasks.app import AppTask
+from stratagem.tasks.blueprint import BlueprintTask
 from stratagem.tasks.calculator import CalculatorTask
 from stratagem.tasks.delegation import AnswerTask, DelegatedTask, Subtask
 from stratagem.tasks.experts import ExpertRegistry, Model, Skill
@@ -20,6 +22,8 @@ from stratagem.tasks.toolbox import ToolboxTask
 
 __all__ = [
     "AnswerTask",
+    "AppTask",
+    "BlueprintTask",
     "CalculatorTask",
     "CheckReport",
     "DelegatedTask",
