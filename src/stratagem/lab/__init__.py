@@ -10,7 +10,7 @@ from stratagem.lab.experts import ExpertsPolicy
 from stratagem.lab.game import Outcome, TokenGame, over
 from stratagem.lab.games import GAMES, SPECIAL_GAMES, find_game
 from stratagem.lab.mdp import TabularMDP
-from stratagem.lab.policy import TabularPolicy
+from stratagem.lab.policy import SharedPolicy, TabularPolicy
 from stratagem.lab.routing import CardPolicy, RouterRules, router_game
 from stratagem.lab.tools import ToolRules, tool_game
 from stratagem.lab.tree import Tree
@@ -29,6 +29,7 @@ __all__ = [
     "PACBayesBound",
     "PolicyCliff",
     "RouterRules",
+    "SharedPolicy",
     "TabularMDP",
     "TabularPolicy",
     "TokenGame",

@@ -5,9 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from random import Random
-from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 from pydantic import Field
 
@@ -17,9 +16,6 @@ from stratagem.tasks.options import configure, validate
 from stratagem.tasks.splits import draw
 from stratagem.tasks.tags import first_tag
 from stratagem.tasks.task import Environment, Observation, Split, Step, Task, state_key
-
-if TYPE_CHECKING:
-    import networkx
 
 CHOOSER, ACTOR = 0, 1
 """Roles (``Observation.role``): who writes a sub-goal, and who carries it out with one action."""
@@ -74,20 +70,17 @@ class App(NamedTuple):
     start: int
     target: int
 
-    def graph(self) -> networkx.DiGraph[int]:
-        """Which screen leads to which."""
-        import networkx  # which takes longer to import than all tasks
-
-        graph: networkx.DiGraph[int] = networkx.DiGraph()
-        graph.add_nodes_from(range(len(self.names)))
-        graph.add_edges_from((screen, e.leads) for screen, on in enumerate(self.elements) for e in on)
-        return graph
-
     def distances(self) -> dict[int, int]:
         """Steps to the target of the screens that it can be reached from."""
-        import networkx
-
-        return dict(networkx.single_source_shortest_path_length(self.graph().reverse(copy=False), self.target))
+        steps, newest = {self.target: 0}, {self.target}
+        while newest:
+            newest = {
+                screen
+                for screen, on in enumerate(self.elements)
+                if screen not in steps and any(element.leads in newest for element in on)
+            }
+            steps |= dict.fromkeys(newest, max(steps.values()) + 1)
+        return steps
 
     def named(self, screen: int, label: str) -> Element | None:
         """The element of a screen with this label, in any case."""
@@ -124,9 +117,9 @@ def read_action(text: str) -> Action:
         return Action()
     if found["text"] is not None:
         return Action("type", text=" ".join(found["text"].lower().split()))
-    x, y = (float(found[name]) for name in "xy")
-    inside = [min(max(number, 0.0), SIZE) for number in (x, y)]
-    return Action("click", *inside, outside=inside != [x, y])
+    given = float(found["x"]), float(found["y"])
+    x, y = (min(max(number, 0.0), SIZE) for number in given)
+    return Action("click", x, y, outside=(x, y) != given)
 
 
 def action_score(element: Element | None, action: Action) -> float:
@@ -219,11 +212,12 @@ class AppTask(Task):
 
     def _way(self, split: Split, index: int) -> list[Element]:
         """What a shortest way uses."""
-        import networkx
-
         app = self.app(split, index)
-        path = networkx.shortest_path(app.graph(), app.start, app.target)
-        return [next(e for e in app.elements[here] if e.leads == there) for here, there in pairwise(path)]
+        steps, screen, way = app.distances(), app.start, []
+        while screen != app.target:
+            way.append(min(app.elements[screen], key=lambda element: steps.get(element.leads, len(app.names))))
+            screen = way[-1].leads
+        return way
 
     def _generate(self, random: Random) -> App | None:
         rows = (self.buttons + 1) // 2

@@ -58,7 +58,7 @@ class BlueprintTask(Task):
     earlier ones went is not told.
 
     A plan without a sub-goal ends the episode with ``-penalty``, and nobody acts. Of one that is too long, the first
-    ``most`` sub-goals count. Rewards are those of the task and beside them, noted without pay: ``malformed`` plans,
+    ``most`` sub-goals count. Rewards are those of the task and beside them, noted without pay: ``unplanned`` episodes,
     plans ``shortened``, ``subgoals`` of the plan, those ``declared`` done, and those that ran out of their turns
     (``expired``).
 
@@ -78,7 +78,7 @@ class BlueprintTask(Task):
     penalty: Annotated[float, Field(ge=0, le=1)] = 0.1
 
     description = "another task, whose first turn plans the sub-goals of the others"
-    noted = ("malformed", "shortened", "subgoals", "declared", "expired")
+    noted = ("unplanned", "shortened", "subgoals", "declared", "expired")
 
     def __post_init__(self) -> None:
         of = self.of
@@ -146,7 +146,7 @@ class BlueprintEnvironment(Environment):
         self._goals = written[: self.task.most]
         if not self._goals:
             ended = Observation("no blueprint", state_key("blueprint", "none"))
-            return Step(ended, -self.task.penalty, done=True, components={"malformed": 1.0})
+            return Step(ended, -self.task.penalty, done=True, components={"unplanned": 1.0})
         noted = {"subgoals": float(len(self._goals)), "shortened": float(len(written) > self.task.most)}
         return Step(self._observe(opens=True), components=noted)
 
