@@ -184,7 +184,11 @@ class AppTask(Task):
     def app(self, split: Split, index: int) -> App:
         """The app of an episode."""
         return draw(
-            split, index, (self.name, self.screens, self.buttons, self.max_turns), self._generate, lambda a: state_key(*a)
+            split,
+            index,
+            (self.name, self.screens, self.buttons, self.max_turns),
+            self._generate,
+            lambda a: state_key(*a),
         )
 
     def environment(self, split: Split, index: int) -> AppEnvironment:

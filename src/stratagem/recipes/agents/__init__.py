@@ -1,6 +1,16 @@
 """Recipes for agents of many turns: credit between turns, hierarchies, tools, memory, orchestration."""
 
-from stratagem.recipes.agents import anchors, contexts, delegation, hierarchy, orchestration, planning, tools, turns, uncertainty
+from stratagem.recipes.agents import (
+    anchors,
+    contexts,
+    delegation,
+    hierarchy,
+    orchestration,
+    planning,
+    tools,
+    turns,
+    uncertainty,
+)
 from stratagem.recipes.agents.anchors import *  # noqa: F403
 from stratagem.recipes.agents.contexts import *  # noqa: F403
 from stratagem.recipes.agents.delegation import *  # noqa: F403
