@@ -88,7 +88,7 @@ def test_solutions_state_the_sub_goals_of_the_task_and_declare_each_done():
     task = BlueprintTask(KeyDoorTask())
     plan, *actions = task.solution("train", 0)
     assert read_blueprint(plan) == ["take the key", "open the door", "reach the goal"]
-    assert [action for action in actions if DONE in action][0] == f"take {DONE}"
+    assert next(action for action in actions if DONE in action) == f"take {DONE}"
     steps = played(plan, *actions)
     assert steps[-1].success and noted(steps, "declared") == 3
     assert [step.observation.context for step in steps] == sorted(step.observation.context for step in steps)

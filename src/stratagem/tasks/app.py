@@ -32,11 +32,13 @@ CLOSENESS = 0.8
 HINT = "Reach the screen that is asked for. Say which label to go for next: <subgoal>label</subgoal>."
 ACTOR_HINT = "Carry out the sub-goal: `click X Y` on a button, from 0 to 100 each, or `type LABEL` into a field."
 
-WORDS = (
+_NOUNS = (
     "mail music maps photos notes news games books sports travel health money weather friends shops films radio "
     "clock files camera contacts calls alarms themes sounds privacy storage battery network language accounts help "
     "about updates backups keys inbox drafts trash archive albums lists offers tickets orders recipes lessons scores"
-).split()
+)
+WORDS = _NOUNS.split()
+"""Names of screens and labels."""
 
 
 class Element(NamedTuple):
