@@ -10,7 +10,6 @@ from typing import Annotated, Literal, NamedTuple
 
 from pydantic import Field
 
-from stratagem.errors import InputError
 from stratagem.tasks.answers import token_f1
 from stratagem.tasks.options import configure, validate
 from stratagem.tasks.splits import draw
