@@ -136,12 +136,13 @@ class ComparedRole(Selection):
         if x.turn_role is None:
             raise ValueError("selection of a role needs x.turn_role")
         turns, place = x.trajectory_of_turn, x.trajectory_of_turn.position()
-        learns = x.turn_of_token.sum(x.learnable().long()) > 0
+        learns = (x.turn_of_token.size() if x.mask is None else x.turn_of_token.sum(x.mask)) > 0
         first = turns.min(place.where(learns, torch.iinfo(torch.int64).max))
         chosen = place == turns.spread(first)
         if not self.once:
             chosen = x.turn_role == turns.spread(turns.sum(x.turn_role.where(chosen, 0)))
-        return x.replace(mask=x.learnable() & x.to_tokens(turn=chosen))
+        tokens = x.to_tokens(turn=chosen)
+        return x.replace(mask=tokens if x.mask is None else x.mask & tokens)
 
 
 @dataclass(frozen=True)
