@@ -11,7 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stratagem.advantages import GroupStandardized, StandardizedTurnReturn
+from stratagem.advantages import GroupStandardized, StandardizedContext, StandardizedTurnReturn
 from stratagem.errors import InputError
 from stratagem.experience import Experience
 
@@ -224,3 +224,32 @@ def test_four_million_tokens_take_a_moment():
         taken.append(time.perf_counter() - begin)
     # Under 50 ms on an idle core; the machine may be busy.
     assert min(taken) < 0.25
+
+
+def test_conversations_of_one_number_are_compared_among_the_trajectories_that_came_to_them():
+    x = dialogues(
+        [0.0, 1.0, 1.0, 4.0],
+        [0.0, 0.0, 0.0],
+        [0.5, 1.0, 2.0],
+        turn_context=torch.tensor([0, 1, 1, 2, 0, 1, 1, 0, 1, 2]),
+        turn_role=torch.tensor([0, 1, 1, 1, 0, 1, 1, 0, 1, 1]),
+    )
+    zero, one, two = (
+        (v - v.mean()) / v.std()
+        for v in (torch.tensor([0.0, 0.0, 0.5]), torch.tensor([2.0, 0.0, 1.0]), torch.tensor([4.0, 2.0]))
+    )
+    expected = [zero[0], one[0], one[0], two[0], zero[1], one[1], one[1], zero[2], one[2], two[1]]
+    torch.testing.assert_close(StandardizedContext(eps=0)(x), torch.stack(expected))
+    of_role = torch.stack([e * (r == 1) for e, r in zip(expected, x.turn_role.tolist(), strict=True)])
+    torch.testing.assert_close(StandardizedContext(role=1, eps=0)(x), of_role)
+    assert StandardizedContext(role=1).needs() == {"turn_role"} and not StandardizedContext().needs()
+    with pytest.raises(ValueError, match=r"needs x\.turn_role"):
+        StandardizedContext(role=1)(x.replace(turn_role=None))
+
+
+def test_without_contexts_a_trajectory_is_one_conversation_and_one_alone_has_no_credit():
+    x = dialogues([1.0, 0.0], [0.0], [2.0, 1.0])
+    torch.testing.assert_close(StandardizedContext()(x), GroupStandardized()(x))
+    assert not StandardizedContext()(dialogues([1.0, 3.0], [5.0], groups=[1, 1])).any()
+    with pytest.raises(ValueError, match="must be finite"):
+        StandardizedContext()(dialogues([1.0, math.nan]))

@@ -131,6 +131,8 @@ def fabricate(recipe: Recipe, seed: int = 0, spread: float = 0.3) -> tuple[Exper
         # Turns of switch, sub-goal and action, shorter ones of what comes last; every third one keeps its sub-goal.
         from_end = torch.cat([torch.arange(length).flip(0) for length in lengths])
         x = x.replace(span=from_end.clamp(max=2), segment_start=torch.arange(sum(turns)) % 3 != 0)
+    if "turn_role" in needs:
+        x = x.replace(turn_role=x.trajectory_of_turn.position() % 2)
     if "seed" in needs:
         x = x.replace(seed=7919 * torch.arange(trajectories), turn_context=x.trajectory_of_turn.position())
     missing = x.missing(needs)

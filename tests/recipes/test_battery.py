@@ -159,7 +159,7 @@ def test_padding_changes_nothing_whatever_it_holds(name, fabricate: Fabricate):
         (x.turn_of_token.size() + 1).tolist(),
         x.trajectory_of_turn.size().tolist(),
         x.group_of_trajectory.size().tolist(),
-        mask=real,
+        mask=real if x.mask is None else padded(x.mask, 0),
         learning_rate=x.learning_rate,
         **{name: padded(getattr(x, name), float("nan")) for name in (*figures, "previous_logp", "value_target")},
         **{name: padded(getattr(x, name), 0) for name in ("version", "action", "latent", "critic_mask")},

@@ -11,6 +11,7 @@ from stratagem.experience import Experience
 from stratagem.sampling import (
     AboveReturn,
     ByPassRate,
+    ComparedRole,
     DivisibleTurns,
     DrawnContexts,
     Masked,
@@ -361,3 +362,29 @@ def test_trajectories_of_which_a_turn_is_left_are_told_and_a_seed_is_needed():
         chosen(x.replace(seed=None))
     with pytest.raises(InputError, match=r"divisible_turns\.divisor = 0"):
         DivisibleTurns(0)
+
+
+def dialogue(**fields) -> Experience:
+    """Two trajectories of turns 0 1 0 and 1 0, of two tokens each."""
+    return Experience.from_lengths([2] * 5, [3, 2], [2], turn_role=torch.tensor([0, 1, 0, 1, 0]), **fields)
+
+
+def by_turn(x: Experience) -> list[list[int]]:
+    return x.mask.view(-1, 2).int().tolist()
+
+
+def test_the_role_that_acts_first_is_compared_and_the_others_are_masked():
+    x = dialogue(reward=[1.0, 0.0])
+    assert by_turn(ComparedRole().apply(x)) == [[1, 1], [0, 0], [1, 1], [1, 1], [0, 0]]
+    assert by_turn(ComparedRole(once=True).apply(x)) == [[1, 1], [0, 0], [0, 0], [1, 1], [0, 0]]
+    assert ComparedRole().apply(x).returns.tolist() == [1, 0]
+
+
+def test_the_role_that_is_compared_is_found_behind_what_may_not_train():
+    behind = torch.tensor([0, 0, 0, 1, 1, 1, 0, 0, 1, 1], dtype=torch.bool)  # from within turn 1 on; from turn 4 on
+    x = dialogue(mask=behind)
+    assert by_turn(ComparedRole().apply(x)) == [[0, 0], [0, 1], [0, 0], [0, 0], [1, 1]]
+    nothing = dialogue(mask=torch.zeros(10, dtype=torch.bool))
+    assert not ComparedRole().apply(nothing).mask.any() and not ComparedRole()(nothing).any()
+    with pytest.raises(ValueError, match=r"needs x\.turn_role"):
+        ComparedRole().apply(x.replace(turn_role=None))

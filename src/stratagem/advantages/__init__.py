@@ -14,7 +14,7 @@ from stratagem.advantages.segments import HierarchicalGAE
 from stratagem.advantages.signs import Signed
 from stratagem.advantages.targets import GroupQuantileTarget
 from stratagem.advantages.turn_critics import TurnCriticAdvantage
-from stratagem.advantages.turns import StandardizedTurnReturn
+from stratagem.advantages.turns import StandardizedContext, StandardizedTurnReturn
 
 __all__ = [
     "GAE",
@@ -39,6 +39,7 @@ __all__ = [
     "SharedStates",
     "SharedSteps",
     "Signed",
+    "StandardizedContext",
     "StandardizedTurnReturn",
     "TotalReturn",
     "TurnCriticAdvantage",

@@ -102,6 +102,43 @@ class StandardizedTurnReturn(Advantage):
         return (centered / turns.spread(spread.where(spread > 0, 1.0))).to(returns.dtype)
 
 
+@dataclass(frozen=True)
+class StandardizedContext(Advantage):
+    """``A_c = (r_c - mean_U r) / (std_U r + eps)`` for the turns of one conversation, with ``r_c`` what they earned.
+
+    ``U`` are the conversations of the same number (``turn_context``) in the group's trajectories, as many as came to
+    it. Where each sub-goal is carried out in a conversation of its own, that is a comparison within a sub-goal among
+    those who reached it. Exactly 0 where all of ``U`` are equal or there is one alone; without ``turn_context`` a
+    trajectory is one conversation. Rewards are those of ``x.turn_rewards()``.
+
+    role: conversations of this role (of their first turn) alone have a credit; None: all.
+    correction: 1 for the sample standard deviation, 0 for the population's.  eps: added to the standard deviation.
+
+    Raises ``ValueError`` naming a turn whose reward is not finite, and for a role where ``turn_role`` is not known.
+    """
+
+    role: int | None = None
+    correction: Literal[0, 1] = 1
+    eps: Annotated[float, Ge(0)] = 1e-6
+
+    def needs(self) -> frozenset[str]:
+        return super().needs() | (frozenset() if self.role is None else {"turn_role"})
+
+    def __call__(self, x: Experience) -> Float[Tensor, " tokens"]:
+        earned = _finite_returns(x, 0.0)
+        trajectory = x.trajectory_of_turn.labels
+        number = torch.zeros_like(trajectory) if x.turn_context is None else x.turn_context
+        context = Partition.by(trajectory, number)
+        first = context.first()
+        among = Partition.by(x.group_of_turn.labels[first], number[first])
+        credit = among.standardize(context.sum(earned), self.correction, self.eps)
+        if self.role is not None:
+            if x.turn_role is None:
+                raise ValueError("credit of a role's conversations needs x.turn_role")
+            credit = credit.where(x.turn_role[first] == self.role, 0.0)
+        return x.to_tokens(turn=context.spread(credit))
+
+
 def _finite_returns(x: Experience, discount: float) -> Float[Tensor, " turns"]:
     """Discounted reward from each turn on. Raises ``ValueError`` for a reward that is no number."""
     finite = x.turn_rewards().isfinite()

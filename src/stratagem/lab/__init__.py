@@ -11,7 +11,7 @@ from stratagem.lab.game import Outcome, TokenGame, over
 from stratagem.lab.games import GAMES, SPECIAL_GAMES, find_game
 from stratagem.lab.mdp import TabularMDP
 from stratagem.lab.pages import PageRules, page_game
-from stratagem.lab.policy import TabularPolicy
+from stratagem.lab.policy import SharedPolicy, TabularPolicy
 from stratagem.lab.projected import ProjectedPolicy, allowed_tokens
 from stratagem.lab.routing import CardPolicy, RouterRules, router_game
 from stratagem.lab.search import SearchRules, search_game
@@ -35,6 +35,7 @@ __all__ = [
     "ProjectedPolicy",
     "RouterRules",
     "SearchRules",
+    "SharedPolicy",
     "TabularMDP",
     "TabularPolicy",
     "TokenGame",

@@ -15,6 +15,7 @@ class Outcome:
     reward: of the turn.  success: of the episode.  truncated: the episode was cut by a limit of the game.
     executed: False when the game could not carry the turn's action out.
     components: further named rewards of the whole episode, added up over its turns.
+    earlier: what the turn before this one earns once this one is known, beside its own reward.
     """
 
     state: Hashable | None = None
@@ -24,6 +25,7 @@ class Outcome:
     truncated: bool = False
     executed: bool = True
     components: Mapping[str, float] = field(default_factory=dict)
+    earlier: float = 0.0
 
 
 Act = Callable[[Any, tuple[int, ...]], "Sequence[Outcome] | None"]
@@ -49,8 +51,8 @@ class TokenGame:
     the lab is a table over histories, so it may still tell them apart.
     structure: of a whole turn, given its state and tokens: the span of each token, and whether a segment begins with
     the turn; None: turns have no structure.
-    seat: the role that acts in a state, and the number of the conversation it acts in; None: there is one of each. A
-    policy of the lab has parameters of its own in every history, so roles share none.
+    seat: the role that acts in a state, and the number of the conversation it acts in; None: always 0
+    and 0. A policy of the lab has parameters of its own in every history, so roles share none.
     """
 
     name: str

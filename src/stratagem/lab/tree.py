@@ -32,10 +32,9 @@ class Tree:
     those of its tokens.
 
     leaves: one trajectory per leaf, one group per start, in the game's order. ``inputs`` hold the node of every token;
-    ``action``, ``turn_reward``, ``turn_state``, ``turn_done``, ``turn_executed``, ``reward``, ``success``,
-    ``finished``, ``truncated``,
-    ``answer`` (what the last turn said; -1 when the episode was cut) and ``task_id`` (the number of the start) are set;
-    ``span`` and ``segment_start`` where turns have a structure; ``turn_role`` and ``turn_context`` where roles are.
+    ``action``, ``turn_reward``, ``turn_state``, ``turn_role``, ``turn_context``, ``turn_done``, ``turn_executed``,
+    ``reward``, ``success``, ``finished``, ``truncated``, ``answer`` (what the last turn said; -1 when the episode was
+    cut) and ``task_id`` (the number of the start) are set; ``span`` and ``segment_start`` where turns have a structure.
     chance: probability of all that the game chose on the way to a leaf, its start included.
     states: the state in which the turn of each decision node began.
     """
@@ -134,7 +133,12 @@ def _walk(game: TokenGame, states: list[object], start: int) -> Iterator[_Leaf]:
         for outcome in outcomes:
             _check_components(game, outcome.components)
             ended = turn._replace(reward=outcome.reward, executed=outcome.executed, components=outcome.components)
-            turns, reached = (*past, ended), chance * outcome.probability
+            before = past
+            if outcome.earlier:
+                if not past:
+                    raise InputError(f"game {game.name}: the first turn has none before it that could earn")
+                before = (*past[:-1], past[-1]._replace(reward=past[-1].reward + outcome.earlier))
+            turns, reached = (*before, ended), chance * outcome.probability
             if outcome.state is None:
                 yield _Leaf(start, reached, turns, outcome.success, outcome.truncated)
             else:
@@ -194,9 +198,7 @@ def _structure(turns: Sequence[_Turn], game: TokenGame) -> dict[str, Tensor]:
 
 
 def _seats(turns: Sequence[_Turn], game: TokenGame) -> dict[str, Tensor]:
-    if game.seat is None:
-        return {}
-    role, context = zip(*(game.seat(turn.state) for turn in turns), strict=True)
+    role, context = zip(*((0, 0) if game.seat is None else game.seat(turn.state) for turn in turns), strict=True)
     return {"turn_role": torch.tensor(role), "turn_context": torch.tensor(context)}
 
 

@@ -1,4 +1,4 @@
-"""Which trajectories, or which conversations or turns of theirs, reach the learner."""
+"""Which trajectories, or which conversations, turns or roles of theirs, reach the learner."""
 
 from __future__ import annotations
 
@@ -170,6 +170,39 @@ class DivisibleTurns(Selection):
         left = torch.ones(x.turns, dtype=torch.bool, device=x.device)
         left[lost] = False
         return x.learnable() & x.to_tokens(turn=left)
+
+
+@dataclass(frozen=True)
+class ComparedRole(Selection):
+    """Of every trajectory the turns of the role that acts first in it; tokens of other roles are masked.
+
+    Where a trajectory begins counts from its first token that may train: what a branch took over is behind it. There
+    the trajectories of a group part, so this role is whom they compare, and what others did afterwards is how it turned
+    out. From the start of an episode that trains whoever opens it, such as a planner; in branches at an executor's
+    turn, the executor. Rewards, and with them baselines, stay as they are.
+
+    once: train the first turn alone, not the later ones of the same role.
+    """
+
+    requires: ClassVar[frozenset[str]] = frozenset({"turn_role"})
+
+    once: bool = False
+
+    def __call__(self, x: Experience) -> Bool[Tensor, " trajectories"]:
+        """True for the trajectories that have a token which may train."""
+        return x.trajectory_of_token.sum(x.learnable().long()) > 0
+
+    def apply(self, x: Experience) -> Experience:
+        if x.turn_role is None:
+            raise ValueError("selection of a role needs x.turn_role")
+        turns, place = x.trajectory_of_turn, x.trajectory_of_turn.position()
+        learns = (x.turn_of_token.size() if x.mask is None else x.turn_of_token.sum(x.mask)) > 0
+        first = turns.min(place.where(learns, torch.iinfo(torch.int64).max))
+        chosen = place == turns.spread(first)
+        if not self.once:
+            chosen = x.turn_role == turns.spread(turns.sum(x.turn_role.where(chosen, 0)))
+        tokens = x.to_tokens(turn=chosen)
+        return x.replace(mask=tokens if x.mask is None else x.mask & tokens)
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,7 @@
 """What a policy is trained and evaluated on: the task contract, the built-in tasks and the registry of all names."""
 
+from stratagem.tasks.app import AppTask
+from stratagem.tasks.blueprint import BlueprintTask
 from stratagem.tasks.calculator import CalculatorTask
 from stratagem.tasks.collaboration import CollaborateTask
 from stratagem.tasks.craft import CraftTask
@@ -29,6 +31,8 @@ from stratagem.tasks.toolbox import ToolboxTask
 
 __all__ = [
     "AnswerTask",
+    "AppTask",
+    "BlueprintTask",
     "CalculatorTask",
     "CheckReport",
     "CollaborateTask",

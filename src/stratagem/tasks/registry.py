@@ -187,6 +187,18 @@ _BUILT_IN = (
         "stratagem.tasks.collaboration:from_spec",
     ),
     TaskCard(
+        "blueprint",
+        "blueprint:TASK[,most=10,subgoal_turns=16,declared=true,penalty=0.1,option=value]",
+        "another task, whose first turn plans the sub-goals of the others",
+        "stratagem.tasks.blueprint:from_spec",
+    ),
+    TaskCard(
+        "app",
+        "app[:screens=15,buttons=6,max_turns=16,reward=steps]",
+        "tap through the screens of a made-up app, a sub-goal and an action at a time",
+        "stratagem.tasks.app:from_spec",
+    ),
+    TaskCard(
         "jsonl",
         "jsonl:PATH[,verifier=exact,test_share=0.1,max_new_tokens=256]",
         "prompts from a JSON-lines file with a verifier",

@@ -9,6 +9,7 @@ from stratagem.recipes.agents import (
     helped,
     hierarchy,
     orchestration,
+    planning,
     progress,
     replayed,
     rounds,
@@ -26,6 +27,7 @@ from stratagem.recipes.agents.documents import *  # noqa: F403
 from stratagem.recipes.agents.helped import *  # noqa: F403
 from stratagem.recipes.agents.hierarchy import *  # noqa: F403
 from stratagem.recipes.agents.orchestration import *  # noqa: F403
+from stratagem.recipes.agents.planning import *  # noqa: F403
 from stratagem.recipes.agents.progress import *  # noqa: F403
 from stratagem.recipes.agents.replayed import *  # noqa: F403
 from stratagem.recipes.agents.rounds import *  # noqa: F403
@@ -44,6 +46,7 @@ __all__ += documents.__all__
 __all__ += helped.__all__
 __all__ += hierarchy.__all__
 __all__ += orchestration.__all__
+__all__ += planning.__all__
 __all__ += progress.__all__
 __all__ += replayed.__all__
 __all__ += rounds.__all__
