@@ -17,12 +17,12 @@ from torch import Tensor
 from stratagem.errors import InputError, unknown
 from stratagem.experience import Experience
 from stratagem.optimizers import AdamW
+from stratagem.part import Part, field_types, find_part
 from stratagem.parts import (
     Advantage,
     Estimator,
     Objective,
     Optimization,
-    Part,
     Proximal,
     Replay,
     Reward,
@@ -30,8 +30,6 @@ from stratagem.parts import (
     Schedule,
     Selection,
     View,
-    field_types,
-    find_part,
 )
 
 _AnyPart = TypeVar("_AnyPart", bound=Part)

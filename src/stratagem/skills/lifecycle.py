@@ -12,7 +12,7 @@ from annotated_types import Ge, Gt, Le
 
 from stratagem.catalogue import paper
 from stratagem.errors import InputError
-from stratagem.parts import Part
+from stratagem.part import Part
 from stratagem.skills.bank import Attempts, Entry, Skill, SkillBank
 from stratagem.skills.retrieval import Retriever, TypeMatch
 

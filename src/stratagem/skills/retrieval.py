@@ -9,7 +9,7 @@ from functools import lru_cache
 from typing import Any, ClassVar
 
 from stratagem.errors import InputError
-from stratagem.parts import Part
+from stratagem.part import Part
 from stratagem.skills.bank import Skill
 
 

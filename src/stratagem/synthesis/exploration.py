@@ -12,7 +12,7 @@ from typing import Annotated, ClassVar, Literal
 from annotated_types import Ge
 
 from stratagem.errors import InputError
-from stratagem.parts import Part
+from stratagem.part import Part
 from stratagem.tasks.splits import seeded
 
 SUMMARIZED, CUT, WORDS, HISTORY = 50, 200, 500, 3

@@ -11,7 +11,7 @@ from annotated_types import Ge, Gt, Le
 
 from stratagem.catalogue import paper
 from stratagem.errors import InputError
-from stratagem.parts import Part
+from stratagem.part import Part
 from stratagem.synthesis.exploration import (
     HISTORY,
     EnvironmentMemory,
