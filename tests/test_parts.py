@@ -11,13 +11,14 @@ import torch
 from annotated_types import Ge
 from torch import Tensor
 
-from stratagem import parts
+from stratagem import part
 from stratagem.advantages import GAE, BatchWhitened, Constant, GroupCentered, LeaveOneOut, MovingAverageBaseline
 from stratagem.errors import InputError
 from stratagem.experience import Experience, PolicyOutput
 from stratagem.objectives import KL, Clip, EntropyBonus, PolicyGradient, TokenMean, TokenRatio, TruncatedImportance
 from stratagem.optimizers import AdamW
-from stratagem.parts import Advantage, Gate, find_part
+from stratagem.part import find_part
+from stratagem.parts import Advantage, Gate
 from stratagem.sampling import Rollouts
 
 
@@ -175,13 +176,13 @@ def test_a_part_of_another_package_is_found_when_it_is_named(monkeypatch):
         assert group == "stratagem.parts"
         return [Entry(register)]
 
-    monkeypatch.setattr(parts, "entry_points", installed)
-    monkeypatch.setitem(parts.REGISTRY, "gate", dict(parts.REGISTRY["gate"]))
-    parts.load_third_party_parts.cache_clear()
+    monkeypatch.setattr(part, "entry_points", installed)
+    monkeypatch.setitem(part.REGISTRY, "gate", dict(part.REGISTRY["gate"]))
+    part.load_third_party_parts.cache_clear()
     try:
         found = find_part("gate", "somebody_elses_gate")
     finally:
-        parts.load_third_party_parts.cache_clear()
+        part.load_third_party_parts.cache_clear()
     assert found(strength=2.0).strength == 2.0
     with pytest.raises(InputError, match=r"somebody_elses_gate\.strength = -1"):
         found(strength=-1)
@@ -195,8 +196,8 @@ def test_a_second_part_of_the_same_name_from_elsewhere_is_refused():
 
 def test_contracts_and_private_classes_are_not_in_the_registry():
     type("_Hidden", (Advantage,), {"__module__": __name__})
-    assert "advantage" not in parts.REGISTRY["advantage"]
-    assert not any("hidden" in name for name in parts.REGISTRY["advantage"])
+    assert "advantage" not in part.REGISTRY["advantage"]
+    assert not any("hidden" in name for name in part.REGISTRY["advantage"])
 
 
 # ---- optimization ---------------------------------------------------------------------------------------------------
@@ -229,9 +230,9 @@ def test_a_package_that_cannot_be_imported_is_skipped_with_a_warning(monkeypatch
         def load(self):
             raise ModuleNotFoundError("No module named 'missing_package'")
 
-    monkeypatch.setattr(parts, "entry_points", lambda group: [Broken()])
+    monkeypatch.setattr(part, "entry_points", lambda group: [Broken()])
     with pytest.warns(UserWarning, match="missing_package.parts cannot be imported"):
-        parts.import_entry_points("stratagem.parts")
+        part.import_entry_points("stratagem.parts")
 
 
 def test_a_factor_may_stand_on_either_side():

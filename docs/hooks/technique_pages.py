@@ -23,7 +23,7 @@ from stratagem.errors import InputError
 from stratagem.estimate import Estimate
 from stratagem.lab import Diagnosis, diagnose
 from stratagem.lab.record import LabRecord, read_lab_record
-from stratagem.parts import Part
+from stratagem.part import Part
 from stratagem.recipe import Recipe
 from stratagem.study.claims import FOLDER, Claim, Expect, Record, Verdict, claims, read_record
 from stratagem.study.comparison import Comparison, Quantity, Summary, read_comparison

@@ -10,7 +10,7 @@ from importlib import import_module
 from typing import Any, TypeVar
 
 from stratagem.errors import InputError, unknown
-from stratagem.parts import import_entry_points
+from stratagem.part import import_entry_points
 from stratagem.recipe import Recipe
 
 FAMILIES = (
@@ -74,6 +74,9 @@ _TECHNIQUES = (
     "stratagem.merging",
     "stratagem.memory",
     "stratagem.economy",
+    "stratagem.blueprint",
+    "stratagem.skills",
+    "stratagem.synthesis",
     "stratagem.study.alignment",
     "stratagem.lab.cliff",
 )

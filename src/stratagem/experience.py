@@ -38,6 +38,7 @@ class PolicyOutput:
     value: the critic's estimate of the return from before each action.  median: its estimate of that return's median
     over the actions the policy may take there.
     mean_logp: mean of the log-probabilities of all actions there were, chosen or not.
+    log_probs: the log-probabilities of all actions there were; a row of the vocabulary for every token.
     direction: mean direction, a unit vector, of the distribution a latent was drawn from; 0 at other tokens.
     experts: those that a mixture of experts was routed to for each action; it has no gradient.
 
@@ -45,6 +46,9 @@ class PolicyOutput:
     and hidden_square, ``|h|^2``.  score_square: ``|v|^2`` with ``v = onehot(action) - pi``.  score_variance: variance
     of ``v`` under ``pi``.  top_id: the action and the tokens that were likeliest beside it; top_probability: theirs,
     adding up to 1.
+
+    Without gradients, what a small head may read: before, of the state an action was taken in; after, of that state and
+    the action. Either features, or the row of a table for a policy to which no two states are alike.
     """
 
     logp: Float[Tensor, " tokens"]
@@ -60,6 +64,9 @@ class PolicyOutput:
     score_variance: Float[Tensor, " tokens"] | None = None
     top_id: Int[Tensor, "tokens few"] | None = None
     top_probability: Float[Tensor, "tokens few"] | None = None
+    before: Shaped[Tensor, "tokens ..."] | None = None
+    after: Shaped[Tensor, "tokens ..."] | None = None
+    log_probs: Float[Tensor, "tokens vocabulary"] | None = None
 
     def where(self, mask: Bool[Tensor, " tokens"], names: Collection[str] | None = None) -> PolicyOutput:
         """The same output with 0 outside ``mask``, where whatever it holds (-inf, NaN) then reaches no gradient.
@@ -95,6 +102,7 @@ class Experience:
     of a row of zeros); ``behavior_logp``, ``old_logp``, ``previous_logp``, ``ref_logp`` (log-probability under the
     policy that sampled it, the policy the update starts from, the one the update before started from, the frozen
     reference); ``ref_direction`` (mean direction of a latent under the frozen reference, [tokens, dims]);
+    ``ref_log_probs`` (log-probabilities of all actions under the frozen reference, [tokens, vocabulary]);
     ``old_mean_logp`` (mean log-probability of all actions under the policy the update starts from); ``entropy`` and
     ``value`` at sampling time; ``token_reward``; ``mask`` (False: excluded from learning); ``critic_mask`` (where the
     critic learns, when not where ``mask`` says); ``version`` (of the weights that sampled it); ``version_logp``
@@ -105,9 +113,13 @@ class Experience:
     Per turn: ``turn_reward``; ``turn_state`` (key of the state acted in); ``turn_role``; ``turn_context`` (number
     of the conversation it was acted in: those of a trajectory know nothing of each other); ``turn_done``; ``turn_call``
     (1: the tool call it made was carried out, 0: it failed, -1: it made none);
+    ``turn_well_formed`` (False: what was said in it broke the task's format);
     ``turn_observation_length`` (tokens read before acting); ``segment_start`` (True: a new segment of the trajectory
     begins with this turn; one always begins with the first turn); ``usual_entropy`` (mean token entropy in turns of
-    this number over batches, 0 where there is none to be held against).
+    this number over batches, 0 where there is none to be held against); ``turn_executed`` (False: the environment could
+    not carry the action out); and what estimators say (:mod:`stratagem.estimators`): ``turn_progress`` (what the turn
+    contributed to the return), ``turn_value`` and ``turn_action_value`` [turns, critics] (what is to come before it
+    acted, and once it had).
     Per trajectory: ``reward`` [trajectories, names] with ``reward_names`` and ``reward_weights``; ``success``;
     ``finished`` (ended in a terminal state); ``truncated`` (cut by a limit); ``running`` (True: of the truncated ones,
     those whose episode goes on in a later batch; None: of no trajectory); ``final_value`` (critic's value of the state
@@ -140,6 +152,7 @@ class Experience:
     previous_logp: Float[Tensor, " tokens"] | None = _at("token")
     ref_logp: Float[Tensor, " tokens"] | None = _at("token")
     ref_direction: Float[Tensor, "tokens dims"] | None = _at("token")
+    ref_log_probs: Float[Tensor, "tokens vocabulary"] | None = _at("token")
     old_mean_logp: Float[Tensor, " tokens"] | None = _at("token")
     entropy: Float[Tensor, " tokens"] | None = _at("token")
     value: Float[Tensor, " tokens"] | None = _at("token")
@@ -161,9 +174,14 @@ class Experience:
     turn_context: Int[Tensor, " turns"] | None = _at("turn")
     turn_done: Bool[Tensor, " turns"] | None = _at("turn")
     turn_call: Int[Tensor, " turns"] | None = _at("turn")
+    turn_well_formed: Bool[Tensor, " turns"] | None = _at("turn")
     turn_observation_length: Int[Tensor, " turns"] | None = _at("turn")
     segment_start: Bool[Tensor, " turns"] | None = _at("turn")
     usual_entropy: Float[Tensor, " turns"] | None = _at("turn")
+    turn_executed: Bool[Tensor, " turns"] | None = _at("turn")
+    turn_progress: Float[Tensor, " turns"] | None = _at("turn")
+    turn_value: Float[Tensor, "turns critics"] | None = _at("turn")
+    turn_action_value: Float[Tensor, "turns critics"] | None = _at("turn")
 
     reward: Float[Tensor, "trajectories names"] | None = _at("trajectory")
     success: Bool[Tensor, " trajectories"] | None = _at("trajectory")
@@ -449,12 +467,26 @@ class Experience:
             piece.replace(demonstrated=torch.full((piece.trajectories,), flag, device=piece.device))
             for piece, flag in ((self, False), (shown, True))
         ]
+        together = marked[0]._followed_by(marked[1], group)
+        return together.select(together.group_of_trajectory.labels.argsort(stable=True))
+
+    def with_instead(self, rows: Int[Tensor, " others"], others: Experience) -> Experience:
+        """This batch with the trajectories of ``others`` in the places of those of these numbers, in their groups.
+
+        ``others`` has the fields that this batch has; those of groups stay as they are.
+        """
+        together = self._followed_by(others, self.group_of_trajectory.labels[rows])
+        order = torch.arange(self.trajectories, device=self.device)
+        order[rows] = self.trajectories + torch.arange(len(rows), device=self.device)
+        return together.select(order)
+
+    def _followed_by(self, others: Experience, group: Int[Tensor, " others"]) -> Experience:
+        """This batch with further trajectories behind it, each in the group of that number; groups stay as they are."""
         labels = torch.cat([self.group_of_trajectory.labels, group])
         of_groups = {name: getattr(self, name) for name, level in _FIELD_LEVELS.items() if level == "group"}
-        together = Experience.concatenate(marked).replace(
+        return Experience.concatenate([self, others]).replace(
             group_of_trajectory=Partition(labels, self.groups), domain_of_group=self.domain_of_group, **of_groups
         )
-        return together.select(labels.argsort(stable=True))
 
     # ---- pieces ---------------------------------------------------------------------------------------------------
 
@@ -631,6 +663,7 @@ _FIGURES = (
     "previous_logp",
     "ref_logp",
     "ref_direction",
+    "ref_log_probs",
     "old_mean_logp",
     "entropy",
     "value",
@@ -644,6 +677,8 @@ _FLAGS = frozenset(
         "critic_mask",
         "latent",
         "turn_done",
+        "turn_executed",
+        "turn_well_formed",
         "segment_start",
         "success",
         "finished",

@@ -1,152 +1,20 @@
-"""The contracts of the parts a recipe is made of: validated when built, written and read by name, able to remember."""
+"""The contracts of the parts a recipe is made of: what each kind is given, and what it says."""
 
 from __future__ import annotations
 
-import dataclasses
-import re
-import types
-import typing
-import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache, reduce
-from importlib.metadata import entry_points
-from typing import Annotated, Any, ClassVar, Literal, Self
+from functools import reduce
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 import torch
 from annotated_types import Ge, Gt
 from jaxtyping import Bool, Float
-from pydantic import InstanceOf, TypeAdapter, ValidationError
 from torch import Tensor
 
-from stratagem.errors import InputError, unknown
 from stratagem.experience import Experience, Loss, PolicyOutput
 from stratagem.masking import only
-
-REGISTRY: dict[str, dict[str, type[Part]]] = {}
-"""Part classes by kind (``advantage``, ``gate``, ...) and name (``leave_one_out``, ``clip``, ...)."""
-
-
-class Part:
-    """One interchangeable piece of a recipe: a frozen dataclass of numbers, choices and other parts.
-
-    A subclass states ``requires``: the experience fields it reads that somebody has to compute, and with the prefix
-    ``output.`` what it reads of the policy's output beyond ``logp``. ``whole_groups`` says of an objective, or a part
-    of one, that it compares the trajectories of a group, which therefore may not be cut. Field types carry
-    their range (``Annotated[float, Ge(0)]``); a value outside raises :class:`InputError` that names the part, the
-    field, the value and what is allowed. A concrete part is registered under its kind by its class name in
-    snake_case and is written to YAML by that name.
-
-    Parts are pure tensor code. One that remembers something between batches keeps tensors in ``memory()``; they are
-    checkpointed and survive a change of the part's fields. A tensor whose shape only the first batch tells starts
-    empty.
-    """
-
-    __dataclass_fields__: ClassVar[dict[str, Any]]
-
-    kind: ClassVar[str] = ""
-    requires: ClassVar[frozenset[str]] = frozenset()
-    whole_groups: ClassVar[bool] = False
-
-    def __init_subclass__(cls, **options: Any) -> None:
-        super().__init_subclass__(**options)
-        contract = Part in cls.__bases__
-        if not contract and not cls.__name__.startswith("_"):
-            known = REGISTRY.setdefault(cls.kind, {})
-            earlier = known.setdefault(cls.part_name(), cls)
-            if earlier.__module__ != cls.__module__:
-                raise InputError(f"{cls.kind} {cls.part_name()!r} is already known, from {earlier.__module__}")
-            known[cls.part_name()] = cls
-
-    @classmethod
-    def part_name(cls) -> str:
-        """The name by which recipes and the command line call this part."""
-        return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", cls.__name__).lower()
-
-    def __post_init__(self) -> None:
-        for name, adapter in _adapters(type(self)).items():
-            value = getattr(self, name)
-            try:
-                object.__setattr__(self, name, adapter.validate_python(value))
-            except ValidationError as error:
-                problem = error.errors()[0]["msg"]
-                problem = problem[:1].lower() + problem[1:]
-                shown = " ".join(repr(value).split())
-                raise InputError(f"{self.part_name()}.{name} = {shown}: {problem}") from None
-
-    def children(self) -> Iterator[tuple[str, Part]]:
-        """Parts this one is made of, by the name under which a dotted path finds them."""
-        for entry in dataclasses.fields(self):
-            yield from _children(entry.name, getattr(self, entry.name))
-
-    def needs(self) -> frozenset[str]:
-        """Experience fields this part and its children read."""
-        return self.requires.union(*(child.needs() for _, child in self.children()))
-
-    def needs_whole_groups(self) -> bool:
-        """Whether this part or one of its children has ``whole_groups``."""
-        return self.whole_groups or any(child.needs_whole_groups() for _, child in self.children())
-
-    def memory(self) -> dict[str, Tensor]:
-        """Tensors remembered between batches. Change them in place."""
-        return {}
-
-    def state_dict(self) -> dict[str, Tensor]:
-        """Memory of this part and its children, by dotted path."""
-        state = dict(self.memory())
-        for name, child in self.children():
-            state |= {f"{name}.{key}": value for key, value in child.state_dict().items()}
-        return state
-
-    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Restore what :meth:`state_dict` returned. Raises ``KeyError`` when something is missing."""
-        for name, tensor in self.state_dict().items():
-            _recall(tensor, state[name])
-
-    def before_steps(self, x: Experience) -> Experience:
-        """A whole batch, once, before any optimizer step on it: the place to remember it by.
-
-        :meth:`Recipe.credit` asks the objective and its parts; an objective itself sees pieces, again and again. They
-        may note in the batch what its pieces cannot tell.
-        """
-        for _, child in self.children():
-            x = child.before_steps(x)
-        return x
-
-    def after_step(self, taken: bool) -> None:
-        """An optimizer step on all this part was called with since the last one was taken, or it was given up."""
-        for _, child in self.children():
-            child.after_step(taken)
-
-    def replace(self, **changes: Any) -> Self:
-        """The same part with some fields changed and its memory kept."""
-        changed = dataclasses.replace(self, **changes)
-        mine = self.state_dict()
-        for name, tensor in changed.state_dict().items():
-            if name in mine and (mine[name].shape == tensor.shape or not tensor.numel()):
-                _recall(tensor, mine[name])
-        return changed
-
-
-def _recall(tensor: Tensor, remembered: Tensor) -> None:
-    """Overwrite a tensor of a part's memory; an empty one takes the shape of what is remembered, too."""
-    if not tensor.numel():
-        tensor.resize_(remembered.shape)
-    tensor.copy_(remembered)
-
-
-def _children(name: str, value: object) -> Iterator[tuple[str, Part]]:
-    if isinstance(value, Part):
-        yield name, value
-    elif isinstance(value, tuple):
-        parts = [part for part in value if isinstance(part, Part)]
-        names = [part.part_name() for part in parts]
-        for index, part in enumerate(parts):
-            unique = names.count(names[index]) == 1
-            yield (f"{name}.{names[index]}" if unique else f"{name}.{index}"), part
-
-
-# ---- the contracts --------------------------------------------------------------------------------------------------
+from stratagem.part import Part
 
 
 @dataclass(frozen=True)
@@ -176,6 +44,19 @@ class Sampler(Part):
         return torch.ones(x.groups, dtype=torch.bool, device=x.device)
 
 
+@dataclass(frozen=True, eq=False)
+class Mixed:
+    """A fresh batch with something old in it. ``old``: trajectories that were sampled for an earlier batch."""
+
+    x: Experience
+    old: Bool[Tensor, " trajectories"]
+
+    @classmethod
+    def nothing(cls, x: Experience) -> Mixed:
+        """The batch as it is, all of it fresh."""
+        return cls(x, torch.zeros(x.trajectories, dtype=torch.bool, device=x.device))
+
+
 @dataclass(frozen=True)
 class Forking(Part):
     """Where trajectories are gone on with from the middle (:class:`stratagem.sampling.Branching`)."""
@@ -189,20 +70,20 @@ class Forking(Part):
 
 @dataclass(frozen=True)
 class Replay(Part):
-    """Which groups of past batches are learned from once more, together with a fresh one.
+    """What of past batches is held, and learned from once more together with a fresh one.
 
-    Groups come back as they were before they were credited, with the ``behavior_logp`` of the policy that sampled them.
-
-    batches: how many past batches are kept.
+    What is held comes back as it was before it was credited, with the ``behavior_logp`` of the policy that sampled it.
     """
 
     kind: ClassVar[str] = "replay"
     requires: ClassVar[frozenset[str]] = frozenset({"behavior_logp"})
 
-    batches: Annotated[int, Ge(1)] = 2
+    def __call__(self, held: Sequence[Experience], fresh: Experience, source: torch.Generator) -> Mixed:
+        """``fresh`` with some of what is held, the oldest first; nothing of ``fresh`` itself is held yet."""
+        raise NotImplementedError
 
-    def __call__(self, past: Sequence[Experience], fresh: Experience, source: torch.Generator) -> list[Experience]:
-        """What to add to ``fresh``, out of ``past`` (oldest first, at most ``batches``); nothing when there is none."""
+    def remember(self, held: Sequence[Experience], fresh: Experience) -> list[Experience]:
+        """What is held for the batches to come."""
         raise NotImplementedError
 
 
@@ -427,6 +308,64 @@ class Proximal(Part):
     kind: ClassVar[str] = "proximal"
 
 
+class Head(NamedTuple):
+    """Small maps from what a policy has read to a number.
+
+    place: ``before`` a turn, at its first token; or ``after`` it, at its last one.  copies: how many, apart.
+    """
+
+    place: Literal["before", "after"]
+    copies: int = 1
+
+
+@dataclass(frozen=True)
+class Estimator(Part):
+    """What is learned beside the policy, batch after batch, for others to credit turns by.
+
+    It names its heads and says what they minimise; the trainer keeps and checkpoints their weights
+    (:mod:`stratagem.training.estimation`). Heads read what the policy read, and never move it. Of every batch
+    they learn first, from the task's own rewards, and then fill in the fields of ``says``.
+
+    learning_rate: of Adam.  steps: on each batch, every one on all of it; 0: they have learned enough.
+    hidden: width of two hidden layers, 0 for a linear map; a table has neither.  max_grad_norm: longer gradients are
+    scaled down to it.
+    """
+
+    kind: ClassVar[str] = "estimator"
+    says: ClassVar[frozenset[str]] = frozenset()
+    heads: ClassVar[Mapping[str, Head]] = {}
+
+    learning_rate: Annotated[float, Ge(0)] = 1e-3
+    steps: Annotated[int, Ge(0)] = 50
+    hidden: Annotated[int, Ge(0)] = 0
+    max_grad_norm: Annotated[float, Gt(0)] = 1.0
+
+    @property
+    def slow_rate(self) -> float | None:
+        """By how much slow copies of the heads follow them after every step, in [0, 1]; None: there are none."""
+        return None
+
+    def loss(
+        self,
+        said: Mapping[str, Float[Tensor, "turns copies"]],
+        slow: Mapping[str, Float[Tensor, "turns copies"]],
+        x: Experience,
+    ) -> Float[Tensor, ""]:
+        """What to minimise on a whole batch.
+
+        said: by head, for every turn, with gradient, 0 for a turn without tokens.  slow: of the slow copies, without.
+        """
+        raise NotImplementedError
+
+    def fill(self, said: Mapping[str, Float[Tensor, "turns copies"]], x: Experience) -> Experience:
+        """The batch with the fields of ``says``."""
+        raise NotImplementedError
+
+    def figures(self, said: Mapping[str, Float[Tensor, "turns copies"]], x: Experience) -> dict[str, float]:
+        """What to log once a batch has been learned from."""
+        return {}
+
+
 @dataclass(frozen=True)
 class Objective(Part):
     """A loss to minimise. Objectives add up and scale."""
@@ -479,7 +418,9 @@ class Optimization(Part):
     """How the policy's weights move.
 
     learning_rate: of the policy.  critic_learning_rate: of the value head (None: the same).
-    max_grad_norm: gradients longer than this are scaled down to it.
+    member_rates: factors of both for the members of a team, in their order; 0: the member does not learn. Members
+    beyond them have a factor of 1.
+    max_grad_norm: gradients longer than this are scaled down to it, each member's of a team by itself.
     epochs: passes over each batch.  minibatches: pieces each pass is cut into, one optimizer step each; so a batch
     gets ``epochs * minibatches`` optimizer steps.  shuffle: what a mini-batch is drawn from, whole trajectories, whole
     groups (micro-batches then do not cut them either) or, when the policy has no memory, single turns.
@@ -490,6 +431,7 @@ class Optimization(Part):
 
     learning_rate: Annotated[float, Ge(0)] = 5e-4
     critic_learning_rate: Annotated[float, Ge(0)] | None = None
+    member_rates: tuple[Annotated[float, Ge(0)], ...] = ()
     max_grad_norm: Annotated[float, Gt(0)] = 1.0
     epochs: Annotated[int, Ge(1)] = 1
     minibatches: Annotated[int, Ge(1)] = 1
@@ -621,62 +563,3 @@ class ScaledObjective(Objective):
 
 def _terms(value: Any, sum_class: Any) -> tuple[Any, ...]:
     return value.terms if isinstance(value, sum_class) else (value,)
-
-
-# ---- by name --------------------------------------------------------------------------------------------------------
-
-
-def find_part(kind: str, name: str) -> type[Part]:
-    """The part class of this kind and name, loading third-party parts on first need. Raises :class:`InputError`."""
-    if name not in REGISTRY.get(kind, {}):
-        load_third_party_parts()
-    if name not in REGISTRY.get(kind, {}):
-        raise unknown(kind, name, REGISTRY.get(kind, {}))
-    return REGISTRY[kind][name]
-
-
-@cache
-def load_third_party_parts() -> None:
-    """Import everything installed under the entry-point group ``stratagem.parts``; importing a part registers it."""
-    import_entry_points("stratagem.parts")
-
-
-def import_entry_points(group: str) -> None:
-    """Import what other packages installed under this group; one that cannot be imported is skipped with a warning."""
-    for entry in entry_points(group=group):
-        try:
-            entry.load()
-        except ImportError as error:
-            warnings.warn(f"{group}: {entry.value} cannot be imported: {error}", stacklevel=2)
-
-
-# ---- validation -----------------------------------------------------------------------------------------------------
-
-
-def field_types(cls: type[Part]) -> dict[str, Any]:
-    """Annotations of the fields a part is built from, by name."""
-    return _fields(cls)[0]  # type: ignore[arg-type]  # mypy takes a class for unhashable
-
-
-def _adapters(cls: type[Part]) -> dict[str, TypeAdapter[Any]]:
-    return _fields(cls)[1]  # type: ignore[arg-type]
-
-
-@cache
-def _fields(cls: type[Part]) -> tuple[dict[str, Any], dict[str, TypeAdapter[Any]]]:
-    """Annotations of the fields a part is built from and their validators, by name."""
-    hints = typing.get_type_hints(cls, include_extras=True)
-    annotations = {entry.name: hints[entry.name] for entry in dataclasses.fields(cls) if entry.init}
-    return annotations, {name: TypeAdapter(_parts_by_instance(a)) for name, a in annotations.items()}
-
-
-def _parts_by_instance(annotation: Any) -> Any:
-    """The annotation with every part class as a plain isinstance check: parts validated themselves when built."""
-    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
-    if isinstance(annotation, type) and issubclass(annotation, Part):
-        return InstanceOf[annotation]  # type: ignore[misc]
-    if origin in (typing.Union, types.UnionType):
-        return typing.Union[tuple(_parts_by_instance(argument) for argument in arguments)]  # noqa: UP007
-    if origin is tuple:
-        return types.GenericAlias(tuple, tuple(a if a is Ellipsis else _parts_by_instance(a) for a in arguments))
-    return annotation

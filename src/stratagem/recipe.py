@@ -17,11 +17,12 @@ from torch import Tensor
 from stratagem.errors import InputError, unknown
 from stratagem.experience import Experience
 from stratagem.optimizers import AdamW
+from stratagem.part import Part, field_types, find_part
 from stratagem.parts import (
     Advantage,
+    Estimator,
     Objective,
     Optimization,
-    Part,
     Proximal,
     Replay,
     Reward,
@@ -29,8 +30,6 @@ from stratagem.parts import (
     Schedule,
     Selection,
     View,
-    field_types,
-    find_part,
 )
 
 _AnyPart = TypeVar("_AnyPart", bound=Part)
@@ -55,6 +54,7 @@ class Recipe(Part):
     catalogue names; a recipe is shown as its difference from its base.
 
     replay: what of past batches is learned from again; None: nothing, and nothing is kept.
+    estimator: what is learned beside the policy for reward or advantage to read; None: nothing.
     reference_from: the batch from which on the reference is the policy as it was when that batch came (0: the policy
     the run began with). A later batch, set by a schedule, moves it once more.
 
@@ -73,6 +73,7 @@ class Recipe(Part):
     selections: tuple[Selection, ...] = ()
     view: View | None = None
     proximal: Proximal | None = None
+    estimator: Estimator | None = None
     reference_from: Annotated[int, Ge(0)] = 0
     optimization: Optimization = AdamW()
     schedules: tuple[Schedule, ...] = ()

@@ -30,9 +30,12 @@ from stratagem.lab.world import LabTask, LabWorld
 from stratagem.language.hf_engine import HFEngine
 from stratagem.language.policy import LanguagePolicy
 from stratagem.language.pretrain import tiny_model_path
+from stratagem.language.team import Team, TeamEngine, read_role
 from stratagem.language.world import LanguageWorld
 from stratagem.recipe import Recipe
 from stratagem.sampling import Rollouts
+from stratagem.skills import Skilled
+from stratagem.skills.world import SkilledWorld
 from stratagem.study.alignment import Alignment
 from stratagem.study.report import write_report
 from stratagem.tasks import registry
@@ -64,7 +67,8 @@ class Request:
     """What a run was asked for; ``run.json`` holds it, and a resumed run builds the same world from it.
 
     recipe: catalogue name, or path of a YAML file.  task: specification.  model: folder or hub name; ``tiny``, the
-    model that ships; for the other kinds the folder of a saved policy, or None for a fresh one.
+    model that ships; for the other kinds the folder of a saved policy, or None for a fresh one. Of a team on a text
+    task, models by role: ``role0``, ``role1``, ... and ``others``.
     engine: what samples text (``hf``).  precision: of policy and engine; ``auto`` is bfloat16 where it is native.
     lora: rank of low-rank adapters, None to train all weights.
     concurrency: episodes played side by side.  timeout: seconds an environment may take for one step.
@@ -73,7 +77,7 @@ class Request:
 
     recipe: str
     task: str
-    model: str | None = None
+    model: str | dict[str, str] | None = None
     engine: str = "hf"
     precision: Precision = "auto"
     lora: int | None = None
@@ -102,7 +106,7 @@ def train(
     recipe: str | Path | Recipe,
     task: str | AnyTask,
     *,
-    model: str | None = None,
+    model: str | Mapping[str, str] | None = None,
     engine: str = "hf",
     precision: Precision = "auto",
     lora: int | None = None,
@@ -124,7 +128,7 @@ def train(
     """Train with a recipe on a task and return what came of it.
 
     recipe: catalogue name, YAML file, or a :class:`Recipe`. A recipe of the catalogue is adapted to the kind of task
-    first; a file or a ``Recipe`` is taken as written.  task: specification, or a task.
+    first; a file or a ``Recipe`` is taken as written.  task: specification, or a task.  model: as in :class:`Request`.
     values: fields to change, by dotted path.  out: run directory, by default ``runs/RECIPE-TASK-seedS``.
     Everything else as in :class:`Request` and :class:`Settings`. Raises :class:`InputError` for wrong input,
     :class:`BrokenRunError` when the run broke.
@@ -134,7 +138,8 @@ def train(
     made, spec = (registry.make(task), task) if isinstance(task, str) else (task, task.name)
     if model is None and made.family == "text":
         model = TINY
-    request = Request(name, spec, model, engine, precision, lora, concurrency, timeout, device)
+    models = dict(model) if isinstance(model, Mapping) else model
+    request = Request(name, spec, models, engine, precision, lora, concurrency, timeout, device)
     world = build_world(request, made, seed)
     adapted = world.adapt(given) if not isinstance(recipe, Recipe) and not _is_file(name) else given
     final = adapted.with_values(values or {})
@@ -323,14 +328,33 @@ def build_world(request: Request, task: AnyTask, seed: int) -> World:
 def _language(request: Request, task: Task, seed: int) -> World:
     if request.engine != "hf":
         raise unknown("engine", request.engine, ("hf",))
-    path = tiny_model_path() if request.model == TINY else request.model
-    lora = None if request.lora is None else {"rank": request.lora, "alpha": 2.0 * request.lora}
     torch.manual_seed(seed)
-    # The critic is one row of zeros: it costs nothing, and any recipe may ask for values.
-    policy = LanguagePolicy.from_path(str(path), value_head=True, dtype=request.precision, lora=lora)
+    policy = _language_policy(request)
     policy.to(_device(request.device))
-    engine = HFEngine(policy, dtype=request.precision)
+    engines = [
+        HFEngine(member, dtype=request.precision)
+        for member in (policy.members if isinstance(policy, Team) else [policy])
+    ]
+    engine = TeamEngine(policy, engines) if isinstance(policy, Team) else engines[0]
+    if isinstance(task, Skilled):
+        return SkilledWorld(task, policy, engine, seed, request.concurrency, request.timeout)
     return LanguageWorld(task, policy, engine, seed, request.concurrency, request.timeout)
+
+
+def _language_policy(request: Request) -> LanguagePolicy | Team:
+    """A model, a team of models by role, or a team that was saved."""
+    lora = None if request.lora is None else {"rank": request.lora, "alpha": 2.0 * request.lora}
+    # The critic is one row of zeros: it costs nothing, and any recipe may ask for values.
+    options: dict[str, Any] = {"value_head": True, "dtype": request.precision, "lora": lora}
+
+    def one(model: str | None) -> LanguagePolicy:
+        return LanguagePolicy.from_path(str(tiny_model_path() if model == TINY else model), **options)
+
+    if isinstance(request.model, dict):
+        return Team({read_role(name): one(model) for name, model in request.model.items()})
+    if request.model is not None and Team.is_saved(request.model):
+        return Team.from_directory(request.model, **options)
+    return one(request.model)
 
 
 def _device(name: str) -> torch.device:
@@ -343,23 +367,34 @@ def _device(name: str) -> torch.device:
     return device
 
 
+def _one_policy(request: Request) -> str | None:
+    """The folder of the policy. Raises :class:`InputError` for a team."""
+    if isinstance(request.model, dict):
+        raise InputError(f"task {request.task}: takes one policy; only text tasks are for teams of models")
+    return request.model
+
+
 def _control(request: Request, task: GymTask, seed: int) -> World:
-    policy = None if request.model is None else ControlPolicy.from_directory(request.model)
+    folder = _one_policy(request)
+    policy = None if folder is None else ControlPolicy.from_directory(folder)
     return ControlWorld(task, seed, policy)
 
 
 def _lab(request: Request, task: LabTask, seed: int) -> World:
-    policy = None if request.model is None else read_node_policy(request.model)
+    folder = _one_policy(request)
+    policy = None if folder is None else read_node_policy(folder)
     return LabWorld(task, seed, policy)
 
 
 def _diffusion(request: Request, task: DiffusionTask, seed: int) -> World:
-    policy = None if request.model is None else DiffusionPolicy.from_directory(request.model)
+    folder = _one_policy(request)
+    policy = None if folder is None else DiffusionPolicy.from_directory(folder)
     return DiffusionWorld(task, seed, policy)
 
 
 def _hybrid(request: Request, task: HybridTask, seed: int) -> World:
-    policy = None if request.model is None else HybridPolicy.from_directory(request.model)
+    folder = _one_policy(request)
+    policy = None if folder is None else HybridPolicy.from_directory(folder)
     return HybridWorld(task, seed, policy)
 
 

@@ -14,6 +14,7 @@ from stratagem import recipes
 from stratagem.advantages import (
     BatchWhitened,
     ClippedAdvantage,
+    Exponential,
     GroupCentered,
     GroupStandardized,
     NormalizedReturn,
@@ -122,6 +123,16 @@ def test_a_rare_success_counts_no_more_than_the_limit():
     assert ClippedAdvantage(plain).least_group() == 2
     with pytest.raises(InputError, match=r"clipped_advantage\.limit = 0\.0"):
         ClippedAdvantage(plain, limit=0.0)
+
+
+def test_an_exponential_weight_is_never_negative_and_bounded():
+    x = Experience.from_lengths([1, 1, 1], [1, 1, 1], [3], reward=[-2.0, 0.0, 900.0])
+    assert Exponential(TotalReturn(), temperature=2.0, largest=5.0)(x).tolist() == pytest.approx(
+        [2.718281828**-1, 1, 5]
+    )
+    assert Exponential(GroupCentered()).least_group() == GroupCentered().least_group()
+    with pytest.raises(InputError, match=r"exponential\.temperature = 0\.0"):
+        Exponential(TotalReturn(), temperature=0.0)
 
 
 # ---- over the tokens of the batch -----------------------------------------------------------------------------------

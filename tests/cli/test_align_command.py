@@ -97,3 +97,21 @@ def test_the_technique_shows_as_what_it_is(stratagem):
 def test_from_python_wrong_numbers_are_refused_before_anything_is_played():
     with pytest.raises(InputError, match="k = 8"):
         run.align("lab:rare", samples=4, ks=(1, 8))
+
+
+def test_it_names_the_prompts_to_train_on(stratagem):
+    command = ("align", "--task", "lab:prompts,spread=3", "--prompts", "24", "--samples", "8")
+    found = json.loads(stratagem(*command, "--json").out)
+    right: dict[int, list[int]] = {}
+    for row in found["prompts"]:
+        right.setdefault(row["prompt"], []).append(row["correct"])
+    assert found["start_states"] == sorted(prompt for prompt, counts in right.items() if max(counts) >= 1)
+    some = json.loads(stratagem(*command, "--at-least", "2", "--at-most", "3", "--json").out)
+    assert some["start_states"] == sorted(p for p, counts in right.items() if any(2 <= c <= 3 for c in counts))
+    said = stratagem(*command).out
+    chosen = f"sampler.start_states={found['start_states']}"
+    assert f"at least 1 right samples: --set '{chosen}'" in said
+    trained = stratagem("train", "arpo", "--task", "lab:prompts,spread=3", "--set", chosen, "--steps", "1")
+    assert trained.code == 0, trained.err
+    refused = stratagem(*command, "--at-least", "3", "--at-most", "2")
+    assert refused.code != 0 and "--at-most 2: must be no less than --at-least 3" in refused.err

@@ -89,6 +89,18 @@ def test_values_and_a_file_reach_the_recipe(stratagem, options, tmp_path):
     assert flat["rewards.overlong_penalty.limit"] == 64 and flat["sampler.group_size"] == 2
 
 
+def test_a_team_is_named_by_role(stratagem, options, model_folder, tmp_path):
+    plain = [word for word in options if word not in ("--model", str(model_folder))]
+    team = [word for role in ("role0", "role1") for word in ("--model", f"{role}={model_folder}")]
+    said = stratagem("train", "grpo", "--task", TASK, "--out", "run", *plain, *team)
+    assert (said.code, said.err) == (0, "")
+    asked = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert asked["model"] == {"role0": str(model_folder), "role1": str(model_folder)}
+    assert (tmp_path / "run" / "model" / "role1" / "model.safetensors").is_file()
+    judged = stratagem("eval", "run", "--episodes", "2", "--precision", "float32")
+    assert (judged.code, judged.err) == (0, "")
+
+
 def test_a_control_task_needs_no_model(stratagem, tmp_path):
     said = stratagem("train", "ppo", "--task", "gym:CartPole-v1", "--steps", "1", "--episodes", "2", "--out", "run",
                      "--set", "sampler.turns=16")  # fmt: skip
@@ -117,6 +129,8 @@ WRONG = {
     "--engine vllm2": "unknown engine 'vllm2'",
     "--model ./nowhere": "model ./nowhere: no such folder",
     "--model ./empty": "model ./empty: cannot be loaded",
+    "--model role0=./nowhere": "model ./nowhere: no such folder",
+    "--model role0=": "--model role0=: give each role one model",
     "--wandb project": "Weights & Biases is not installed",
 }
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from stratagem.lab import TabularPolicy
+from stratagem.lab import Exact, SharedPolicy, TabularPolicy, Tree, find_game
 from stratagem.lab.draw import draw
 from stratagem.lab.policy import NodeInputs
 from stratagem.seeding import generator
@@ -58,3 +58,23 @@ def test_inputs_follow_their_trajectories(arms):
     with pytest.raises(ValueError, match="NodeInputs"):
         TabularPolicy(torch.zeros(2, 2))(x.replace(inputs=None))
     assert isinstance(x.inputs.to("cpu"), NodeInputs)
+
+
+def test_nodes_that_look_alike_share_their_logits():
+    tree = Tree.enumerate(find_game("windy"))
+    policy = SharedPolicy.uniform(tree.states, 2, lambda state: state[1])
+    places = {state[1] for state in tree.states}
+    assert policy.logits.shape == (len(places), 2)
+    with torch.no_grad():
+        policy.logits.copy_(torch.randn(policy.logits.shape, generator=generator(1000)))
+    table, by_place = policy.table(), {}
+    for node, state in enumerate(tree.states):
+        assert torch.equal(by_place.setdefault(state[1], table[node]), table[node])
+    out, exact = policy(tree.leaves, also=("entropy",)), Exact(tree, table)
+    torch.testing.assert_close(out.logp.double(), tree.chosen(exact.logp), check_dtype=False)
+    torch.testing.assert_close(out.entropy.double(), exact.node_entropy[tree.node], check_dtype=False)
+    out.logp.sum().backward()
+    assert policy.logits.grad.shape == policy.logits.shape and list(policy.policy_parameters()) == [policy.logits]
+    assert policy.arguments() == {"nodes": tree.nodes, "kinds": len(places), "vocabulary": 2}
+    with pytest.raises(ValueError, match="reads NodeInputs"):
+        policy(tree.leaves.replace(inputs=None))

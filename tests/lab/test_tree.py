@@ -81,6 +81,15 @@ def test_an_episode_cut_by_the_game_is_truncated_and_one_that_ends_is_not():
     assert torch.equal(x.turn_done, x.trajectory_of_turn.is_last())
 
 
+def test_turns_that_the_game_could_not_carry_out_are_marked():
+    def act(turn: int, tokens: tuple[int, ...]) -> list[Outcome]:
+        legal = tokens[0] == 1
+        return [Outcome(None if turn else 1, executed=legal)]
+
+    tree = Tree.enumerate(TokenGame("legal", "Two turns; token 1 is legal.", 2, ((1.0, 0),), act))
+    assert tree.leaves.turn_executed.tolist() == [bool(token) for token in tree.action.tolist()]
+
+
 def test_turn_rewards_add_up_to_the_return():
     x = Tree.enumerate(GAMES["stopping"]).leaves
     assert torch.equal(x.trajectory_of_turn.sum(x.turn_reward), x.returns)
@@ -138,3 +147,20 @@ def test_further_rewards_add_up_over_the_turns_in_columns_of_their_own():
     assert leaves.reward.tolist() == [[0, 0], [1, 0.5], [0, 0.5], [1, 1]]
     assert leaves.returns.tolist() == [0, 1.5, 0.5, 2]
     assert leaves.token_rewards().tolist() == [0, 0, 0, 1.5, 0, 0.5, 0, 2]
+
+
+def test_a_game_says_who_acts_and_what_a_turn_earns_once_the_next_one_is_known():
+    def act(state: int, tokens: tuple[int, ...]) -> list[Outcome]:
+        if state == 2:
+            return [Outcome(reward=0.5, earlier=float(tokens[0]))]
+        return [Outcome(state + 1, reward=1.0)]
+
+    game = TokenGame("later", "", 2, ((1.0, 0),), act, seat=lambda state: (state % 2, 0))
+    x = Tree.enumerate(game).leaves
+    assert x.turn_role.tolist() == [0, 1, 0] * 8
+    assert x.turn_reward.view(8, 3).tolist() == [[1.0, 1.0, 0.5], [1.0, 2.0, 0.5]] * 4
+    assert x.returns.tolist() == [2.5, 3.5] * 4
+    assert set(Tree.enumerate(find_game("corridor")).leaves.turn_role.tolist()) == {0}
+    first = TokenGame("first", "", 2, ((1.0, 0),), lambda state, tokens: [Outcome(earlier=1.0)])
+    with pytest.raises(InputError, match="the first turn has none before it"):
+        Tree.enumerate(first)

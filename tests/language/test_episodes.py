@@ -97,12 +97,29 @@ def test_entering_a_step():
     assert (episode.turns[1].done, episode.truncated, episode.success, episode.length) == (True, True, True, 2)
 
 
+def test_what_could_not_be_carried_out_is_noted_by_turn():
+    groups = two_groups()
+    groups[0][0].record(Step(Observation("", 0), executed=False))
+    assert groups[0][0].turns[-1].executed is False
+    x = to_experience(groups, ("reward", "style"), 4)
+    assert x.turn_executed.tolist() == [True, False, True, True, True]
+
+
 def test_a_step_can_say_anew_what_earlier_turns_were_worth():
     episode = Episode(0, 0, 0, [turn([1], [2])])
     episode.record(Step(Observation("", 0), 0.5))
     episode.turns.append(turn([3], [4]))
     episode.record(Step(Observation("", 0), 9.0, done=True, turn_rewards=(0.25, 1)))
     assert [t.reward for t in episode.turns] == [0.25, 1.0] and episode.reward == 1.25
+
+
+def test_a_turn_is_well_formed_unless_its_step_says_otherwise():
+    groups = two_groups()
+    assert bool(to_experience(groups, ("reward",), 4).turn_well_formed.all())
+    groups[0][0].record(Step(Observation("", 0), well_formed=False))
+    assert to_experience(groups, ("reward",), 4).turn_well_formed.tolist().count(False) == 1
+    fault = step_fault(Step(Observation("", 0), well_formed="no"), ("reward",), 1)
+    assert fault == "the step's well_formed is str instead of a bool"
 
 
 def test_a_step_that_says_nothing_of_earlier_turns_leaves_them_as_they_are():

@@ -165,6 +165,37 @@ def test_sessions_opened_later_may_take_their_turn_first(build: Build) -> None:
     assert said == pytest.approx(learner_logp(policy, contexts), abs=1e-4)
 
 
+def test_sessions_opened_beside_cached_ones_get_room_before_rows_change_places(build: Build) -> None:
+    """Twelve held sessions fill most of a cache of sixteen rows, and twelve new ones are to come first."""
+    _, engine = build()
+    held, first = engine.open(12), prompts([5] * 12)
+    turn(engine, held, first)
+    fresh = engine.open(12)
+    said = turn(engine, fresh, prompts([7] * 12, seed=1))
+    _, other = build()
+    other.open(12)
+    assert [c.tokens for c in said] == [c.tokens for c in turn(other, other.open(12), prompts([7] * 12, seed=1))]
+    again = turn(engine, held, prompts([3] * 12, seed=2))
+    engine.close(held[::2])
+    assert (
+        all(completion.tokens for completion in again) and len(turn(engine, held[1::2], [[] for _ in held[1::2]])) == 6
+    )
+
+
+def test_closing_moves_a_session_that_has_no_room_in_the_cache_yet(build: Build) -> None:
+    """Eighteen sessions and room for sixteen: the last one, never read, moves together with cached ones."""
+    said = []
+    for closes in (True, False):
+        _, engine = build()
+        held = engine.open(13)
+        turn(engine, held, prompts([5] * 13))
+        fresh = engine.open(5)
+        if closes:
+            engine.close([*held[:3], *fresh[:4]])
+        said.append(turn(engine, [*held[3:], fresh[4]], prompts([3] * 11, seed=1)))
+    assert [c.tokens for c in said[0]] == [c.tokens for c in said[1]]
+
+
 def test_sessions_that_open_alike_are_computed_once_and_diverge(build: Build) -> None:
     policy, engine = build()
     text = prompts([10])[0]
@@ -305,3 +336,20 @@ def test_wrong_requests_are_refused(
     engine.open(1)
     with pytest.raises(InputError, match=message):
         ask(engine)
+
+
+def test_sessions_opened_beside_many_others_that_were_read_find_room(tokenizer, make_model):
+    """More rows than the cache has: the new ones come first, and what is cached moves behind them and back."""
+    engine = HFEngine(LanguagePolicy(make_model(), tokenizer, dtype="float32"))
+    params = SamplingParams(3)
+    held = engine.open(12)
+    first = engine.generate([Request(session, [5, 6, session], 0, params) for session in held])
+    fresh = engine.open(12)
+    engine.generate([Request(session, [7], 0, params) for session in fresh])
+    engine.close(held[:6])
+    again = engine.generate([Request(session, [8], 1, params) for session in held[6:]])
+    alone = HFEngine(LanguagePolicy(make_model(), tokenizer, dtype="float32"))
+    sessions = alone.open(6)
+    read = [[5, 6, session, *turn.tokens, 8] for session, turn in zip(held[6:], first[6:], strict=True)]
+    expected = alone.generate([Request(s, tokens, 1, params) for s, tokens in zip(sessions, read, strict=True)])
+    assert [turn.tokens for turn in again] == [turn.tokens for turn in expected]

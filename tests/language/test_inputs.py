@@ -49,6 +49,15 @@ def test_actions_are_predicted_from_what_comes_before_the_last_one() -> None:
     assert read.predecessors.tolist() == [0, 1, 3, 4]
 
 
+def test_read_through_the_last_action_every_action_stands_behind_its_predecessor() -> None:
+    inputs = three_conversations()
+    read = inputs.before_actions(through=True)
+    assert torch.equal(read.token_ids[read.predecessors + 1], inputs.actions)
+    before = inputs.before_actions()
+    assert torch.equal(read.lengths, before.lengths + 1)
+    assert torch.equal(read.token_ids[read.predecessors], before.token_ids[before.predecessors])
+
+
 def test_a_trajectory_without_actions_need_not_be_read() -> None:
     read = TokenInputs(torch.tensor([1, 2, 3, 4, 5]), torch.tensor([2, 1, 2]), torch.tensor([1, 4])).before_actions()
     assert (read.token_ids.tolist(), read.lengths.tolist(), read.predecessors.tolist()) == ([1, 4], [1, 1], [0, 1])

@@ -98,6 +98,11 @@ def said(episode: Episode) -> list[str]:
     return [turn.text for turn in episode.turns]
 
 
+def sought(task: Lookup, engine: Scripted, chat: ChatFormat, watch: Watch, growth: Growth) -> Any:
+    """The tree of the first test episode, in turns of six tokens."""
+    return grow(task, "test", Episode(0, 0, 1000), engine, chat, SamplingParams(6), watch, growth)
+
+
 # ---- trees ----------------------------------------------------------------------------------------------------------
 
 
@@ -129,7 +134,7 @@ def test_branches_of_a_model_share_what_came_before_and_then_go_their_ways(make_
 
 def test_a_full_binary_tree_of_depth_three_samples_seven_segments_and_not_twelve(watch, chat):
     engine = Scripted(lambda seed: f"word {seed}")
-    grown = grow(Lookup(), "test", Episode(0, 0, 1000), engine, chat, SamplingParams(6), watch, Growth(2, 4))
+    grown = sought(Lookup(), engine, chat, watch, Growth(2, 4))
     assert len(grown.leaves) == 4 and grown.sampled == engine.generated == 7 * 4
     assert not engine.open_sessions
     assert sum(leaf.episode.length for leaf in grown.leaves) == 12 * 4
@@ -139,19 +144,17 @@ def test_a_full_binary_tree_of_depth_three_samples_seven_segments_and_not_twelve
 def test_there_are_never_more_paths_than_leaves_are_wanted(watch, chat, branches, leaves):
     engine = Scripted(lambda seed: f"word {seed}")
     growth = Growth(branches, leaves)
-    grown = grow(Lookup(4), "test", Episode(0, 0, 1000), engine, chat, SamplingParams(6), watch, growth)
+    grown = sought(Lookup(4), engine, chat, watch, growth)
     assert len(grown.leaves) == min(leaves, branches**3)
     assert grown.sampled <= sum(leaf.episode.length for leaf in grown.leaves)
 
 
 def test_a_path_that_says_what_a_sibling_said_is_cut_and_one_is_left(watch, chat):
-    grown = grow(Lookup(), "test", Episode(0, 0, 1000), Scripted(lambda _: "same"), chat, SamplingParams(6), watch, Growth(3, 9))
+    grown = sought(Lookup(), Scripted(lambda _: "same"), chat, watch, Growth(3, 9))
     # Two of three siblings after the second turn are cut; at the last turn nothing is.
     assert (grown.pruned, len(grown.leaves), grown.lost) == (2, 3, 0)
     growth = Growth(3, 9, call=lambda text: text.split()[0])
-    by_first = grow(
-        Lookup(), "test", Episode(0, 0, 1000), Scripted(lambda seed: f"a {seed}"), chat, SamplingParams(6), watch, growth
-    )
+    by_first = sought(Lookup(), Scripted(lambda seed: f"a {seed}"), chat, watch, growth)
     assert by_first.pruned == 0  # they were told different things
 
 
@@ -162,9 +165,9 @@ def test_a_path_that_fails_twice_alike_is_cut_but_not_the_last_one(watch, chat):
         number = next(seeds)
         return "no!" if number in (0, 1) else f"word {number}"
 
-    grown = grow(Lookup(4), "test", Episode(0, 0, 1000), Scripted(some_fail), chat, SamplingParams(6), watch, Growth(2, 2))
+    grown = sought(Lookup(4), Scripted(some_fail), chat, watch, Growth(2, 2))
     assert grown.pruned == 1 and all(said(leaf.episode)[1] != "no!" for leaf in grown.leaves)
-    alone = grow(Lookup(4), "test", Episode(0, 0, 1000), Scripted(lambda _: "no!"), chat, SamplingParams(6), watch, Growth(2, 4))
+    alone = sought(Lookup(4), Scripted(lambda _: "no!"), chat, watch, Growth(2, 4))
     assert len(alone.leaves) >= 1
 
 
@@ -180,7 +183,7 @@ def test_the_most_frequent_result_wins_and_the_likelier_one_of_equals():
 def test_leaves_vote_by_their_answers_or_by_what_these_led_to(watch, chat):
     seeds = iter(["start", "a", "b", "c", "one !", "two !", "three"])
     engine = Scripted(lambda _: next(seeds), lambda text: -3.0 if "!" in text else -1.0)
-    grown = grow(Lookup(), "test", Episode(0, 0, 1000), engine, chat, SamplingParams(6), watch, Growth(3, 3))
+    grown = sought(Lookup(), engine, chat, watch, Growth(3, 3))
     assert [said(leaf.episode)[-1] for leaf in grown.leaves] == ["one !", "two !", "three"]
     assert said(grown.chosen().episode)[-1] == "three"  # three answers, of which it is the likeliest
     assert said(grown.chosen(by_result).episode)[-1] == "one !"  # two of three came to an error
@@ -188,7 +191,16 @@ def test_leaves_vote_by_their_answers_or_by_what_these_led_to(watch, chat):
 
 
 def test_an_episode_that_ends_without_an_answer_is_lost(watch, chat):
-    grown = grow(Lookup(99), "test", Episode(0, 0, 1000), Scripted(lambda s: f"w {s}"), chat, SamplingParams(6), watch, Growth(2, 2))
+    grown = grow(
+        Lookup(99),
+        "test",
+        Episode(0, 0, 1000),
+        Scripted(lambda s: f"w {s}"),
+        chat,
+        SamplingParams(6),
+        watch,
+        Growth(2, 2),
+    )
     assert (grown.leaves, grown.lost, grown.chosen()) == ((), 2, None)
 
 

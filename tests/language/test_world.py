@@ -181,7 +181,8 @@ def test_rejected_groups_are_replaced_as_often_as_the_sampler_allows(make_world,
 
 
 def test_a_sampler_for_control_is_refused(make_world):
-    with pytest.raises(InputError, match="sampler segments: a language task takes rollouts, windows or demonstrations"):
+    wanted = "sampler segments: a language task takes rollouts, windows, candidates or demonstrations"
+    with pytest.raises(InputError, match=wanted):
         make_world().collect(Segments(), 0)
 
 

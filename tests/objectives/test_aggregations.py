@@ -9,9 +9,18 @@ import torch
 
 from stratagem.errors import InputError
 from stratagem.experience import Experience
-from stratagem.objectives import Credited, FixedLength, LengthPower, SequenceMean, SequenceSum, TokenMean
+from stratagem.objectives import (
+    Credited,
+    FixedLength,
+    LengthPower,
+    SequenceMean,
+    SequenceSum,
+    TokenMean,
+    TurnMean,
+    TurnSum,
+)
 
-ALL = [TokenMean(), SequenceMean(), SequenceSum(), LengthPower(), FixedLength(10)]
+ALL = [TokenMean(), SequenceMean(), TurnMean(), SequenceSum(), LengthPower(), FixedLength(10), TurnSum()]
 
 
 def batch(**fields) -> Experience:
@@ -28,10 +37,16 @@ def batch(**fields) -> Experience:
         (LengthPower(2), 1 / 8, 1 / 32),
         (LengthPower(0.5), 1 / 2 / math.sqrt(2), 1 / 4),
         (FixedLength(10), 1 / 20, 1 / 20),
+        (TurnSum(), 1 / 2, 1 / 2),
     ],
 )
 def test_weights_of_two_sequences_worked_by_hand(aggregation, short, long):
     assert aggregation.weights(batch()).tolist() == pytest.approx([short] * 2 + [long] * 4)
+
+
+def test_turns_count_the_same_wherever_they_are():
+    x = Experience.from_lengths([2, 1, 3], [2, 1], [2], mask=[True, True, True, False, False, False])
+    assert TurnSum().weights(x).tolist() == [0.5, 0.5, 0.5, 0, 0, 0]
 
 
 @pytest.mark.parametrize(
@@ -42,6 +57,7 @@ def test_weights_of_two_sequences_worked_by_hand(aggregation, short, long):
         (SequenceSum(), [0.5, 0, 0, 0, 0, 0.5]),
         (LengthPower(), [0.5, 0, 0, 0, 0, 0.5]),
         (FixedLength(10), [0.05, 0, 0, 0, 0, 0.05]),
+        (TurnSum(), [0.5, 0, 0, 0, 0, 0.5]),
     ],
 )
 def test_masked_tokens_have_no_weight_and_are_not_counted(aggregation, expected):
@@ -127,3 +143,14 @@ def test_credited_without_advantages_is_zero_and_not_a_number_divided_by_none():
     assert Credited().weights(batch(advantage=torch.zeros(6))).tolist() == [0.0] * 6
     with pytest.raises(ValueError, match="advantage"):
         Credited().weights(batch())
+
+
+def test_every_turn_counts_the_same_whatever_its_length_and_its_trajectory():
+    x = Experience.from_lengths([4, 1, 2], [2, 1], [2])
+    assert TurnMean().weights(x).tolist() == pytest.approx([1 / 12] * 4 + [1 / 3] + [1 / 6] * 2)
+    masked = x.replace(mask=torch.tensor([True, False, True, False, False, True, True]))
+    assert TurnMean().weights(masked).tolist() == pytest.approx([1 / 4, 0, 1 / 4, 0, 0, 1 / 4, 1 / 4])
+
+
+def test_of_trajectories_of_one_turn_the_mean_over_turns_is_that_over_sequences():
+    assert torch.equal(TurnMean().weights(batch()), SequenceMean().weights(batch()))

@@ -14,7 +14,7 @@ from stratagem.distribution import OF_ACTIONS
 from stratagem.errors import InputError
 from stratagem.experience import Experience, PolicyOutput
 from stratagem.objectives import GeometricMeanRatio, PolicyGradient, TokenRatio, TruncatedImportance
-from stratagem.parts import REGISTRY, Part
+from stratagem.part import REGISTRY, Part
 
 
 def kinds(kind: str) -> list[type[Part]]:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from stratagem.experience import Experience, PolicyOutput
 from stratagem.recipe import Recipe
+from stratagem.rewards import CostPenalty
 
 OUTPUTS = (
     "entropy",
@@ -20,6 +21,7 @@ OUTPUTS = (
     "median",
     "mean_logp",
     "direction",
+    "log_probs",
     "hidden_square",
     "score_square",
     "score_variance",
@@ -110,14 +112,27 @@ def fabricate(recipe: Recipe, seed: int = 0, spread: float = 0.3) -> tuple[Exper
     x = x.replace(**{name: values for name, values in own.items() if name in needs})
     if "previous_logp" in recipe.needs():
         x = x.replace(previous_logp=old + spread * noise())
+    of_turns = {"turn_progress": (), "turn_value": (2,), "turn_action_value": (2,)}
+    x = x.replace(**{n: 0.5 * noise(sum(turns), *shape) for n, shape in of_turns.items() if n in needs})
     if "old_mean_logp" in recipe.needs():
         x = x.replace(old_mean_logp=-2 + 0.1 * noise())
     if "ref_direction" in needs:
         x = x.replace(ref_direction=noise(tokens, 3), latent=torch.arange(tokens) % 3 == 0)
+    if any(isinstance(reward, CostPenalty) for reward in recipe.rewards):
+        cost = 0.1 * torch.rand(trajectories, generator=source, dtype=torch.float64)
+        x = x.replace(
+            reward=torch.stack([x.returns.double(), cost], 1),
+            reward_names=("reward", "cost"),
+            reward_weights=(1.0, 0.0),
+        )
+    if "ref_log_probs" in needs:
+        x = x.replace(ref_log_probs=-1 + 0.3 * noise(tokens, 3))
     if "span" in needs:
         # Turns of switch, sub-goal and action, shorter ones of what comes last; every third one keeps its sub-goal.
         from_end = torch.cat([torch.arange(length).flip(0) for length in lengths])
         x = x.replace(span=from_end.clamp(max=2), segment_start=torch.arange(sum(turns)) % 3 != 0)
+    if "turn_role" in needs:
+        x = x.replace(turn_role=x.trajectory_of_turn.position() % 2)
     if "seed" in needs:
         x = x.replace(seed=7919 * torch.arange(trajectories), turn_context=x.trajectory_of_turn.position())
     missing = x.missing(needs)
@@ -125,7 +140,7 @@ def fabricate(recipe: Recipe, seed: int = 0, spread: float = 0.3) -> tuple[Exper
     said = {"logp": old + spread * noise()}
     lacking = recipe.output_needs() - {*OUTPUTS, *WIDE}
     assert not lacking, f"the battery does not know how to fabricate {lacking}"
-    shape = {"direction": (tokens, 3)}
+    shape = {"direction": (tokens, 3), "log_probs": (tokens, 3)}
     said |= {n: 0.5 + 0.3 * noise(*shape.get(n, ())) for n in OUTPUTS if n in recipe.output_needs()}
     wide = {
         "hidden": torch.randn(tokens, 3, generator=source),

@@ -29,6 +29,7 @@ NOT_THE_POLICY_GRADIENT = {
     "bpo": "the size of the advantage, in the direction of the side of the median",
     "amft": "that of rollouts and, beside it, the likelihood of demonstrations",
     "hpt": "that of rollouts and, beside it, the likelihood of demonstrations",
+    "hila": "that of ratios to the reference and, beside it, the entropy over the candidates of a group",
     "rover": "a multiple of it, and further on what the next state is worth at random",
 }
 """Recipes whose gradient at ratio 1 is not that of ``sum w A log pi``, and what it is instead."""
@@ -134,6 +135,7 @@ def test_padding_changes_nothing_whatever_it_holds(name, fabricate: Fabricate):
         "old_logp",
         "ref_logp",
         "ref_direction",
+        "ref_log_probs",
         "old_mean_logp",
         "value",
         "entropy",
@@ -150,12 +152,14 @@ def test_padding_changes_nothing_whatever_it_holds(name, fabricate: Fabricate):
         "task_id",
         "pass_rate",
         "usual_entropy",
+        "turn_role",
+        "turn_context",
     )
     wide = Experience.from_lengths(
         (x.turn_of_token.size() + 1).tolist(),
         x.trajectory_of_turn.size().tolist(),
         x.group_of_trajectory.size().tolist(),
-        mask=real,
+        mask=real if x.mask is None else padded(x.mask, 0),
         learning_rate=x.learning_rate,
         **{name: padded(getattr(x, name), float("nan")) for name in (*figures, "previous_logp", "value_target")},
         **{name: padded(getattr(x, name), 0) for name in ("version", "action", "latent", "critic_mask")},

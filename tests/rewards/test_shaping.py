@@ -173,3 +173,42 @@ def test_noted_rewards_need_a_weight_for_each_name(names, weights):
         NotedRewards(names, weights)
     with pytest.raises(InputError, match=r"noted_rewards\.offset"):
         NotedRewards(("a",), (1.0,), offset=math.nan)
+
+
+def costly(**fields: object) -> Experience:
+    """A success, a failure, and another success, each with two kinds of costs."""
+    return Experience.from_lengths(
+        [1] * 3,
+        [1] * 3,
+        [3],
+        reward=torch.tensor([[1.0, 0.5, 0.25], [0.0, 0.75, 0.5], [1.0, 0.0, 0.0]]),
+        reward_names=("reward", "walking", "asking"),
+        reward_weights=(1.0, 0.0, 0.0),
+        success=torch.tensor([True, False, True]),
+        **fields,
+    )
+
+
+def test_kinds_of_costs_are_charged_apart():
+    charged = CostPenalty(2.0, of="asking")(CostPenalty(1.0, of="walking")(costly()))
+    assert charged.returns.tolist() == [0.0, -1.75, 1.0]
+    assert charged.reward[:, 1:].equal(costly().reward[:, 1:])
+
+
+def test_a_cost_may_be_waived_for_failures():
+    part = CostPenalty(of="walking", on_failure=False)
+    assert part(costly()).returns.tolist() == [0.5, 0.0, 1.0]
+    assert "success" in part.needs() and "success" not in CostPenalty().needs()
+
+
+def test_a_cost_that_is_not_noted_is_refused_or_free():
+    with pytest.raises(InputError, match="cost_penalty: needs a task that notes a reward named 'cost'"):
+        CostPenalty()(costly())
+    assert CostPenalty(absent="free")(costly()).returns.tolist() == [1.0, 0.0, 1.0]
+
+
+def test_a_negative_cost_is_refused():
+    x = costly()
+    x = x.replace(reward=x.reward * torch.tensor([1.0, 1.0, -1.0]))
+    with pytest.raises(InputError, match=r"cost_penalty: trajectory 0 has asking -0\.25: must be at least 0"):
+        CostPenalty(of="asking")(x)

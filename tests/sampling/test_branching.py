@@ -43,6 +43,34 @@ def test_forks_of_the_best_lie_in_the_trajectory_that_returned_most_the_first_of
     assert places(tied, OfBest(AtTurns(from_start=True, first=True))) == [0, 9]
 
 
+def test_some_groups_are_forked_in_a_trajectory_at_random():
+    groups, size = 2000, 4
+    x = Experience.from_lengths(
+        [1] * (groups * size * 2),
+        [2] * (groups * size),
+        [size] * groups,
+        turn_role=torch.tensor([0, 1] * (groups * size)),
+        reward=(torch.arange(groups * size) % size == 2).float(),
+        seed=torch.arange(groups * size) * 7919,
+    )
+
+    def chosen(share: float) -> torch.Tensor:
+        forks = OfBest(AtTurns(role=1, first=True), any_of=share)(x)
+        places = torch.nonzero(forks).squeeze(1)
+        assert len(places) == groups
+        return x.trajectory_of_token.labels[places] % size
+
+    assert (chosen(0.0) == 2).all()
+    drawn = torch.bincount(chosen(1.0), minlength=size) / groups
+    torch.testing.assert_close(drawn, torch.full((size,), 0.25), atol=0.05, rtol=0)
+    strays = float((chosen(0.2) != 2).float().mean())
+    assert strays == pytest.approx(0.2 * 0.75, abs=0.03)
+    assert torch.equal(chosen(0.2), chosen(0.2))
+    assert "seed" in OfBest(any_of=0.2).needs() and "seed" not in OfBest().needs()
+    with pytest.raises(ValueError, match=r"need x\.seed"):
+        OfBest(any_of=0.2)(x.replace(seed=None))
+
+
 def test_what_is_taken_over_trains_nothing():
     x = as_branches(batch(), torch.tensor([2, 0, 1, 2]), 1)
     assert x.mask.tolist() == [0, 0, 1, 1, 1, 1, 1, 1, 1, 0, 1, 0, 0, 1, 1]

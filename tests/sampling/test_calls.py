@@ -46,14 +46,18 @@ def test_the_last_failed_call_is_tried_again_or_as_in_the_released_code_the_last
 
 def test_there_are_at_most_as_many_forks_as_groups_and_which_follows_from_the_seeds():
     x = batch([[0]] * 8, [4, 4])
-    seen = {tuple(places(x.replace(seed=torch.arange(8) + seed), BeforeFailedCall(back=0))) for seed in range(1000, 1020)}
+    seen = {
+        tuple(places(x.replace(seed=torch.arange(8) + seed), BeforeFailedCall(back=0))) for seed in range(1000, 1020)
+    }
     assert all(len(forks) == 2 for forks in seen) and len(seen) > 5
     assert places(x, BeforeFailedCall()) == places(x, BeforeFailedCall())
 
 
 def test_where_no_call_failed_one_trajectory_with_a_call_is_forked_at_random():
     x = batch([[1, -1], [-1, -1], [-1, 1]], [3])
-    forks = {tuple(places(x.replace(seed=torch.arange(3) + seed), BeforeFailedCall(back=0))) for seed in range(1000, 1030)}
+    forks = {
+        tuple(places(x.replace(seed=torch.arange(3) + seed), BeforeFailedCall(back=0))) for seed in range(1000, 1030)
+    }
     assert forks == {(0,), (15,)}
 
 
@@ -79,7 +83,9 @@ def test_three_of_five_are_half_rounded_up():
 
 
 def test_rollouts_are_to_be_long_to_end_by_themselves_and_to_answer():
-    x = batch([[1, -1], [-1], [1, 1], [1, -1]], [4], answer=torch.tensor([5, 6, -1, 7]), truncated=[False, False, False, True])
+    x = batch(
+        [[1, -1], [-1], [1, 1], [1, -1]], [4], answer=torch.tensor([5, 6, -1, 7]), truncated=[False, False, False, True]
+    )
     assert CallsCarriedOut(share=0)(x).tolist() == [True, True, False, False]
     assert CallsCarriedOut(longer_than=3, share=0)(x).tolist() == [True, False, False, False]
     plain = batch([[0, 0]], [1], turn_call=None)
@@ -106,7 +112,9 @@ def test_groups_that_all_earned_the_same_teach_nothing():
 
 def test_a_branch_earns_whether_its_call_was_carried_out_and_a_rollout_its_answer():
     reward = torch.tensor([[0.25, 9.0]] * 3)
-    x = batch([[1, 0], [1, 1], [1, -1]], [3], reward=reward, reward_names=("reward", "calls"), reward_weights=(2.0, 1.0))
+    x = batch(
+        [[1, 0], [1, 1], [1, -1]], [3], reward=reward, reward_names=("reward", "calls"), reward_weights=(2.0, 1.0)
+    )
     roots, leaves = as_roots(x), as_branches(x, torch.tensor([3, 3, 3]), 1)
     assert BranchesPaidByCall()(leaves).returns.tolist() == [0.0, 1.0, 0.0]
     both = BranchesPaidByCall()(Experience.concatenate([roots, leaves]))

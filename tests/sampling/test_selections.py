@@ -11,6 +11,8 @@ from stratagem.experience import Experience
 from stratagem.sampling import (
     AboveReturn,
     ByPassRate,
+    ComparedRole,
+    DivisibleTurns,
     DrawnContexts,
     Masked,
     ShortestSuccess,
@@ -299,3 +301,90 @@ def test_conversations_cannot_be_drawn_without_seeds_and_at_least_one_is_drawn()
     with pytest.raises(InputError, match=r"drawn_contexts\.count = 0"):
         DrawnContexts(0)
     assert DrawnContexts().needs() == {"seed"}
+
+
+# ---- as many turns as workers can share -----------------------------------------------------------------------------
+
+
+def turns(count: int, seed: int = 0, **fields) -> Experience:
+    """So many turns of two tokens, three to a trajectory."""
+    sizes = [3] * (count // 3) + ([count % 3] if count % 3 else [])
+    seeds = torch.arange(len(sizes)) + 1000 * seed
+    return Experience.from_lengths([2] * count, sizes, [len(sizes)], seed=seeds, reward=[0.0] * len(sizes), **fields)
+
+
+def left(x: Experience, divisor: int) -> torch.Tensor:
+    """Turns that train, both of whose tokens do."""
+    mask = DivisibleTurns(divisor).apply(x).mask.view(-1, 2)
+    assert torch.equal(mask[:, 0], mask[:, 1])
+    return mask[:, 0]
+
+
+@pytest.mark.parametrize(("count", "divisor", "kept"), [(37, 8, 32), (40, 8, 40), (8, 8, 8), (15, 8, 8), (5, 1, 5)])
+def test_as_many_turns_train_as_the_divisor_divides(count, divisor, kept):
+    assert int(left(turns(count), divisor).sum()) == kept
+
+
+@pytest.mark.parametrize("count", [1, 7])
+def test_a_batch_of_fewer_turns_trains_them_all(count):
+    assert bool(left(turns(count), 8).all())
+
+
+def test_every_turn_is_as_likely_to_be_left_out():
+    lost = torch.stack([~left(turns(11, seed), 4) for seed in range(2000)])
+    assert lost.sum(1).unique().tolist() == [3]
+    expected = 2000 * 3 / 11
+    chi_square = float(((lost.sum(0) - expected) ** 2 / expected).sum() / (1 - 3 / 11))
+    assert chi_square < 29.6  # The 0.999 quantile with ten degrees of freedom.
+
+
+def test_what_is_left_follows_from_seeds_and_not_from_the_order_of_trajectories():
+    x = turns(11)
+    assert torch.equal(left(x, 4), left(x, 4)) and not torch.equal(left(x, 4), left(turns(11, 1), 4))
+    order = torch.tensor([2, 0, 3, 1])
+    moved = DivisibleTurns(4).apply(x.select(order)).mask
+    assert torch.equal(moved, DivisibleTurns(4).apply(x).select(order).mask)
+
+
+def test_turns_without_a_token_that_may_train_are_none_and_stay_so():
+    x = turns(11)
+    mask = torch.ones(22, dtype=torch.bool)
+    mask[:6] = False
+    found = left(x.replace(mask=mask), 4)
+    assert int(found.sum()) == 8 and not bool(found[:3].any())
+
+
+def test_trajectories_of_which_a_turn_is_left_are_told_and_a_seed_is_needed():
+    x = turns(5)
+    chosen = DivisibleTurns(4)
+    assert torch.equal(chosen(x), x.trajectory_of_turn.sum(left(x, 4).long()) > 0)
+    with pytest.raises(ValueError, match=r"needs x\.seed"):
+        chosen(x.replace(seed=None))
+    with pytest.raises(InputError, match=r"divisible_turns\.divisor = 0"):
+        DivisibleTurns(0)
+
+
+def dialogue(**fields) -> Experience:
+    """Two trajectories of turns 0 1 0 and 1 0, of two tokens each."""
+    return Experience.from_lengths([2] * 5, [3, 2], [2], turn_role=torch.tensor([0, 1, 0, 1, 0]), **fields)
+
+
+def by_turn(x: Experience) -> list[list[int]]:
+    return x.mask.view(-1, 2).int().tolist()
+
+
+def test_the_role_that_acts_first_is_compared_and_the_others_are_masked():
+    x = dialogue(reward=[1.0, 0.0])
+    assert by_turn(ComparedRole().apply(x)) == [[1, 1], [0, 0], [1, 1], [1, 1], [0, 0]]
+    assert by_turn(ComparedRole(once=True).apply(x)) == [[1, 1], [0, 0], [0, 0], [1, 1], [0, 0]]
+    assert ComparedRole().apply(x).returns.tolist() == [1, 0]
+
+
+def test_the_role_that_is_compared_is_found_behind_what_may_not_train():
+    behind = torch.tensor([0, 0, 0, 1, 1, 1, 0, 0, 1, 1], dtype=torch.bool)  # from within turn 1 on; from turn 4 on
+    x = dialogue(mask=behind)
+    assert by_turn(ComparedRole().apply(x)) == [[0, 0], [0, 1], [0, 0], [0, 0], [1, 1]]
+    nothing = dialogue(mask=torch.zeros(10, dtype=torch.bool))
+    assert not ComparedRole().apply(nothing).mask.any() and not ComparedRole()(nothing).any()
+    with pytest.raises(ValueError, match=r"needs x\.turn_role"):
+        ComparedRole().apply(x.replace(turn_role=None))

@@ -8,7 +8,7 @@ import pytest
 
 from stratagem import recipes
 from stratagem.errors import InputError
-from stratagem.schedules import LinearRamp, Switch
+from stratagem.schedules import Cycle, LinearRamp, Switch
 
 
 def test_a_linear_ramp_starts_late_and_stops_at_its_end():
@@ -42,3 +42,17 @@ def test_a_switch_leaves_the_knob_alone_before_its_step_and_turns_it_from_then_o
     assert recipes.reinforce_pp_baseline().with_values(Switch("objective.regularizer", None, 0)(0, {})) == (
         recipes.reinforce_pp_baseline(kl_coefficient=0)
     )
+
+
+def test_a_cycle_gives_each_value_its_batches_over_and_over():
+    cycle = Cycle("sampler.group_size", (4, 8, 2), (2, 1, 3))
+    assert [cycle(step, {})["sampler.group_size"] for step in range(14)] == [4, 4, 8, 2, 2, 2] * 2 + [4, 4]
+    assert recipes.grpo().with_values(cycle(2, {})).sampler.group_size == 8
+    recipe = recipes.grpo().replace(schedules=(cycle, Cycle("view", (None, 1.5, "x"), (1, 1, 1))))
+    assert type(recipe).from_yaml(recipe.to_yaml()) == recipe
+
+
+@pytest.mark.parametrize(("values", "batches"), [((1, 2), (1,)), ((), ()), ((1,), (0,))])
+def test_a_cycle_without_batches_for_each_value_is_refused(values, batches):
+    with pytest.raises(InputError, match=r"cycle\.batches"):
+        Cycle("a", values, batches)

@@ -65,6 +65,14 @@ def test_unintelligible_text_takes_a_turn_and_changes_nothing(task: Task, text: 
     assert environment.step(text).observation == environment.reset()
 
 
+def test_only_what_changed_something_was_executed() -> None:
+    task = KeyDoorTask()
+    environment = task.environment("train", 0)
+    environment.reset()
+    assert not environment.step("dance").executed and not environment.step("open").executed
+    assert all(environment.step(action).executed for action in task.solution("train", 0))
+
+
 def test_words_are_understood_with_space_and_capitals() -> None:
     world = SokobanWorld.parse("##### #@$.# #####")
     assert SokobanTask().environment("train", 0).reset()

@@ -10,7 +10,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stratagem.errors import InputError
-from stratagem.tasks import CalculatorTask, KeyDoorTask, ProofTask, PythonTask, SokobanTask, Split, SqlTask, Task
+from stratagem.tasks import (
+    CalculatorTask,
+    HouseholdTask,
+    KeyDoorTask,
+    ProofTask,
+    PythonTask,
+    SokobanTask,
+    Split,
+    SqlTask,
+    Task,
+    TMazeTask,
+)
 from stratagem.tasks.splits import draw, seeded, split_of
 
 PROCEDURAL = [
@@ -21,6 +32,8 @@ PROCEDURAL = [
     ProofTask(),
     SqlTask(),
     PythonTask(),
+    HouseholdTask(),
+    TMazeTask(aliased=False),
 ]
 
 
@@ -59,7 +72,8 @@ def test_seeds_depend_on_every_part() -> None:
 def test_equal_arguments_give_equal_episodes_in_another_process() -> None:
     script = (
         "from stratagem.tasks import make\n"
-        "for spec in ['key_door', 'sokoban:boxes=2', 'calculator', 'proof', 'sql', 'python']:\n"
+        "specs = 'key_door sokoban:boxes=2 calculator proof sql python shop household t_maze'.split()\n"
+        "for spec in specs:\n"
         "    task = make(spec)\n"
         "    for index in range(5):\n"
         "        first = task.environment('test', index).reset()\n"

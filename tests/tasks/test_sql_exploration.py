@@ -103,7 +103,12 @@ def test_an_episode_looks_first_and_then_asks(episode):
     told = episode.step(BROKEN)
     assert told.observation.text == "<result>error: no such column: town</result>" and told.ran is False
     last = episode.step(RIGHT)
-    assert (last.done, last.success, last.reward, last.observation.text) == (True, True, 1.0, "<result>COUNT(*)\n2</result>")
+    assert (last.done, last.success, last.reward, last.observation.text) == (
+        True,
+        True,
+        1.0,
+        "<result>COUNT(*)\n2</result>",
+    )
     assert last.components == {"format": 1.0, "execution": 1.0, "exploration": 0.5, "queries": 2.0}
 
 
@@ -165,7 +170,9 @@ def test_equal_rows_end_in_one_state_and_others_do_not():
     assert ended("SELECT name FROM people") != ended("SELECT name FROM people LIMIT 3")
 
 
-@pytest.mark.parametrize("options", [{}, {"tables": 2}, {"spellings": True}, {"max_turns": 1, "spellings": True}], ids=str)
+@pytest.mark.parametrize(
+    "options", [{}, {"tables": 2}, {"spellings": True}, {"max_turns": 1, "spellings": True}], ids=str
+)
 def test_check_passes(options):
     task = SqlExplorationTask(**options)
     assert task.check(10).solutions_accepted == task.check(10, "test").corruptions_rejected == 10
@@ -207,7 +214,11 @@ def test_tags_nest_well_only_one_after_the_other():
 
 
 @settings(max_examples=30, deadline=None)
-@given(st.lists(st.text(max_size=20) | st.text(max_size=20).map("<final_sql>{}</final_sql>".format), min_size=6, max_size=6))
+@given(
+    st.lists(
+        st.text(max_size=20) | st.text(max_size=20).map("<final_sql>{}</final_sql>".format), min_size=6, max_size=6
+    )
+)
 def test_any_text_is_a_legal_action(actions):
     environment = SqlExplorationEnvironment(PUZZLE, 6, QueryLimits(seconds=0.5))
     environment.reset()

@@ -77,7 +77,9 @@ def test_malformed_turns_take_their_turn_and_are_counted():
     environment = task.environment("train", 3)
     before = environment.reset()
     keeps = "<switch>KEEP</switch><action>nothing</action>"
-    counted = [environment.step(text).components for text in (keeps, keeps, "north", WHOLE)]
+    steps = [environment.step(text) for text in (keeps, keeps, "north", WHOLE)]
+    counted = [step.components for step in steps]
+    assert [step.well_formed for step in steps] == [False, True, False, True]
     # The first turn has to state a sub-goal, later ones may keep it without a word.
     assert counted == [{"malformed": 1.0}, {}, {"malformed": 1.0}, {}]
     assert before.text == task.environment("train", 3).reset().text

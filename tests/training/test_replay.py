@@ -39,7 +39,7 @@ def test_a_mixed_batch_is_the_fresh_one_and_groups_of_the_last_batches_as_they_w
     buffer, seen = ReplayBuffer(0), []
     for step in range(4):
         seen.append(collected(world, step))
-        mixed = buffer.mix(HALF, seen[-1], step)
+        mixed = buffer.mix(HALF, seen[-1], step).x
         assert mixed.groups == (4 if step == 0 else 8)
     assert mixed.version.unique().tolist() == [1, 2, 3]
     fresh = mixed.select(torch.arange(12))
@@ -60,16 +60,16 @@ def test_without_a_replay_nothing_changes_and_all_is_forgotten(world):
     buffer = ReplayBuffer(0)
     buffer.mix(HALF, collected(world, 0), 0)
     x = collected(world, 1)
-    assert buffer.mix(None, x, 1) is x
+    assert buffer.mix(None, x, 1).x is x
     assert buffer.state_dict() == ({}, [])
-    assert buffer.mix(HALF, x, 2) is x
+    assert buffer.mix(HALF, x, 2).x is x
 
 
 def test_what_policies_said_of_old_batches_is_for_the_present_ones_to_say(world):
     buffer = ReplayBuffer(0)
     for step in range(2):
         x = collected(world, step)
-        mixed = buffer.mix(HALF, x.replace(value=torch.zeros(x.tokens), entropy=torch.zeros(x.tokens)), step)
+        mixed = buffer.mix(HALF, x.replace(value=torch.zeros(x.tokens), entropy=torch.zeros(x.tokens)), step).x
     assert mixed.value is None and mixed.entropy is None and mixed.behavior_logp is not None
 
 
@@ -80,16 +80,16 @@ def test_a_restored_buffer_mixes_the_same(world):
     tensors, plain = buffer.state_dict()
     again.load_state_dict(tensors, json.loads(json.dumps(plain)))
     x = collected(world, 3)
-    one, other = (held.mix(HALF, x, 3) for held in (buffer, again))
+    one, other = (held.mix(HALF, x, 3).x for held in (buffer, again))
     assert torch.equal(one.action, other.action) and torch.equal(one.inputs.node, other.inputs.node)
-    assert not torch.equal(one.action, ReplayBuffer(4).mix(HALF, x, 3).action)
+    assert not torch.equal(one.action, ReplayBuffer(4).mix(HALF, x, 3).x.action)
 
 
 def test_figures_of_a_mixed_batch_worked_by_hand():
     # A fresh trajectory, then old ones of one, two and four tokens.
     drift = torch.tensor([9.0, 9.0, 0.1, 0.3, -0.3, 0.5, -0.5, 0.5, -0.5])
     x = Experience.from_lengths([2, 1, 2, 4], [1] * 4, [2, 2], old_logp=drift, behavior_logp=torch.zeros(9))
-    metrics = replay_metrics(x, 1)
+    metrics = replay_metrics(x, torch.tensor([False, True, True, True]))
     centers = [math.exp(value) for value in drift[2:].tolist()]
     assert metrics == pytest.approx(
         {
@@ -102,10 +102,16 @@ def test_figures_of_a_mixed_batch_worked_by_hand():
             "replay/drift_long": 0.5,
         }
     )
-    masked = replay_metrics(x.replace(mask=torch.arange(9) < 2), 1)
+    masked = replay_metrics(x.replace(mask=torch.arange(9) < 2), torch.tensor([False, True, True, True]))
     assert set(masked) == {"replay/share", "replay/mean_length"}
-    alike = replay_metrics(x.select(torch.tensor([0, 1])), 1)
+    alike = replay_metrics(x.select(torch.tensor([1, 0])), torch.tensor([True, False]))
     assert alike["replay/center"] == pytest.approx(math.exp(0.1)) and "replay/drift_long" not in alike
+
+
+def test_an_old_trajectory_may_stand_anywhere_in_the_batch():
+    x = Experience.from_lengths([1, 2], [1, 1], [2], old_logp=torch.zeros(3), behavior_logp=torch.tensor([1.0, 0, 0]))
+    metrics = replay_metrics(x, torch.tensor([True, False]))
+    assert metrics["replay/mean_length"] == 1 and metrics["replay/center"] == pytest.approx(math.exp(-1))
 
 
 # ---- in the trainer --------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Credit per token: comparison of groups, states, turns and segments, critics, returns, targets, normalisation."""
+"""Credit per token: comparison of groups, states, turns, roles, segments; critics, returns, targets, scales."""
 
 from stratagem.advantages.anchors import LoneTrajectories, OverTurns, SharedStates
 from stratagem.advantages.components import PerReward
@@ -7,19 +7,23 @@ from stratagem.advantages.demonstrations import WithDemonstrations
 from stratagem.advantages.entropy import EntropyModulated
 from stratagem.advantages.graph import SharedSteps
 from stratagem.advantages.group import GroupCentered, GroupStandardized, LeaveOneOut
-from stratagem.advantages.normalization import BatchWhitened, ClippedAdvantage, NormalizedReturn
+from stratagem.advantages.normalization import BatchWhitened, ClippedAdvantage, Exponential, NormalizedReturn
 from stratagem.advantages.returns import Constant, MovingAverageBaseline, RewardToGo, TotalReturn
+from stratagem.advantages.roles import AlignedCalls, RoleStandardized
 from stratagem.advantages.segments import HierarchicalGAE
 from stratagem.advantages.signs import Signed
 from stratagem.advantages.targets import GroupQuantileTarget
-from stratagem.advantages.turns import StandardizedTurnReturn
+from stratagem.advantages.turn_critics import TurnCriticAdvantage
+from stratagem.advantages.turns import StandardizedContext, StandardizedTurnReturn
 
 __all__ = [
     "GAE",
+    "AlignedCalls",
     "BatchWhitened",
     "ClippedAdvantage",
     "Constant",
     "EntropyModulated",
+    "Exponential",
     "GroupCentered",
     "GroupQuantileTarget",
     "GroupStandardized",
@@ -31,10 +35,13 @@ __all__ = [
     "OverTurns",
     "PerReward",
     "RewardToGo",
+    "RoleStandardized",
     "SharedStates",
     "SharedSteps",
     "Signed",
+    "StandardizedContext",
     "StandardizedTurnReturn",
     "TotalReturn",
+    "TurnCriticAdvantage",
     "WithDemonstrations",
 ]

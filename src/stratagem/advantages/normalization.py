@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -93,3 +94,20 @@ class ClippedAdvantage(Advantage):
 
 def _trajectories(x: Experience, level: Level) -> Partition:
     return x.group_of_trajectory if level == "group" else Partition.whole(x.trajectories, x.device)
+
+
+@dataclass(frozen=True)
+class Exponential(Advantage):
+    """``min(exp(A / temperature), largest)``: with the log-likelihood gate, advantage-weighted regression.
+
+    Never negative: what the policy did is imitated, the better ones more (arXiv 1910.00177).
+
+    of: the advantage.  temperature, largest: above 0.
+    """
+
+    of: Advantage
+    temperature: Annotated[float, Gt(0)] = 1.0
+    largest: Annotated[float, Gt(0)] = 20.0
+
+    def __call__(self, x: Experience) -> Float[Tensor, " tokens"]:
+        return (self.of(x) / self.temperature).clamp(max=math.log(self.largest)).exp()

@@ -38,6 +38,8 @@ def align(
     seed: Seed = 0,
     aligned_from: Annotated[float, typer.Option(min=0, max=1, help="pass@8 from which a task is aligned.")] = 0.5,
     contaminated_from: Annotated[float, typer.Option(min=0, max=1, help="Contamination from which it counts.")] = 0.2,
+    at_least: Annotated[int, typer.Option(min=0, help="Right samples of a prompt to train on.")] = 1,
+    at_most: Annotated[int | None, typer.Option(min=0, help="No more than these; default: any number.")] = None,
     precision: Precision = "auto",
     concurrency: Annotated[int, typer.Option(min=1, help="Episodes played side by side.")] = 256,
     timeout: Annotated[float, typer.Option(min=0.001, help="Seconds an environment may take for a step.")] = 30.0,
@@ -48,6 +50,8 @@ def align(
     from stratagem import run
 
     ks = [number for number in KS if number <= samples] if k is None else _numbers(k)
+    if at_most is not None and at_most < at_least:
+        raise InputError(f"--at-most {at_most}: must be no less than --at-least {at_least}")
     with progress_bar("sampling") as progress:
         found = run.align(
             task,
@@ -65,8 +69,14 @@ def align(
             progress=progress,
         )
     passes = {number: found.estimate(number) for number in ks}
+    # A prompt that came several times counts when one of them does.
+    solved = sorted(set(found.solved(at_least, at_most)))
     if as_json:
-        print(json.dumps({"task": task, "model": model, "seed": seed, **_plain(found, passes)}, indent=2))
+        print(
+            json.dumps(
+                {"task": task, "model": model, "seed": seed, **_plain(found, passes), "start_states": solved}, indent=2
+            )
+        )
         return
     console = Console(highlight=False)
     console.print(f"[bold]{len(found.prompts)} prompts, {samples} samples of each[/bold]{_failed(found)}")
@@ -75,6 +85,10 @@ def align(
         table.add_row(name, value)
     console.print(table)
     console.print(found.reading, markup=False)
+    chosen = f"--set 'sampler.start_states={solved}'" if solved else "none"
+    console.print(
+        f"to train on those with {_between(at_least, at_most)} right samples: {chosen}", markup=False, soft_wrap=True
+    )
 
 
 def _numbers(text: str) -> list[int]:
@@ -82,6 +96,10 @@ def _numbers(text: str) -> list[int]:
         return [int(word) for word in text.split(",")]
     except ValueError:
         raise InputError(f"--k {text}: must be whole numbers with commas between them, such as 1,8,64") from None
+
+
+def _between(at_least: int, at_most: int | None) -> str:
+    return f"at least {at_least}" if at_most is None else f"{at_least} to {at_most}"
 
 
 def _failed(found: Alignment) -> str:

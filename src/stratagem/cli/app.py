@@ -12,6 +12,7 @@ from rich.console import Console
 
 from stratagem.cli import (
     align_command,
+    blueprint_command,
     catalogue_commands,
     claim_command,
     compare_commands,
@@ -41,6 +42,7 @@ lab_command.register(app)
 stress_command.register(app)
 claim_command.register(app)
 merge_command.register(app)
+blueprint_command.register(app)
 doctor.register(app)
 demo.register(app)
 

@@ -31,7 +31,10 @@ def train(
     context: typer.Context,
     recipe: Annotated[str | None, typer.Argument(help="A technique of the catalogue, or a YAML file.")] = None,
     task: Annotated[str | None, typer.Option(help="What to train on, such as key_door or gym:CartPole-v1.")] = None,
-    model: Annotated[str | None, typer.Option(help="Model folder or hub name; default: the tiny model.")] = None,
+    model: Annotated[
+        list[str] | None,
+        typer.Option(help="Model folder or hub name (default: the tiny model); ROLE=PATH, repeated, for a team."),
+    ] = None,
     engine: Annotated[str, typer.Option(help="What samples text: hf.")] = "hf",
     steps: Annotated[int | None, typer.Option(min=1, help="Batches to learn from.")] = None,
     budget: Annotated[int | None, typer.Option(min=1, help="Tokens to sample, instead of --steps.")] = None,
@@ -59,11 +62,13 @@ def train(
     else:
         if recipe is None or task is None:
             raise InputError("train needs a recipe and --task, or --resume with a run directory")
+        from stratagem.language.team import read_models
+
         with progress_bar("training") as progress:
             result = run.train(
                 recipe,
                 task,
-                model=model,
+                model=read_models(model or []),
                 engine=engine,
                 precision=parse_precision(precision),
                 lora=lora,

@@ -7,7 +7,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Collection, Iterator
 from itertools import chain
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from stratagem.experience import Experience, PolicyOutput
 from stratagem.objectives.routing import RoutingReplay
 from stratagem.parts import View
 from stratagem.seeding import generator
+from stratagem.training.heads import Perceptron
 from stratagem.training.module_policy import ModulePolicy, read_policy
 from stratagem.training.world import check_asked
 
@@ -34,7 +35,7 @@ class ControlPolicy(ModulePolicy):
     hidden: width of each hidden layer.  seed: of the initial weights.
     """
 
-    says: ClassVar[frozenset[str]] = frozenset({"entropy", "value", "median"})
+    says: ClassVar[frozenset[str]] = frozenset({"entropy", "value", "median", "before", "after"})
     views: ClassVar[tuple[type[View], ...]] = (RoutingReplay,)
 
     def __init__(self, features: int, actions: int, hidden: int = 64, seed: int = 0) -> None:
@@ -70,7 +71,19 @@ class ControlPolicy(ModulePolicy):
             entropies,
             self.values(observation) if "value" in also else None,
             self.median_critic(observation).squeeze(-1) if "median" in also else None,
+            before=observation if "before" in also else None,
+            after=torch.cat([observation, self.told(x.action)], 1) if "after" in also else None,
         )
+
+    def told(self, action: Shaped[Tensor, "turns ..."]) -> Float[Tensor, "turns actions"]:
+        """An action as numbers: its own, or 1 at the one that was chosen."""
+        if action.ndim == 2:
+            return action.float()
+        return nn.functional.one_hot(action, self.actions).float()
+
+    def head(self, place: Literal["before", "after"], hidden: int, source: torch.Generator) -> Perceptron:
+        """A map from the observation, or from observation and action."""
+        return Perceptron(self.features + (self.actions if place == "after" else 0), hidden, source)
 
     def values(self, observation: Float[Tensor, "turns features"]) -> Float[Tensor, " turns"]:
         """The critic's estimate of the return from each observation."""

@@ -10,8 +10,11 @@ from stratagem.lab.experts import ExpertsPolicy
 from stratagem.lab.game import Outcome, TokenGame, over
 from stratagem.lab.games import GAMES, SPECIAL_GAMES, find_game
 from stratagem.lab.mdp import TabularMDP
-from stratagem.lab.policy import TabularPolicy
+from stratagem.lab.pages import PageRules, page_game
+from stratagem.lab.policy import SharedPolicy, TabularPolicy
+from stratagem.lab.projected import ProjectedPolicy, allowed_tokens
 from stratagem.lab.routing import CardPolicy, RouterRules, router_game
+from stratagem.lab.search import SearchRules, search_game
 from stratagem.lab.tools import ToolRules, tool_game
 from stratagem.lab.tree import Tree
 
@@ -27,13 +30,18 @@ __all__ = [
     "ExpertsPolicy",
     "Outcome",
     "PACBayesBound",
+    "PageRules",
     "PolicyCliff",
+    "ProjectedPolicy",
     "RouterRules",
+    "SearchRules",
+    "SharedPolicy",
     "TabularMDP",
     "TabularPolicy",
     "TokenGame",
     "ToolRules",
     "Tree",
+    "allowed_tokens",
     "answer_cliffs",
     "conflict",
     "diagnose",
@@ -42,6 +50,8 @@ __all__ = [
     "gaussian_kl",
     "over",
     "pac_bayes_bound",
+    "page_game",
     "router_game",
+    "search_game",
     "tool_game",
 ]

@@ -19,7 +19,7 @@ from stratagem.lab.answers import AnswerCliffs, answer_cliffs
 from stratagem.lab.game import TokenGame
 from stratagem.lab.mdp import TabularMDP, choice
 from stratagem.lab.problems import GameProblem, MDPProblem, Problem, combined
-from stratagem.parts import Part
+from stratagem.part import Part
 from stratagem.seeding import generator
 
 

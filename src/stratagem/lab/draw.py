@@ -14,7 +14,7 @@ from stratagem.experience import Experience
 from stratagem.lab.policy import NodeInputs
 from stratagem.partition import Partition
 from stratagem.parts import Sampler
-from stratagem.sampling import Branching, Rollouts, kept_groups
+from stratagem.sampling import Branching, Candidates, Rollouts, kept_groups
 from stratagem.sampling.branching import as_branches, as_roots, cut
 
 
@@ -113,7 +113,9 @@ def _branched(
         first, last = _leaves_of_nodes(leaves.inputs.node, leaves.trajectory_of_token.labels)
         node = newest.inputs.node[token]
         # A number that no round of rolling out has: what is drawn must not repeat theirs.
-        drawn = _pick(leaves, probability, first[node], last[node], sampler.branches, source(-generation))
+        drawing = source(-generation)
+        uniform = torch.rand((len(node), sampler.branches), dtype=torch.float64, generator=drawing)
+        drawn = _packed(leaves, _within(probability, first[node], last[node], uniform), drawing)
         kept = newest.trajectory_of_token.position()[token].repeat_interleave(sampler.branches)
         newest = as_branches(drawn, kept, generation)
         newest = newest if sampler.branch_turns is None else cut(newest, sampler.branch_turns)
@@ -154,36 +156,78 @@ def draw(
 
     starts: of the groups; None draws them, too.
     """
-    last = leaves.group_of_trajectory.size().cumsum(0) - 1
-    first = torch.cat([last.new_zeros(1), last[:-1] + 1])
+    first, last = _ranges(leaves)
     start = starts
     if start is None:
         high = probability.cumsum(0)[last]
         start = _place(high, torch.rand(groups, dtype=torch.float64, generator=source) * high[-1])
-    return _pick(leaves, probability, first[start], last[start], size, source)
+    uniform = torch.rand((groups, size), dtype=torch.float64, generator=source)
+    return _packed(leaves, _within(probability, first[start], last[start], uniform), source)
 
 
-def _pick(
+def candidates(
     leaves: Experience,
+    probability: Float64[Tensor, " leaves"],
+    given_first: Float64[Tensor, " leaves"],
+    sampler: Candidates,
+    vocabulary: int,
+    source: torch.Generator,
+) -> Experience:
+    """Groups with a trajectory for every first token but those the sampler leaves out.
+
+    probability: of each leaf, from which starts are drawn.  given_first: of each leaf, given that its first token was
+    chosen.
+
+    Raises :class:`InputError` when fewer candidates are left than make a group.
+    """
+    tokens = [token for token in range(vocabulary) if token not in sampler.without]
+    if len(tokens) < sampler.group_size:
+        raise InputError(
+            f"sampler {sampler.part_name()}: without = {sampler.without}: leaves {len(tokens)} of {vocabulary} "
+            f"candidates, where a group has at least {sampler.group_size}"
+        )
+    assert leaves.action is not None
+    said_first = leaves.action[leaves.trajectory_of_token.first()]
+    upper = leaves.group_of_trajectory.sum(probability).cumsum(0)
+    drawn = torch.rand(sampler.prompts_per_step, dtype=torch.float64, generator=source)
+    start = _place(upper, drawn * upper[-1])
+    first, last = _ranges(leaves)
+    chosen = []
+    for token in tokens:
+        uniform = torch.rand((len(start), 1), dtype=torch.float64, generator=source)
+        chosen.append(_within(given_first.where(said_first == token, 0.0), first[start], last[start], uniform))
+    return _packed(leaves, torch.cat(chosen, 1), source)
+
+
+def _ranges(leaves: Experience) -> tuple[Int[Tensor, " starts"], Int[Tensor, " starts"]]:
+    """The first and the last leaf of every start."""
+    last = leaves.group_of_trajectory.size().cumsum(0) - 1
+    return torch.cat([last.new_zeros(1), last[:-1] + 1]), last
+
+
+def _within(
     probability: Float64[Tensor, " leaves"],
     first: Int[Tensor, " groups"],
     last: Int[Tensor, " groups"],
-    size: int,
-    source: torch.Generator,
-) -> Experience:
-    """A group of ``size`` trajectories for each range of leaves, drawn from that range."""
+    uniform: Float64[Tensor, "groups size"],
+) -> Int[Tensor, "groups size"]:
+    """The leaves of these ranges at which uniform numbers point."""
     upper = probability.cumsum(0)
     low, high = torch.cat([upper.new_zeros(1), upper])[first], upper[last]
-    uniform = torch.rand((len(first), size), dtype=torch.float64, generator=source)
     chosen = _place(upper, torch.lerp(low[:, None], high[:, None], uniform))
     # What rounding may do at the edge of a range must not lead into another one.
-    chosen = chosen.clamp(first[:, None], last[:, None]).view(-1)
-    x = leaves.select(chosen)
+    return chosen.clamp(first[:, None], last[:, None])
+
+
+def _packed(leaves: Experience, chosen: Int[Tensor, "groups size"], source: torch.Generator) -> Experience:
+    """Groups of these leaves, each with a start of its own."""
+    groups, size = chosen.shape
+    x = leaves.select(chosen.reshape(-1))
     return x.replace(
-        group_of_trajectory=Partition.from_sizes(torch.full((len(first),), size)),
-        domain_of_group=Partition.whole(len(first)),
-        task_id=leaves.group_of_trajectory.labels[first],
-        seed=torch.randint(2**63 - 1, (len(chosen),), generator=source),
+        group_of_trajectory=Partition.from_sizes(torch.full((groups,), size)),
+        domain_of_group=Partition.whole(groups),
+        task_id=leaves.group_of_trajectory.labels[chosen[:, 0]],
+        seed=torch.randint(2**63 - 1, (groups * size,), generator=source),
     )
 
 

@@ -13,8 +13,10 @@ class Outcome:
 
     state: the policy's next turn begins in it; None ends the episode.  probability: of this way, given the turn.
     reward: of the turn.  success: of the episode.  truncated: the episode was cut by a limit of the game.
+    executed: False when the game could not carry the turn's action out.
     components: further named rewards of the whole episode, added up over its turns.
     ran: whether the tool call of the turn was carried out; None: it made none.
+    earlier: what the turn before this one earns once this one is known, beside its own reward.
     """
 
     state: Hashable | None = None
@@ -22,12 +24,15 @@ class Outcome:
     reward: float = 0.0
     success: bool = False
     truncated: bool = False
+    executed: bool = True
     components: Mapping[str, float] = field(default_factory=dict)
     ran: bool | None = None
+    earlier: float = 0.0
 
 
 Act = Callable[[Any, tuple[int, ...]], "Sequence[Outcome] | None"]
 Shown = Callable[[Any], Hashable]
+Seat = Callable[[Any], tuple[int, int]]
 
 Structure = Callable[[Any, tuple[int, ...]], tuple[Sequence[int], bool]]
 
@@ -48,6 +53,8 @@ class TokenGame:
     the lab is a table over histories, so it may still tell them apart.
     structure: of a whole turn, given its state and tokens: the span of each token, and whether a segment begins with
     the turn; None: turns have no structure.
+    seat: the role that acts in a state, and the number of the conversation it acts in; None: always 0
+    and 0. A policy of the lab has parameters of its own in every history, so roles share none.
     """
 
     name: str
@@ -59,6 +66,7 @@ class TokenGame:
     reward_weights: tuple[float, ...] | None = None
     shown: Shown | None = None
     structure: Structure | None = None
+    seat: Seat | None = None
 
     def looks(self, state: Any) -> Hashable:
         """What the state looks like."""

@@ -7,9 +7,12 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import replace
 
 from stratagem.errors import unknown
+from stratagem.lab.delegation import delegation_game
 from stratagem.lab.dialogue import mood_game
 from stratagem.lab.game import Act, Outcome, Shown, TokenGame, over
 from stratagem.lab.long_games import LONG_GAMES
+from stratagem.lab.pages import PageRules, page_game
+from stratagem.lab.search import SearchRules, search_game
 from stratagem.lab.structured import STRUCTURED_GAMES
 from stratagem.lab.tools import ToolRules, tool_game
 
@@ -18,7 +21,7 @@ GAMES: dict[str, TokenGame] = {}
 
 SPECIAL_GAMES: dict[str, TokenGame] = {}
 """Further games, by name, for what few techniques need: several reward components, states that look alike, a user to
-talk to, many turns, turns with an inner structure. They are not among those every technique is judged in."""
+talk to, many turns, turns with an inner structure, two roles. They are not among those every technique is judged in."""
 
 
 def known_games() -> dict[str, TokenGame]:
@@ -151,7 +154,16 @@ def styles(state: str, tokens: tuple[int, ...]) -> list[Outcome]:
     return over(float(tokens[0] < 2), brevity=float(tokens[0] != 1))
 
 
-SPECIAL_GAMES |= {made.name: made for made in (tool_game(ToolRules()), mood_game(), *LONG_GAMES, *STRUCTURED_GAMES)}
+_MADE = (
+    tool_game(ToolRules()),
+    mood_game(),
+    delegation_game(),
+    search_game(SearchRules()),
+    page_game(PageRules()),
+    *LONG_GAMES,
+    *STRUCTURED_GAMES,
+)
+SPECIAL_GAMES |= {made.name: made for made in _MADE}
 
 
 @game(vocabulary=2, starts=((1.0, ("start", 0)),), shown=lambda state: state if state[0] == "sign" else state[0])

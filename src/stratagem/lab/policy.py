@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Literal, Self
 
 import torch
 from jaxtyping import Float, Int
@@ -18,6 +18,7 @@ from stratagem.objectives.routing import RoutingReplay
 from stratagem.objectives.views import Perturbed
 from stratagem.partition import rows_of
 from stratagem.parts import View
+from stratagem.training.heads import Table
 from stratagem.training.module_policy import ModulePolicy
 from stratagem.training.noise import fresh_seed, with_noise
 from stratagem.training.world import check_asked
@@ -54,7 +55,18 @@ class NodePolicy(ModulePolicy):
     """
 
     says: ClassVar[frozenset[str]] = frozenset(
-        {"entropy", "value", "median", "mean_logp", "hidden", "hidden_square", *OF_ACTIONS}
+        {
+            "entropy",
+            "value",
+            "median",
+            "mean_logp",
+            "log_probs",
+            "hidden",
+            "hidden_square",
+            "before",
+            "after",
+            *OF_ACTIONS,
+        }
     )
     views: ClassVar[tuple[type[View], ...]] = (RoutingReplay, Perturbed)
 
@@ -125,9 +137,17 @@ class NodePolicy(ModulePolicy):
             self.values[node] if "value" in also else None,
             self.medians[node] if "median" in also else None,
             logp.mean(-1)[row] if "mean_logp" in also else None,
+            before=node if "before" in also else None,
+            after=node * logits.shape[1] + x.action if "after" in also else None,
+            log_probs=logp[row] if "log_probs" in also else None,
             **{name: figure(logp.detach()[row], x.action) for name, figure in OF_ACTIONS.items() if name in also},
             **further,
         )
+
+    def head(self, place: Literal["before", "after"], hidden: int, source: torch.Generator) -> Table:
+        """A table, with a row for every node, or for every node and token; it has no layers to be ``hidden``."""
+        nodes, vocabulary = self.table().shape
+        return Table(nodes if place == "before" else nodes * vocabulary)
 
     def weights(self) -> dict[str, Tensor]:
         """All that was learned but the width of a noise."""
@@ -180,3 +200,56 @@ class TabularPolicy(NodePolicy):
         """Sizes."""
         nodes, vocabulary = self.logits.shape
         return {"nodes": nodes, "vocabulary": vocabulary}
+
+
+class SharedPolicy(NodePolicy):
+    """A softmax for every kind of node: nodes that look alike to who acts there share their logits.
+
+    row: kind of every node.  logits: float [kinds, vocabulary], where learning starts.
+    """
+
+    kind: ClassVar[str] = "shared"
+    says: ClassVar[frozenset[str]] = frozenset({"entropy", "value", "median", "mean_logp"})
+    views: ClassVar[tuple[type[View], ...]] = ()
+
+    row: Int[Tensor, " nodes"]
+
+    def __init__(self, row: Int[Tensor, " nodes"], logits: Float[Tensor, "kinds vocabulary"]) -> None:
+        super().__init__(len(row))
+        self.register_buffer("row", row)
+        self.logits = nn.Parameter(logits.detach().float().clone())
+
+    @classmethod
+    def uniform(cls, states: Sequence[object], vocabulary: int, seen: Callable[[Any], Hashable]) -> Self:
+        """A uniform policy in which states share logits that are ``seen`` as the same.
+
+        For games whose turns are of one token: it does not tell apart where in a turn it is.
+        """
+        kinds: dict[Hashable, int] = {}
+        row = torch.tensor([kinds.setdefault(seen(state), len(kinds)) for state in states])
+        return cls(row, torch.zeros(len(kinds), vocabulary))
+
+    def forward(
+        self, x: Experience, *, temperature: float = 1.0, also: Collection[str] = (), view: View | None = None
+    ) -> PolicyOutput:
+        """Log-probability of every token of ``x``; ``also`` what ``says`` lists, of its node.
+
+        Raises ``ValueError`` when the inputs are not :class:`NodeInputs`, :class:`InputError` for what it cannot say.
+        """
+        check_asked(self, also, view)
+        if not isinstance(x.inputs, NodeInputs):
+            raise ValueError(f"a shared policy reads NodeInputs, not {type(x.inputs).__name__}")
+        return self.say(x, self.logits / temperature, self.row[x.inputs.node], also)
+
+    def table(self) -> Float[Tensor, "nodes vocabulary"]:
+        """The logits of every node."""
+        return self.logits.detach()[self.row]
+
+    def policy_parameters(self) -> Iterator[Tensor]:
+        """The logits."""
+        yield self.logits
+
+    def arguments(self) -> dict[str, int]:
+        """Sizes."""
+        kinds, vocabulary = self.logits.shape
+        return {"nodes": len(self.row), "kinds": kinds, "vocabulary": vocabulary}

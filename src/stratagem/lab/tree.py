@@ -32,9 +32,9 @@ class Tree:
     those of its tokens.
 
     leaves: one trajectory per leaf, one group per start, in the game's order. ``inputs`` hold the node of every token;
-    ``action``, ``turn_reward``, ``turn_state``, ``turn_done``, ``reward``, ``success``, ``finished``, ``truncated``,
-    ``answer`` (what the last turn said; -1 when the episode was cut) and ``task_id`` (the number of the start) are set;
-    ``span`` and ``segment_start`` where turns have a structure.
+    ``action``, ``turn_reward``, ``turn_state``, ``turn_role``, ``turn_context``, ``turn_done``, ``turn_executed``,
+    ``reward``, ``success``, ``finished``, ``truncated``, ``answer`` (what the last turn said; -1 when the episode was
+    cut) and ``task_id`` (the number of the start) are set; ``span`` and ``segment_start`` where turns have a structure.
     chance: probability of all that the game chose on the way to a leaf, its start included.
     states: the state in which the turn of each decision node began.
     """
@@ -105,6 +105,7 @@ class _Turn(NamedTuple):
     nodes: tuple[int, ...] = ()
     tokens: tuple[int, ...] = ()
     reward: float = 0.0
+    executed: bool = True
     components: Mapping[str, float] = {}
     ran: bool | None = None
 
@@ -132,8 +133,15 @@ def _walk(game: TokenGame, states: list[object], start: int) -> Iterator[_Leaf]:
         _check_sum(game, f"the outcomes of {turn.tokens} in {turn.state!r}", [o.probability for o in outcomes])
         for outcome in outcomes:
             _check_components(game, outcome.components)
-            ended = turn._replace(reward=outcome.reward, components=outcome.components, ran=outcome.ran)
-            turns, reached = (*past, ended), chance * outcome.probability
+            ended = turn._replace(
+                reward=outcome.reward, executed=outcome.executed, components=outcome.components, ran=outcome.ran
+            )
+            before = past
+            if outcome.earlier:
+                if not past:
+                    raise InputError(f"game {game.name}: the first turn has none before it that could earn")
+                before = (*past[:-1], past[-1]._replace(reward=past[-1].reward + outcome.earlier))
+            turns, reached = (*before, ended), chance * outcome.probability
             if outcome.state is None:
                 yield _Leaf(start, reached, turns, outcome.success, outcome.truncated)
             else:
@@ -160,6 +168,7 @@ def _experience(leaves: Sequence[_Leaf], game: TokenGame) -> Experience:
         turn_reward=torch.tensor([turn.reward for turn in turns]),
         turn_state=torch.tensor([state_key(game.looks(turn.state)) for turn in turns]),
         turn_call=torch.tensor([-1 if turn.ran is None else int(turn.ran) for turn in turns]),
+        turn_executed=[turn.executed for turn in turns],
         success=[leaf.success for leaf in leaves],
         finished=[not leaf.truncated for leaf in leaves],
         truncated=[leaf.truncated for leaf in leaves],
@@ -175,6 +184,7 @@ def _experience(leaves: Sequence[_Leaf], game: TokenGame) -> Experience:
         reward_weights=_weights(game),
         turn_done=x.trajectory_of_turn.is_last(),
         **_structure(turns, game),
+        **_seats(turns, game),
     )
 
 
@@ -189,6 +199,11 @@ def _structure(turns: Sequence[_Turn], game: TokenGame) -> dict[str, Tensor]:
         "span": torch.tensor([int(span) for _, spans, _ in said for span in spans]),
         "segment_start": torch.tensor([begins for *_, begins in said]),
     }
+
+
+def _seats(turns: Sequence[_Turn], game: TokenGame) -> dict[str, Tensor]:
+    role, context = zip(*((0, 0) if game.seat is None else game.seat(turn.state) for turn in turns), strict=True)
+    return {"turn_role": torch.tensor(role), "turn_context": torch.tensor(context)}
 
 
 def _weights(game: TokenGame) -> tuple[float, ...]:

@@ -24,6 +24,9 @@ from stratagem.seeding import generator, seed_torch
 BLOCKS = 128
 """Independent means of batches from which intervals are made."""
 
+ESTIMATED = frozenset({"turn_value", "turn_action_value", "turn_progress"})
+"""Fields of a batch that estimators fill in."""
+
 
 @dataclass(frozen=True, eq=False)
 class Updates:
@@ -50,9 +53,9 @@ def sample_updates(
     """Updates of ``policy`` on what ``behavior`` did: at least ``groups`` groups in batches of ``batch_groups``.
 
     Batches are made as the trainer makes them: sampler (with its rejections and refills), rewards, selections, credit,
-    objective. The critic is exact, and critic, reference and previous policy are those of ``behavior``; so is
-    ``old_logp`` where the two policies differ. What parts remember is warmed up on one batch more; the recipe given is
-    left as it is. Nothing is replayed.
+    objective. Critic and estimator are exact, and critic, reference and previous policy are those of ``behavior``; so
+    is ``old_logp`` where the two policies differ. What parts remember is warmed up on one batch more; the recipe given
+    is left as it is. Nothing is replayed.
 
     Raises :class:`InputError` for a recipe that learns from something else, or reads what a tree does not have, and
     for an update that is not finite.
@@ -93,6 +96,8 @@ def _with_tables(recipe: Recipe, policy: Exact, behavior: Exact) -> Experience:
     known = {"ref_logp": logp, "previous_logp": logp, "value": behavior.value[tree.node].float()}
     known["entropy"] = behavior.node_entropy[tree.node].float()
     needs = recipe.experience_needs()
+    if needs & ESTIMATED:
+        known |= _of_turns(tree, behavior)
     leaves = tree.leaves.replace(behavior_logp=logp, **{name: known[name] for name in known if name in needs})
     if policy is not behavior:
         leaves = leaves.replace(old_logp=logp)
@@ -102,6 +107,24 @@ def _with_tables(recipe: Recipe, policy: Exact, behavior: Exact) -> Experience:
     if recipe.optimization.shuffle == "turns":
         raise InputError("it learns from single turns")
     return leaves
+
+
+def _of_turns(tree: Tree, behavior: Exact) -> dict[str, Tensor]:
+    """What estimators say once they are exact: ``V`` and ``Q`` of turns, and how far each moved the expected return.
+
+    Contributions add up to the return but for what the game leaves to chance after the last turn.
+    """
+    x, turns, by = tree.leaves, tree.leaves.turn_of_token, tree.leaves.trajectory_of_turn
+    value = behavior.value[tree.node][turns.first()]
+    action_value = tree.chosen(behavior.action_value)[turns.last()]
+    earned = x.turn_rewards().double()
+    expected = by.discounted_scan(earned).neg() + by.spread(by.sum(earned)) + action_value
+    before = torch.where(by.position() == 0, 0.0, expected.roll(1))
+    twins = {"turn_value": value, "turn_action_value": action_value}
+    return {
+        **{name: values.float().unsqueeze(1).expand(-1, 2) for name, values in twins.items()},
+        "turn_progress": (expected - before).float(),
+    }
 
 
 def _demonstrated(tree: Tree) -> Float64[Tensor, " leaves"]:

@@ -120,6 +120,8 @@ class Slots:
             critic_mask=by_slot.spread(ended),
             turn_reward=turn_reward,
             turn_state=leaves.turn_state[turns],
+            turn_role=None if leaves.turn_role is None else leaves.turn_role[turns],
+            turn_context=None if leaves.turn_context is None else leaves.turn_context[turns],
             turn_done=trajectory_of_turn.is_last() & trajectory_of_turn.spread(ended),
             reward=trajectory_of_turn.sum(turn_reward),
             success=ended & leaves.success[leaf],

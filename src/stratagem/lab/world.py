@@ -14,7 +14,7 @@ from torch import Tensor
 
 from stratagem.errors import InputError
 from stratagem.experience import Experience
-from stratagem.lab.draw import Drawn, collect, draw
+from stratagem.lab.draw import Drawn, candidates, collect, draw
 from stratagem.lab.exact import Exact, demonstrator
 from stratagem.lab.experts import ExpertsPolicy
 from stratagem.lab.game import TokenGame
@@ -24,7 +24,7 @@ from stratagem.lab.tree import Tree
 from stratagem.lab.windows import Slots
 from stratagem.parts import Sampler
 from stratagem.recipe import Recipe
-from stratagem.sampling import Demonstrations, Windows
+from stratagem.sampling import Candidates, Demonstrations, Windows
 from stratagem.seeding import generator
 from stratagem.tasks.options import check_names
 from stratagem.training.weights import put, taken
@@ -32,6 +32,9 @@ from stratagem.training.world import Collected, Evaluation
 
 TABULAR = {"optimization.learning_rate": 0.05}
 """What any recipe is set to for a table: logits of their own move far, and disturb no other node."""
+
+ESTIMATOR = {"estimator.learning_rate": 0.05}
+"""And for an estimator's tables."""
 
 EXPERTS = {"optimization.learning_rate": 0.01}
 """And for a mixture of experts, whose weights are shared by all nodes."""
@@ -148,7 +151,8 @@ class LabWorld:
 
     def adapt(self, recipe: Recipe) -> Recipe:
         """The recipe with a learning rate for the lab: 0.05 for a table, 0.01 for a mixture of experts."""
-        return recipe.with_values(TABULAR if isinstance(self.policy, TabularPolicy) else EXPERTS)
+        values = TABULAR if isinstance(self.policy, TabularPolicy) else EXPERTS
+        return recipe.with_values(values if recipe.estimator is None else values | ESTIMATOR)
 
     def serve(self, version: int) -> None:
         """Act with the policy's present weights from now on, or ``staleness`` batches later."""
@@ -191,6 +195,12 @@ class LabWorld:
             version_logp=by_policy.to(who.engine.dtype),
             experts=None if who.experts is None else who.experts[tree.node],
         )
+        if isinstance(sampler, Candidates):
+            first = tree.leaves.trajectory_of_token.position() == 0
+            given = tree.leaves.trajectory_of_token.sum(said.masked_fill(first, 0.0)).exp() * tree.chance
+            source = generator(self._seed, "collect", step)
+            x = candidates(leaves, acting.leaf_probability, given, sampler, self.task.game.vocabulary, source)
+            return self._collected(Drawn(x, [x]))
         drawn = collect(
             leaves,
             acting.leaf_probability,

@@ -7,6 +7,7 @@ from stratagem.language.inputs import TokenInputs
 from stratagem.language.internal import NoiseLevels, entropy_by_layer, noise_levels
 from stratagem.language.policy import LanguagePolicy, LoRA, ReferencePolicy, native_bfloat16
 from stratagem.language.sampling import SamplingParams
+from stratagem.language.team import Team, TeamEngine
 
 __all__ = [
     "ChatFormat",
@@ -19,6 +20,8 @@ __all__ = [
     "ReferencePolicy",
     "Request",
     "SamplingParams",
+    "Team",
+    "TeamEngine",
     "TokenInputs",
     "WeightMismatchError",
     "entropy_by_layer",

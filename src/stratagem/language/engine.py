@@ -22,6 +22,7 @@ class Request:
     tokens: what is new in it since the engine's last answer: the opening, or the next observation. Never what the
         engine itself sampled. May be empty once the session holds something.
     seed: everything random in this turn follows from it.
+    role: whose turn it is, where each role may be another policy's.
     said: how the turn began, when this request only goes on with it: sampled before, and in the session already or at
         the end of ``tokens``. Stop strings and the completion's text are of the whole turn, ``max_new_tokens`` is not.
     """
@@ -31,6 +32,7 @@ class Request:
     seed: int
     params: SamplingParams
     said: Sequence[int] = ()
+    role: int = 0
 
 
 @dataclass(frozen=True, slots=True)

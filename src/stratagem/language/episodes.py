@@ -34,8 +34,10 @@ class Turn:
     version: int = 0
     reward: float = 0.0
     done: bool = False
+    executed: bool = True
     versions: list[int] | None = None
     ran: bool | None = None
+    well_formed: bool = True
 
 
 @dataclass
@@ -73,7 +75,9 @@ class Episode:
     def record(self, step: Step) -> None:
         """Enter what the last action led to."""
         turn = self.turns[-1]
-        turn.reward, turn.done, turn.ran = float(step.reward), step.done, step.ran
+        turn.reward, turn.done = float(step.reward), step.done
+        turn.executed, turn.well_formed = bool(step.executed), bool(step.well_formed)
+        turn.ran = step.ran
         if step.turn_rewards is not None:
             for turn, reward in zip(self.turns, step.turn_rewards, strict=True):
                 turn.reward = float(reward)
@@ -140,6 +144,9 @@ def step_fault(step: Any, reward_names: Sequence[str], turns: int) -> str | None
     ran: Any = step.ran
     if ran is not None and not isinstance(ran, bool):
         return f"the step's ran is {ran!r}, neither a bool nor None"
+    well_formed: Any = step.well_formed
+    if not isinstance(well_formed, bool):
+        return f"the step's well_formed is {type(well_formed).__name__} instead of a bool"
     for value in (step.reward, *components.values(), *restated):
         if not isinstance(value, Real) or not math.isfinite(value):
             return f"reward {value!r} is not a finite number"
@@ -182,6 +189,8 @@ def to_experience(
         turn_context=torch.tensor([turn.observation.context for turn in turns], dtype=torch.int64),
         turn_done=torch.tensor([turn.done for turn in turns]),
         turn_call=torch.tensor([-1 if turn.ran is None else int(turn.ran) for turn in turns], dtype=torch.int64),
+        turn_executed=torch.tensor([turn.executed for turn in turns]),
+        turn_well_formed=torch.tensor([turn.well_formed for turn in turns]),
         turn_observation_length=torch.tensor(read_lengths, dtype=torch.int64),
         reward=torch.tensor(components),
         reward_names=reward_names,

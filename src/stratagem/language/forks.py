@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from typing import Any
 
+import torch
+
+from stratagem.experience import Experience
 from stratagem.language.chat import ChatFormat
 from stratagem.language.episodes import Episode
 from stratagem.language.replayed import replayed, saved_turn
 from stratagem.language.rollout import Live
 from stratagem.language.watched import Watch
+from stratagem.parts import Forking
+from stratagem.sampling import Branching
+from stratagem.sampling.branching import as_branches, as_roots
+from stratagem.seeding import derive
 from stratagem.tasks.task import Split, Task
 
 
@@ -39,6 +47,82 @@ class Fork:
         for name in ("action", "logp", "versions"):
             begun[name] = None if begun[name] is None else begun[name][:left]
         return whole, begun
+
+
+@dataclass(frozen=True, eq=False)
+class Grown:
+    """What became of a batch whose episodes were gone on with.
+
+    x: what to learn from.  tokens: sampled in branches.  forks: how many there were.  failed: episodes that were lost.
+    """
+
+    x: Experience
+    tokens: int
+    forks: int
+    failed: int
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """Groups on branches, and episodes lost."""
+        assert self.x.branch is not None
+        return {"branches/groups": float((self.x.branch > 0).sum()), "branches/failed": float(self.failed)}
+
+
+def grown(
+    roots: Experience,
+    episodes: Sequence[Episode],
+    sampler: Branching,
+    go_on: Callable[[Sequence[Fork], Sequence[Episode]], None],
+    pack: Callable[[Sequence[Sequence[Episode]]], Experience],
+    numbered: int,
+) -> Grown:
+    """Fork as deep as the sampler asks; a group none of whose branches came through is left out.
+
+    roots: the batch into which ``episodes`` were packed, in their order.  go_on: plays fresh episodes from their forks.
+    pack: groups as a batch.  numbered: forks of the run so far; groups of forks have negative numbers.
+    """
+    newest = as_roots(roots)
+    pieces = [newest] if sampler.train_roots or not sampler.branches else []
+    tokens, lost, count = 0, 0, 0
+    for generation in range(1, sampler.depth + 1 if sampler.branches else 1):
+        forks = _forks(newest, episodes, sampler.at)
+        if not forks:
+            break
+        groups = [
+            [_fresh(fork, number, -(numbered + count + place)) for number in range(sampler.branches)]
+            for place, fork in enumerate(forks, 1)
+        ]
+        count += len(forks)
+        places = [fork for fork in forks for _ in range(sampler.branches)]
+        played = [*chain.from_iterable(groups)]
+        go_on(places, played)
+        kept = {id(episode): fork.kept for fork, episode in zip(places, played, strict=True)}
+        tokens += sum(max(episode.length - kept[id(episode)], 0) for episode in played)
+        lost += sum(episode.failure is not None for episode in played)
+        good = [usable for group in groups if (usable := [e for e in group if e.failure is None])]
+        if not good:
+            break
+        episodes = [*chain.from_iterable(good)]
+        taken_over = torch.tensor([kept[id(episode)] for episode in episodes])
+        newest = as_branches(pack(good), taken_over, generation)
+        pieces.append(newest)
+    nothing = torch.zeros(roots.trajectories, dtype=torch.bool)
+    x = Experience.concatenate(pieces) if pieces else as_roots(roots).select(nothing)
+    return Grown(x, tokens, count, lost)
+
+
+def _forks(x: Experience, episodes: Sequence[Episode], at: Forking) -> list[Fork]:
+    """Where to fork the episodes that were packed into a batch."""
+    places = torch.nonzero(at(x)).squeeze(1)
+    kept = x.trajectory_of_token.position()[places].tolist()
+    trajectories = x.trajectory_of_token.labels[places].tolist()
+    return [Fork(episodes[trajectory], tokens) for trajectory, tokens in zip(trajectories, kept, strict=True)]
+
+
+def _fresh(fork: Fork, number: int, group: int) -> Episode:
+    """An episode to lead to a fork."""
+    seed = derive(fork.episode.seed, "branch", fork.kept, number)
+    return Episode(fork.episode.index, number, seed, group=group)
 
 
 def branches(

@@ -121,6 +121,7 @@ class HFEngine:
         holes = sorted(session.row for session in closed if session.row < left)
         movers = [session for session in self._rows[left:] if session not in closed]
         if any(session.cached for session in movers):
+            self._cache.reserve(len(self._rows), self._cache.capacity)
             self._cache.move([session.row for session in movers], holes, self._cache.capacity)
         for hole, session in zip(holes, movers, strict=True):
             self._rows[hole], session.row = session, hole

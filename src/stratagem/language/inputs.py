@@ -95,11 +95,14 @@ class TokenInputs:
         """How many action tokens each trajectory has."""
         return torch.bincount(self._trajectory_of_context[self._context_of_action], minlength=len(self.lengths))
 
-    def before_actions(self) -> Contexts:
-        """The tokens that actions are predicted from; a last action and what follows it are not among them."""
+    def before_actions(self, through: bool = False) -> Contexts:
+        """The tokens that actions are predicted from; a last action and what follows it are not among them.
+
+        through: the last action is among them; every action then stands just behind its predecessor.
+        """
         places, contexts = self.position_ids, self._contexts
         lengths = torch.zeros_like(contexts)
-        lengths.scatter_reduce_(0, self._context_of_action, places[self.action_positions], "amax")
+        lengths.scatter_reduce_(0, self._context_of_action, places[self.action_positions] + through, "amax")
         kept = places < torch.repeat_interleave(lengths, contexts)
         return Contexts(self.token_ids[kept], lengths[lengths > 0], (kept.cumsum(0) - 1)[self.action_positions - 1])
 
@@ -121,6 +124,10 @@ class TokenInputs:
             action_positions=(kept.cumsum(0) - 1)[self.action_positions],
             context_lengths=None if self.context_lengths is None else self.context_lengths - dropped,
         )
+
+    def of_actions(self, rows: Int[Tensor, " kept"]) -> Self:
+        """The same conversations, in which only the actions of these rows are asked about; rows ascend."""
+        return type(self)(self.token_ids, self.lengths, self.action_positions[rows], self.context_lengths)
 
     def select(self, trajectories: Int[Tensor, " kept"]) -> Self:
         """The inputs of these trajectories, in this order."""

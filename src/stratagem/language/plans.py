@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from stratagem.spans import Span
-from stratagem.tasks.mixture import Mixture, owner
+from stratagem.tasks.mixture import owner
 from stratagem.tasks.structured import Plan
 from stratagem.tasks.task import Task
 
@@ -38,11 +38,7 @@ class PlanReader:
 
 def plan_reader(task: Task, decode: Decode) -> PlanReader | None:
     """Who reads the plans of this task; None where no turn of it has one."""
-    return PlanReader(task, decode) if _has_plans(task) else None
-
-
-def _has_plans(task: Task) -> bool:
-    return any(map(_has_plans, task.tasks)) if isinstance(task, Mixture) else task.plan("") is not None
+    return PlanReader(task, decode) if task.plan("") is not None else None
 
 
 def token_spans(action: Sequence[int], text: str, plan: Plan, decode: Decode) -> list[int]:

@@ -25,6 +25,7 @@ from stratagem.language.layers import decoder_layers, internal_hidden, perturbed
 from stratagem.objectives.routing import RoutingReplay
 from stratagem.objectives.views import InternalLayer, Perturbed, ResponseOnly
 from stratagem.parts import View
+from stratagem.training.heads import Perceptron
 from stratagem.training.noise import fresh_seed
 from stratagem.training.world import check_asked
 
@@ -33,6 +34,7 @@ ComputeType = Literal["auto", "float32", "bfloat16"]
 OF_LOGITS: dict[str, Callable[[Tensor], Tensor]] = {
     "entropy": lambda logp: -(logp.exp() * logp).sum(-1),
     "mean_logp": lambda logp: logp.mean(-1),
+    "log_probs": lambda logp: logp,
 }
 """What can be said of the whole distribution an action was drawn from, given its log-probabilities."""
 EXPERT_COUNTS = ("num_experts", "num_local_experts", "n_routed_experts")
@@ -74,7 +76,9 @@ class LanguagePolicy(nn.Module):
         pass.
     """
 
-    says: ClassVar[frozenset[str]] = frozenset({"value", "median", "hidden", "hidden_square", *OF_LOGITS, *OF_ACTIONS})
+    says: ClassVar[frozenset[str]] = frozenset(
+        {"value", "median", "hidden", "hidden_square", "before", "after", *OF_LOGITS, *OF_ACTIONS}
+    )
     views: ClassVar[tuple[type[View], ...]] = (RoutingReplay, ResponseOnly, InternalLayer, Perturbed)
 
     def __init__(
@@ -150,9 +154,16 @@ class LanguagePolicy(nn.Module):
 
         logp [tokens] and entropy [tokens] in nats, of softmax(logits / temperature); value and median [tokens], the
         critic's estimates from before each action; what the output layer reads and the actions' scores as
-        :class:`PolicyOutput` defines them, without gradient. All but ``logp`` only when ``also`` names it. Raises
+        :class:`PolicyOutput` defines them, without gradient; before and after [tokens, hidden], the last hidden state
+        at the token before each action and at the action's own. All but ``logp`` only when ``also`` names it. Raises
         :class:`InputError` for a temperature not above 0, a batch without token inputs, a value without value head.
         """
+        return self.about(token_inputs(x), temperature, also, view)
+
+    def about(
+        self, inputs: TokenInputs, temperature: float = 1.0, also: Collection[str] = (), view: View | None = None
+    ) -> PolicyOutput:
+        """What the policy says about the actions of ``inputs``, as :meth:`forward` does."""
         check_asked(self, also, view)
         if isinstance(view, RoutingReplay):
             self._check_dense()
@@ -160,13 +171,12 @@ class LanguagePolicy(nn.Module):
             raise InputError(f"temperature must be above 0, got {temperature}")
         if self.value_head is None and ("value" in also or "median" in also):
             raise InputError("this policy has no critic; build it with value_head=True")
-        if not isinstance(x.inputs, TokenInputs):
-            raise InputError(f"a language policy reads TokenInputs, this experience has {type(x.inputs).__name__}")
-        inputs = x.inputs.without_opening(self._beginning()) if isinstance(view, ResponseOnly) else x.inputs
+        if isinstance(view, ResponseOnly):
+            inputs = inputs.without_opening(self.beginning())
         if len(inputs.action_positions) == 0:
             return PolicyOutput(**{name: self._nothing(name) for name in ("logp", *also)})
         with self._precision():
-            hidden = self._hidden_before_actions(inputs, view)
+            hidden, after = self._hidden_at_actions(inputs, view, after="after" in also)
             figures = self._in_chunks(
                 hidden, inputs.actions, temperature, [name for name in (*OF_LOGITS, *OF_ACTIONS) if name in also]
             )
@@ -178,6 +188,10 @@ class LanguagePolicy(nn.Module):
                 figures["hidden"] = hidden.detach().float() / temperature
             if "hidden_square" in also:
                 figures["hidden_square"] = hidden.detach().float().square().sum(1) / temperature**2
+            if "before" in also:
+                figures["before"] = hidden.detach().float()
+            if after is not None:
+                figures["after"] = after.detach().float()
         return PolicyOutput(**figures)
 
     def _check_dense(self) -> None:
@@ -196,6 +210,11 @@ class LanguagePolicy(nn.Module):
     def critic_parameters(self) -> list[nn.Parameter]:
         """Weights of the critic's heads, if there are any."""
         return [p for head in (self.value_head, self.median_head) if head is not None for p in head.parameters()]
+
+    def head(self, place: Literal["before", "after"], hidden: int, source: torch.Generator) -> Perceptron:
+        """A map from the last hidden state, which it brings to one scale first."""
+        width = cast(nn.Linear, self.model.get_output_embeddings()).in_features
+        return Perceptron(width, hidden, source, normalize=True)
 
     def hidden_matrices(self) -> list[Tensor]:
         """Trainable weights of the model's linear layers and convolutions, but for the head and what is tied to it.
@@ -282,7 +301,7 @@ class LanguagePolicy(nn.Module):
         [log_scales] = self.view_parameters(view)
         return perturbed(self.model, view, log_scales, fresh_seed())
 
-    def _beginning(self) -> int:
+    def beginning(self) -> int:
         """The token that stands before a text without a prompt."""
         tokenizer = self.tokenizer
         for token in (tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id):
@@ -294,8 +313,11 @@ class LanguagePolicy(nn.Module):
         enabled = self.compute_dtype == torch.bfloat16
         return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=enabled)
 
-    def _hidden_before_actions(self, inputs: TokenInputs, view: View | None) -> Float[Tensor, "tokens hidden"]:
-        read = inputs.before_actions()
+    def _hidden_at_actions(
+        self, inputs: TokenInputs, view: View | None, *, after: bool
+    ) -> tuple[Float[Tensor, "tokens hidden"], Float[Tensor, "tokens hidden"] | None]:
+        """The last hidden state before every action, and where ``after`` is asked for, at the action as well."""
+        read = inputs.before_actions(through=after)
         layout = PackedSequences(read.lengths.tolist(), self.device, read.token_ids)
 
         def run() -> Float[Tensor, "computed hidden"]:
@@ -306,13 +328,15 @@ class LanguagePolicy(nn.Module):
         else:
             with self._perturbation(view):
                 hidden = run()
-        return hidden.index_select(0, layout.source[read.predecessors])
+        before = hidden.index_select(0, layout.source[read.predecessors])
+        return before, hidden.index_select(0, layout.source[read.predecessors + 1]) if after else None
 
     def _nothing(self, name: str) -> Tensor:
         """A figure of no tokens."""
         vocabulary, width = cast(nn.Linear, self.model.get_output_embeddings()).weight.shape
         few = min(TOP + 1, vocabulary)
-        columns = {"hidden": width, "top_id": few, "top_probability": few}
+        columns = {"top_id": few, "top_probability": few, "log_probs": vocabulary}
+        columns |= dict.fromkeys(("hidden", "before", "after"), width)
         kind = torch.int64 if name == "top_id" else torch.float32
         return torch.zeros((0, columns[name]) if name in columns else 0, dtype=kind, device=self.device)
 
@@ -358,15 +382,29 @@ class ReferencePolicy:
         self, x: Experience, temperature: float = 1.0, also: Collection[str] = (), view: View | None = None
     ) -> PolicyOutput:
         """As :meth:`LanguagePolicy.forward`, without gradient and without values."""
+        return self.about(token_inputs(x), temperature, also, view)
+
+    @torch.no_grad()
+    def about(
+        self, inputs: TokenInputs, temperature: float = 1.0, also: Collection[str] = (), view: View | None = None
+    ) -> PolicyOutput:
+        """As :meth:`LanguagePolicy.about`, without gradient and without values."""
         scope = self._policy.adapters_disabled() if self._without_adapters else contextlib.nullcontext()
         with scope:
-            return self._policy.forward(x, temperature, also, view)
+            return self._policy.about(inputs, temperature, also, view)
 
     def to(self, device: torch.device | str) -> Self:
         """Move the frozen copy; with adapters it lives where the policy does."""
         if not self._without_adapters:
             self._policy.to(device)
         return self
+
+
+def token_inputs(x: Experience) -> TokenInputs:
+    """What a language policy reads of a batch. Raises :class:`InputError` for one of another kind."""
+    if not isinstance(x.inputs, TokenInputs):
+        raise InputError(f"a language policy reads TokenInputs, this experience has {type(x.inputs).__name__}")
+    return x.inputs
 
 
 def native_bfloat16(device: torch.device | str) -> bool:

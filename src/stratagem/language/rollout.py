@@ -179,7 +179,8 @@ def _request(one: Live, params: SamplingParams, most: int) -> Request:
         said = one.begun.action
         tokens, seed = one.behind, derive(one.episode.seed, turn, len(said))
     asked = min(most, params.max_new_tokens - len(said))
-    return Request(one.session, tokens, seed, replace(params, max_new_tokens=asked), said)
+    bounded = replace(params, max_new_tokens=asked)
+    return Request(one.session, tokens, seed, bounded, said, one.observation.role)
 
 
 def _turn(one: Live, completion: Completion) -> Turn:

@@ -18,17 +18,17 @@ from stratagem.experience import Experience
 from stratagem.language.chat import ChatFormat
 from stratagem.language.engine import Engine, Request
 from stratagem.language.episodes import Episode, Turn, step_fault, to_experience
-from stratagem.language.forks import Fork, branches
+from stratagem.language.forks import Fork, branches, grown
 from stratagem.language.plans import plan_reader
 from stratagem.language.policy import LanguagePolicy
 from stratagem.language.rollout import enter_answer, first_observation, play, play_on, reading, reset
 from stratagem.language.sampling import SamplingParams
+from stratagem.language.team import Team
 from stratagem.language.watched import Watch
 from stratagem.language.windows import Slots
 from stratagem.parts import Sampler
 from stratagem.recipe import Recipe
-from stratagem.sampling import Branching, Demonstrations, Rollouts, Windows, kept_groups
-from stratagem.sampling.branching import as_branches, as_roots
+from stratagem.sampling import Branching, Candidates, Demonstrations, Rollouts, Windows, kept_groups
 from stratagem.seeding import derive
 from stratagem.tasks.mixture import owner
 from stratagem.tasks.task import Split, Task
@@ -40,7 +40,7 @@ HELD_OUT = 2**20
 
 
 class LanguageWorld:
-    """A language policy acting in a text task.
+    """A language policy, or a team of them, acting in a text task.
 
     Start states are numbered; each is rolled out once per group, in order, so that no batch repeats another's unless
     the task itself is finite or the sampler names the start states. ``concurrency``: episodes played side by side.
@@ -52,13 +52,14 @@ class LanguageWorld:
     def __init__(
         self,
         task: Task,
-        policy: LanguagePolicy,
+        policy: LanguagePolicy | Team,
         engine: Engine,
         seed: int,
         concurrency: int = 256,
         timeout: float = 30.0,
     ) -> None:
-        self.task, self.policy, self.task_name = task, policy, task.name
+        self.task, self.task_name = task, task.name
+        self.policy: LanguagePolicy | Team = policy
         self._engine, self._seed, self._concurrency = engine, seed, concurrency
         self._chat = ChatFormat(policy.tokenizer)
         self._plans = plan_reader(task, self._chat.said)
@@ -93,9 +94,11 @@ class LanguageWorld:
             return self._demonstrate(sampler, step)
         if isinstance(sampler, Windows):
             return self._windowed(sampler)
+        if isinstance(sampler, Candidates):
+            return self._tried(sampler)
         if not isinstance(sampler, Rollouts):
             raise InputError(
-                f"sampler {sampler.part_name()}: a language task takes rollouts, windows or demonstrations"
+                f"sampler {sampler.part_name()}: a language task takes rollouts, windows, candidates or demonstrations"
             )
         clock = time.perf_counter()
         params = self._params(sampler.temperature, sampler.top_p, sampler.top_k)
@@ -139,46 +142,51 @@ class LanguageWorld:
         self, roots: Experience, episodes: Sequence[Sequence[Episode]], sampler: Branching, params: SamplingParams
     ) -> Collected:
         """Groups and the branches off them, as the sampler asks; tokens are those of the branches alone."""
-        pieces = [as_roots(roots)] if sampler.train_roots or not sampler.branches else []
-        newest, grown = as_roots(roots), [*chain.from_iterable(episodes)]
-        tokens, lost, most = 0, 0, _most_samples(sampler)
-        for generation in range(1, sampler.depth + 1):
-            forks = _forks(newest, grown, sampler) if sampler.branches else []
-            if not forks:
-                break
-            fresh = [[self._branch(fork, number) for number in range(sampler.branches)] for fork in forks]
-            grown = [*chain.from_iterable(fresh)]
-            places = [fork for fork in forks for _ in range(sampler.branches)]
-            for start in range(0, len(grown), self._concurrency):
-                some = slice(start, start + self._concurrency)
-                live = branches(
-                    self.task, "train", places[some], grown[some], self._chat, self._watch, sampler.branch_turns
-                )
-                play_on(live, self._engine, self._chat, params, self._watch)
-            kept = {id(episode): fork.kept for fork, episode in zip(places, grown, strict=True)}
-            tokens += sum(max(episode.length - kept[id(episode)], 0) for episode in grown)
-            lost += sum(episode.failure is not None for episode in grown)
-            good = [usable for group in fresh if (usable := [e for e in group if e.failure is None])]
-            grown = [*chain.from_iterable(good)]
-            if not good:
-                break
-            taken_over = torch.tensor([kept[id(episode)] for episode in grown])
-            newest = as_branches(self._packed(good, most, sampler.similar_states), taken_over, generation)
-            pieces.append(newest)
-        x = (
-            Experience.concatenate(pieces)
-            if pieces
-            else roots.select(torch.zeros(roots.trajectories, dtype=torch.bool))
-        )
-        branched = sum(int((piece.branch > 0).sum()) for piece in pieces if piece.branch is not None)
-        return Collected(x, tokens, {"branches/groups": float(branched), "branches/failed": float(lost)})
 
-    def _branch(self, fork: Fork, number: int) -> Episode:
-        """A fresh episode to lead to a fork; its group is none of a start's."""
-        seed = derive(fork.episode.seed, "branch", fork.kept, number)
-        if not number:
-            self._forks += 1
-        return Episode(fork.episode.index, number, seed, group=-self._forks)
+        def go_on(forks: Sequence[Fork], fresh: Sequence[Episode]) -> None:
+            for start in range(0, len(fresh), self._concurrency):
+                some = slice(start, start + self._concurrency)
+                turns = sampler.branch_turns
+                live = branches(self.task, "train", forks[some], fresh[some], self._chat, self._watch, turns)
+                play_on(live, self._engine, self._chat, params, self._watch)
+
+        def pack(groups: Sequence[Sequence[Episode]]) -> Experience:
+            return self._packed(groups, _most_samples(sampler), sampler.similar_states)
+
+        tree = grown(roots, [*chain.from_iterable(episodes)], sampler, go_on, pack, self._forks)
+        self._forks += tree.forks
+        return Collected(tree.x, tree.tokens, tree.metrics)
+
+    def _tried(self, sampler: Candidates) -> Collected:
+        """Every candidate of each start state, as the task writes it; those that fail are counted and left out."""
+        indices = range(self._next_index, self._next_index + sampler.prompts_per_step)
+        self._next_index += sampler.prompts_per_step
+        groups = [self._try_all(index, sampler) for index in indices]
+        episodes = [episode for group in groups for episode in group]
+        good = [[episode for episode in group if episode.failure is None] for group in groups]
+        good = [group for group in good if group]
+        metrics = _episode_metrics(episodes, self.task.reward_names)
+        batch = None
+        if good:
+            batch = self._packed(good, max(map(len, groups)))
+            keep = sampler.keep(batch)
+            batch = batch.select(batch.group_of_trajectory.spread(keep))
+        kept = 0 if batch is None else batch.groups
+        metrics |= {"groups/kept": float(kept), "groups/rejected": float(len(groups) - kept)}
+        tokens = sum(episode.length for episode in episodes)
+        return Collected(batch, tokens, metrics, [group[0].transcript() for group in groups if group])
+
+    def _try_all(self, index: int, sampler: Candidates) -> list[Episode]:
+        try:
+            candidates = self.task.candidates("train", index)
+        except NotImplementedError as error:
+            raise InputError(f"sampler {sampler.part_name()}: {error}") from None
+        played = []
+        for number, actions in enumerate(candidates):
+            if number not in sampler.without:
+                episode = demonstrate(self.task, "train", index, self._chat, self._encode, actions)
+                played.append(dataclasses.replace(episode, sample=number, group=index))
+        return played
 
     def _windowed(self, sampler: Windows) -> Collected:
         clock = time.perf_counter()
@@ -421,16 +429,6 @@ def _most_samples(sampler: Rollouts) -> int:
     """Episodes a group may have in all, failed ones and demonstrations included."""
     most = sampler.group_size * (sampler.refill_rounds + 1) + sampler.demonstrations
     return max(most, sampler.branches) if isinstance(sampler, Branching) else most
-
-
-def _forks(x: Experience, episodes: Sequence[Episode], sampler: Branching) -> list[Fork]:
-    """Where the sampler forks, in the batch that these episodes were packed into."""
-    places = torch.nonzero(sampler.at(x)).squeeze(1)
-    kept = x.trajectory_of_token.position()[places].tolist()
-    return [
-        Fork(episodes[trajectory], tokens)
-        for trajectory, tokens in zip(x.trajectory_of_token.labels[places].tolist(), kept, strict=True)
-    ]
 
 
 def _episode_metrics(episodes: Sequence[Episode], reward_names: Sequence[str]) -> dict[str, float]:

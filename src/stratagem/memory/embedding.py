@@ -13,7 +13,7 @@ from annotated_types import Ge, MinLen
 from jaxtyping import Float
 from torch import Tensor
 
-from stratagem.parts import Part
+from stratagem.part import Part
 
 
 class Embedding(Protocol):

@@ -14,7 +14,7 @@ from annotated_types import Ge, Gt, Le
 from stratagem.catalogue import paper
 from stratagem.errors import InputError
 from stratagem.memory.store import Item, Store
-from stratagem.parts import Part
+from stratagem.part import Part
 from stratagem.seeding import generator
 
 T = TypeVar("T")

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
 from stratagem.language.chat import ChatFormat
@@ -18,6 +17,7 @@ from stratagem.language.watched import Watch
 from stratagem.memory.episodic import Attempt
 from stratagem.seeding import derive
 from stratagem.tasks.mixture import owner
+from stratagem.tasks.reminders import reminded
 from stratagem.tasks.task import Environment, Observation, Split, Step, Task
 
 HEADING = "Experiences from similar tasks, which may or may not apply:"
@@ -129,16 +129,7 @@ class _RemindedEnvironment(Environment):
         self._of, self._system, self._told = of, system, told
 
     def reset(self) -> Observation:
-        first = self._of.reset()
-        messages: list[Mapping[str, str]] = list(first.opening) or [
-            *([] if self._system is None else [{"role": "system", "content": self._system}]),
-            {"role": "user", "content": first.text},
-        ]
-        if messages[0]["role"] == "system":
-            messages[0] = {"role": "system", "content": f"{messages[0]['content']}\n\n{self._told}"}
-        else:
-            messages.insert(0, {"role": "system", "content": self._told})
-        return replace(first, opening=tuple(messages))
+        return reminded(self._of.reset(), self._system, self._told)
 
     def step(self, action: str) -> Step:
         return self._of.step(action)

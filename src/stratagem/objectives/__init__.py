@@ -1,6 +1,7 @@
 """Losses and what they are made of: ratios, gates, corrections, aggregations, regularizers."""
 
 from stratagem.objectives.aggregations import (
+    ByRole,
     CallShare,
     Credited,
     FixedLength,
@@ -8,6 +9,8 @@ from stratagem.objectives.aggregations import (
     SequenceMean,
     SequenceSum,
     TokenMean,
+    TurnMean,
+    TurnSum,
 )
 from stratagem.objectives.blend import Blend
 from stratagem.objectives.bounded import BoundedRatio, best_bounded_policy
@@ -24,6 +27,7 @@ from stratagem.objectives.directions import (
 )
 from stratagem.objectives.entropy_bands import EntropyBand
 from stratagem.objectives.gates import CenteredClip, Clip, ClippedWeight, LogLikelihood, TowardsTarget, Unclipped
+from stratagem.objectives.group_entropy import GroupEntropy
 from stratagem.objectives.implicit import ImplicitNegative
 from stratagem.objectives.masked_likelihood import MaskedLogLikelihood
 from stratagem.objectives.pairwise import PairwiseClip, PairwiseJointClip
@@ -32,7 +36,7 @@ from stratagem.objectives.policy_gradient import PolicyGradient, ValueLoss
 from stratagem.objectives.proximal import Interpolated, MovingAverage, SamplingVersion
 from stratagem.objectives.random_policy import RandomPolicyRegression
 from stratagem.objectives.ratios import GeometricMeanRatio, ProductRatio, TokenRatio
-from stratagem.objectives.regularizers import KL, BlendedPenalty, EntropyBonus, Surprisal, kl_estimate
+from stratagem.objectives.regularizers import KL, BlendedPenalty, EntropyBonus, FullKL, Surprisal, kl_estimate
 from stratagem.objectives.restricted import Restricted
 from stratagem.objectives.routing import RoutingReplay
 from stratagem.objectives.unified import UnifiedGradient
@@ -44,6 +48,7 @@ __all__ = [
     "Blend",
     "BlendedPenalty",
     "BoundedRatio",
+    "ByRole",
     "CallShare",
     "CenteredClip",
     "Clip",
@@ -55,8 +60,10 @@ __all__ = [
     "EntropyBand",
     "EntropyBonus",
     "FixedLength",
+    "FullKL",
     "GeometricMeanRatio",
     "GradientStep",
+    "GroupEntropy",
     "ImplicitNegative",
     "InternalLayer",
     "Interpolated",
@@ -86,6 +93,8 @@ __all__ = [
     "TokenRatio",
     "TowardsTarget",
     "TruncatedImportance",
+    "TurnMean",
+    "TurnSum",
     "Unclipped",
     "UnifiedGradient",
     "ValueLoss",

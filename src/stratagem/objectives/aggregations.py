@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Literal
 
 import torch
 from annotated_types import Ge
@@ -37,11 +37,35 @@ class SequenceMean(Aggregation):
 
 
 @dataclass(frozen=True)
+class TurnMean(Aggregation):
+    """``mean_u (sum_t l_ut / |u|)``: every turn counts the same, as where each is a training sample of its own.
+
+    Turns without a token that may train are not counted.
+    """
+
+    def weights(self, x: Experience) -> Float[Tensor, " tokens"]:
+        length = x.turn_of_token.size() if x.mask is None else x.turn_of_token.sum(x.mask)
+        return x.of_learnable(x.turn_of_token.spread(1.0 / (length.clamp(min=1) * _counted(length))))
+
+
+@dataclass(frozen=True)
 class SequenceSum(Aggregation):
     """``mean_i sum_t l_it``: the policy-gradient theorem's own weight, the return of whole trajectories."""
 
     def weights(self, x: Experience) -> Float[Tensor, " tokens"]:
         return _to_learnable((1.0 / _counted(_learnable_length(x))).expand(x.trajectories), x)
+
+
+@dataclass(frozen=True)
+class TurnSum(Aggregation):
+    """``mean_u sum_t l_ut`` over the turns of a batch: every turn counts as one action, however many tokens say it.
+
+    Turns without a token that may train are not counted.
+    """
+
+    def weights(self, x: Experience) -> Float[Tensor, " tokens"]:
+        length = x.turn_of_token.size() if x.mask is None else x.turn_of_token.sum(x.mask)
+        return x.of_learnable((1.0 / _counted(length)).expand(x.tokens))
 
 
 @dataclass(frozen=True)
@@ -118,13 +142,39 @@ class CallShare(Aggregation):
         return weights * x.to_tokens(turn=share)
 
 
+@dataclass(frozen=True)
+class ByRole(Aggregation):
+    """``sum_r mean_{u of role r} (sum_{t in u} l_t / |u|)``: the loss of every role, as if it had a batch of its own.
+
+    ``u`` are the parts of trajectories in which one role acts: all its turns, or each of its conversations
+    (``turn_context``) by itself. Parts without a token that may train are not counted. With one role, in one
+    conversation, this is :class:`SequenceMean`. Without ``turn_role`` every turn is of one role.
+
+    unit: all turns of a role in a ``trajectory``, or in one ``conversation``.
+    """
+
+    unit: Literal["trajectory", "conversation"] = "trajectory"
+
+    def weights(self, x: Experience) -> Float[Tensor, " tokens"]:
+        zero = torch.zeros(x.turns, dtype=torch.int64, device=x.device)
+        role = zero if x.turn_role is None else x.turn_role
+        context = zero if x.turn_context is None or self.unit == "trajectory" else x.turn_context
+        part = Partition.by(role, context, within=x.trajectory_of_turn)
+        learnable = x.turn_of_token.size() if x.mask is None else x.turn_of_token.sum(x.mask)
+        length = part.sum(learnable)
+        same = Partition.by(role[part.first()])
+        counted = same.spread(same.sum((length > 0).long()).clamp(min=1))
+        weight = x.turn_of_token.spread(part.spread(1.0 / (length.clamp(min=1) * counted)))
+        return x.of_learnable(weight)
+
+
 def _learnable_length(x: Experience) -> Tensor:
     """Tokens that may train, by trajectory."""
     return x.trajectory_of_token.size() if x.mask is None else x.trajectory_of_token.sum(x.mask)
 
 
 def _counted(length: Tensor) -> Tensor:
-    """How many trajectories have a token that may train (at least 1, so that an empty batch has loss 0)."""
+    """How many trajectories (or turns) have a token that may train (at least 1, so that an empty batch has loss 0)."""
     return (length > 0).sum().clamp(min=1)
 
 

@@ -12,8 +12,9 @@ from torch import Tensor
 
 from stratagem.errors import InputError
 from stratagem.experience import Experience, PolicyOutput
+from stratagem.part import Part
 from stratagem.partition import Partition
-from stratagem.parts import Gate, Part
+from stratagem.parts import Gate
 
 Level = Literal["turn", "trajectory", "group", "domain"]
 ORDER: tuple[Level, ...] = ("turn", "trajectory", "group", "domain")

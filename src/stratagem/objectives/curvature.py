@@ -14,7 +14,8 @@ from stratagem.distribution import variance
 from stratagem.errors import InputError
 from stratagem.experience import Experience, PolicyOutput
 from stratagem.objectives.budgets import needs_whole_units
-from stratagem.parts import Correction, Part
+from stratagem.part import Part
+from stratagem.parts import Correction
 
 CHUNK = 2**24
 """Numbers in the largest table made at once while looking ahead: tokens times vocabulary rows times width."""

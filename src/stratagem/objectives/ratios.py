@@ -14,18 +14,24 @@ from stratagem.parts import Ratio
 LOG_RATIO_LIMIT = 20.0
 """Log-ratios are clamped to [-20, 20] before they are exponentiated."""
 
-Denominator = Literal["old", "behavior"]
+Denominator = Literal["old", "behavior", "reference"]
 
 
 def log_ratio(out: PolicyOutput, x: Experience, denominator: Denominator = "old") -> Float[Tensor, " tokens"]:
-    """``logp - old_logp`` (or ``- behavior_logp``), unclamped, in float32 or better.
+    """``logp - old_logp`` (or ``- behavior_logp``, ``- ref_logp``), unclamped, in float32 or better.
 
     Without ``old_logp`` the policy has not moved since sampling: the ratio is 1 and only its gradient is left.
     """
-    reference = x.old_logp if denominator == "old" else x.behavior_logp
-    if reference is None and denominator == "behavior":
-        raise ValueError("the ratio to the behaviour policy needs behavior_logp")
+    reference = {"old": x.old_logp, "behavior": x.behavior_logp, "reference": x.ref_logp}[denominator]
+    if reference is None and denominator != "old":
+        [name] = _read(denominator)
+        raise ValueError(f"the ratio to the {denominator} policy needs {name}")
     return out.logp - (out.logp.detach() if reference is None else reference)
+
+
+def _read(denominator: Denominator) -> frozenset[str]:
+    """The field of a batch that a denominator is."""
+    return frozenset({"ref_logp" if denominator == "reference" else f"{denominator}_logp"})
 
 
 def bounded_exp(log_value: Tensor) -> Tensor:
@@ -47,13 +53,13 @@ class TokenRatio(Ratio):
     """``rho_t = pi(a_t) / pi_ref(a_t)``, the ratio of PPO (arXiv 1707.06347).
 
     denominator: ``old``, the policy the update started from; or ``behavior``, the one that sampled (the "bypass" of
-    engine mismatch: one gate for both effects).
+    engine mismatch: one gate for both effects); or ``reference``, the frozen policy the run began with.
     """
 
     denominator: Denominator = "old"
 
     def needs(self) -> frozenset[str]:
-        return frozenset({f"{self.denominator}_logp"})
+        return _read(self.denominator)
 
     def __call__(self, out: PolicyOutput, x: Experience) -> Float[Tensor, " tokens"]:
         return bounded_exp(log_ratio(out, x, self.denominator))
@@ -72,7 +78,7 @@ class ProductRatio(Ratio):
     denominator: Denominator = "old"
 
     def needs(self) -> frozenset[str]:
-        return frozenset({f"{self.denominator}_logp"})
+        return _read(self.denominator)
 
     def __call__(self, out: PolicyOutput, x: Experience) -> Float[Tensor, " tokens"]:
         unit, log_ratios = x.level_of_token(self.unit), log_ratio(out, x, self.denominator)
@@ -93,7 +99,7 @@ class GeometricMeanRatio(Ratio):
     denominator: Denominator = "old"
 
     def needs(self) -> frozenset[str]:
-        return frozenset({f"{self.denominator}_logp"})
+        return _read(self.denominator)
 
     def __call__(self, out: PolicyOutput, x: Experience) -> Float[Tensor, " tokens"]:
         unit, log_ratios = x.level_of_token(self.unit), log_ratio(out, x, self.denominator)

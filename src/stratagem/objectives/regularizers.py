@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
+import torch
 from annotated_types import Ge, Le
 from jaxtyping import Float
 from torch import Tensor
@@ -60,6 +61,27 @@ class KL(Regularizer):
         unit = x.level_of_token(self.unit)
         total = unit.sum(x.of_learnable(log_ratio))
         return unit.spread(kl_estimate(total, self.estimator))
+
+
+@dataclass(frozen=True)
+class FullKL(Regularizer):
+    """``KL(pi || ref) = sum_v pi(v) (log pi(v) - log ref(v))`` over the whole vocabulary, at every token.
+
+    No estimate: it is as right on tokens that somebody else chose. It holds a row of the vocabulary for every token,
+    of policy and reference (4 bytes each and once more for the gradient), so it is for short answers or small
+    vocabularies.
+    """
+
+    requires: ClassVar[frozenset[str]] = frozenset({"ref_log_probs", "output.log_probs"})
+
+    def __call__(self, out: PolicyOutput, x: Experience) -> Float[Tensor, " tokens"]:
+        if out.log_probs is None or x.ref_log_probs is None:
+            raise ValueError("the full KL needs the policy's log_probs and ref_log_probs")
+        # What neither of two policies ever does has no logarithm and adds nothing.
+        possible = out.log_probs > -torch.inf
+        logp = torch.where(possible, out.log_probs, 0.0)
+        reference = torch.where(possible, x.ref_log_probs, 0.0)
+        return (logp.exp() * possible * (logp - reference)).sum(-1)
 
 
 @dataclass(frozen=True)

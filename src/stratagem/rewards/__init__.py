@@ -1,10 +1,12 @@
 """What an experience was worth."""
 
 from stratagem.rewards.calls import BranchesPaidByCall, CappedWhereWrong
+from stratagem.rewards.progress import TurnProgress
 from stratagem.rewards.shaping import (
     CostPenalty,
     FormatGate,
     FormatPenalty,
+    GradedOutcome,
     KLPenalty,
     NotedRewards,
     OverlongPenalty,
@@ -22,6 +24,7 @@ __all__ = [
     "FormatGate",
     "FormatOnly",
     "FormatPenalty",
+    "GradedOutcome",
     "Inverted",
     "KLPenalty",
     "Majority",
@@ -30,4 +33,5 @@ __all__ = [
     "PlanPenalty",
     "RandomSignal",
     "RewardWeights",
+    "TurnProgress",
 ]

@@ -106,21 +106,70 @@ class FormatPenalty(Reward):
 
 
 @dataclass(frozen=True)
+class GradedOutcome(Reward):
+    """``R = right`` for a success in the right format, ``wrong`` for a failure in it, ``broken`` where it is not kept.
+
+    In place of all that the task pays: the first reward column is replaced, and the others count nothing. The format is
+    the reward named ``format``, kept from 1 on; a task without one has none to break.
+
+    right, wrong, broken: finite.
+    """
+
+    requires: ClassVar[frozenset[str]] = frozenset({"success"})
+
+    right: FiniteFloat = 1.0
+    wrong: FiniteFloat = 0.1
+    broken: FiniteFloat = 0.0
+
+    def __call__(self, x: Experience) -> Experience:
+        if x.success is None:
+            raise ValueError("a graded outcome needs x.success")
+        reward = x.returns.unsqueeze(1).clone() if x.reward is None else x.reward.clone()
+        form = x.named_reward("format")
+        reward[:, 0] = self.wrong
+        reward[:, 0].masked_fill_(x.success, self.right)
+        if form is not None:
+            reward[:, 0].masked_fill_(form < 1, self.broken)
+        return x.replace(reward=reward, reward_weights=(1.0, *(0.0,) * (reward.shape[1] - 1)))
+
+
+@dataclass(frozen=True)
 class CostPenalty(Reward):
-    """``R = R_task - weight * cost``, with the reward named ``cost``, which the task notes, in the task's own unit.
+    """``R = R_task - weight * cost``, with a cost that the task notes as a reward of its own, in the task's own unit.
 
-    weight: of the cost, at least 0.
+    weight: of the cost, at least 0.  of: name of the noted reward; where a task notes several kinds of costs, one part
+    for each weighs them apart.  on_failure: whether a trajectory that failed is charged, too; False: costs count among
+    successes alone.  absent: whether a task that notes no such cost is ``refused``, or ``free`` of it.
 
-    Raises :class:`InputError` when the task notes no cost.
+    Raises :class:`InputError` for a cost below 0, and when the task notes none and that is not free.
     """
 
     weight: Annotated[float, Ge(0)] = 1.0
+    of: str = "cost"
+    on_failure: bool = True
+    absent: Literal["refused", "free"] = "refused"
+
+    def needs(self) -> frozenset[str]:
+        """``success``, where failures are not charged."""
+        return super().needs() | (frozenset() if self.on_failure else frozenset({"success"}))
 
     def __call__(self, x: Experience) -> Experience:
-        cost = x.named_reward("cost")
+        cost = x.named_reward(self.of)
         if cost is None:
+            if self.absent == "free":
+                return x
             names = ", ".join(x.reward_names)
-            raise InputError(f"{self.part_name()}: needs a task that notes a reward named 'cost', not only {names}")
+            raise InputError(
+                f"{self.part_name()}: needs a task that notes a reward named {self.of!r}, not only {names}"
+            )
+        if bool((cost < 0).any()):
+            bad = int((cost < 0).nonzero()[0, 0])
+            raise InputError(
+                f"{self.part_name()}: trajectory {bad} has {self.of} {float(cost[bad])}: must be at least 0"
+            )
+        if not self.on_failure:
+            assert x.success is not None
+            cost = cost * x.success
         return _charged(x, -self.weight * cost)
 
 

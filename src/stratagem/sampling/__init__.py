@@ -4,12 +4,23 @@ from stratagem.sampling.branching import AtTurns, Branching, OfBest
 from stratagem.sampling.calls import BeforeFailedCall, CallsCarriedOut
 from stratagem.sampling.likelihoods import Likelihood, MaskedElbo, OneStep, Views
 from stratagem.sampling.refill import Kept, kept_groups
-from stratagem.sampling.replay import RecentBatches
-from stratagem.sampling.samplers import Demonstrations, Denoising, DynamicSampling, Rollouts, Segments, Windows
+from stratagem.sampling.replay import RecentBatches, SuccessReplay
+from stratagem.sampling.samplers import (
+    Candidates,
+    Demonstrations,
+    Denoising,
+    DynamicSampling,
+    Rollouts,
+    Segments,
+    Windows,
+)
 from stratagem.sampling.selections import (
     AboveReturn,
+    BelowReward,
     ByPassRate,
+    ComparedRole,
     Disagreeing,
+    DivisibleTurns,
     DrawnContexts,
     Masked,
     ShortestSuccess,
@@ -21,12 +32,16 @@ __all__ = [
     "AboveReturn",
     "AtTurns",
     "BeforeFailedCall",
+    "BelowReward",
     "Branching",
     "ByPassRate",
     "CallsCarriedOut",
+    "Candidates",
+    "ComparedRole",
     "Demonstrations",
     "Denoising",
     "Disagreeing",
+    "DivisibleTurns",
     "DrawnContexts",
     "DynamicSampling",
     "Kept",
@@ -40,6 +55,7 @@ __all__ = [
     "Segments",
     "ShortestSuccess",
     "ShownAtRandom",
+    "SuccessReplay",
     "Untruncated",
     "Views",
     "Windows",

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
 import torch
-from annotated_types import Ge
+from annotated_types import Ge, Le
 from jaxtyping import Bool
 from torch import Tensor
 
@@ -15,6 +15,7 @@ from stratagem.experience import Experience
 from stratagem.masking import only
 from stratagem.parts import Forking
 from stratagem.sampling.samplers import Rollouts
+from stratagem.seeding import uniform
 
 
 @dataclass(frozen=True)
@@ -50,14 +51,27 @@ class AtTurns(Forking):
 class OfBest(Forking):
     """Forks of another rule, in the trajectory of each group that returned most; the first of equals.
 
-    of: the rule.
+    of: the rule.  any_of: probability, drawn for each group, that it is a trajectory at random instead. What is drawn
+    follows from the ``seed`` of the trajectories.
     """
 
     of: Forking = AtTurns()
+    any_of: Annotated[float, Ge(0), Le(1)] = 0.0
+
+    def needs(self) -> frozenset[str]:
+        return super().needs() | ({"seed"} if self.any_of else frozenset())
 
     def __call__(self, x: Experience) -> Bool[Tensor, " tokens"]:
-        best = x.group_of_trajectory.rank(-x.returns) == 0
-        return self.of(x) & x.to_tokens(trajectory=best)
+        group = x.group_of_trajectory
+        chosen = group.rank(-x.returns) == 0
+        if self.any_of:
+            if x.seed is None:
+                raise ValueError("forks in a trajectory at random need x.seed")
+            lead = x.seed[group.first()]
+            strays = group.spread(uniform(lead, torch.full_like(lead, _STRAYS)) < self.any_of)
+            drawn = group.rank(uniform(x.seed, torch.full_like(x.seed, _DRAWN))) == 0
+            chosen = torch.where(strays, drawn, chosen)
+        return self.of(x) & x.to_tokens(trajectory=chosen)
 
 
 @dataclass(frozen=True)
@@ -102,6 +116,10 @@ class Branching(Rollouts):
 
     def check_from_start(self, who: str) -> None:
         raise InputError(f"sampler {self.part_name()}: {who} cannot go on with an episode from the middle")
+
+
+_STRAYS, _DRAWN = -(2**61), -(2**61) + 1
+"""Numbers of choices that nobody else draws by the seed of a trajectory."""
 
 
 def as_roots(x: Experience) -> Experience:

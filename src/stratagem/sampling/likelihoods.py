@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from stratagem.errors import InputError
-from stratagem.parts import Part
+from stratagem.part import Part
 
 SIMPSON = ((0.1, 0.5, 1.0), (1 / 6, 4 / 6, 1 / 6))
 """Times and weights of a rule like Simpson's, its first time moved away from 0, where ``1 / t`` has no value."""

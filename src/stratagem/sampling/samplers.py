@@ -118,6 +118,27 @@ class Denoising(Rollouts):
 
 
 @dataclass(frozen=True)
+class Candidates(Sampler):
+    """Complete groups: every candidate action of a start state once, whatever the policy would have done.
+
+    What the candidates are is the task's to say (:meth:`stratagem.tasks.Task.candidates`); in the lab they are the
+    first tokens, what follows them being the policy's. Nothing was sampled from the policy, so a recipe needs a ratio
+    to some other one than the behaviour. Candidates that fail (an expert who does not answer) are left out of their
+    group and counted.
+
+    prompts_per_step: groups in a batch.  group_size: the least candidates of a group worth learning from, 2 or more;
+    smaller groups are left out.  without: numbers of candidates that are left out, such as an expert who is away.
+    """
+
+    prompts_per_step: Annotated[int, Ge(1)] = 16
+    group_size: Annotated[int, Ge(2)] = 2
+    without: tuple[Annotated[int, Ge(0)], ...] = ()
+
+    def keep(self, x: Experience) -> Bool[Tensor, " groups"]:
+        return x.group_of_trajectory.size() >= self.group_size
+
+
+@dataclass(frozen=True)
 class Segments(Sampler):
     """A fixed number of turns from environments that run on across steps; what a control policy usually learns from.
 

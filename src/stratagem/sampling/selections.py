@@ -1,4 +1,4 @@
-"""Which trajectories, or which conversations of theirs, reach the learner."""
+"""Which trajectories, or which conversations, turns or roles of theirs, reach the learner."""
 
 from __future__ import annotations
 
@@ -24,6 +24,24 @@ class AboveReturn(Selection):
 
     def __call__(self, x: Experience) -> Bool[Tensor, " trajectories"]:
         return x.returns >= self.threshold
+
+
+@dataclass(frozen=True)
+class BelowReward(Selection):
+    """Trajectories whose reward named ``column`` is below ``threshold``; all of them where there is no such reward.
+
+    With a column that the task notes at weight 0 it leaves out what was none of the policy's doing, such as questions
+    that were solved before it said anything; evaluation still counts them.
+    """
+
+    column: str
+    threshold: float = 1.0
+
+    def __call__(self, x: Experience) -> Bool[Tensor, " trajectories"]:
+        noted = x.named_reward(self.column)
+        return (
+            torch.ones(x.trajectories, dtype=torch.bool, device=x.device) if noted is None else noted < self.threshold
+        )
 
 
 @dataclass(frozen=True)
@@ -125,6 +143,81 @@ class DrawnContexts(Selection):
 
 
 @dataclass(frozen=True)
+class DivisibleTurns(Selection):
+    """As many turns of the batch as ``divisor`` divides; the tokens of a few others, drawn at random, are masked.
+
+    ``floor(n / divisor) divisor`` of ``n`` turns train, so that as many workers get as many samples each and fewer than
+    ``divisor`` are lost (arXiv 2511.07327). Every turn is as likely to be left out. A batch with fewer turns than
+    ``divisor`` trains them all: nothing is shared out here, and to drop the batch would teach nothing. What is masked
+    stays in its group with its reward.
+
+    A turn without a token that may train is none. What is drawn follows from the ``seed`` of the trajectories and the
+    places of the turns in them.
+
+    divisor: at least 1, for which all turns train.
+    """
+
+    requires: ClassVar[frozenset[str]] = frozenset({"seed"})
+
+    divisor: Annotated[int, Ge(1)] = 8
+
+    def __call__(self, x: Experience) -> Bool[Tensor, " trajectories"]:
+        """True for the trajectories of which a turn is left."""
+        return x.trajectory_of_token.sum(self._left(x)) > 0
+
+    def apply(self, x: Experience) -> Experience:
+        return x.replace(mask=self._left(x))
+
+    def _left(self, x: Experience) -> Bool[Tensor, " tokens"]:
+        """Tokens of the turns that are left that may train."""
+        if x.seed is None:
+            raise ValueError("selection of turns at random needs x.seed")
+        turn = torch.nonzero(x.turn_of_token.sum(x.learnable())).squeeze(1)
+        if len(turn) < self.divisor:
+            return x.learnable()
+        # Numbers of its own, apart from those by which conversations are drawn.
+        number = x.trajectory_of_turn.position()[turn] + _TURNS
+        chance = uniform(x.seed[x.trajectory_of_turn.labels[turn]], number)
+        lost = turn[chance.argsort()[: len(turn) % self.divisor]]
+        left = torch.ones(x.turns, dtype=torch.bool, device=x.device)
+        left[lost] = False
+        return x.learnable() & x.to_tokens(turn=left)
+
+
+@dataclass(frozen=True)
+class ComparedRole(Selection):
+    """Of every trajectory the turns of the role that acts first in it; tokens of other roles are masked.
+
+    Where a trajectory begins counts from its first token that may train: what a branch took over is behind it. There
+    the trajectories of a group part, so this role is whom they compare, and what others did afterwards is how it turned
+    out. From the start of an episode that trains whoever opens it, such as a planner; in branches at an executor's
+    turn, the executor. Rewards, and with them baselines, stay as they are.
+
+    once: train the first turn alone, not the later ones of the same role.
+    """
+
+    requires: ClassVar[frozenset[str]] = frozenset({"turn_role"})
+
+    once: bool = False
+
+    def __call__(self, x: Experience) -> Bool[Tensor, " trajectories"]:
+        """True for the trajectories that have a token which may train."""
+        return x.trajectory_of_token.sum(x.learnable().long()) > 0
+
+    def apply(self, x: Experience) -> Experience:
+        if x.turn_role is None:
+            raise ValueError("selection of a role needs x.turn_role")
+        turns, place = x.trajectory_of_turn, x.trajectory_of_turn.position()
+        learns = (x.turn_of_token.size() if x.mask is None else x.turn_of_token.sum(x.mask)) > 0
+        first = turns.min(place.where(learns, torch.iinfo(torch.int64).max))
+        chosen = place == turns.spread(first)
+        if not self.once:
+            chosen = x.turn_role == turns.spread(turns.sum(x.turn_role.where(chosen, 0)))
+        tokens = x.to_tokens(turn=chosen)
+        return x.replace(mask=tokens if x.mask is None else x.mask & tokens)
+
+
+@dataclass(frozen=True)
 class ByPassRate(Selection):
     """Demonstrations of the groups that succeed too rarely, rollouts of the others (HPT, arXiv 2509.04419).
 
@@ -190,6 +283,9 @@ class ShortestSuccess(Selection):
 
 _ORDER = -(2**62)
 """No conversation has this number."""
+
+_TURNS = 2**61
+"""Nor has a turn's place, to which this is added."""
 
 _ROUNDING = 1e-6
 """Shares of a few trajectories are further apart."""

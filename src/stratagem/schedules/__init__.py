@@ -2,9 +2,10 @@
 
 from stratagem.schedules.decays import PhasedDecay
 from stratagem.schedules.probes import GradientProbe, MetaWeight
-from stratagem.schedules.ramps import LinearRamp, Switch
+from stratagem.schedules.ramps import Cycle, LinearRamp, Switch
 
 __all__ = [
+    "Cycle",
     "GradientProbe",
     "LinearRamp",
     "MetaWeight",

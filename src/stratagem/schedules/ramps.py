@@ -1,13 +1,15 @@
-"""Knobs that move with the step."""
+"""Knobs that move with the step, once or over and over."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Annotated, Any
 
 from annotated_types import Ge
 
+from stratagem.errors import InputError
 from stratagem.parts import Schedule
 
 
@@ -46,3 +48,28 @@ class Switch(Schedule):
 
     def __call__(self, step: int, metrics: Mapping[str, float]) -> dict[str, Any]:
         return {self.knob: self.value} if step >= self.at else {}
+
+
+@dataclass(frozen=True)
+class Cycle(Schedule):
+    """``knob`` takes each of ``values`` for so many batches, over and over: phases that alternate.
+
+    knob: dotted path into the recipe.  values: each a number, the name of a part (with its default fields), or None
+    for none.  batches: of each value, at least 1.
+
+    Raises :class:`InputError` when there is not one number of batches for each value.
+    """
+
+    knob: str
+    values: tuple[float | int | str | None, ...]
+    batches: tuple[Annotated[int, Ge(1)], ...]
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.values or len(self.values) != len(self.batches):
+            raise InputError(f"cycle.batches = {self.batches}: must be one number for each of values = {self.values}")
+
+    def __call__(self, step: int, metrics: Mapping[str, float]) -> dict[str, Any]:
+        place = step % sum(self.batches)
+        phase = sum(place >= end for end in accumulate(self.batches))
+        return {self.knob: self.values[phase]}

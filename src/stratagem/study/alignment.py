@@ -155,6 +155,26 @@ class Alignment:
         order = sorted(range(len(variances)), key=lambda place: -variances[place])
         return tuple(self.prompts[place] for place in order[:count])
 
+    def solved(self, at_least: int = 1, at_most: int | None = None) -> tuple[int, ...]:
+        """The prompts with so many right samples, in their order: those to train on (``Rollouts.start_states``).
+
+        arXiv 2505.16282 trains on tasks that the model solves at least once before; where all fail, a group can teach
+        nothing. ``at_most`` leaves out what is solved too often to teach anything, such as ``samples - 1``; None: no
+        such bound.
+
+        Raises :class:`InputError` for bounds that no count lies between.
+        """
+        if at_least < 0 or (at_most is not None and at_most < at_least):
+            raise InputError(
+                f"prompts with {at_least} to {at_most} right samples: must be at least 0, and the second no less than "
+                "the first"
+            )
+        return tuple(
+            prompt
+            for prompt, correct in zip(self.prompts, self.correct, strict=True)
+            if at_least <= correct and (at_most is None or correct <= at_most)
+        )
+
     # ---- what it comes to ------------------------------------------------------------------------------------------
 
     @property

@@ -20,7 +20,7 @@ from annotated_types import MinLen
 from stratagem import catalogue
 from stratagem.errors import BrokenRunError, InputError
 from stratagem.estimate import Estimate
-from stratagem.parts import import_entry_points
+from stratagem.part import import_entry_points
 from stratagem.recorded import read_recorded
 from stratagem.study.curve import write_whole
 from stratagem.training.run_directory import machine

@@ -17,7 +17,7 @@ from torch import Tensor
 from stratagem.experience import Experience, PolicyOutput
 from stratagem.lab import Diagnosis, Exact, TabularPolicy, diagnose, find_game
 from stratagem.lab.exact import optimal_values
-from stratagem.lab.policy import NodeInputs
+from stratagem.lab.policy import NodeInputs, NodePolicy
 from stratagem.lab.world import LabTask, LabWorld
 from stratagem.objectives import PolicyGradient
 from stratagem.recipe import Recipe
@@ -84,11 +84,11 @@ def learn(
     task: LabTask,
     seed: int,
     batches: int,
-    start: Exact | None = None,
+    start: Exact | NodePolicy | None = None,
     learning_rate: float | None = None,
 ) -> Run:
     """Train with the trainer itself, from a random table or from ``start``, at the lab's learning rate or another."""
-    world = LabWorld(task, seed, None if start is None else TabularPolicy(start.logits))
+    world = LabWorld(task, seed, TabularPolicy(start.logits) if isinstance(start, Exact) else start)
     recipe = world.adapt(recipe)
     if learning_rate is not None:
         recipe = recipe.with_values({"optimization.learning_rate": learning_rate})

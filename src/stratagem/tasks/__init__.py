@@ -1,8 +1,16 @@
 """What a policy is trained and evaluated on: the task contract, the built-in tasks and the registry of all names."""
 
+from stratagem.tasks.app import AppTask
+from stratagem.tasks.blueprint import BlueprintTask
 from stratagem.tasks.calculator import CalculatorTask
+from stratagem.tasks.collaboration import CollaborateTask
+from stratagem.tasks.craft import CraftTask
+from stratagem.tasks.decomposition import DecomposeTask
 from stratagem.tasks.delegation import AnswerTask, DelegatedTask, Subtask
+from stratagem.tasks.documents import DocumentsTask
 from stratagem.tasks.experts import ExpertRegistry, Model, Skill
+from stratagem.tasks.house import HouseTask
+from stratagem.tasks.household import HouseholdTask
 from stratagem.tasks.jsonl import JsonlTask
 from stratagem.tasks.key_door import KeyDoorTask
 from stratagem.tasks.memory import MemoryTask
@@ -10,23 +18,34 @@ from stratagem.tasks.orchestration import ExpertsTask
 from stratagem.tasks.proof import ProofTask
 from stratagem.tasks.python import PythonTask
 from stratagem.tasks.registry import TaskCard, known, make
+from stratagem.tasks.research import ResearchTask
 from stratagem.tasks.search import SearchTask
+from stratagem.tasks.shop import ShopTask
 from stratagem.tasks.sokoban import SokobanTask
 from stratagem.tasks.sql import SqlTask
 from stratagem.tasks.sql_exploration import SqlExplorationTask
 from stratagem.tasks.structured import StructuredTask
+from stratagem.tasks.t_maze import TMazeTask
 from stratagem.tasks.task import CheckReport, Environment, Observation, Split, Step, Task, state_key
 from stratagem.tasks.tool_chain import ToolChainTask
 from stratagem.tasks.toolbox import ToolboxTask
 
 __all__ = [
     "AnswerTask",
+    "AppTask",
+    "BlueprintTask",
     "CalculatorTask",
     "CheckReport",
+    "CollaborateTask",
+    "CraftTask",
+    "DecomposeTask",
     "DelegatedTask",
+    "DocumentsTask",
     "Environment",
     "ExpertRegistry",
     "ExpertsTask",
+    "HouseTask",
+    "HouseholdTask",
     "JsonlTask",
     "KeyDoorTask",
     "MemoryTask",
@@ -34,7 +53,9 @@ __all__ = [
     "Observation",
     "ProofTask",
     "PythonTask",
+    "ResearchTask",
     "SearchTask",
+    "ShopTask",
     "Skill",
     "SokobanTask",
     "Split",
@@ -43,6 +64,7 @@ __all__ = [
     "Step",
     "StructuredTask",
     "Subtask",
+    "TMazeTask",
     "Task",
     "TaskCard",
     "ToolChainTask",

@@ -48,7 +48,8 @@ class GridWorld(ABC, Generic[State]):
 class GridEnvironment(Environment, Generic[State]):
     """One episode in a world: reward 1 when it is solved, ``-step_cost`` for every action.
 
-    Text that is none of the world's words (surrounding space and letter case aside) takes a turn and does nothing.
+    Text that is none of the world's words (surrounding space and letter case aside) takes a turn and does nothing, as
+    does a word for what is impossible here; neither counts as executed.
     The episode is truncated after ``max_turns`` actions.
     """
 
@@ -65,14 +66,21 @@ class GridEnvironment(Environment, Generic[State]):
         return self._observe()
 
     def step(self, action: str) -> Step:
-        word = action.strip().lower()
+        word, before = action.strip().lower(), self._state
         if word in self.world.actions:
-            self._state = self.world.after(self._state, word)
+            self._state = self.world.after(before, word)
         self._turn += 1
         solved = self.world.solved(self._state)
         truncated = not solved and self._turn >= self.max_turns
         reward = float(solved) - self.step_cost
-        return Step(self._observe(), reward, done=solved or truncated, truncated=truncated, success=solved)
+        return Step(
+            self._observe(),
+            reward,
+            done=solved or truncated,
+            truncated=truncated,
+            success=solved,
+            executed=self._state != before,
+        )
 
     def _observe(self) -> Observation:
         return Observation(self.world.describe(self._state), state_key(self.world.key, self._state))

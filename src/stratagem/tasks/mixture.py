@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from stratagem.errors import InputError
 from stratagem.tasks.task import Environment, Split, Task
+
+if TYPE_CHECKING:
+    from stratagem.tasks.structured import Plan
 
 
 @runtime_checkable
@@ -15,6 +18,15 @@ class HabitualDemonstrator(Protocol):
 
     def demonstration(self, split: Split, index: int, habit: float, seed: int) -> Iterator[str]:
         """Actions of the demonstrator, who falls into the habit in a share ``habit`` of the episodes."""
+        ...
+
+
+@runtime_checkable
+class Composite(Protocol):
+    """A task whose episodes go by the rules of other tasks: how many turns, which system message, what answers."""
+
+    def member(self, index: int) -> tuple[Task, int]:
+        """The task whose rules hold in episode ``index``, and the episode's number there."""
         ...
 
 
@@ -57,6 +69,10 @@ class Mixture(Task):
         task, inner = self.member(index)
         return task.corrupted(split, inner)
 
+    def plan(self, text: str) -> Plan | None:
+        """As the first of the tasks reads it whose turns have parts; of one episode, its :func:`owner` knows better."""
+        return next((plan for task in self.tasks if (plan := task.plan(text)) is not None), None)
+
 
 def _weights(tasks: Sequence[Task], names: Sequence[str]) -> tuple[float, ...]:
     """One weight for each name; the first name is of every task's first reward, whatever it is called there."""
@@ -73,5 +89,5 @@ def _weights(tasks: Sequence[Task], names: Sequence[str]) -> tuple[float, ...]:
 
 
 def owner(task: Task, index: int) -> Task:
-    """The task whose rules hold in episode ``index``: one of a mixture's, or the task itself."""
-    return owner(*task.member(index)) if isinstance(task, Mixture) else task
+    """The task whose rules hold in episode ``index``: one that the task is made of, or the task itself."""
+    return owner(*task.member(index)) if isinstance(task, Composite) else task

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import fields
-from functools import cache
-from typing import Any, TypeVar, get_type_hints
-
-from pydantic import TypeAdapter, ValidationError
+from typing import Any, TypeVar
 
 from stratagem.errors import InputError, unknown
 from stratagem.tasks.task import AnyTask, Task
+from stratagem.validation import field_adapters, validate_fields
 
 _Kind = TypeVar("_Kind", bound=Task)
 
@@ -22,7 +19,7 @@ def configure(task: type[_Kind], argument: str | None, options: Mapping[str, Any
 
     Raises :class:`InputError` for an argument, an unknown option or a value outside its range.
     """
-    names = list(_adapters(task))
+    names = list(field_adapters(task))
     if argument is not None:
         raise InputError(f"task {task.name!r} takes no argument, got {argument!r}; its options: {', '.join(names)}")
     check_names(task.name, options, names)
@@ -41,16 +38,4 @@ def validate(task: AnyTask) -> None:
 
     Raises :class:`InputError` naming the task, the field, the value and what is allowed.
     """
-    for name, adapter in _adapters(type(task)).items():
-        value = getattr(task, name)
-        try:
-            object.__setattr__(task, name, adapter.validate_python(value))
-        except ValidationError as error:
-            allowed = error.errors()[0]["msg"].removeprefix("Input ")
-            raise InputError(f"task {task.name!r}: {name}={value!r} is not allowed; it {allowed}") from None
-
-
-@cache
-def _adapters(task: type[Any]) -> dict[str, TypeAdapter[Any]]:
-    hints = get_type_hints(task, include_extras=True)
-    return {field.name: TypeAdapter(hints[field.name]) for field in fields(task) if field.init}
+    validate_fields(task, f"task {task.name!r}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from stratagem.errors import InputError
@@ -79,15 +79,9 @@ class StructuredEnvironment(Environment):
         plan, first = read_plan(action), self._turn == 0
         self._turn += 1
         step = self._environment.step(plan.action or "")
-        malformed = {} if plan.complete(first) else {"malformed": 1.0}
-        return Step(
-            step.observation,
-            step.reward,
-            step.done,
-            step.truncated,
-            step.success,
-            {**step.components, **malformed},
-        )
+        if plan.complete(first):
+            return step
+        return replace(step, components={**step.components, "malformed": 1.0}, well_formed=False)
 
     def close(self) -> None:
         self._environment.close()

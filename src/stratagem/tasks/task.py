@@ -6,12 +6,16 @@ import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from itertools import islice
 from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
 
 if TYPE_CHECKING:
     from stratagem.tasks.structured import Plan
 
 Split = Literal["train", "test"]
+
+_SEARCHED = 50
 
 
 def state_key(*parts: object) -> int:
@@ -55,11 +59,15 @@ class Step:
     ``components`` are further named rewards of the whole trajectory (added up over turns), one for each name in
     the task's ``reward_names`` after the first.
 
+    ``executed``: False when the environment could not carry the action out: unintelligible text, or an action that is
+    impossible where it was tried.
+
     ``turn_rewards``: for a task where later turns decide what earlier ones were worth, the rewards of all turns so far,
     this one last. They take the place of ``reward`` and of all that was said of these turns before. None: earlier turns
     keep what they have.
 
     ``ran``: whether the program, query or other tool call that the action made was carried out; None: it made none.
+    ``well_formed``: whether the action was in the task's format; an advantage may give one that was not no credit.
     """
 
     observation: Observation
@@ -70,6 +78,8 @@ class Step:
     components: Mapping[str, float] = field(default_factory=dict)
     turn_rewards: Sequence[float] | None = None
     ran: bool | None = None
+    executed: bool = True
+    well_formed: bool = True
 
 
 class Environment(ABC):
@@ -139,6 +149,13 @@ class Task(ABC):
     def corrupted(self, split: Split, index: int) -> Iterator[str]:
         """Actions that look like a solution of the episode and are not."""
 
+    def candidates(self, split: Split, index: int) -> Sequence[Sequence[str]]:
+        """All there is to do in an episode, each as the actions of its turns, for samplers that try everything once.
+
+        Raises ``NotImplementedError`` where that cannot be listed, which is the rule.
+        """
+        raise NotImplementedError(f"task {self.name!r} does not list what there is to do")
+
     def answer(self, text: str) -> str | None:
         """What an episode's last action says, so that equal answers are equal text; None where it says nothing.
 
@@ -157,14 +174,23 @@ class Task(ABC):
     def check(self, episodes: int = 20, split: Split = "train") -> CheckReport:
         """Prove that the verifier accepts the task's own solutions and rejects corrupted ones.
 
-        Raises ``AssertionError`` naming the episode when it does not.
+        Raises ``AssertionError`` naming the episode when it does not, and when too few episodes can be checked.
         """
-        for index in range(episodes):
+        numbers = list(islice(filter(partial(self.checkable, split), range(_SEARCHED * episodes)), episodes))
+        for index in numbers:
             if not self._replay(split, index, self.solution(split, index)):
                 raise AssertionError(f"{self.name}: {split} episode {index}: the task's own solution was rejected")
             if self._replay(split, index, self.corrupted(split, index)):
                 raise AssertionError(f"{self.name}: {split} episode {index}: a corrupted solution was accepted")
+        if len(numbers) < episodes:
+            raise AssertionError(
+                f"{self.name}: only {len(numbers)} of {_SEARCHED * episodes} {split} episodes can be checked"
+            )
         return CheckReport(episodes, episodes, episodes)
+
+    def checkable(self, split: Split, index: int) -> bool:
+        """Whether an episode has both a solution and a corrupted one: not where every action is right."""
+        return True
 
     def _replay(self, split: Split, index: int, actions: Iterator[str]) -> bool:
         environment = self.environment(split, index)

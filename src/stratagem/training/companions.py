@@ -11,13 +11,14 @@ from torch import Tensor
 from stratagem.experience import Experience
 from stratagem.recipe import Recipe
 from stratagem.training.anchors import anchor
+from stratagem.training.estimation import Estimation
 from stratagem.training.microbatches import microbatches
 from stratagem.training.world import FrozenPolicy, Policy
 
 SAID = {"old_logp": "logp", "old_mean_logp": "mean_logp", "value": "value", "entropy": "entropy"}
 """Fields of a batch that the policy itself says before it learns from it, by what it calls them."""
 
-REFERENCE = {"ref_logp": "logp", "ref_direction": "direction"}
+REFERENCE = {"ref_logp": "logp", "ref_direction": "direction", "ref_log_probs": "log_probs"}
 """Fields of a batch that the reference says, by what it calls them."""
 
 
@@ -26,21 +27,26 @@ class Companions:
 
     ``old_logp``, ``value`` and ``entropy`` are of the policy as it is when the batch arrives, unless the recipe names
     another proximal policy for ``old_logp``; ``previous_logp`` of the policy as it was when the batch before arrived
-    (at first, the one the run began with); ``ref_logp`` and ``ref_direction`` of the one the run began with, or of the
-    one that got batch number ``recipe.reference_from``. What a view records is said by the policy first. Only what the
-    recipe reads is kept and computed.
+    (at first, the one the run began with); ``ref_logp``, ``ref_direction`` and ``ref_log_probs`` of the one the run
+    began with, or of the one that got batch number ``recipe.reference_from``. What a view records is said by the policy
+    first, and what an estimator says comes last. Only what the recipe reads is kept and computed.
+
+    seed: of an estimator's first weights.
     """
 
-    def __init__(self, policy: Policy, recipe: Recipe) -> None:
+    def __init__(self, policy: Policy, recipe: Recipe, seed: int = 0) -> None:
         self._policy = policy
+        self._estimation = None if recipe.estimator is None else Estimation(recipe.estimator, policy, seed)
         self._reference: FrozenPolicy | None = policy.frozen() if REFERENCE.keys() & recipe.needs() else None
         self._anchor = None if recipe.proximal is None else anchor(recipe.proximal, policy)
         self._previous: Policy | None = policy.copy() if "previous_logp" in recipe.needs() else None
         self._later: Policy | None = None
         self._reference_from = 0
 
-    def complete(self, recipe: Recipe, x: Experience, step: int = 0) -> Experience:
+    def complete(self, recipe: Recipe, x: Experience, step: int = 0, *, learn: bool = True) -> Experience:
         """Batch number ``step`` with the fields the recipe reads.
+
+        learn: whether an estimator learns from it, too.
 
         Raises :class:`InputError` for one the policy does not say.
         """
@@ -53,7 +59,14 @@ class Companions:
         x = self._said(recipe, x)
         if self._previous is not None:
             self._previous.load_state_dict(self._policy.state_dict())
+        if self._estimation is not None and recipe.estimator is not None:
+            microbatch = recipe.optimization.microbatch_tokens
+            x = self._estimation.complete(recipe.estimator, x, microbatch, learn=learn)
         return x
+
+    def figures(self) -> dict[str, float]:
+        """What an estimator has to say of the last batch it learned from."""
+        return {} if self._estimation is None else dict(self._estimation.figures)
 
     def _said(self, recipe: Recipe, x: Experience) -> Experience:
         lacking = set(x.missing(recipe.experience_needs()))
@@ -115,6 +128,8 @@ class Companions:
         kept = {} if self._anchor is None else self._anchor.state_dict()
         tensors = {f"anchor.{name}": tensor for name, tensor in kept.items()}
         tensors |= _named("previous", self._previous) | _named("reference", self._later)
+        if self._estimation is not None:
+            tensors |= {f"estimator.{name}": tensor for name, tensor in self._estimation.state_dict().items()}
         if self._later is not None:
             tensors["reference_from"] = torch.tensor(self._reference_from)
         return tensors
@@ -125,6 +140,8 @@ class Companions:
             self._anchor.load_state_dict(_under("anchor", tensors))
         if self._previous is not None:
             self._previous.load_state_dict(_of("previous", tensors))
+        if self._estimation is not None:
+            self._estimation.load_state_dict(_of("estimator", tensors))
         if "reference_from" in tensors:
             self._reference = self._later = self._policy.copy()
             self._later.load_state_dict(_of("reference", tensors))

@@ -24,6 +24,7 @@ from stratagem.seeding import generator, seed_torch
 from stratagem.training.batch_storage import pack, unpack
 from stratagem.training.companions import Companions
 from stratagem.training.demonstrated import demonstrated_shares
+from stratagem.training.members import Learners, together
 from stratagem.training.memory import peak_memory
 from stratagem.training.microbatches import microbatches, units
 from stratagem.training.probes import gradient_metrics
@@ -133,15 +134,10 @@ class Trainer:
         self.policy = world.policy
         self._sinks = sinks
         self._progress = progress
-        own = list(self.policy.view_parameters(recipe.view))
-        self._companions = Companions(self.policy, recipe)
+        self._companions = Companions(self.policy, recipe, settings.seed)
         self._replay = ReplayBuffer(settings.seed)
-        self._optimizer = recipe.optimization.optimizer(
-            self.policy.policy_parameters(), self.policy.critic_parameters(), self.policy.hidden_matrices()
-        )
-        if own:
-            self._optimizer.add_param_group({"params": own, "lr": 0.0, "weight_decay": 0.0})
-        self._has_view_group = bool(own)
+        self._learners = Learners.of(self.policy, recipe.optimization, recipe.view)
+        self._optimizer = self._learners.optimizer
         self._step = 0
         self._updates = 0
         self._tokens = 0
@@ -241,15 +237,16 @@ class Trainer:
             return Batch(None, report | {"batch/skipped": 1.0})
         clock = time.perf_counter()
         mixed = self._replay.mix(self.recipe.replay, collected.x, self._step)
-        said = self._companions.complete(self.recipe, mixed.to(self.policy.device), self._step)
-        if mixed is not collected.x:
-            report |= replay_metrics(said, collected.x.trajectories)
+        said = self._companions.complete(self.recipe, mixed.x.to(self.policy.device), self._step)
+        report |= self._companions.figures()
+        if bool(mixed.old.any()):
+            report |= replay_metrics(said, mixed.old.to(self.policy.device))
         x = self.recipe.credit(self._shape(said))
         report["timing/credit"] = time.perf_counter() - clock
         if self.recipe.view is not None:
             report |= self.recipe.view.figures(x)
         report["batch/trajectories"] = float(x.trajectories)
-        report["batch/dropped_trajectories"] = float(mixed.trajectories - x.trajectories)
+        report["batch/dropped_trajectories"] = float(mixed.x.trajectories - x.trajectories)
         report["batch/tokens"] = float(x.tokens)
         report |= demonstrated_shares(x)
         skipped = x.tokens == 0 or not self.recipe.objective.has_signal(x)
@@ -266,13 +263,10 @@ class Trainer:
     def _set_learning_rates(self) -> None:
         """Of the optimizer's groups; the last one is of the view the run began with, if that has parameters."""
         view = self.recipe.view
-        rates: tuple[float, ...] = self.recipe.optimization.learning_rates()
-        if self._has_view_group:
-            rates = (*rates, 0.0 if view is None else view.own_learning_rate)
-        elif view is not None and list(self.policy.view_parameters(view)):
+        if not self._learners.has_view_group and view is not None and list(self.policy.view_parameters(view)):
             raise InputError(f"view = {view.part_name()}: has parameters of its own; a run must begin with it")
-        for group, rate in zip(self._optimizer.param_groups, rates, strict=True):
-            group["lr"] = rate
+        of_view = 0.0 if view is None else view.own_learning_rate
+        self._learners.set_learning_rates(self.recipe.optimization, of_view)
 
     def _probe(self, probe: GradientProbe, x: Experience, report: dict[str, float]) -> None:
         """Measure gradients on this batch and a fresh one to validate on, and enter them into the report."""
@@ -281,7 +275,7 @@ class Trainer:
         if collected.x is not None and collected.x.tokens:
             if collected.x.behavior_logp is not None:
                 report["tokens/sampled"] += collected.tokens
-            validation = self._companions.complete(self.recipe, collected.x.to(self.policy.device))
+            validation = self._companions.complete(self.recipe, collected.x.to(self.policy.device), learn=False)
             report |= gradient_metrics(probe, self.recipe, self.policy, x, validation)
         report["timing/probe"] = time.perf_counter() - clock
 
@@ -357,10 +351,11 @@ class Trainer:
                 loss.loss.backward()
             for name, value in {"loss": loss.loss.detach(), **loss.metrics}.items():
                 totals[name] = totals[name] + value if name in totals else value
-        parameters = [p for group in self._optimizer.param_groups for p in group["params"]]
-        norm = torch.nn.utils.clip_grad_norm_(parameters, optimization.max_grad_norm)
+        norms = self._learners.clip(optimization)
+        norm = totals["grad_norm"] = together(norms)
+        if len(norms) > 1:
+            totals |= {f"grad_norm/member_{number}": mine for number, mine in enumerate(norms)}
         batch.update += 1
-        totals["grad_norm"] = norm
         finite, moves = bool(norm.isfinite() & totals["loss"].isfinite()), bool(norm != 0)
         if finite and moves:
             self._optimizer.step()

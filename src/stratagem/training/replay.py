@@ -1,15 +1,15 @@
-"""Batches of past policies: kept as they were before credit, mixed into the next ones, their drift measured."""
+"""What past policies did: kept as it was before credit, mixed into the next batches, its drift measured."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-import torch
+from jaxtyping import Bool
 from torch import Tensor
 
 from stratagem.experience import Experience
-from stratagem.parts import Replay
+from stratagem.parts import Mixed, Replay
 from stratagem.seeding import generator
 from stratagem.training.batch_storage import pack, unpack
 
@@ -18,33 +18,34 @@ SAID_AGAIN = ("old_logp", "previous_logp", "ref_logp", "value", "entropy")
 
 
 class ReplayBuffer:
-    """The last batches of a run, of which a recipe's replay takes some groups again.
+    """What of a run's past batches a recipe's replay holds, to learn from it again.
 
-    seed: of the run; which groups are taken follows from it and the step.
+    seed: of the run; what is taken follows from it and the step.
     """
 
     def __init__(self, seed: int) -> None:
         self._seed = seed
-        self._past: list[Experience] = []
+        self._held: list[Experience] = []
 
-    def mix(self, replay: Replay | None, x: Experience, step: int) -> Experience:
-        """``x`` followed by the groups that ``replay`` takes again; ``x`` itself where there is none.
+    def mix(self, replay: Replay | None, x: Experience, step: int) -> Mixed:
+        """``x`` with what ``replay`` takes again; ``x`` itself where there is nothing.
 
         ``x`` is remembered for the batches to come. Without a replay all is forgotten. In a mixed batch, what policies
         say is left for the present ones to say; ``final_value`` stays that of the critic at the time.
         """
         if replay is None:
-            self._past = []
-            return x
-        old = replay(self._past, x, generator(self._seed, "replay", step))
-        self._past = [*self._past, _unsaid(x)][-replay.batches :]
-        return Experience.concatenate([_unsaid(x), *old]) if old else x
+            self._held = []
+            return Mixed.nothing(x)
+        fresh = x.replace(**dict.fromkeys(SAID_AGAIN))
+        mixed = replay(self._held, fresh, generator(self._seed, "replay", step))
+        self._held = replay.remember(self._held, fresh)
+        return mixed if bool(mixed.old.any()) else Mixed.nothing(x)
 
     # ---- state -----------------------------------------------------------------------------------------------------
 
     def state_dict(self) -> tuple[dict[str, Tensor], list[dict[str, Any]]]:
-        """The batches as tensors and plain data."""
-        packed = [pack(x) for x in self._past]
+        """What is held as tensors and plain data."""
+        packed = [pack(x) for x in self._held]
         tensors = {
             f"{number}.{name}": tensor for number, (held, _) in enumerate(packed) for name, tensor in held.items()
         }
@@ -56,11 +57,11 @@ class ReplayBuffer:
         for path, tensor in tensors.items():
             number, name = path.split(".", 1)
             held[int(number)][name] = tensor
-        self._past = [unpack(*batch) for batch in zip(held, plain, strict=True)]
+        self._held = [unpack(*batch) for batch in zip(held, plain, strict=True)]
 
 
-def replay_metrics(x: Experience, fresh: int) -> dict[str, float]:
-    """Figures of a mixed batch whose first ``fresh`` trajectories are new.
+def replay_metrics(x: Experience, old: Bool[Tensor, " trajectories"]) -> dict[str, float]:
+    """Figures of a mixed batch in which some trajectories are ``old``, at least one.
 
     ``replay/share``: of trajectories that are old.  ``replay/mean_length``: of those, in tokens.
     ``replay/center``, with ``_min`` and ``_max``: ``c = pi_old / mu`` of their tokens.
@@ -70,7 +71,6 @@ def replay_metrics(x: Experience, fresh: int) -> dict[str, float]:
     """
     assert x.old_logp is not None and x.behavior_logp is not None
     length = x.trajectory_of_token.size()
-    old = torch.arange(x.trajectories, device=x.device) >= fresh
     metrics = {"replay/share": float(old.float().mean()), "replay/mean_length": float(length[old].float().mean())}
     log_center = x.old_logp - x.behavior_logp
     used = x.learnable() & x.trajectory_of_token.spread(old)
@@ -84,7 +84,3 @@ def replay_metrics(x: Experience, fresh: int) -> dict[str, float]:
         metrics["replay/drift_short"] = float(log_center[used & ~above].abs().mean())
         metrics["replay/drift_long"] = float(log_center[used & above].abs().mean())
     return metrics
-
-
-def _unsaid(x: Experience) -> Experience:
-    return x.replace(**dict.fromkeys(SAID_AGAIN))

@@ -103,8 +103,8 @@ def looks(policy: Exact) -> float:
 
 @claim(
     "reex_sql",
-    statement="Queries that are run while a policy thinks, with a reward that counts useful ones, give more right final "
-    "queries than thinking without execution does, and than feedback after the final query, for correction alone.",
+    statement="Queries that are run while a policy thinks, with a reward that counts useful ones, give more right "
+    "final queries than thinking without execution does, and than feedback after the final query, for correction alone.",
     source="arXiv 2505.12768, abstract (88.8 on Spider and 64.9 on BIRD with a model of 7 billion parameters, 2.7 and "
     "2.6 above the same training without execution)",
     baseline="the best policy without execution; one correction of a final query that found nothing; the same recipe "
@@ -117,9 +117,9 @@ def looks(policy: Exact) -> float:
     scale="A table of logits in an enumerated game, no language model and no database: three questions about a value "
     "spelled in one of four ways, which a look at the right column tells for sure; two looks at most, 100 batches. "
     "Figures are exact and averaged over the run; a wrong final query counts 1/2. Without a look nobody can be right "
-    "more than once in four times, so gain_over_none and the end of the run (last_gain_over_repair) are arithmetic once "
-    "looks are learned. With one seed before, looks were learned so late that over the run one correction was ahead, by "
-    "0.05, and in the end behind, by 0.25. Decoding in a tree, and its time, are not measured here.",
+    "more than once in four times, so gain_over_none and the end of the run (last_gain_over_repair) are arithmetic "
+    "once looks are learned. With one seed before, looks were learned so late that over the run one correction was "
+    "ahead, by 0.05, and in the end behind, by 0.25. Decoding in a tree, and its time, are not measured here.",
 )
 def reex_sql_explores(seed: int) -> dict[str, float]:
     """Exact success over a run, of the recipe and of others; gain_over_none is over the best blind final query."""
@@ -211,18 +211,18 @@ def foretold(policy: Exact) -> float:
 @claim(
     "thor",
     statement="Whether the tool calls on the way succeed foretells whether the answer is right, and learning failed "
-    "calls by whether they run, beside whole solutions by their answers, gives more right answers than solutions alone.",
+    "calls by whether they run, beside solutions by their answers, gives more right answers than solutions alone.",
     source="arXiv 2509.13761, abstract (the best of its size on several mathematical benchmarks, and better on "
     "benchmarks of code)",
     baseline="the same recipe on whole rollouts alone, all of them",
     rule=(Expect("foretold", above=0), Expect("gain_over_rollouts", above=0)),
     scale="A table of logits in an enumerated game, no language model: three problems, two calls of a plan and code of "
-    "which half runs, and an answer made of what they tell; 100 batches of 8 groups of 8. Figures are exact and averaged "
-    "over the run. Only calls that ran tell anything, so that foretold, of the policy that rollouts alone taught, is "
-    "partly arithmetic; it was first measured before learning (foretold_first), where it was 0.004 and decided nothing. "
-    "Branches cost samples: rollouts in groups of 12, with as many tokens (gain_over_larger), were as good with the one "
-    "seed tried before, and so was the recipe without imitation and without its filter, by 0.02 and 0.03 better. "
-    "Nothing here is corrected at inference.",
+    "which half runs, and an answer made of what they tell; 100 batches of 8 groups of 8. Figures are exact and "
+    "averaged over the run. Only calls that ran tell anything, so that foretold, of the policy that rollouts alone "
+    "taught, is partly arithmetic; it was first measured before learning (foretold_first), where it was 0.004 and "
+    "decided nothing. Branches cost samples: rollouts in groups of 12, with as many tokens (gain_over_larger), were as "
+    "good with the one seed tried before, and so was the recipe without imitation and without its filter, by 0.02 and "
+    "0.03 better. Nothing here is corrected at inference.",
 )
 def thor_repairs(seed: int) -> dict[str, float]:
     """Exact success over a run, of the recipe and of others; foretold is of the one that rollouts taught."""
