@@ -104,7 +104,7 @@ def looks(policy: Exact) -> float:
 @claim(
     "reex_sql",
     statement="Queries that are run while a policy thinks, with a reward that counts useful ones, give more right "
-    "final queries than thinking without execution does, and than feedback after the final query, for correction alone.",
+    "final queries than thinking without execution does, and than feedback after the final query, to correct it alone.",
     source="arXiv 2505.12768, abstract (88.8 on Spider and 64.9 on BIRD with a model of 7 billion parameters, 2.7 and "
     "2.6 above the same training without execution)",
     baseline="the best policy without execution; one correction of a final query that found nothing; the same recipe "
