@@ -164,3 +164,11 @@ def test_a_game_says_who_acts_and_what_a_turn_earns_once_the_next_one_is_known()
     first = TokenGame("first", "", 2, ((1.0, 0),), lambda state, tokens: [Outcome(earlier=1.0)])
     with pytest.raises(InputError, match="the first turn has none before it"):
         Tree.enumerate(first)
+
+
+def test_a_game_says_what_became_of_the_call_of_a_turn():
+    def act(state: int, tokens: tuple[int, ...]) -> list[Outcome]:
+        return [Outcome(1, ran=bool(tokens[0]))] if state == 0 else over(1.0)
+
+    x = Tree.enumerate(TokenGame("called", "", 2, ((1.0, 0),), act)).leaves
+    assert x.turn_call.tolist() == [0, -1, 0, -1, 1, -1, 1, -1]

@@ -122,6 +122,17 @@ def test_a_turn_is_well_formed_unless_its_step_says_otherwise():
     assert fault == "the step's well_formed is str instead of a bool"
 
 
+def test_a_turn_says_whether_its_call_was_carried_out():
+    groups = two_groups()
+    assert set(to_experience(groups, ("reward",), 4).turn_call.tolist()) == {-1}
+    groups[0][0].record(Step(Observation("", 0), ran=False))
+    assert to_experience(groups, ("reward",), 4).turn_call.tolist().count(0) == 1
+    groups[0][0].record(Step(Observation("", 0), ran=True))
+    assert to_experience(groups, ("reward",), 4).turn_call.tolist().count(1) == 1
+    fault = step_fault(Step(Observation("", 0), ran=2), ("reward",), 1)  # type: ignore[arg-type]
+    assert fault == "the step's ran is 2, neither a bool nor None"
+
+
 def test_a_step_that_says_nothing_of_earlier_turns_leaves_them_as_they_are():
     episode = Episode(0, 0, 0, [turn([1], [2])])
     episode.record(Step(Observation("", 0), turn_rewards=(0.75,)))

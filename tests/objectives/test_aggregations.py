@@ -154,3 +154,10 @@ def test_every_turn_counts_the_same_whatever_its_length_and_its_trajectory():
 
 def test_of_trajectories_of_one_turn_the_mean_over_turns_is_that_over_sequences():
     assert torch.equal(TurnMean().weights(batch()), SequenceMean().weights(batch()))
+
+
+def test_tokens_credited_above_a_threshold_alone_may_count():
+    x = batch(advantage=[2.0, -1.0, 0.5, 0.0, 1.0, -3.0])
+    assert Credited(TokenMean(), above=0.5).weights(x).tolist() == pytest.approx([0.5, 0, 0, 0, 0.5, 0])
+    assert Credited(TokenMean(), above=0.0).weights(x).tolist() == pytest.approx([1 / 3, 0, 1 / 3, 0, 1 / 3, 0])
+    assert Credited(TokenMean()).weights(x).tolist() == pytest.approx([0.2, 0.2, 0.2, 0, 0.2, 0.2])

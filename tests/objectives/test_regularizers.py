@@ -9,7 +9,7 @@ import torch
 
 from stratagem.errors import InputError
 from stratagem.experience import Experience, PolicyOutput
-from stratagem.objectives import KL, BlendedPenalty, EntropyBonus, kl_estimate
+from stratagem.objectives import KL, BlendedPenalty, EntropyBonus, Surprisal, kl_estimate
 
 PI, REF = torch.tensor([0.7, 0.3], dtype=torch.float64), torch.tensor([0.5, 0.5], dtype=torch.float64)
 
@@ -82,3 +82,12 @@ def test_a_blend_of_two_penalties_gives_way_from_the_one_to_the_other():
     assert BlendedPenalty(KL(), EntropyBonus()).needs() == {"ref_logp", "output.entropy"}
     with pytest.raises(InputError, match=r"blended_penalty\.share = 1\.5"):
         BlendedPenalty(KL(), EntropyBonus(), 1.5)
+
+
+def test_the_surprisal_imitates_what_was_sampled():
+    logp = torch.tensor([-0.5, -2.0], requires_grad=True)
+    x = Experience.from_lengths([2], [1], [1])
+    found = Surprisal()(PolicyOutput(logp=logp), x)
+    assert found.tolist() == [0.5, 2.0]
+    found.sum().backward()
+    assert logp.grad is not None and logp.grad.tolist() == [-1.0, -1.0]
