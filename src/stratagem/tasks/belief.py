@@ -20,8 +20,8 @@ BELIEF, POLICY = 0, 1
 
 LABELS = ", ".join(PROBABILITY)
 HINT = (
-    "Write what you believe after the new observation, in 8 to 20 lines `- claim: label`. Say what is new, drop what it "
-    f"contradicts. Labels: {LABELS}."
+    "Write what you believe after the new observation, in 8 to 20 lines `- claim: label`. Say what is new, and drop "
+    f"what it contradicts. Labels: {LABELS}."
 )
 NO_BELIEF = "(none)"
 NOTED = ("gate", "tracking", "correctness", "diversity", "belief_reward", "brier", "brier_first", "brier_last")
@@ -166,7 +166,7 @@ class BeliefEnvironment(Environment):
 
     def _believed(self, text: str) -> Step:
         belief = text.strip()[:LONGEST_BELIEF]
-        before, after = claims(self._belief), claims(belief)
+        after = claims(belief)
         judgement = self._judge(belief)
         brier = None
         if isinstance(self.inner, ObservedEnvironment):
