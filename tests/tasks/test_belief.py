@@ -61,7 +61,7 @@ def test_a_look_is_the_same_whenever_an_episode_is_played_and_deceives_as_often_
 
 
 def test_the_posterior_is_bayes_rule():
-    environment, seen, _ = played(RoomsTask(rooms=3), ["look"])
+    environment, _, _ = played(RoomsTask(rooms=3), ["look"])
     start = environment.house.start
     assert environment.posterior[start] == 0.0
     others = [p for room, p in enumerate(environment.posterior) if room != start]
@@ -85,7 +85,7 @@ def test_what_cannot_be_done_is_not_executed_and_a_wrong_take_ends_with_nothing(
 
 def test_the_policy_reads_goal_belief_and_last_observation_and_never_the_history():
     task = make("belief:rooms")
-    environment, observations, _ = played(task, [STATIC, "look", "- now: certain", "look", STATIC])
+    _, observations, _ = played(task, [STATIC, "look", "- now: certain", "look", STATIC])
     assert [o.role for o in observations] == [BELIEF, POLICY] * 3
     assert [o.context for o in observations] == list(range(6))
     belief_of = [text_of(o) for o in observations]

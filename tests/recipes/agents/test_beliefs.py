@@ -125,9 +125,9 @@ def test_a_trajectory_without_turns_of_a_role_earned_nothing_in_it():
 
 
 def test_a_role_needs_a_credit_and_a_loss():
-    with pytest.raises(InputError, match="role_credit.of"):
+    with pytest.raises(InputError, match=r"role_credit\.of"):
         RoleCredit(())
-    with pytest.raises(InputError, match="role_losses.of"):
+    with pytest.raises(InputError, match=r"role_losses\.of"):
         RoleLosses(())
     with pytest.raises(InputError, match="dual"):
         agent_brace(dual_clip=0.5)
