@@ -28,6 +28,7 @@ def batch(**fields: Any) -> Experience:
         "turn_reward": torch.tensor([0.2, 0.0, 0.6, 1.0, 0.4, 0.0]),
         "value": torch.tensor([9.0, 9.0, 0.5, 9.0, 9.0, 0.25, 9.0, 9.0, 0.5]),
         "behavior_logp": torch.full((9,), -1.0),
+        "old_logp": torch.full((9,), -1.0),
     }
     return Experience.from_lengths([2, 1, 2, 1, 2, 1], [4, 2], [1, 1], **{**known, **fields})
 
@@ -116,7 +117,7 @@ def test_roles_beyond_the_last_have_the_last_ones_credit():
 
 
 def test_a_trajectory_without_turns_of_a_role_earned_nothing_in_it():
-    x = batch(turn_role=torch.tensor([0, 1, 0, 1, 0, 0])).replace(group_of_trajectory=batch().group_of_trajectory)
+    x = batch(turn_role=torch.tensor([0, 1, 0, 1, 0, 0]))
     own, tokens = x.of_role(1, 2)
     assert tokens.tolist() == [2, 5] and own.trajectories == 2
     assert own.returns.tolist() == [1.0, 0.0]
