@@ -533,6 +533,36 @@ class Experience:
             **{name: self.trajectory_of_turn.spread(value) for name, value in known.items() if value is not None},
         )
 
+    def of_role(self, role: int, roles: int) -> tuple[Experience, Int[Tensor, " tokens"]]:
+        """The turns of one of several roles as a batch of their own, with what they earned, and which tokens they have.
+
+        Trajectories and groups stay as they are, if with fewer turns or none; their reward is what these turns earned.
+        Roles from ``roles`` on count as the last one; so do all turns of a batch without ``turn_role``. There are no
+        inputs, since a policy may have read what others said.
+        """
+        acting = torch.full((self.turns,), roles - 1, device=self.device) if self.turn_role is None else self.turn_role
+        turns = torch.nonzero(acting.clamp(max=roles - 1) == role).squeeze(1)
+        tokens, turn_of_token = self.turn_of_token.pick(turns)
+        rows = {"token": tokens, "turn": turns}
+        known = {
+            name: value[rows[level]]
+            for name, level in _FIELD_LEVELS.items()
+            if level in rows and (value := getattr(self, name)) is not None
+        }
+        earned = self.turn_rewards()[turns]
+        trajectory = Partition(self.trajectory_of_turn.labels[turns], self.trajectories)
+        own = self.replace(
+            turn_of_token=turn_of_token,
+            trajectory_of_turn=trajectory,
+            inputs=None,
+            parent=None,
+            reward=trajectory.sum(earned),
+            reward_names=("reward",),
+            reward_weights=(1.0,),
+            **{**known, "turn_reward": earned},
+        )
+        return own, tokens
+
     def microbatch(self, trajectories: Int[Tensor, " kept"] | Bool[Tensor, " trajectories"]) -> Experience:
         """Like :meth:`select`, remembering the ``whole`` it is a piece of."""
         whole, rows = self.parent if self.parent is not None else (self, None)

@@ -9,7 +9,7 @@ from stratagem.advantages.graph import SharedSteps
 from stratagem.advantages.group import GroupCentered, GroupStandardized, LeaveOneOut
 from stratagem.advantages.normalization import BatchWhitened, ClippedAdvantage, Exponential, NormalizedReturn
 from stratagem.advantages.returns import Constant, MovingAverageBaseline, RewardToGo, TotalReturn
-from stratagem.advantages.roles import AlignedCalls, RoleStandardized
+from stratagem.advantages.roles import AlignedCalls, RoleCredit, RoleStandardized
 from stratagem.advantages.segments import HierarchicalGAE
 from stratagem.advantages.signs import Signed
 from stratagem.advantages.targets import GroupQuantileTarget
@@ -35,6 +35,7 @@ __all__ = [
     "OverTurns",
     "PerReward",
     "RewardToGo",
+    "RoleCredit",
     "RoleStandardized",
     "SharedStates",
     "SharedSteps",

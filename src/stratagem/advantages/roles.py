@@ -7,10 +7,11 @@ from typing import Annotated, ClassVar, Literal, NamedTuple
 
 import torch
 from annotated_types import Ge
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from pydantic import FiniteFloat
 from torch import Tensor
 
+from stratagem.errors import InputError
 from stratagem.experience import Experience
 from stratagem.partition import Partition
 from stratagem.parts import Advantage
@@ -40,6 +41,52 @@ class RoleStandardized(Advantage):
         same = Partition.by(x.group_of_turn.labels[first], _roles(x)[first])
         credit = same.standardize(part.sum(_earned(x)), self.correction, self.eps)
         return x.to_tokens(turn=part.spread(credit))
+
+
+@dataclass(frozen=True)
+class RoleCredit(Advantage):
+    """The tokens of role ``r`` are credited by ``of[r]``, which sees the turns of this role alone and what they earned.
+
+    So a role is neither paid for what another earned, nor does a trace or a critic lead through another's turns. Roles
+    beyond the last have the last one's credit, and so has a batch without ``turn_role``
+    (:meth:`~stratagem.experience.Experience.of_role`). A critic learns at the tokens of roles whose credit has one.
+
+    Raises :class:`InputError` for no advantage at all.
+    """
+
+    of: tuple[Advantage, ...]
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.of:
+            raise InputError(f"{self.part_name()}.of = (): must hold an advantage for every role")
+
+    def __call__(self, x: Experience) -> Float[Tensor, " tokens"]:
+        credit = torch.zeros(x.tokens, device=x.device)
+        for role, advantage in enumerate(self.of):
+            own, tokens = x.of_role(role, len(self.of))
+            if len(tokens):
+                credit[tokens] = advantage(own).to(credit.dtype)
+        return credit
+
+    def value_target(self, x: Experience) -> Float[Tensor, " tokens"] | None:
+        return self._targets(x)[0]
+
+    def critic_tokens(self, x: Experience) -> Bool[Tensor, " tokens"] | None:
+        return self._targets(x)[1]
+
+    def _targets(self, x: Experience) -> tuple[Tensor | None, Tensor | None]:
+        """What a critic should have said, 0 where nobody asks one, and where it is asked; None: nowhere."""
+        target, read = torch.zeros(x.tokens, device=x.device), torch.zeros(x.tokens, dtype=torch.bool, device=x.device)
+        asked = False
+        for role, advantage in enumerate(self.of):
+            own, tokens = x.of_role(role, len(self.of))
+            said = advantage.value_target(own)
+            if said is not None:
+                asked, where = True, advantage.critic_tokens(own)
+                target[tokens] = said.to(target.dtype)
+                read[tokens] = True if where is None else where
+        return (target, read) if asked else (None, None)
 
 
 class Calls(NamedTuple):

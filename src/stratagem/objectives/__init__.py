@@ -38,6 +38,8 @@ from stratagem.objectives.random_policy import RandomPolicyRegression
 from stratagem.objectives.ratios import GeometricMeanRatio, ProductRatio, TokenRatio
 from stratagem.objectives.regularizers import KL, BlendedPenalty, EntropyBonus, FullKL, Surprisal, kl_estimate
 from stratagem.objectives.restricted import Restricted
+from stratagem.objectives.regularizers import KL, BlendedPenalty, EntropyBonus, FullKL, kl_estimate
+from stratagem.objectives.restricted import Restricted, RoleLosses
 from stratagem.objectives.routing import RoutingReplay
 from stratagem.objectives.unified import UnifiedGradient
 from stratagem.objectives.views import InternalLayer, Perturbed, ResponseOnly
@@ -82,6 +84,7 @@ __all__ = [
     "RandomPolicyRegression",
     "ResponseOnly",
     "Restricted",
+    "RoleLosses",
     "RoutingReplay",
     "SamplingVersion",
     "SequenceMean",

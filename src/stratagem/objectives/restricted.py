@@ -1,4 +1,4 @@
-"""A loss on a part of the batch alone."""
+"""Losses on parts of the batch alone."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
+from stratagem.errors import InputError
 from stratagem.experience import Experience, Loss, PolicyOutput
 from stratagem.parts import Objective
 
@@ -36,6 +37,44 @@ class Restricted(Objective):
     def has_signal(self, x: Experience) -> bool:
         shared = x.masked(_share(x.whole, self.to), self.to)
         return bool(shared.learnable().any()) and self.of.has_signal(shared)
+
+
+@dataclass(frozen=True)
+class RoleLosses(Objective):
+    """``sum_r of[r]`` with the loss of every role on its own tokens alone: normalisers see nothing of the others.
+
+    Roles beyond the last have the last one's loss, and so has a batch without ``turn_role``. Metrics are named after
+    roles, ``role_1/policy_loss``.
+
+    Raises :class:`InputError` for no loss at all.
+    """
+
+    of: tuple[Objective, ...]
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.of:
+            raise InputError(f"{self.part_name()}.of = (): must hold a loss for every role")
+
+    def __call__(self, out: PolicyOutput, x: Experience) -> Loss:
+        losses = [loss(out, self._own(x, role)) for role, loss in enumerate(self.of)]
+        named = {f"role_{r}/{name}": value for r, loss in enumerate(losses) for name, value in loss.metrics.items()}
+        return Loss(sum((loss.loss for loss in losses[1:]), losses[0].loss), named)
+
+    def has_signal(self, x: Experience) -> bool:
+        own = [self._own(x, role) for role in range(len(self.of))]
+        return any(
+            bool(mine.learnable().any()) and loss.has_signal(mine) for loss, mine in zip(self.of, own, strict=True)
+        )
+
+    def _own(self, x: Experience, role: int) -> Experience:
+        """The batch in which only this role's tokens may train."""
+        whole, last = x.whole, len(self.of) - 1
+        if whole.turn_role is None:
+            mine = torch.full((whole.tokens,), role == last, device=whole.device)
+        else:
+            mine = whole.turn_of_token.spread(whole.turn_role.clamp(max=last) == role)
+        return x.masked(mine, ("role", role, last))
 
 
 def _share(x: Experience, to: Share) -> Bool[Tensor, " tokens"]:

@@ -152,6 +152,18 @@ _BUILT_IN = (
         "stratagem.tasks.house:from_spec",
     ),
     TaskCard(
+        "rooms",
+        "rooms[:rooms=6,hit=0.8,alarm=0.1,max_turns=16,max_new_tokens=12]",
+        "find a key in a house of rooms where looks may deceive",
+        "stratagem.tasks.rooms:from_spec",
+    ),
+    TaskCard(
+        "belief",
+        "belief:TASK[,judge=rule,pay=beliefs,discount=0.9,belief_tokens=256,option=value]",
+        "another task, whose policy sees a belief in words in place of the history",
+        "stratagem.tasks.belief:from_spec",
+    ),
+    TaskCard(
         "documents",
         "documents[:pages=6,wanted=1,entries=3,fine=0.75,noise=0.3,reward=dense,matching=clipped,max_turns=10]",
         "find the page, look closely at a region of it, and answer with what stands there",

@@ -2,6 +2,7 @@
 
 from stratagem.recipes.agents import (
     anchors,
+    beliefs,
     contexts,
     costs,
     delegation,
@@ -21,6 +22,7 @@ from stratagem.recipes.agents import (
     utterances,
 )
 from stratagem.recipes.agents.anchors import *  # noqa: F403
+from stratagem.recipes.agents.beliefs import *  # noqa: F403
 from stratagem.recipes.agents.contexts import *  # noqa: F403
 from stratagem.recipes.agents.costs import *  # noqa: F403
 from stratagem.recipes.agents.delegation import *  # noqa: F403
@@ -41,6 +43,7 @@ from stratagem.recipes.agents.utterances import *  # noqa: F403
 
 __all__: list[str] = []
 __all__ += anchors.__all__
+__all__ += beliefs.__all__
 __all__ += contexts.__all__
 __all__ += costs.__all__
 __all__ += delegation.__all__
