@@ -37,8 +37,6 @@ from stratagem.objectives.proximal import Interpolated, MovingAverage, SamplingV
 from stratagem.objectives.random_policy import RandomPolicyRegression
 from stratagem.objectives.ratios import GeometricMeanRatio, ProductRatio, TokenRatio
 from stratagem.objectives.regularizers import KL, BlendedPenalty, EntropyBonus, FullKL, Surprisal, kl_estimate
-from stratagem.objectives.restricted import Restricted
-from stratagem.objectives.regularizers import KL, BlendedPenalty, EntropyBonus, FullKL, kl_estimate
 from stratagem.objectives.restricted import Restricted, RoleLosses
 from stratagem.objectives.routing import RoutingReplay
 from stratagem.objectives.unified import UnifiedGradient
