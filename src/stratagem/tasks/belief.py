@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, repeat
 from statistics import fmean
@@ -226,7 +226,7 @@ class BeliefEnvironment(Environment):
 
     def _noted(self, paid: list[float]) -> dict[str, float]:
         brier = [belief.brier for belief in self.beliefs]
-        means = (
+        means: tuple[Sequence[float | None], ...] = (
             [b.gate for b in self.beliefs],
             [b.track for b in self.beliefs],
             [b.right for b in self.beliefs],
@@ -258,7 +258,7 @@ def perfect_belief(inner: Environment) -> str:
     )
 
 
-def _mean(values: list[float | None] | list[float]) -> float:
+def _mean(values: Sequence[float | None]) -> float:
     known = [value for value in values if value is not None]
     return fmean(known) if known else 0.0
 

@@ -58,7 +58,7 @@ class Agent(nn.Module):
             torch.manual_seed(seed)
             if labels is None:
                 self.memory = nn.GRU(ROOMS + 1 + ACTIONS, WIDTH, batch_first=True)
-                self.acts = nn.Linear(WIDTH, ACTIONS + 1)
+                self.acts: nn.Module = nn.Linear(WIDTH, ACTIONS + 1)
             else:
                 self.writes = nn.Sequential(nn.Linear(len(labels) + 3, WIDTH), nn.Tanh(), nn.Linear(WIDTH, len(labels)))
                 self.acts = nn.Sequential(
@@ -213,8 +213,8 @@ def calibration(episodes: Played) -> dict[str, float]:
     scale="No language model and no text: six rooms in a ring, a key in one of them, looks that hit with 0.8 and "
     "deceive with 0.1, ten steps, one try to take it. A belief is a label for each room, written by a small network "
     "that reads the last one and the look; a small network acts on it. Rewards of beliefs are the paper's four terms "
-    "by rule, without diversity where there are no labels. The memory of the other policy is a GRU of the same width. 100 "
-    "batches of 128 episodes, two passes each, Adam at 0.003, figures from 2048 episodes; after a first look there "
+    "by rule, without diversity where there are no labels. The memory of the other policy is a GRU of the same width. "
+    "100 batches of 128 episodes, two passes each, Adam at 0.003, figures from 2048 episodes; after a first look there "
     "are 100 batches in place of 120, to save time. Nothing is taught before, and what a language model finds hard "
     "about long histories is not here: a memory of ten looks is easy for a GRU, which in development did better than "
     "beliefs at either of two learning rates. A length of context that does not grow holds by construction.",
