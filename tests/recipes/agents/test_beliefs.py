@@ -125,6 +125,13 @@ def test_a_trajectory_without_turns_of_a_role_earned_nothing_in_it():
     assert credit.isfinite().all()
 
 
+def test_a_batch_of_beliefs_alone_teaches_the_policy_nothing():
+    x = PLAIN.prepare(batch(turn_role=torch.zeros(6, dtype=torch.int64)))
+    assert not x.critic_mask.any() and x.advantage.isfinite().all()
+    loss = PLAIN.objective(PolicyOutput(x.old_logp, value=x.value), x)
+    assert float(loss.metrics["role_1/value_loss"]) == 0.0
+
+
 def test_a_role_needs_a_credit_and_a_loss():
     with pytest.raises(InputError, match=r"role_credit\.of"):
         RoleCredit(())
