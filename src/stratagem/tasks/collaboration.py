@@ -18,9 +18,8 @@ from stratagem.helpers.helper import Counted, Message, Question
 from stratagem.helpers.lines import append_lines, line_lock
 from stratagem.helpers.named import helper
 from stratagem.helpers.scripted import Scripted
-from stratagem.tasks.noisy_solver import Chain, NoisySolver, bracketed, draw_chain
+from stratagem.tasks.noisy_solver import Chain, NoisySolver, bracketed, chain_of_episode
 from stratagem.tasks.options import configure, validate
-from stratagem.tasks.splits import draw
 from stratagem.tasks.task import Environment, Observation, Split, Step, Task, state_key
 
 _META = re.compile(r"^\s*(?:(EVAL)\s+(\d{1,3})|(CREATE)|(DEFER))\s*$", re.IGNORECASE)
@@ -102,13 +101,7 @@ class CollaborateTask(Task):
 
     def question(self, split: Split, index: int) -> Chain:
         """The question of this episode."""
-        return draw(
-            split,
-            index,
-            (self.name, self.fewest_steps, self.most_steps),
-            lambda random: draw_chain(random, self.fewest_steps, self.most_steps),
-            lambda chain: state_key(self.name, chain.text),
-        )
+        return chain_of_episode(self.name, split, index, self.fewest_steps, self.most_steps)
 
     def candidates(self, split: Split, index: int) -> Sequence[Sequence[str]]:
         """Every peer, solving anew, and the expert where there is one: ``agents + 1`` of them, or one less."""

@@ -26,9 +26,8 @@ from stratagem.rewards.decomposition import (
     operators,
     proximity,
 )
-from stratagem.tasks.noisy_solver import Chain, NoisySolver, bracketed, draw_chain
+from stratagem.tasks.noisy_solver import Chain, NoisySolver, bracketed, chain_of_episode
 from stratagem.tasks.options import configure, validate
-from stratagem.tasks.splits import draw
 from stratagem.tasks.task import Environment, Observation, Split, Step, Task, state_key
 
 _SUB_QUESTION = re.compile(r"[^?]*\?")
@@ -106,13 +105,7 @@ class DecomposeTask(Task):
 
     def question(self, split: Split, index: int) -> Chain:
         """The question of this episode."""
-        return draw(
-            split,
-            index,
-            (self.name, self.fewest_steps, self.most_steps),
-            lambda random: draw_chain(random, self.fewest_steps, self.most_steps),
-            lambda chain: state_key(self.name, chain.text),
-        )
+        return chain_of_episode(self.name, split, index, self.fewest_steps, self.most_steps)
 
     def solution(self, split: Split, index: int) -> Iterator[str]:
         """One sub-question for every step, which the noisy solver never gets wrong.

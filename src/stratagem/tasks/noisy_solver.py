@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from random import Random
 
 from stratagem.helpers.helper import Message
-from stratagem.tasks.splits import seeded
+from stratagem.tasks.splits import draw, seeded
+from stratagem.tasks.task import Split, state_key
 
 _VERB = {"+": "adds", "-": "subtracts", "*": "multiplies by"}
 _SIGN = {verb: sign for sign, verb in _VERB.items()}
@@ -54,6 +55,17 @@ class Chain:
         begun = f"{self.start} {self.thing}" if number == 1 else f"#{number - 1} {self.thing}"
         told = ", ".join(f"{_VERB[sign]} {value}" for sign, value in self.steps[first:last])
         return f"From {begun} the {self.place} {told}, how many {self.thing}?"
+
+
+def chain_of_episode(task: str, split: Split, index: int, fewest: int, most: int) -> Chain:
+    """The chain of an episode of a task, of ``fewest`` to ``most`` steps."""
+    return draw(
+        split,
+        index,
+        (task, fewest, most),
+        lambda random: draw_chain(random, fewest, most),
+        lambda chain: state_key(task, chain.text),
+    )
 
 
 def draw_chain(random: Random, fewest: int, most: int) -> Chain:
