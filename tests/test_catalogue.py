@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from stratagem import catalogue, parts
+from stratagem import catalogue, part
 from stratagem.catalogue import FAMILIES, card, cards, paper
 from stratagem.errors import InputError
 from stratagem.recipe import Recipe
@@ -18,7 +18,7 @@ BASELINES = {
 @pytest.fixture
 def empty_catalogue(monkeypatch):
     monkeypatch.setattr(catalogue, "_CARDS", {})
-    monkeypatch.setattr(parts, "entry_points", lambda group: [])
+    monkeypatch.setattr(part, "entry_points", lambda group: [])
     catalogue._load.cache_clear()
     yield
     catalogue._load.cache_clear()
@@ -90,7 +90,7 @@ def test_a_recipe_of_another_package_enters_the_catalogue(monkeypatch):
 
                 return grpo().replace(name="elsewhere", base="grpo")
 
-    monkeypatch.setattr(parts, "entry_points", lambda group: [Entry()] if group == "stratagem.recipes" else [])
+    monkeypatch.setattr(part, "entry_points", lambda group: [Entry()] if group == "stratagem.recipes" else [])
     assert card("elsewhere").recipe().name == "elsewhere"
     assert [entry.name for entry in cards("agents")] == ["elsewhere"]
 

@@ -9,7 +9,7 @@ from types import ModuleType
 
 import pytest
 
-from stratagem import catalogue, parts
+from stratagem import catalogue, part
 from stratagem.study import claims
 
 ROOT = Path(__file__).parent.parent
@@ -28,7 +28,7 @@ def _nothing_stays_registered(monkeypatch):
     catalogue.cards(), claims.claims()
     monkeypatch.setattr(catalogue, "_CARDS", dict(catalogue._CARDS))
     monkeypatch.setattr(claims, "_CLAIMS", dict(claims._CLAIMS))
-    monkeypatch.setattr(parts, "REGISTRY", {kind: dict(named) for kind, named in parts.REGISTRY.items()})
+    monkeypatch.setattr(part, "REGISTRY", {kind: dict(named) for kind, named in part.REGISTRY.items()})
 
 
 @pytest.mark.usefixtures("_nothing_stays_registered")

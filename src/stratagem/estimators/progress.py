@@ -52,7 +52,7 @@ class ReturnDecomposition(Estimator):
         error, learned = self._errors(said, x)
         if not bool(learned.any()):
             return {"uninformative": 1.0}
-        error, returns = error[learned], x.returns[learned]
+        error, returns = error.detach()[learned], x.returns[learned]
         return {
             "mse": float(error.square().mean()),
             "mae": float(error.abs().mean()),

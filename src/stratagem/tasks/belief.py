@@ -215,7 +215,7 @@ class BeliefEnvironment(Environment):
             components={**step.components, **self._noted(paid)},
         )
 
-    def _interleaved(self, rewards: Any) -> list[float]:
+    def _interleaved(self, rewards: Sequence[float]) -> list[float]:
         """What the task says of its own turns, with 0 for beliefs."""
         return list(chain.from_iterable(zip(repeat(0.0), rewards)))
 

@@ -54,11 +54,12 @@ class Agent(nn.Module):
     def __init__(self, labels: Tensor | None, seed: int) -> None:
         super().__init__()
         self.labels = labels
+        self.acts: nn.Module
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             if labels is None:
                 self.memory = nn.GRU(ROOMS + 1 + ACTIONS, WIDTH, batch_first=True)
-                self.acts: nn.Module = nn.Linear(WIDTH, ACTIONS + 1)
+                self.acts = nn.Linear(WIDTH, ACTIONS + 1)
             else:
                 self.writes = nn.Sequential(nn.Linear(len(labels) + 3, WIDTH), nn.Tanh(), nn.Linear(WIDTH, len(labels)))
                 self.acts = nn.Sequential(
@@ -217,7 +218,9 @@ def calibration(episodes: Played) -> dict[str, float]:
     "100 batches of 128 episodes, two passes each, Adam at 0.003, figures from 2048 episodes; after a first look there "
     "are 100 batches in place of 120, to save time. Nothing is taught before, and what a language model finds hard "
     "about long histories is not here: a memory of ten looks is easy for a GRU, which in development did better than "
-    "beliefs at either of two learning rates. A length of context that does not grow holds by construction.",
+    "beliefs at either of two learning rates; and beliefs paid by discounted success "
+    "alone did as well as with all four terms (0.62 and 0.63, one seed). "
+    "A length of context that does not grow holds by construction.",
 )
 def beliefs_with_labels_help(seed: int) -> dict[str, float]:
     """Success over that of a policy with a memory and of beliefs without labels, and calibration of beliefs."""

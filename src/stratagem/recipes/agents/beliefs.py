@@ -39,7 +39,7 @@ def agent_brace(
     PPO with KL in the reward.
 
     ``trace`` (lambda) and ``value_weight`` were not available, nor was how often a batch is passed over for the policy:
-    ``trace`` is the default of the trainer it was built on, the others are this library's. The released code has
+    ``trace`` is ours, and the others are this library's. The released code has
     learning rates of 1e-6 for the policy and 1e-5 for belief and critic: ``optimization.learning_rate = 1e-5``,
     ``optimization.member_rates = [1, 0.1]``, where the critic's rate is that of its member times
     ``critic_learning_rate``. Its models are first taught, by ``sft``, on beliefs that a stronger model labelled. It
