@@ -1,7 +1,7 @@
 """Credit per token: comparison of groups, states, turns, roles, segments; critics, returns, targets, scales."""
 
 from stratagem.advantages.anchors import LoneTrajectories, OverTurns, SharedStates
-from stratagem.advantages.components import PerReward
+from stratagem.advantages.components import PerReward, SpreadWeighted
 from stratagem.advantages.critic import GAE
 from stratagem.advantages.demonstrations import WithDemonstrations
 from stratagem.advantages.entropy import EntropyModulated
@@ -40,6 +40,7 @@ __all__ = [
     "SharedStates",
     "SharedSteps",
     "Signed",
+    "SpreadWeighted",
     "StandardizedContext",
     "StandardizedTurnReturn",
     "TotalReturn",
