@@ -6,11 +6,12 @@ import pytest
 import torch
 
 from stratagem import catalogue, recipes
-from stratagem.advantages import GroupStandardized, PerReward, SpreadWeighted
+from stratagem.advantages import GaussianRanks, GroupStandardized, PerReward, SpreadWeighted
 from stratagem.errors import InputError
 from stratagem.experience import Experience
 from stratagem.lab import find_game
 from stratagem.lab.world import LabTask
+from stratagem.objectives import EntropyRange
 from stratagem.study.experiments import learn
 
 
@@ -57,3 +58,46 @@ def test_dvao_learns_both_rewards_of_a_game():
     run = learn(recipes.dvao((0.8, 0.2)), LabTask(find_game("styles")), 1000, 40)
     brief_and_right = [float(policy.logp[0, 0].exp()) for policy in (run.policies[0], run.last)]
     assert brief_and_right[0] < 0.1 and brief_and_right[1] > 0.5
+
+
+# ---- g2rpo_openvlthinkerv2 ------------------------------------------------------------------------------------------
+
+
+def graded(rewards: list[float], lengths: list[int]) -> Experience:
+    """Groups of four answers of these lengths."""
+    rows = len(rewards)
+    return Experience.from_lengths(lengths, [1] * rows, [4] * (rows // 4), reward=rewards)
+
+
+def test_g2rpo_ranks_and_leaves_out_groups_of_equal_returns():
+    recipe = recipes.g2rpo_openvlthinkerv2()
+    x = recipe.prepare(graded([0, 0, 0, 5] + [1] * 4, [1] * 8))
+    assert x.groups == 1
+    torch.testing.assert_close(x.advantage, GaussianRanks()(graded([0, 0, 0, 1], [1] * 4)))
+    assert recipe.objective == recipes.grpo().objective and recipe.sampler == recipes.grpo().sampler
+    assert recipes.g2rpo_openvlthinkerv2(over="domain").advantage == GaussianRanks("domain")
+
+
+def test_g2rpo_pays_for_length_before_it_ranks():
+    rewards, lengths = [0.0, 0.0, 1.0, 1.0], [10, 2, 10, 2]
+    plain, shaped = (
+        recipes.g2rpo_openvlthinkerv2(length=length).prepare(graded(rewards, lengths)).advantage[[0, 10, 12, 22]]
+        for length in (None, (4, 8, 16, 32))
+    )
+    assert plain[0] == plain[1] < plain[2] == plain[3]
+    assert shaped[1] < shaped[0] < shaped[3] < shaped[2]
+
+
+def test_g2rpo_bounds_the_entropy_only_where_edges_are_given():
+    assert recipes.g2rpo_openvlthinkerv2().objective.regularizer is None
+    bounded = recipes.g2rpo_openvlthinkerv2(entropy=(0.5, 1.0), entropy_weight=0.2).objective
+    assert bounded.regularizer == 0.2 * EntropyRange(0.5, 1.0)
+
+
+def test_g2rpo_with_both_shapings_keeps_a_policy_undecided():
+    task = LabTask(find_game("length"))
+    free, bounded = (
+        learn(recipes.g2rpo_openvlthinkerv2(length=(1, 3, 4, 6), entropy=edges, entropy_weight=5.0), task, 1000, 30)
+        for edges in ((0.0, 2.0), (1.0, 1.1))
+    )
+    assert bounded.last.entropy > free.last.entropy + 0.1
