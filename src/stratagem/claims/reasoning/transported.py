@@ -180,16 +180,18 @@ def _alignment(updates: Tensor) -> float:
         Expect("alignment_over_grpo", above=0),
     ),
     scale="Updates of a uniform policy over 20 arms, on 4,096 groups of 8 in each of two tasks: one right arm with "
-    "reward 1, and prices from 0.80 to 0.84, of which one draw in a hundred pays 1.0 instead. Nothing is learned, "
-    "nothing is read or said, and no network is shared; neither shaping takes part, and no visual benchmark is shown. "
-    "Equity is by how much less the logarithm of the ratio of both tasks' root mean square updates departs from 0, over "
-    "groups whose rewards differ, as the others are left out. Alignment is the mean cosine between an update by 16 "
-    "groups of the second task and the gradient of its price without outliers. Ties are why equity over GRPO was "
-    "doubtful beforehand: a group with one success in eight has a mean square of 0.34 in quantiles, and of 1 in GRPO. "
-    "In development (three seeds) both tasks' updates were of nearly one size in GRPO, so the division by the group's "
-    "deviation already gives what ranks are to give, and alignment was that of GRPO to within 0.001. Figures that begin "
-    "with domain are of ranks over a whole task, the other reading of the paper; heavy_alignment_over_grpo, added after "
-    "that, is alignment where one draw in ten is an outlier.",
+    "reward 1, and prices from 0.80 to 0.84, of which one draw in a hundred pays 1.0 instead. Nothing is "
+    "learned, nothing is read or said, and no network is shared; neither shaping takes part, and no visual "
+    "benchmark is shown. Equity is by how much less the logarithm of the ratio of both tasks' root mean "
+    "square updates departs from 0, over groups whose rewards differ, as the others are left out. Alignment "
+    "is the mean cosine between an update by 16 groups of the second task and the gradient of its price "
+    "without outliers. Ties are why equity over GRPO was doubtful beforehand: a group with one success in "
+    "eight has a mean square of 0.34 in quantiles, and of 1 in GRPO. In development (three seeds) both tasks'"
+    " updates were of nearly one size in GRPO, so the division by the group's deviation already gives what "
+    "ranks are to give, and alignment was that of GRPO to within 0.002. Figures that begin with domain are of"
+    " ranks over a whole task, the other reading of the paper; heavy_alignment_over_grpo, added after that "
+    "and no part of the rule, is alignment where one draw in ten is an outlier: there ranks were ahead by "
+    "0.1.",
 )
 def ranks_treat_tasks_alike(seed: int) -> dict[str, float]:
     """How unlike updates of two tasks are in size, and how well one with outliers is aligned, against two baselines."""
