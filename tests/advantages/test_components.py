@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -16,6 +18,7 @@ from stratagem.advantages import (
     MovingAverageBaseline,
     PerReward,
     RewardToGo,
+    SpreadWeighted,
 )
 from stratagem.errors import InputError
 from stratagem.experience import Experience
@@ -102,3 +105,124 @@ def test_what_columns_cannot_share_is_refused():
     x = two([1, 0], [0, 1]).replace(token_reward=torch.zeros(2))
     with pytest.raises(InputError, match="token rewards belong to no column"):
         PerReward()(x)
+
+
+# ---- by spread ------------------------------------------------------------------------------------------------------
+
+RIGHT, SHORT = [1.0, 0.0, 1.0, 0.0], [1.0, 1.0, 0.0, 1.0]
+EQUAL = (0.5, 0.5)
+
+
+def random_groups(groups: int, size: int, columns: int, seed: int) -> Experience:
+    """Groups of one-token answers with rewards in [0, 1], of every correlation, and weights that add up to 1."""
+    source = torch.Generator().manual_seed(seed)
+    rows = groups * size
+    common = torch.rand((rows, 1), generator=source, dtype=torch.float64)
+    mixed = torch.rand((groups, columns), generator=source, dtype=torch.float64).repeat_interleave(size, 0)
+    own = torch.rand((rows, columns), generator=source, dtype=torch.float64)
+    weights = torch.rand(columns, generator=source, dtype=torch.float64)
+    return Experience.from_lengths(
+        [1] * rows,
+        [1] * rows,
+        [size] * groups,
+        reward=mixed * common + (1 - mixed) * own,
+        reward_names=tuple("abcd"[:columns]),
+        reward_weights=tuple((weights / weights.sum()).tolist()),
+    )
+
+
+def test_a_column_counts_by_its_spread_in_the_group():
+    x = two(RIGHT, SHORT, EQUAL)
+    assert SpreadWeighted()(x).tolist() == near([0.80385, -0.26795, -0.26795, -0.26795])
+    assert JOINT(x).tolist() == near([1.73205, -0.57735, -0.57735, -0.57735])
+    assert PerReward(JOINT)(x).tolist() == near([0.78868, -0.21132, -0.36603, -0.21132])
+    assert (SpreadWeighted()(x) / JOINT(x)).tolist() == near([0.46410] * 4)
+
+
+def test_only_the_proportions_of_the_weights_matter():
+    halves, sevens = two(RIGHT, SHORT, EQUAL), two(RIGHT, SHORT, (7.0, 7.0))
+    torch.testing.assert_close(SpreadWeighted()(halves), SpreadWeighted()(sevens), atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("correction", [0, 1])
+def test_by_spread_one_reward_twice_or_beside_a_constant_is_the_reward_itself(correction):
+    by_spread = SpreadWeighted(GroupStandardized(correction, eps=0.0), correction=correction)
+    alone = GroupStandardized(correction, eps=0.0)(two(RIGHT, [0] * 4, (1.0, 0.0)))
+    for second, weights in ((RIGHT, EQUAL), ([0.3] * 4, EQUAL), (SHORT, (1.0, 0.0))):
+        torch.testing.assert_close(by_spread(two(RIGHT, second, weights)), alone, atol=1e-6, rtol=0)
+    constant = two(RIGHT, [0.3] * 4, EQUAL)
+    torch.testing.assert_close(PerReward(JOINT)(constant), alone / 2 if correction == 0 else JOINT(constant) / 2)
+    single = Experience.from_lengths([1, 2], [1] * 2, [2], turn_reward=[1.0, 0.0])
+    assert torch.equal(by_spread(single), by_spread.of(single))
+
+
+def test_opposite_rewards_cancel_and_what_never_varies_teaches_nothing():
+    for second in ([0.0, 1.0, 0.0, 1.0], RIGHT):
+        x = two(RIGHT, second, EQUAL)
+        expected = [0.0] * 4 if second != RIGHT else JOINT(x).tolist()
+        assert SpreadWeighted()(x).tolist() == near(expected)
+    assert SpreadWeighted()(two([1, 1], [0.3, 0.3])).tolist() == [0, 0]
+    assert SpreadWeighted()(two(RIGHT, SHORT, (0.0, 0.0))).tolist() == [0] * 4
+
+
+def test_a_reward_in_a_larger_unit_counts_more():
+    """Ten times the unit is ten times the odds of the weights, 0.5 / 0.43301 before: not invariant."""
+    x = two([10 * r for r in RIGHT], SHORT, EQUAL)
+    first = 10 * 0.5 / (10 * 0.5 + math.sqrt(0.1875))
+    expected = first * JOINT(two(RIGHT, [0] * 4)) + (1 - first) * JOINT(two([0] * 4, SHORT))
+    torch.testing.assert_close(SpreadWeighted()(x), expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("columns", [2, 4])
+def test_by_spread_the_group_is_ordered_as_jointly_and_no_answer_counts_more(columns):
+    x = random_groups(2_500, 4, columns, 3)
+    joint, ours = GroupStandardized(0, eps=0.0)(x).double(), SpreadWeighted()(x).double()
+    assert float((ours.abs() - joint.abs()).max()) <= 1e-6
+    group = x.group_of_trajectory
+    assert x.reward is not None
+    weights = torch.tensor(x.reward_weights, dtype=torch.float64)
+    ratio = group.std(x.returns, 0) / (group.std(x.reward, 0) * weights).sum(1)
+    torch.testing.assert_close(ours, group.spread(ratio) * joint, atol=2e-6, rtol=0)
+    assert 0 < float(ratio.min()) < float(ratio.max()) <= 1
+
+
+def test_joint_credit_is_larger_than_credit_apart_in_the_mean_square():
+    x = random_groups(500, 5, 3, 4)
+    joint, apart = (x.group_of_trajectory.mean(of(x) ** 2) for of in (JOINT, PerReward(GroupStandardized(0, eps=0.0))))
+    assert bool((joint >= apart - 1e-4).all()) and float((joint - apart).max()) > 0.1
+
+
+def test_how_credit_moves_with_a_reward_is_as_the_formula_says():
+    """``dA_i / dR_ik = v_k / std_k (1 - 1/G - A_i A_ik / G)``: the other rewards enter through ``A_i``."""
+    x = random_groups(1, 6, 3, 5)
+    assert x.reward is not None
+    reward = x.reward.clone().requires_grad_()
+    credit = SpreadWeighted()(x.replace(reward=reward))
+    spread = reward.detach().std(0, correction=0)
+    each = (reward.detach() - reward.detach().mean(0)) / spread
+    weights = torch.tensor(x.reward_weights, dtype=torch.float64) * spread
+    share = weights / weights.sum()
+    for i in range(6):
+        (slope,) = torch.autograd.grad(credit[i], reward, retain_graph=True)
+        expected = share / spread * (1 - 1 / 6 - float(credit[i].detach()) * each[i] / 6)
+        torch.testing.assert_close(slope[i], expected, atol=1e-6, rtol=1e-6)
+
+
+def test_at_strength_zero_columns_count_by_their_weights_alone():
+    x = random_groups(50, 4, 3, 6)
+    torch.testing.assert_close(SpreadWeighted(JOINT, strength=0.0)(x), PerReward(JOINT)(x))
+    halfway = SpreadWeighted(strength=0.5)(two(RIGHT, SHORT, EQUAL))
+    first = math.sqrt(0.5) / (math.sqrt(0.5) + 0.1875**0.25)
+    apart = first * JOINT(two(RIGHT, [0] * 4)) + (1 - first) * JOINT(two([0] * 4, SHORT))
+    torch.testing.assert_close(halfway, apart, atol=1e-5, rtol=0)
+
+
+def test_weights_by_spread_are_refused_where_they_mean_nothing():
+    with pytest.raises(InputError, match=r"spread_weighted\.of = gae: reads one critic"):
+        SpreadWeighted(GAE())
+    with pytest.raises(InputError, match=r"weight of reward 'accuracy' = -1\.0: must be at least 0"):
+        SpreadWeighted()(two(RIGHT, SHORT, (1.0, -1.0)))
+    with pytest.raises(InputError, match="trajectory 1 has accuracy nan: must be finite"):
+        SpreadWeighted()(two(RIGHT, [1.0, math.nan, 0.0, 1.0]))
+    with pytest.raises(InputError, match="spread_weighted: token rewards belong to no column"):
+        SpreadWeighted()(two([1, 0], [0, 1]).replace(token_reward=torch.zeros(2)))

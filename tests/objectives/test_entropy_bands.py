@@ -10,7 +10,7 @@ from torch import Tensor
 
 from stratagem.errors import InputError
 from stratagem.experience import Experience, PolicyOutput
-from stratagem.objectives import EntropyBand, EntropyBonus, PolicyGradient, TokenMean
+from stratagem.objectives import EntropyBand, EntropyBonus, EntropyRange, Penalty, PolicyGradient, TokenMean
 
 NARROW = {"low": 0.8, "high": 1.2, "penalty": 0.1, "turns": 1}
 
@@ -199,3 +199,64 @@ def test_what_the_band_lacks_is_named():
         EntropyBand().before_steps(batch((1.0,)).replace(entropy=None))
     with pytest.raises(ValueError, match=r"x\.usual_entropy; recipe\.credit"):
         EntropyBand()(said(1.0), batch((1.0,)))
+
+
+# ---- between fixed edges --------------------------------------------------------------------------------------------
+
+
+def ranged(x: Experience, entropy: list[float], **chosen) -> tuple[float, list[float]]:
+    """Penalty of a batch by the mean over its tokens, and its gradient by every token's entropy."""
+    leaf = torch.tensor(entropy, dtype=torch.float64, requires_grad=True)
+    penalty = Penalty(EntropyRange(**{"low": 0.5, "high": 1.0, **chosen}), TokenMean())
+    loss = penalty(PolicyOutput(torch.zeros(len(entropy)), entropy=leaf), x).loss
+    (gradient,) = torch.autograd.grad(loss, leaf)
+    return loss.item(), gradient.tolist()
+
+
+@pytest.mark.parametrize(
+    ("entropy", "penalty", "slope"),
+    [
+        ([0.2, 0.6], 0.1, -0.5),
+        ([1.6, 0.8], 0.2, 0.5),
+        ([0.1, 1.1], 0.0, 0.0),
+        ([0.5, 0.5], 0.0, 0.0),
+        ([1.0, 1.0], 0.0, 0.0),
+    ],
+)
+def test_a_mean_entropy_out_of_the_range_is_pulled_to_its_edge(entropy, penalty, slope):
+    loss, gradient = ranged(batch(tuple(entropy)), entropy)
+    assert loss == pytest.approx(penalty) and gradient == [slope] * 2
+
+
+def test_the_side_is_that_of_the_sampled_batch():
+    loss, gradient = ranged(batch((0.2, 0.6)), [0.6, 0.8])
+    assert loss == pytest.approx(-0.2) and gradient == [-0.5] * 2
+
+
+def test_every_domain_has_its_own_mean_or_only_one_is_charged():
+    x = Experience.from_lengths(
+        [1] * 4, [1] * 4, [2, 2], groups_per_domain=[1, 1], entropy=torch.tensor([0.1, 0.3, 1.5, 2.5])
+    )
+    loss, gradient = ranged(x, [0.1, 0.3, 1.5, 2.5])
+    assert loss == pytest.approx((0.3 + 1.0) / 2) and gradient == [-0.25, -0.25, 0.25, 0.25]
+    assert ranged(x, [0.1, 0.3, 1.5, 2.5], domain=0)[1] == [-0.25, -0.25, 0, 0]
+    assert ranged(x, [0.1, 0.3, 1.5, 2.5], domain=2)[1] == [0] * 4
+
+
+def test_a_range_sees_the_whole_from_each_piece_and_nothing_of_masked_tokens():
+    entropy = [0.1, math.nan, 0.9, 0.2]
+    x = Experience.from_lengths(
+        [1] * 4, [1] * 4, [4], entropy=torch.tensor(entropy), mask=torch.tensor([True, False, True, True])
+    )
+    loss, gradient = ranged(x, entropy)
+    assert loss == pytest.approx(0.1) and gradient == pytest.approx([-1 / 3, 0, -1 / 3, -1 / 3])
+    pieces = [ranged(x.microbatch(torch.tensor([row])), [entropy[row]]) for row in range(4)]
+    assert sum(piece[0] for piece in pieces) == pytest.approx(0.1)
+    assert [piece[1][0] for piece in pieces] == pytest.approx(gradient)
+
+
+def test_a_range_without_room_and_a_batch_without_entropies_are_refused():
+    with pytest.raises(InputError, match=r"entropy_range\.low = 2\.0: must be at most high = 1\.0"):
+        EntropyRange(2.0, 1.0)
+    with pytest.raises(ValueError, match=r"needs the policy's entropy and x\.entropy"):
+        EntropyRange(0.5, 1.0)(said(0.1), batch((0.1,)).replace(entropy=None))

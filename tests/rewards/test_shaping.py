@@ -14,6 +14,7 @@ from stratagem.rewards import (
     FormatGate,
     FormatPenalty,
     KLPenalty,
+    LengthPlateau,
     NotedRewards,
     OverlongPenalty,
     RewardWeights,
@@ -212,3 +213,24 @@ def test_a_negative_cost_is_refused():
     x = x.replace(reward=x.reward * torch.tensor([1.0, 1.0, -1.0]))
     with pytest.raises(InputError, match=r"cost_penalty: trajectory 0 has asking -0\.25: must be at least 0"):
         CostPenalty(of="asking")(x)
+
+
+def test_a_length_on_the_plateau_is_paid_and_one_on_the_slopes_in_part():
+    x = Experience.from_lengths([5, 10, 15, 20, 30, 40, 60, 80, 90], [1] * 9, [9], reward=[1.0] * 9)
+    bonus = [0, 0, 0.5, 1, 1, 1, 0.5, 0, 0]
+    assert LengthPlateau(10, 20, 40, 80, weight=1.0)(x).returns.tolist() == [1 + b for b in bonus]
+    assert LengthPlateau(10, 20, 40, 80)(x).returns.tolist() == pytest.approx([1 + 0.1 * b for b in bonus])
+    assert LengthPlateau(10, 20, 40, 80, weight=0.0)(x).returns.tolist() == [1.0] * 9
+
+
+def test_every_domain_may_have_a_plateau_of_its_own():
+    x = Experience.from_lengths([4, 8, 4, 8], [1] * 4, [2, 2], groups_per_domain=[1, 1], reward=[0.0] * 4)
+    brief, long = LengthPlateau(0, 2, 4, 8, 1.0, domain=0), LengthPlateau(4, 8, 8, 12, 1.0, domain=1)
+    assert brief(x).returns.tolist() == [1, 0, 0, 0]
+    assert long(brief(x)).returns.tolist() == [1, 0, 0, 1]
+
+
+@pytest.mark.parametrize("thresholds", [(20, 10, 40, 80), (10, 10, 40, 80), (10, 50, 40, 80), (10, 20, 80, 80)])
+def test_a_plateau_with_thresholds_out_of_order_is_refused(thresholds):
+    with pytest.raises(InputError, match=r"length_plateau: start = .*: must be start < full <= fade < end"):
+        LengthPlateau(*thresholds)

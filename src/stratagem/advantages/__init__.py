@@ -1,13 +1,14 @@
 """Credit per token: comparison of groups, states, turns, roles, segments; critics, returns, targets, scales."""
 
 from stratagem.advantages.anchors import LoneTrajectories, OverTurns, SharedStates
-from stratagem.advantages.components import PerReward
+from stratagem.advantages.components import PerReward, SpreadWeighted
 from stratagem.advantages.critic import GAE
 from stratagem.advantages.demonstrations import WithDemonstrations
 from stratagem.advantages.entropy import EntropyModulated
 from stratagem.advantages.graph import SharedSteps
 from stratagem.advantages.group import GroupCentered, GroupStandardized, LeaveOneOut
 from stratagem.advantages.normalization import BatchWhitened, ClippedAdvantage, Exponential, NormalizedReturn
+from stratagem.advantages.ranks import GaussianRanks
 from stratagem.advantages.returns import Constant, MovingAverageBaseline, RewardToGo, TotalReturn
 from stratagem.advantages.roles import AlignedCalls, RoleCredit, RoleStandardized
 from stratagem.advantages.segments import HierarchicalGAE
@@ -24,6 +25,7 @@ __all__ = [
     "Constant",
     "EntropyModulated",
     "Exponential",
+    "GaussianRanks",
     "GroupCentered",
     "GroupQuantileTarget",
     "GroupStandardized",
@@ -40,6 +42,7 @@ __all__ = [
     "SharedStates",
     "SharedSteps",
     "Signed",
+    "SpreadWeighted",
     "StandardizedContext",
     "StandardizedTurnReturn",
     "TotalReturn",

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated, Literal
 
 import torch
+from annotated_types import Ge
 from jaxtyping import Float
 from torch import Tensor
 
@@ -32,21 +34,90 @@ class PerReward(Advantage):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if "value" in self.of.needs():
-            raise InputError(
-                f"per_reward.of = {self.of.part_name()}: reads one critic, but columns have values of their own"
-            )
-        if self.of.state_dict():
-            raise InputError(f"per_reward.of = {self.of.part_name()}: remembers what columns would have to share")
+        _refuse_shared(self, self.of)
 
     def __call__(self, x: Experience) -> Float[Tensor, " tokens"]:
-        if x.token_reward is not None:
-            raise InputError("per_reward: token rewards belong to no column; put a KL penalty into the loss")
+        columns = _apart(self, self.of, x)
         if x.reward is None:
-            return self.of(x)
-        columns = zip(x.reward.unbind(1), x.reward_names, x.reward_weights, strict=True)
-        credit = [
-            weight * self.of(x.replace(reward=column, reward_names=(name,), reward_weights=(1.0,), turn_reward=None))
-            for column, name, weight in columns
-        ]
+            return columns[0]
+        credit = [weight * column for weight, column in zip(x.reward_weights, columns, strict=True)]
         return torch.stack(credit).sum(0)
+
+
+@dataclass(frozen=True)
+class SpreadWeighted(Advantage):
+    """``A = sum_k v_k A_k``, ``v_k = w_k std_k^strength / sum_l w_l std_l^strength`` with deviations within the group.
+
+    An advantage of each reward column alone, as in :class:`PerReward`, but a column counts in a group by how widely it
+    spreads there. At strength 1 with standardised columns (DVAO, arXiv 2605.25604)
+
+    ``A_i = sum_k w_k (R_ik - mean_g R_k) / sum_l w_l std_g R_l``,
+
+    which is the centred sum of the rewards over the sum of their deviations, where GRPO divides by the deviation of the
+    sum. So it orders a group as GRPO does, and is never larger; a column that hardly varies counts hardly anything,
+    while :class:`PerReward` would blow it up to unit variance. At strength 0 it is ``PerReward`` with weights that add
+    up to 1. Only the proportions of the weights matter.
+
+    A wide spread is no sign of a good reward: a column of pure noise counts the more, the wider it is. And a column in
+    another unit has another spread, so rewards are meant to lie in [0, 1], each; that is not checked.
+
+    of: the advantage of each column. It sees the column as the whole reward, earned at the end of the trajectory.
+    strength: power of the deviation, at least 0.  correction: 0 for the population's standard deviation, 1 for the
+    sample's; that of ``of`` should be the same.
+
+    A group in which no column of a positive weight varies gets 0 at any strength above 0. Raises :class:`InputError`
+    for a weight below 0 and for a reward that is not finite; for the rest, as :class:`PerReward`.
+    """
+
+    of: Advantage = GroupStandardized(correction=0, eps=0.0)
+    strength: Annotated[float, Ge(0)] = 1.0
+    correction: Literal[0, 1] = 0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _refuse_shared(self, self.of)
+
+    def __call__(self, x: Experience) -> Float[Tensor, " tokens"]:
+        columns = _apart(self, self.of, x)
+        if x.reward is None:
+            return columns[0]
+        weights = self._weights(x, x.reward).to(columns[0].dtype).unbind(1)
+        return torch.stack([x.to_tokens(group=w) * column for w, column in zip(weights, columns, strict=True)]).sum(0)
+
+    def _weights(self, x: Experience, reward: Tensor) -> Float[Tensor, "groups names"]:
+        """``v``; all 0 in a group where nothing varies."""
+        for name, weight in zip(x.reward_names, x.reward_weights, strict=True):
+            if weight < 0:
+                raise InputError(f"{self.part_name()}: weight of reward {name!r} = {weight}: must be at least 0")
+        if not bool(reward.isfinite().all()):
+            row, column = (int(place) for place in (~reward.isfinite()).nonzero()[0])
+            raise InputError(
+                f"{self.part_name()}: trajectory {row} has {x.reward_names[column]} {float(reward[row, column])}: "
+                "must be finite"
+            )
+        spread = x.group_of_trajectory.std(reward.double(), self.correction)
+        shares = spread**self.strength * torch.tensor(x.reward_weights, dtype=spread.dtype, device=x.device)
+        total = shares.sum(1, keepdim=True)
+        return shares / torch.where(total > 0, total, 1.0)
+
+
+def _refuse_shared(part: Advantage, of: Advantage) -> None:
+    """Refuse an advantage that cannot tell columns apart."""
+    if "value" in of.needs():
+        raise InputError(
+            f"{part.part_name()}.of = {of.part_name()}: reads one critic, but columns have values of their own"
+        )
+    if of.state_dict():
+        raise InputError(f"{part.part_name()}.of = {of.part_name()}: remembers what columns would have to share")
+
+
+def _apart(part: Advantage, of: Advantage, x: Experience) -> list[Float[Tensor, " tokens"]]:
+    """What ``of`` says of each column alone; of the return, where there are no columns."""
+    if x.token_reward is not None:
+        raise InputError(f"{part.part_name()}: token rewards belong to no column; put a KL penalty into the loss")
+    if x.reward is None:
+        return [of(x)]
+    return [
+        of(x.replace(reward=column, reward_names=(name,), reward_weights=(1.0,), turn_reward=None))
+        for column, name in zip(x.reward.unbind(1), x.reward_names, strict=True)
+    ]

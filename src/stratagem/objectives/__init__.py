@@ -25,7 +25,7 @@ from stratagem.objectives.directions import (
     sample_directions,
     unit,
 )
-from stratagem.objectives.entropy_bands import EntropyBand
+from stratagem.objectives.entropy_bands import EntropyBand, EntropyRange
 from stratagem.objectives.gates import CenteredClip, Clip, ClippedWeight, LogLikelihood, TowardsTarget, Unclipped
 from stratagem.objectives.group_entropy import GroupEntropy
 from stratagem.objectives.implicit import ImplicitNegative
@@ -59,6 +59,7 @@ __all__ = [
     "DiscrepancyMask",
     "EntropyBand",
     "EntropyBonus",
+    "EntropyRange",
     "FixedLength",
     "FullKL",
     "GeometricMeanRatio",

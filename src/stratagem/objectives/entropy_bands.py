@@ -1,4 +1,4 @@
-"""A penalty for entropies out of a band around what they usually were."""
+"""Penalties for entropies out of a band: around what they usually were, or between fixed edges."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Literal
 
 import torch
 from annotated_types import Ge, Gt
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from stratagem.errors import InputError
@@ -118,6 +118,56 @@ class EntropyBand(Regularizer):
         total, batches = (self._memory[name][:numbers] for name in ("total", "batches"))
         usual[: len(total)] = total / batches.clamp(min=1)
         return usual
+
+
+@dataclass(frozen=True)
+class EntropyRange(Regularizer):
+    """``max(low - H, 0) + max(H - high, 0)`` for ``H`` the mean token entropy of a task, in nats.
+
+    Which side of the range a task is on, if either, is decided once for a batch, by the mean over its tokens that may
+    train as they were sampled. Every token is then charged ``low - H_t`` below the range, ``H_t - high`` above it, and
+    nothing inside. So pieces of a batch add up, and summed by :class:`~stratagem.objectives.TokenMean` it is the
+    formula where the update starts; later in the update it may be negative, by as much as a step went past the edge.
+    Each task counts by its share of the aggregation. (arXiv 2604.08539, whose own formula was not available: the hinge
+    is from a summary, and everything else of it a reconstruction.)
+
+    A task is a domain of the batch. Unlike :class:`EntropyBand` it remembers nothing, and its edges are fixed.
+
+    low, high: edges, in nats, at least 0; an entropy on an edge is inside.  domain: the only one that is charged; None:
+    all are, each for its own mean. Ranges of several domains add up.
+
+    Raises :class:`InputError` for ``low`` above ``high``; ``ValueError`` when entropies are missing.
+    """
+
+    requires: ClassVar[frozenset[str]] = frozenset({"entropy", "output.entropy"})
+
+    low: Annotated[float, Ge(0)]
+    high: Annotated[float, Ge(0)]
+    domain: Annotated[int, Ge(0)] | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.low > self.high:
+            raise InputError(f"{self.part_name()}.low = {self.low}: must be at most high = {self.high}")
+
+    def __call__(self, out: PolicyOutput, x: Experience) -> Float[Tensor, " tokens"]:
+        whole = x.whole
+        if out.entropy is None or whole.entropy is None:
+            raise ValueError("the entropy range needs the policy's entropy and x.entropy")
+        side = x.piece_of(whole.remembered(self, lambda: self._side(whole)))
+        edge = torch.full_like(out.entropy, self.high, requires_grad=False).masked_fill(side > 0, self.low)
+        return side * (edge - out.entropy)
+
+    def _side(self, x: Experience) -> Int[Tensor, " tokens"]:
+        """Of every token: 1 where its task is below the range, -1 above, 0 inside or not charged."""
+        assert x.entropy is not None
+        domain = x.domain_of_token
+        tokens = domain.sum(x.learnable().double())
+        mean = domain.sum(x.of_learnable(x.entropy).double()) / tokens.clamp(min=1)
+        side = (mean < self.low).long() - (mean > self.high).long()
+        if self.domain is not None:
+            side = side * (torch.arange(domain.count, device=x.device) == self.domain)
+        return domain.spread(side)
 
 
 def entropy_of_turns(x: Experience) -> tuple[Float[Tensor, " turns"], Float[Tensor, " turns"]]:

@@ -41,6 +41,43 @@ class OverlongPenalty(Reward):
 
 
 @dataclass(frozen=True)
+class LengthPlateau(Reward):
+    """``R <- R + weight g(L)`` for ``L`` tokens, with ``g`` a trapezoid, added to the first reward column.
+
+    ``g`` is 0 up to ``start``, rises linearly to 1 at ``full``, stays there until ``fade``, and falls linearly to 0 at
+    ``end`` and beyond. A long plateau asks for reasoning, a short one for direct answers (arXiv 2604.08539, where they
+    are set by hand for each task; the thresholds and the weight were not available).
+
+    start, full, fade, end: in tokens, ``start < full <= fade < end``.  weight: at least 0; a reconstruction.
+    domain: the only domain whose trajectories are paid; None: all are. Plateaus of several domains follow each other.
+
+    Raises :class:`InputError` for thresholds in another order.
+    """
+
+    start: Annotated[int, Ge(0)]
+    full: Annotated[int, Gt(0)]
+    fade: Annotated[int, Gt(0)]
+    end: Annotated[int, Gt(0)]
+    weight: Annotated[float, Ge(0)] = 0.1
+    domain: Annotated[int, Ge(0)] | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.start < self.full <= self.fade < self.end:
+            found = ", ".join(f"{name} = {getattr(self, name)}" for name in ("start", "full", "fade", "end"))
+            raise InputError(f"{self.part_name()}: {found}: must be start < full <= fade < end")
+
+    def __call__(self, x: Experience) -> Experience:
+        length = x.trajectory_of_token.size()
+        rising = (length - self.start) / (self.full - self.start)
+        falling = (self.end - length) / (self.end - self.fade)
+        bonus = self.weight * torch.minimum(rising, falling).clamp(0, 1)
+        if self.domain is not None:
+            bonus = bonus * (x.domain_of_trajectory.labels == self.domain)
+        return _charged(x, bonus)
+
+
+@dataclass(frozen=True)
 class KLPenalty(Reward):
     """``r_t <- r_t - coefficient * k(log pi - log ref)`` at every token that may train: KL in the reward, not the loss.
 
@@ -238,7 +275,7 @@ def paid(x: Experience, total: Tensor) -> Experience:
 
 
 def _charged(x: Experience, penalty: Tensor) -> Experience:
-    """The experience with ``penalty`` [trajectories] added to its first reward column."""
+    """The experience with ``penalty`` [trajectories], or a bonus, added to its first reward column."""
     reward = x.returns.unsqueeze(1).clone() if x.reward is None else x.reward.clone()
     reward[:, 0] += penalty
     return x.replace(reward=reward)
