@@ -10,7 +10,7 @@ from stratagem.experience import Experience, PolicyOutput
 from stratagem.lab import find_game
 from stratagem.lab.world import LabTask
 from stratagem.recipe import Recipe
-from stratagem.recipes.reasoning.sampled import d3s
+from stratagem.recipes.reasoning.sampled import d3s, progrpo_arm
 from stratagem.study.experiments import learn
 
 RETURNS = [1.0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 0, 1]
@@ -103,3 +103,31 @@ def test_d3s_learns_in_the_lab_and_its_shares_move():
         for name in ("most_varied_credit", "decisive_tokens")
     ]
     assert knobs == [pytest.approx([0.25, 0.5, 0.75]), pytest.approx([0.2, 0.4, 0.6])]
+
+
+# ---- progrpo_arm ----------------------------------------------------------------------------------------------------
+
+
+def test_progrpo_arm_at_strength_zero_is_grpo():
+    x = batch().replace(behavior_logp=batch().old_logp)
+    (loss, grad), (expected_loss, expected) = gradient(progrpo_arm(0.0), x), gradient(recipes.grpo(), x)
+    assert loss == expected_loss
+    assert torch.equal(grad, expected)
+
+
+def test_progrpo_arm_trains_groups_that_were_all_right():
+    x = batch().replace(behavior_logp=batch().old_logp)
+    right = x.select(torch.arange(4, 8))
+    assert not recipes.grpo().objective.has_signal(recipes.grpo().prepare(right))
+    recipe = progrpo_arm()
+    prepared = recipe.prepare(right)
+    assert recipe.objective.has_signal(prepared)
+    # Each answer's credit is the same at all of its tokens, and they add up to 0 over the answers.
+    first = prepared.advantage[right.trajectory_of_token.first()]
+    assert torch.equal(prepared.advantage, right.to_tokens(trajectory=first))
+    assert float(first.sum()) == pytest.approx(0)
+
+
+def test_progrpo_arm_runs_in_the_lab():
+    run = learn(progrpo_arm(), LabTask(find_game("prompts")), 1000, 3)
+    assert run.last.expected_return > run.policies[0].expected_return

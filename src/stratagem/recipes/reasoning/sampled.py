@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from stratagem.advantages import GroupStandardized
+from stratagem.advantages import ConfidenceDiscounted, GroupStandardized
 from stratagem.catalogue import paper
 from stratagem.objectives import TokenMean
 from stratagem.parts import Schedule, Selection
@@ -13,7 +13,7 @@ from stratagem.recipes.baselines import grpo
 from stratagem.sampling import DecisiveTokens, MostVariedCredit
 from stratagem.schedules import LinearRamp
 
-__all__ = ["d3s"]
+__all__ = ["d3s", "progrpo_arm"]
 
 
 @paper(
@@ -63,3 +63,33 @@ def d3s(
     if tokens != last_tokens:
         schedules += (LinearRamp("selections.decisive_tokens.share", tokens, last_tokens, batches),)
     return base.replace(name="d3s", base="grpo", selections=selections, schedules=schedules)
+
+
+@paper(
+    "2602.05281",
+    title="Back to Basics: Revisiting Exploration in Reinforcement Learning for LLM Reasoning via Generative "
+    "Probabilities",
+    family="reasoning",
+    roles=("advantage",),
+    year=2026,
+    base="grpo",
+)
+def progrpo_arm(
+    strength: float = 0.5, share: float = 0.2, prompt: float | None = None, rewarded_only: bool = False
+) -> Recipe:
+    """GRPO with ``A_i + strength (c - c_i)``: an answer gains less the surer the policy was of it.
+
+    ``c_i`` is the geometric mean probability of the fifth of its tokens that were least likely, ``c`` the confidence in
+    the prompt (:class:`~stratagem.advantages.ConfidenceDiscounted`). Groups that were all right still train, towards
+    their less likely answers; groups that were all wrong do not.
+
+    strength: 0 is GRPO. The paper's value was not available; 0.5 is ours.
+    share: of an answer's tokens, the least likely ones.
+    prompt: a number for the confidence in the prompt, which no world here records; None: the group's mean confidence.
+    rewarded_only: leave wrong answers as they are; the reported formula pays unlikely ones of these, too.
+    """
+    return grpo().replace(
+        name="progrpo_arm",
+        base="grpo",
+        advantage=ConfidenceDiscounted(GroupStandardized(), strength, share, prompt, rewarded_only),
+    )
