@@ -9,7 +9,15 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stratagem.advantages import ConfidenceDiscounted, GroupStandardized, TotalReturn
+from stratagem.advantages import (
+    BatchWhitened,
+    ConfidenceDiscounted,
+    GroupCentered,
+    GroupStandardized,
+    LeaveOneOut,
+    RewardToGo,
+    TotalReturn,
+)
 from stratagem.advantages.confidence import least_likely
 from stratagem.errors import InputError
 from stratagem.experience import Experience
@@ -111,9 +119,13 @@ def test_wrong_answers_are_left_alone_on_demand():
     assert found.tolist() == pytest.approx([0.75, 1.05, -1, -1])
 
 
-def test_strength_zero_is_the_advantage_it_is_added_to():
-    x = one_token([1.0, 1, 0, 0])
-    assert torch.equal(ConfidenceDiscounted(POPULATION, 0.0)(x), POPULATION(x))
+@pytest.mark.parametrize("of", [POPULATION, LeaveOneOut(), BatchWhitened(GroupCentered()), RewardToGo()])
+def test_strength_zero_is_the_advantage_it_is_added_to(of):
+    x = answers((0.9, 0.4), (0.3,), (0.5, 0.2), returns=[1.0, 1, 0])
+    assert torch.equal(ConfidenceDiscounted(of, 0.0)(x), of(x))
+    # The addend does not depend on what it is added to.
+    addend = ConfidenceDiscounted(TotalReturn())(x) - TotalReturn()(x)
+    torch.testing.assert_close(ConfidenceDiscounted(of)(x), of(x) + addend, check_dtype=False)
 
 
 def test_two_right_answers_come_nearer_to_each_other():

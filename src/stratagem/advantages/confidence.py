@@ -21,8 +21,8 @@ class ConfidenceDiscounted(Advantage):
 
     ``c_i = exp(mean of the lowest log-probabilities of answer i)``, in [0, 1] for tokens: of the ``share`` of its
     tokens that were least likely, ``ceil(share n)`` of ``n`` that may train and at least one. Log-probabilities are
-    those of the policy before the update, or else of whoever sampled. A mean of probabilities would hide a few unlikely tokens
-    among many that follow by themselves.
+    those of the policy before the update, or else of whoever sampled. A mean of probabilities would hide a few
+    unlikely tokens among many that follow by themselves.
 
     ``c`` is the same for a group, so within it only ``c_i`` tells answers apart. As reported, it is the confidence in
     the *prompt*, by the same formula on the prompt's tokens. No world here records log-probabilities of prompts, so

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from stratagem import recipes
+from stratagem import catalogue, recipes
 from stratagem.experience import Experience, PolicyOutput
 from stratagem.lab import find_game
 from stratagem.lab.world import LabTask
@@ -87,6 +87,16 @@ def test_the_shares_of_d3s_grow_linearly_and_stay_at_their_ends():
         assert [part.share for part in changed.selections] == list(found.values())
     assert len(d3s(0.25, 0.25, 0.2, 0.2).schedules) == 0
     assert [part.part_name() for part in d3s(tokens=1, last_tokens=1).selections] == ["most_varied_credit"]
+
+
+@pytest.mark.parametrize("host", ["gspo", "cispo", "rloo"])
+def test_the_selections_of_d3s_compose_with_other_losses(host):
+    chosen = catalogue.card(host).recipe().replace(selections=d3s(0.5, 0.5).selections)
+    kept = chosen.prepare(batch()).mask
+    _, found = gradient(chosen, batch())
+    assert 0 < int(kept.sum()) < batch().tokens
+    assert not found[~kept].any()
+    assert found[kept].any()
 
 
 def test_d3s_has_nothing_to_learn_from_equal_rewards():
