@@ -2,6 +2,8 @@
 
 from stratagem.advantages.anchors import LoneTrajectories, OverTurns, SharedStates
 from stratagem.advantages.components import PerReward, SpreadWeighted
+from stratagem.advantages.components import PerReward
+from stratagem.advantages.confidence import ConfidenceDiscounted
 from stratagem.advantages.critic import GAE
 from stratagem.advantages.demonstrations import WithDemonstrations
 from stratagem.advantages.entropy import EntropyModulated
@@ -22,6 +24,7 @@ __all__ = [
     "AlignedCalls",
     "BatchWhitened",
     "ClippedAdvantage",
+    "ConfidenceDiscounted",
     "Constant",
     "EntropyModulated",
     "Exponential",

@@ -2,6 +2,7 @@
 
 from stratagem.sampling.branching import AtTurns, Branching, OfBest
 from stratagem.sampling.calls import BeforeFailedCall, CallsCarriedOut
+from stratagem.sampling.downsampling import DecisiveTokens, MostVariedCredit
 from stratagem.sampling.likelihoods import Likelihood, MaskedElbo, OneStep, Views
 from stratagem.sampling.refill import Kept, kept_groups
 from stratagem.sampling.replay import RecentBatches, SuccessReplay
@@ -38,6 +39,7 @@ __all__ = [
     "CallsCarriedOut",
     "Candidates",
     "ComparedRole",
+    "DecisiveTokens",
     "Demonstrations",
     "Denoising",
     "Disagreeing",
@@ -48,6 +50,7 @@ __all__ = [
     "Likelihood",
     "Masked",
     "MaskedElbo",
+    "MostVariedCredit",
     "OfBest",
     "OneStep",
     "RecentBatches",
