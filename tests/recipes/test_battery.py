@@ -17,7 +17,7 @@ from .conftest import Said, detached_values_held, gradients
 
 RECIPES = [
     card.name
-    for family in ("baselines", "objectives", "agents")
+    for family in ("baselines", "objectives", "reasoning", "agents")
     for card in catalogue.cards(family)
     if not isinstance(card.build, type)
 ]

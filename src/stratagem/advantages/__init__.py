@@ -8,6 +8,7 @@ from stratagem.advantages.entropy import EntropyModulated
 from stratagem.advantages.graph import SharedSteps
 from stratagem.advantages.group import GroupCentered, GroupStandardized, LeaveOneOut
 from stratagem.advantages.normalization import BatchWhitened, ClippedAdvantage, Exponential, NormalizedReturn
+from stratagem.advantages.rates import BetaNormalized
 from stratagem.advantages.returns import Constant, MovingAverageBaseline, RewardToGo, TotalReturn
 from stratagem.advantages.roles import AlignedCalls, RoleCredit, RoleStandardized
 from stratagem.advantages.segments import HierarchicalGAE
@@ -20,6 +21,7 @@ __all__ = [
     "GAE",
     "AlignedCalls",
     "BatchWhitened",
+    "BetaNormalized",
     "ClippedAdvantage",
     "Constant",
     "EntropyModulated",

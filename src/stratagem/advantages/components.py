@@ -23,12 +23,15 @@ class PerReward(Advantage):
     there. For an advantage that is linear in the reward (group centering, leave-one-out) nothing changes.
 
     of: the advantage of each column. It sees the column as the whole reward, earned at the end of the trajectory.
+    mean: whether the sum is divided by ``sum_k |w_k|``, so that it is a mean over columns of equal weights. Columns of
+    weight 0 are not looked at.
 
     Raises :class:`InputError` for an advantage that cannot tell columns apart: one that reads a critic of the whole
     return, or remembers something between batches; and for a batch with token rewards, which belong to no column.
     """
 
     of: Advantage = GroupStandardized()
+    mean: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -44,9 +47,13 @@ class PerReward(Advantage):
             raise InputError("per_reward: token rewards belong to no column; put a KL penalty into the loss")
         if x.reward is None:
             return self.of(x)
+        total = sum(map(abs, x.reward_weights)) if self.mean else 1.0
         columns = zip(x.reward.unbind(1), x.reward_names, x.reward_weights, strict=True)
         credit = [
-            weight * self.of(x.replace(reward=column, reward_names=(name,), reward_weights=(1.0,), turn_reward=None))
+            weight
+            / total
+            * self.of(x.replace(reward=column, reward_names=(name,), reward_weights=(1.0,), turn_reward=None))
             for column, name, weight in columns
+            if weight
         ]
-        return torch.stack(credit).sum(0)
+        return torch.stack(credit).sum(0) if credit else x.reward.new_zeros(x.tokens)
