@@ -65,6 +65,7 @@ def test_the_density_is_the_beta_density(alpha, beta):
 SUCCESSES = st.lists(st.integers(0, 6), min_size=1, max_size=8)
 
 
+@settings(deadline=None)
 @given(SUCCESSES)
 def test_the_shape_of_ones_is_group_centering_bit_for_bit(successes):
     for precision in (torch.float32, torch.float64):
@@ -73,6 +74,7 @@ def test_the_shape_of_ones_is_group_centering_bit_for_bit(successes):
         assert torch.equal(BetaNormalized(shape=(1, 1))(x), GroupCentered()(x))
 
 
+@settings(deadline=None)
 @given(SUCCESSES)
 def test_the_shape_of_three_halves_is_grpo_by_the_populations_deviation(successes):
     x = batch(*successes, size=6)
@@ -80,6 +82,7 @@ def test_the_shape_of_three_halves_is_grpo_by_the_populations_deviation(successe
     torch.testing.assert_close(BetaNormalized(shape=(1.5, 1.5))(x), expected, rtol=1e-9, atol=1e-12)
 
 
+@settings(deadline=None)
 @given(SUCCESSES)
 def test_every_group_adds_up_to_nothing_and_one_of_equal_rewards_gets_exactly_nothing(successes):
     x = batch(*successes, size=6)

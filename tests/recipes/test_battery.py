@@ -156,6 +156,7 @@ def test_padding_changes_nothing_whatever_it_holds(name, fabricate: Fabricate):
         "usual_entropy",
         "turn_role",
         "turn_context",
+        "answer",
     )
     wide = Experience.from_lengths(
         (x.turn_of_token.size() + 1).tolist(),

@@ -1,5 +1,6 @@
 """Credit per token: comparison of groups, states, turns, roles, segments; critics, returns, targets, scales."""
 
+from stratagem.advantages.agreement import SemanticEntropyScaled
 from stratagem.advantages.anchors import LoneTrajectories, OverTurns, SharedStates
 from stratagem.advantages.components import PerReward
 from stratagem.advantages.critic import GAE
@@ -39,6 +40,7 @@ __all__ = [
     "RewardToGo",
     "RoleCredit",
     "RoleStandardized",
+    "SemanticEntropyScaled",
     "SharedStates",
     "SharedSteps",
     "Signed",

@@ -1,4 +1,4 @@
-"""BNPO through its recipe: what it changes, what it comes down to, and what it refuses."""
+"""BNPO and SEED-GRPO through their recipes: what they change, what they come down to, and what they refuse."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ import pytest
 import torch
 
 from stratagem import catalogue
-from stratagem.advantages import GroupStandardized
+from stratagem.advantages import GroupCentered, GroupStandardized
 from stratagem.errors import InputError
-from stratagem.experience import Experience
+from stratagem.experience import Experience, PolicyOutput
 from stratagem.lab import diagnose
 from stratagem.recipe import Recipe
-from stratagem.recipes import bnpo, grpo
+from stratagem.recipes import bnpo, dr_grpo, grpo, seed_grpo
 
 
 def answers(*groups: list[float], **fields) -> Experience:
@@ -73,3 +73,65 @@ def test_the_lab_judges_bnpo_where_rewards_are_in_range_and_says_why_not_elsewhe
 def test_language_policies_learn_by_bnpo(make_trainer, small):
     metrics = make_trainer(small("bnpo", advantage__of__high=4.0), steps=1).step()
     assert metrics["updates/not_finite"] == 0
+
+
+# ---- seed_grpo ------------------------------------------------------------------------------------------------------
+
+SAID = torch.tensor([1, 1, 1, 1, 2, 2, 2, 2, 5, 5, 6, 7])
+
+
+def quiz() -> Experience:
+    return answers([1, 1, 1, 1, 0, 0, 0, 0], [0, 0, 1, 0], answer=SAID)
+
+
+def gradient(recipe: Recipe, x: Experience) -> torch.Tensor:
+    logp = x.behavior_logp.clone().requires_grad_()
+    recipe.objective(PolicyOutput(logp), recipe.prepare(x)).loss.backward()
+    return logp.grad
+
+
+def test_seed_grpo_is_dr_grpo_with_another_advantage():
+    assert {change.path.split(".")[0] for change in seed_grpo().diff(dr_grpo())} == {"advantage"}
+    assert seed_grpo(length=256).objective == dr_grpo(256).objective
+    assert catalogue.card("seed_grpo").base == "dr_grpo"
+    assert Recipe.from_yaml(seed_grpo("focal", 2.0, "likelihood", "apart").to_yaml()) == seed_grpo(
+        "focal", 2.0, "likelihood", "apart"
+    )
+
+
+def test_seed_grpo_without_strength_is_dr_grpo_exactly():
+    for form in ("reciprocal", "linear", "exponential", "focal"):
+        assert torch.equal(gradient(seed_grpo(form, 0.0), quiz()), gradient(dr_grpo(), quiz()))
+
+
+def test_seed_grpos_gradient_is_its_factor_times_dr_grpos():
+    # Halves of eight: u = 1/3. Shares 1/2, 1/4, 1/4 of four: u = 3/4.
+    factor = torch.tensor([1 / (1 + 0.0417 / 3)] * 8 + [1 / (1 + 0.0417 * 3 / 4)] * 4)
+    torch.testing.assert_close(gradient(seed_grpo(), quiz()), factor * gradient(dr_grpo(), quiz()))
+    expected = factor * GroupCentered()(quiz())
+    torch.testing.assert_close(seed_grpo().prepare(quiz()).advantage, expected)
+
+
+def test_answers_that_a_normaliser_equates_are_one_to_seed_grpo():
+    from stratagem.tasks.task import answer_key
+
+    def said(*texts: str) -> Experience:
+        return answers([1, 1, 0, 0], answer=torch.tensor([answer_key(text) for text in texts]))
+
+    same = seed_grpo().prepare(said("1/2", "1/2", "3", "3")).advantage
+    assert torch.equal(same, seed_grpo().prepare(said("3", "3", "1/2", "1/2")).advantage)
+    assert torch.equal(same, seed_grpo().prepare(said("a", "a", "b", "b")).advantage)
+
+
+def test_seed_grpo_needs_answers():
+    with pytest.raises(ValueError, match="recipe seed_grpo reads answer, which this experience does not have"):
+        seed_grpo().prepare(answers([1, 0]))
+
+
+def test_language_policies_learn_by_seed_grpo(make_trainer, small):
+    metrics = make_trainer(small("seed_grpo"), steps=1).step()
+    assert metrics["updates/not_finite"] == 0
+
+
+def test_the_lab_can_judge_seed_grpo():
+    assert diagnose(seed_grpo(), "corridor", groups=256).bias is not None

@@ -9,12 +9,14 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
+from stratagem.advantages import SemanticEntropyScaled
 from stratagem.experience import Experience
 from stratagem.lab import Exact, Tree
 from stratagem.lab.draw import draw
 from stratagem.lab.game import TokenGame, over
 from stratagem.lab.world import LabTask
 from stratagem.recipe import Recipe
+from stratagem.recipes.baselines import dr_grpo
 from stratagem.recipes.reasoning import normalized
 from stratagem.seeding import generator, numpy_generator
 from stratagem.study.claims import Expect, claim
@@ -73,7 +75,8 @@ LAB_RATE = 0.05
     "16 answers to a question. Variances are traces of the update's covariance at the first policy, over 400 batches "
     "of all questions; noise is that over the squared length of the mean update, which no rescaling changes, and which "
     "the theorem says nothing of. Returns are exact, after 60 batches of 32 questions under AdamW at the lab's rate; "
-    "gain_over_fast is over centering at twice that rate, the cheap control. Questions share no parameters, so that "
+    "gain_over_fast is over centering at twice that rate, the cheap control, which gained far more in first runs "
+    "than any shape did. Questions share no parameters, so that "
     "how strongly one moves the answers to another is not seen.",
 )
 def bnpo(seed: int) -> dict[str, float]:
@@ -127,3 +130,62 @@ def _update(recipe: Recipe, policy: Exact, x: Experience) -> Float64[Tensor, "qu
 
 def _mean_return(run: Run) -> float:
     return fmean(policy.expected_return for policy in run.policies)
+
+
+# ---- semantic entropy ------------------------------------------------------------------------------------------------
+
+SAMPLED = {"sampler.prompts_per_step": 32, "sampler.group_size": 8}
+
+SHOWN = 64
+"""Answers to each question that its disagreement is seen in."""
+
+
+@claim(
+    "seed_grpo",
+    statement="Answers to questions the model errs on disagree, and smaller updates where they do make mean accuracy "
+    "better than with Dr. GRPO: 56.7 on AIME24, 68.7 on AMC, 83.4 on MATH, 34.2 on Minerva, 48.0 on OlympiadBench "
+    "(7 B parameters).",
+    source="arXiv 2505.12346, as reported by others: text and tables were not available",
+    baseline="dr_grpo",
+    rule=(
+        Expect("correlation", above=0),
+        Expect("final_gain", above=0),
+    ),
+    scale="A table of 64 questions with eight answers, whose success rates are from Beta(0.6, 2.4) and whose wrong "
+    "answers are preferred at random; so a wrong answer is seldom one they agree on, as it may be in a language model. "
+    "The correlation is of the first policy's semantic entropy with its exact error rate, over questions, from 64 "
+    "answers to each. Returns are exact, after 60 batches of 32 questions and 8 answers each; arms begin with the same "
+    "random numbers. The published factor is at least 0.96, so a tie is what to expect. Beside the rule: the linear "
+    "form at strengths of 0.5 and 1; and the published form over Dr. GRPO at 0.97 times the learning rate, a control "
+    "for the shorter steps (AdamW itself undoes most of a common factor).",
+)
+def seed_grpo(seed: int) -> dict[str, float]:
+    """Correlation of disagreement with error, and exact returns after learning with factors of several strengths."""
+    start = first_policy(seed)
+    arms: Mapping[str, Recipe] = {
+        "plain": dr_grpo(),
+        "ours": normalized.seed_grpo(),
+        "half": normalized.seed_grpo("linear", 0.5),
+        "full": normalized.seed_grpo("linear", 1.0),
+    }
+    arms = {name: arm.with_values(SAMPLED) for name, arm in arms.items()}
+    runs = {name: learn(arm, LabTask(QUIZ), seed, BATCHES, start) for name, arm in arms.items()}
+    slow = learn(arms["plain"], LabTask(QUIZ), seed, BATCHES, start, 0.97 * LAB_RATE)
+    final = {name: run.last.expected_return for name, run in runs.items()}
+    return {
+        "correlation": _disagreement_with_error(start, seed),
+        "final_gain": final["ours"] - final["plain"],
+        "mean_gain": _mean_return(runs["ours"]) - _mean_return(runs["plain"]),
+        "final_gain_over_slow": final["ours"] - slow.last.expected_return,
+        "final_gain_half": final["half"] - final["plain"],
+        "final_gain_full": final["full"] - final["plain"],
+        "final_return": final["ours"],
+        "first_return": start.expected_return,
+    }
+
+
+def _disagreement_with_error(policy: Exact, seed: int) -> float:
+    source, everyone = generator(seed, "answers"), torch.arange(QUESTIONS)
+    x = draw(policy.tree.leaves, policy.leaf_probability, QUESTIONS, SHOWN, source, everyone)
+    error = 1 - policy.logp[:, 0].exp()
+    return float(torch.corrcoef(torch.stack([SemanticEntropyScaled().disagreement(x), error]))[0, 1])
