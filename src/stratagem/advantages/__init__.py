@@ -1,8 +1,8 @@
 """Credit per token: comparison of groups, states, turns, roles, segments; critics, returns, targets, scales."""
 
+from stratagem.advantages.agreement import SemanticEntropyScaled
 from stratagem.advantages.anchors import LoneTrajectories, OverTurns, SharedStates
 from stratagem.advantages.components import PerReward, SpreadWeighted
-from stratagem.advantages.components import PerReward
 from stratagem.advantages.confidence import ConfidenceDiscounted
 from stratagem.advantages.critic import GAE
 from stratagem.advantages.demonstrations import WithDemonstrations
@@ -11,6 +11,7 @@ from stratagem.advantages.graph import SharedSteps
 from stratagem.advantages.group import GroupCentered, GroupStandardized, LeaveOneOut
 from stratagem.advantages.normalization import BatchWhitened, ClippedAdvantage, Exponential, NormalizedReturn
 from stratagem.advantages.ranks import GaussianRanks
+from stratagem.advantages.rates import BetaNormalized
 from stratagem.advantages.returns import Constant, MovingAverageBaseline, RewardToGo, TotalReturn
 from stratagem.advantages.roles import AlignedCalls, RoleCredit, RoleStandardized
 from stratagem.advantages.segments import HierarchicalGAE
@@ -23,6 +24,7 @@ __all__ = [
     "GAE",
     "AlignedCalls",
     "BatchWhitened",
+    "BetaNormalized",
     "ClippedAdvantage",
     "ConfidenceDiscounted",
     "Constant",
@@ -42,6 +44,7 @@ __all__ = [
     "RewardToGo",
     "RoleCredit",
     "RoleStandardized",
+    "SemanticEntropyScaled",
     "SharedStates",
     "SharedSteps",
     "Signed",

@@ -25,12 +25,15 @@ class PerReward(Advantage):
     there. For an advantage that is linear in the reward (group centering, leave-one-out) nothing changes.
 
     of: the advantage of each column. It sees the column as the whole reward, earned at the end of the trajectory.
+    mean: whether the sum is divided by ``sum_k |w_k|``, so that it is a mean over columns of equal weights. Columns of
+    weight 0 are not looked at.
 
     Raises :class:`InputError` for an advantage that cannot tell columns apart: one that reads a critic of the whole
     return, or remembers something between batches; and for a batch with token rewards, which belong to no column.
     """
 
     of: Advantage = GroupStandardized()
+    mean: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -40,8 +43,9 @@ class PerReward(Advantage):
         columns = _apart(self, self.of, x)
         if x.reward is None:
             return columns[0]
-        credit = [weight * column for weight, column in zip(x.reward_weights, columns, strict=True)]
-        return torch.stack(credit).sum(0)
+        weights = [weight for weight in x.reward_weights if weight]
+        total = sum(map(abs, weights)) if self.mean else 1.0
+        return _sum([weight / total * column for weight, column in zip(weights, columns, strict=True)], x)
 
 
 @dataclass(frozen=True)
@@ -81,8 +85,9 @@ class SpreadWeighted(Advantage):
         columns = _apart(self, self.of, x)
         if x.reward is None:
             return columns[0]
-        weights = self._weights(x, x.reward).to(columns[0].dtype).unbind(1)
-        return torch.stack([x.to_tokens(group=w) * column for w, column in zip(weights, columns, strict=True)]).sum(0)
+        shares = self._weights(x, x.reward).float().unbind(1)
+        weights = [x.to_tokens(group=share) for share, weight in zip(shares, x.reward_weights, strict=True) if weight]
+        return _sum([weight * column for weight, column in zip(weights, columns, strict=True)], x)
 
     def _weights(self, x: Experience, reward: Tensor) -> Float[Tensor, "groups names"]:
         """``v``; all 0 in a group where nothing varies."""
@@ -112,12 +117,18 @@ def _refuse_shared(part: Advantage, of: Advantage) -> None:
 
 
 def _apart(part: Advantage, of: Advantage, x: Experience) -> list[Float[Tensor, " tokens"]]:
-    """What ``of`` says of each column alone; of the return, where there are no columns."""
+    """What ``of`` says of each column that counts, alone; of the return, where there are no columns."""
     if x.token_reward is not None:
         raise InputError(f"{part.part_name()}: token rewards belong to no column; put a KL penalty into the loss")
     if x.reward is None:
         return [of(x)]
     return [
         of(x.replace(reward=column, reward_names=(name,), reward_weights=(1.0,), turn_reward=None))
-        for column, name in zip(x.reward.unbind(1), x.reward_names, strict=True)
+        for column, name, weight in zip(x.reward.unbind(1), x.reward_names, x.reward_weights, strict=True)
+        if weight
     ]
+
+
+def _sum(credit: list[Float[Tensor, " tokens"]], x: Experience) -> Float[Tensor, " tokens"]:
+    """Of columns; 0 where none counts."""
+    return torch.stack(credit).sum(0) if credit else torch.zeros(x.tokens, device=x.device)
