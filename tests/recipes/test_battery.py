@@ -17,7 +17,7 @@ from .conftest import Said, detached_values_held, gradients
 
 RECIPES = [
     card.name
-    for family in ("baselines", "objectives", "agents")
+    for family in ("baselines", "objectives", "agents", "reasoning")
     for card in catalogue.cards(family)
     if not isinstance(card.build, type)
 ]
@@ -156,6 +156,7 @@ def test_padding_changes_nothing_whatever_it_holds(name, fabricate: Fabricate):
         "usual_entropy",
         "turn_role",
         "turn_context",
+        "seed",
     )
     wide = Experience.from_lengths(
         (x.turn_of_token.size() + 1).tolist(),

@@ -16,6 +16,7 @@ from stratagem.objectives.blend import Blend
 from stratagem.objectives.bounded import BoundedRatio, best_bounded_policy
 from stratagem.objectives.budgets import LevelBudgets, SharedBudget
 from stratagem.objectives.corrections import DiscrepancyMask, MaskedImportance, TruncatedImportance
+from stratagem.objectives.covariance import AtLargestCovariance, CovarianceMask, token_covariance
 from stratagem.objectives.curvature import AdamStep, CurvatureMask, GradientStep, StepModel
 from stratagem.objectives.directions import (
     DirectionKL,
@@ -45,6 +46,7 @@ from stratagem.objectives.views import InternalLayer, Perturbed, ResponseOnly
 __all__ = [
     "KL",
     "AdamStep",
+    "AtLargestCovariance",
     "Blend",
     "BlendedPenalty",
     "BoundedRatio",
@@ -53,6 +55,7 @@ __all__ = [
     "CenteredClip",
     "Clip",
     "ClippedWeight",
+    "CovarianceMask",
     "Credited",
     "CurvatureMask",
     "DirectionKL",
@@ -105,5 +108,6 @@ __all__ = [
     "kl_estimate",
     "mean_cosine",
     "sample_directions",
+    "token_covariance",
     "unit",
 ]
