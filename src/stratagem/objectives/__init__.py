@@ -14,6 +14,7 @@ from stratagem.objectives.aggregations import (
 )
 from stratagem.objectives.blend import Blend
 from stratagem.objectives.bounded import BoundedRatio, best_bounded_policy
+from stratagem.objectives.bucketed import ControlledByDifficulty, difficulty
 from stratagem.objectives.budgets import LevelBudgets, SharedBudget
 from stratagem.objectives.corrections import DiscrepancyMask, MaskedImportance, TruncatedImportance
 from stratagem.objectives.covariance import AtLargestCovariance, CovarianceMask, token_covariance
@@ -55,6 +56,7 @@ __all__ = [
     "CenteredClip",
     "Clip",
     "ClippedWeight",
+    "ControlledByDifficulty",
     "CovarianceMask",
     "Credited",
     "CurvatureMask",
@@ -103,6 +105,7 @@ __all__ = [
     "UnifiedGradient",
     "ValueLoss",
     "best_bounded_policy",
+    "difficulty",
     "direction_kl",
     "direction_logp",
     "kl_estimate",

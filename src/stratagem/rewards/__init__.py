@@ -14,6 +14,7 @@ from stratagem.rewards.shaping import (
 )
 from stratagem.rewards.signals import Confidence, Correct, FormatOnly, Inverted, Majority, RandomSignal
 from stratagem.rewards.structure import PlanPenalty
+from stratagem.rewards.windows import WindowEntropyReward
 
 __all__ = [
     "BranchesPaidByCall",
@@ -34,4 +35,5 @@ __all__ = [
     "RandomSignal",
     "RewardWeights",
     "TurnProgress",
+    "WindowEntropyReward",
 ]

@@ -97,3 +97,47 @@ def test_what_may_not_train_is_not_counted_among_the_tokens_that_vary():
         found = gradient(recipe, wide, logp)
         assert torch.equal(found[wide.mask], gradient(recipe, x, x.old_logp + MOVED))
         assert not found[~wide.mask].any()
+
+
+# ---- ares_aepo ------------------------------------------------------------------------------------------------------
+
+
+def test_ares_without_its_terms_is_grpo_with_a_kl_and_with_them_it_is_not():
+    source = torch.Generator().manual_seed(2)
+    tokens, answers = 48, 8
+    success = torch.arange(answers) % 3 == 0
+    x = Experience.from_lengths(
+        [6] * answers,
+        [1] * answers,
+        [4, 4],
+        reward=success.float(),
+        success=success,
+        **{name: torch.randn(tokens, generator=source) for name in ("old_logp", "behavior_logp", "ref_logp")},
+        entropy=torch.rand(tokens, generator=source),
+    )
+    logp = x.old_logp + 0.1 * torch.randn(tokens, generator=source)
+    base = recipes.grpo(kl_coefficient=1e-2)
+    expected = gradient(base, base.prepare(x), logp)
+    bare = recipes.ares_aepo(alpha=0.0).with_values(
+        {"rewards.window_entropy_reward.alpha_rate": 0.0, "objective.regularizer.term.rate": 0.0}
+    )
+    torch.testing.assert_close(gradient(bare, bare.prepare(x), logp), expected)
+    # Within the margin every wrong answer of a group earns the same, which standardising takes off again.
+    full = recipes.ares_aepo(width=2)
+    assert (full.shape(x).returns - x.returns)[~success].tolist() == pytest.approx([0.2, 0.2, 0.3, 0.3, 0.3])
+    strong = bare.with_values({"objective.regularizer.term.rate": 50.0, "objective.regularizer.term.every": 1})
+    gradient(strong, strong.prepare(x), logp)
+    strong.after_step(taken=True)
+    assert not torch.allclose(gradient(strong, strong.prepare(x), logp), expected)
+
+
+def test_ares_has_the_published_numbers_and_is_written_and_read_back():
+    recipe = recipes.ares_aepo(triggers=(5, 9))
+    [reward] = recipe.rewards
+    assert (reward.triggers, reward.width, reward.alpha) == ((5, 9), 4, 0.5)
+    penalty = recipe.objective.regularizer
+    assert (penalty.factor, penalty.term.budget, penalty.term.every) == (1e-2, 0.01, 100)
+    assert Recipe.from_yaml(recipe.to_yaml()) == recipe
+    assert {"entropy", "success", "action", "pass_rate", "ref_logp"} <= recipe.needs()
+    with pytest.raises(InputError, match="triggers"):
+        recipes.ares_aepo(triggers=())
