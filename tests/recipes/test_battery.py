@@ -17,7 +17,7 @@ from .conftest import Said, detached_values_held, gradients
 
 RECIPES = [
     card.name
-    for family in ("baselines", "objectives", "reasoning", "agents")
+    for family in ("baselines", "objectives", "agents", "reasoning")
     for card in catalogue.cards(family)
     if not isinstance(card.build, type)
 ]
@@ -157,6 +157,7 @@ def test_padding_changes_nothing_whatever_it_holds(name, fabricate: Fabricate):
         "turn_role",
         "turn_context",
         "answer",
+        "seed",
     )
     wide = Experience.from_lengths(
         (x.turn_of_token.size() + 1).tolist(),

@@ -14,8 +14,10 @@ from stratagem.objectives.aggregations import (
 )
 from stratagem.objectives.blend import Blend
 from stratagem.objectives.bounded import BoundedRatio, best_bounded_policy
+from stratagem.objectives.bucketed import ControlledByDifficulty, difficulty
 from stratagem.objectives.budgets import LevelBudgets, SharedBudget
 from stratagem.objectives.corrections import DiscrepancyMask, MaskedImportance, TruncatedImportance
+from stratagem.objectives.covariance import AtLargestCovariance, CovarianceMask, token_covariance
 from stratagem.objectives.curvature import AdamStep, CurvatureMask, GradientStep, StepModel
 from stratagem.objectives.directions import (
     DirectionKL,
@@ -45,6 +47,7 @@ from stratagem.objectives.views import InternalLayer, Perturbed, ResponseOnly
 __all__ = [
     "KL",
     "AdamStep",
+    "AtLargestCovariance",
     "Blend",
     "BlendedPenalty",
     "BoundedRatio",
@@ -53,6 +56,8 @@ __all__ = [
     "CenteredClip",
     "Clip",
     "ClippedWeight",
+    "ControlledByDifficulty",
+    "CovarianceMask",
     "Credited",
     "CurvatureMask",
     "DirectionKL",
@@ -101,10 +106,12 @@ __all__ = [
     "UnifiedGradient",
     "ValueLoss",
     "best_bounded_policy",
+    "difficulty",
     "direction_kl",
     "direction_logp",
     "kl_estimate",
     "mean_cosine",
     "sample_directions",
+    "token_covariance",
     "unit",
 ]

@@ -11,10 +11,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from stratagem.experience import Experience, PolicyOutput
+from stratagem.objectives.ratios import log_ratio
 from stratagem.parts import Regularizer
 
-KLEstimator = Literal["k1", "k2", "k3"]
-Anchor = Literal["reference", "previous"]
+KLEstimator = Literal["k1", "k2", "k3", "abs"]
+Anchor = Literal["reference", "previous", "old"]
 
 
 def kl_estimate(log_ratio: Float[Tensor, " tokens"], estimator: KLEstimator) -> Float[Tensor, " tokens"]:
@@ -22,7 +23,10 @@ def kl_estimate(log_ratio: Float[Tensor, " tokens"], estimator: KLEstimator) -> 
 
     ``k1 = d`` (unbiased, may be negative); ``k2 = d^2 / 2`` (biased, low variance);
     ``k3 = exp(-d) - 1 + d`` (unbiased, never negative). ``d`` is clamped to [-20, 20] in the exponential.
+    ``abs = |d|`` estimates no KL: it is how far a token has moved, with a gradient of one size however far that is.
     """
+    if estimator == "abs":
+        return log_ratio.abs()
     if estimator == "k1":
         return log_ratio
     if estimator == "k2":
@@ -38,7 +42,8 @@ class KL(Regularizer):
     that of ``k1`` is zero in expectation; that of ``k3`` is the gradient of ``KL(ref || pi)``. On tokens that an older
     policy sampled none of the three estimates that KL.
 
-    to: ``reference``, the frozen policy; or ``previous``, the one that the update before started from.
+    to: ``reference``, the frozen policy; ``previous``, the one that the update before started from; or ``old``, the one
+    this update started from, to which it is 0 in a batch's first update.
     unit: what ``d`` is the log-ratio of. For ``turn`` and ``trajectory`` it is summed over their tokens that may train,
     and the estimate is given to each of them.
     """
@@ -48,19 +53,23 @@ class KL(Regularizer):
     to: Anchor = "reference"
 
     def needs(self) -> frozenset[str]:
-        return frozenset({"ref_logp" if self.to == "reference" else "previous_logp"})
+        return frozenset({"ref_logp" if self.to == "reference" else f"{self.to}_logp"})
 
     def __call__(self, out: PolicyOutput, x: Experience) -> Float[Tensor, " tokens"]:
-        [name] = self.needs()
+        moved = self._log_ratio(out, x)
+        if self.unit == "token":
+            return kl_estimate(moved, self.estimator)
+        unit = x.level_of_token(self.unit)
+        total = unit.sum(x.of_learnable(moved))
+        return unit.spread(kl_estimate(total, self.estimator))
+
+    def _log_ratio(self, out: PolicyOutput, x: Experience) -> Float[Tensor, " tokens"]:
+        if self.to == "old":
+            return log_ratio(out, x)
         anchor = x.ref_logp if self.to == "reference" else x.previous_logp
         if anchor is None:
-            raise ValueError(f"the KL regularizer needs {name}")
-        log_ratio = out.logp - anchor
-        if self.unit == "token":
-            return kl_estimate(log_ratio, self.estimator)
-        unit = x.level_of_token(self.unit)
-        total = unit.sum(x.of_learnable(log_ratio))
-        return unit.spread(kl_estimate(total, self.estimator))
+            raise ValueError(f"the KL regularizer needs {'ref' if self.to == 'reference' else 'previous'}_logp")
+        return out.logp - anchor
 
 
 @dataclass(frozen=True)

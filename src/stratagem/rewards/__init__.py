@@ -15,6 +15,7 @@ from stratagem.rewards.shaping import (
 )
 from stratagem.rewards.signals import Confidence, Correct, FormatOnly, Inverted, Majority, RandomSignal
 from stratagem.rewards.structure import PlanPenalty
+from stratagem.rewards.windows import WindowEntropyReward
 
 __all__ = [
     "BranchesPaidByCall",
@@ -36,4 +37,5 @@ __all__ = [
     "RandomSignal",
     "RewardWeights",
     "TurnProgress",
+    "WindowEntropyReward",
 ]

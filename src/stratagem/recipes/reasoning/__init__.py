@@ -1,15 +1,18 @@
 """Recipes for single answers that can be verified: advantages, entropy, what to learn from, rewards on one scale."""
 
 from stratagem.recipes.reasoning import (
+    entropies,
     normalized,
     sampled,
     transported,
 )
+from stratagem.recipes.reasoning.entropies import *  # noqa: F403
 from stratagem.recipes.reasoning.normalized import *  # noqa: F403
 from stratagem.recipes.reasoning.sampled import *  # noqa: F403
 from stratagem.recipes.reasoning.transported import *  # noqa: F403
 
 __all__: list[str] = []
+__all__ += entropies.__all__
 __all__ += normalized.__all__
 __all__ += sampled.__all__
 __all__ += transported.__all__
