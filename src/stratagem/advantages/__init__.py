@@ -7,6 +7,7 @@ from stratagem.advantages.demonstrations import WithDemonstrations
 from stratagem.advantages.entropy import EntropyModulated
 from stratagem.advantages.graph import SharedSteps
 from stratagem.advantages.group import GroupCentered, GroupStandardized, LeaveOneOut
+from stratagem.advantages.halves import GroupHalves
 from stratagem.advantages.normalization import BatchWhitened, ClippedAdvantage, Exponential, NormalizedReturn
 from stratagem.advantages.returns import Constant, MovingAverageBaseline, RewardToGo, TotalReturn
 from stratagem.advantages.roles import AlignedCalls, RoleCredit, RoleStandardized
@@ -25,6 +26,7 @@ __all__ = [
     "EntropyModulated",
     "Exponential",
     "GroupCentered",
+    "GroupHalves",
     "GroupQuantileTarget",
     "GroupStandardized",
     "HierarchicalGAE",
