@@ -16,6 +16,7 @@ from stratagem.advantages.signs import Signed
 from stratagem.advantages.targets import GroupQuantileTarget
 from stratagem.advantages.turn_critics import TurnCriticAdvantage
 from stratagem.advantages.turns import StandardizedContext, StandardizedTurnReturn
+from stratagem.advantages.weighed import GroupRule, LongerSuccess, PassRateBand, WeighedGroups
 
 __all__ = [
     "GAE",
@@ -28,13 +29,16 @@ __all__ = [
     "GroupCentered",
     "GroupHalves",
     "GroupQuantileTarget",
+    "GroupRule",
     "GroupStandardized",
     "HierarchicalGAE",
     "LeaveOneOut",
     "LoneTrajectories",
+    "LongerSuccess",
     "MovingAverageBaseline",
     "NormalizedReturn",
     "OverTurns",
+    "PassRateBand",
     "PerReward",
     "RewardToGo",
     "RoleCredit",
@@ -46,5 +50,6 @@ __all__ = [
     "StandardizedTurnReturn",
     "TotalReturn",
     "TurnCriticAdvantage",
+    "WeighedGroups",
     "WithDemonstrations",
 ]

@@ -1,20 +1,18 @@
-"""CANON through its recipe: what it changes, what its weights follow, and that it can be trained and judged."""
+"""CANON and ADORA through their recipes: what they change, that they reduce to their bases, train and are judged."""
 
 from __future__ import annotations
-
-import dataclasses
 
 import pytest
 import torch
 
 from stratagem import catalogue
-from stratagem.advantages import GroupHalves
+from stratagem.advantages import GroupHalves, GroupStandardized, LongerSuccess, PassRateBand, WeighedGroups
 from stratagem.errors import InputError
 from stratagem.experience import Experience
 from stratagem.lab import diagnose, find_game
 from stratagem.lab.world import LabTask
 from stratagem.recipe import Recipe
-from stratagem.recipes import canon, dr_grpo
+from stratagem.recipes import adora, canon, dr_grpo, grpo
 from stratagem.study.experiments import learn
 
 
@@ -84,12 +82,79 @@ def test_a_group_of_one_is_refused():
         canon(group_size=1)
 
 
-@pytest.mark.parametrize("recipe", [canon(), canon("length", worth=0.9)], ids=["entropy", "length"])
-def test_the_lab_can_judge_it(recipe):
-    assert diagnose(dataclasses.replace(recipe, name="canon"), "corridor", groups=256).bias is not None
+# ---- adora ----------------------------------------------------------------------------------------------------------
+
+GROUP = {
+    "tokens_per_turn": [300, 100, 250, 150],
+    "turns_per_trajectory": [1] * 4,
+    "trajectories_per_group": [4],
+    "reward": [2.0, 2.0, -1.0, -1.0],
+    "truncated": [False] * 4,
+}
+"""Rewards and lengths of which the rule says yes; with a longest success of 120 tokens it says no."""
 
 
-def test_a_language_policy_says_what_canon_reads(make_trainer, small):
-    metrics = make_trainer(small("canon"), steps=1).step()
+def test_adora_is_grpo_with_groups_weighed():
+    assert sections(adora(kl_coefficient=0.0, group_size=8), grpo()) == {"advantage"}
+    assert sections(adora(group_size=8), grpo(kl_coefficient=0.001)) == {"advantage"}
+    assert catalogue.card("adora").base == "grpo"
+    assert catalogue.card("adora").arxiv == "2602.10019"
+
+
+@pytest.mark.parametrize(("longest", "weight"), [(300, 1.0), (120, 0.1)])
+def test_adora_damps_a_group_whose_successes_are_short(longest, weight):
+    x = Experience.from_lengths(**GROUP | {"tokens_per_turn": [longest, 100, 250, 150]})
+    found = adora(threshold=1.01).advantage(x)[x.trajectory_of_token.first()]
+    assert found.tolist() == pytest.approx([weight * 0.866025 * sign for sign in (1, 1, -1, -1)], abs=1e-6)
+
+
+@pytest.mark.parametrize("form", ["text", "vision"])
+def test_undamped_adora_learns_as_grpo_does_to_the_last_bit(form):
+    task = LabTask(find_game("length"))
+    ours = learn(adora(form, others=1.0, kl_coefficient=0.0, group_size=8), task, 1000, 3)
+    theirs = learn(grpo(), task, 1000, 3)
+    assert torch.equal(ours.last.logits, theirs.last.logits)
+    damped = learn(adora(form, others=0.0, kl_coefficient=0.0, group_size=8), task, 1000, 3)
+    assert not torch.equal(damped.last.logits, theirs.last.logits)
+
+
+def test_the_releases_differ_in_groups_without_failures_and_without_successes():
+    text, vision = adora().advantage.rule, adora("vision").advantage.rule
+    assert (text.without_failures, text.without_successes) == (True, False)
+    assert (vision.without_failures, vision.without_successes) == (False, True)
+    graded = Experience.from_lengths(**GROUP | {"reward": [2.0, 1.5, 2.0, 1.5]})
+    ratio = adora("vision").advantage(graded) / GroupStandardized()(graded)
+    torch.testing.assert_close(ratio, torch.full_like(ratio, 0.1))
+    torch.testing.assert_close(adora().advantage(graded), GroupStandardized()(graded))
+
+
+def test_another_rule_and_another_estimate_are_a_change_of_fields():
+    recipe = adora().with_values({"advantage.rule": "pass_rate_band", "advantage.of": "leave_one_out"})
+    assert recipe.advantage.rule == PassRateBand()
+    assert adora(promising=2.0, others=0.5, threshold=1.01, limit=3900).advantage == WeighedGroups(
+        rule=LongerSuccess(1.01, 3900), promising=2.0, others=0.5
+    )
+    assert Recipe.from_yaml(recipe.to_yaml()) == recipe
+    assert Recipe.from_yaml(adora("vision", limit=9).to_yaml()) == adora("vision", limit=9)
+
+
+def test_adora_needs_a_group():
+    with pytest.raises(InputError, match=r"sampler\.group_size = 1"):
+        adora(group_size=1)
+
+
+# ---- both -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "recipe", [canon(), canon("length", worth=0.9), adora()], ids=["canon", "canon by length", "adora"]
+)
+def test_the_lab_can_judge_them(recipe):
+    assert diagnose(recipe, "corridor", groups=256).bias is not None
+
+
+@pytest.mark.parametrize("name", ["adora", "canon"])
+def test_language_policies_say_what_they_read(name, make_trainer, small):
+    metrics = make_trainer(small(name), steps=1).step()
     assert metrics["updates/not_finite"] == 0
     assert metrics["batch/skipped"] == 0

@@ -1,20 +1,69 @@
-"""Recipes whose credit depends on a figure of the trajectories of a group: their entropy or their length."""
+"""Recipes whose credit depends on how long or how uncertain the responses of a group are."""
 
 from __future__ import annotations
 
 from typing import Literal
 
-from stratagem.advantages import GroupHalves
+from stratagem.advantages import GroupHalves, LongerSuccess, WeighedGroups
 from stratagem.catalogue import paper
-from stratagem.objectives import Clip, FixedLength, PolicyGradient
+from stratagem.objectives import KL, Clip, FixedLength, PolicyGradient, SequenceMean
 from stratagem.parts import Schedule
 from stratagem.recipe import Recipe
 from stratagem.sampling import Rollouts
 from stratagem.schedules import CosineRestarts
 
-__all__ = ["canon"]
+__all__ = ["adora", "canon"]
 
 Restarts = Literal["restarts_within", "restarts_across"]
+
+
+@paper(
+    "2602.10019",
+    title="ADORA: Training Reasoning Models with Dynamic Advantage Estimation on Reinforcement Learning",
+    family="reasoning",
+    roles=("advantage",),
+    year=2026,
+    base="grpo",
+)
+def adora(
+    form: Literal["text", "vision"] = "text",
+    others: float = 0.1,
+    promising: float = 1.0,
+    threshold: float = 0.5,
+    limit: int | None = None,
+    clip: float = 0.2,
+    kl_coefficient: float = 0.001,
+    group_size: int = 16,
+) -> Recipe:
+    """GRPO whose groups count in full where their longest success is longer than failures are on average, else a tenth.
+
+    ``A'_i = w_g A_i``, with ``w_g = promising`` where the rule says yes and ``others`` elsewhere, visit by visit.
+    ``form`` is the release: in that for ``text`` a group without failures is promising and one without successes is
+    not, in that for ``vision`` and language the other way round; with two rewards alone they differ only where all
+    failures were cut. A success earns more than ``threshold``; failures that
+    were cut do not count, those of at least ``limit`` tokens or, for None, those the batch says were cut. Another rule
+    is ``{"advantage.rule": "pass_rate_band"}``, another estimate ``{"advantage.of": ...}``.
+
+    Rule and weights are those of the released code. Its thresholds are 0.5 for vision, and 1.01 for text, with rewards
+    that exceed 1 only where answer and format are right; its limits 4094 and 4054. The paper's text beyond its abstract
+    was not available. A summary of it says that promising groups are amplified in some runs, and that a rule of
+    difficulty stands beside that of length: ``promising`` above 1 and the band of pass rates are reconstructions.
+    Where length says nothing of success, the longest of many successes is still longer than the mean failure, so that
+    the rule damps groups of few successes.
+    """
+    text = form == "text"
+    rule = LongerSuccess(threshold, limit, without_failures=text, without_successes=not text)
+    return Recipe(
+        name="adora",
+        base="grpo",
+        sampler=Rollouts(group_size=group_size),
+        advantage=WeighedGroups(rule=rule, promising=promising, others=others),
+        objective=PolicyGradient(
+            gate=Clip(clip, clip),
+            aggregation=SequenceMean(),
+            regularizer=kl_coefficient * KL("k3") if kl_coefficient else None,
+        ),
+    )
 
 
 @paper(
