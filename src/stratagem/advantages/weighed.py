@@ -114,7 +114,8 @@ class WeighedGroups(Advantage):
     def __call__(self, x: Experience) -> Float[Tensor, " tokens"]:
         credit = x.of_learnable(self.of(x))
         weights = torch.where(self.rule(x), credit.new_tensor(self.promising), credit.new_tensor(self.others))
-        return credit * x.to_tokens(group=weights)
+        # By way of trajectories, which are few: tokens by group would be one more table of all tokens.
+        return credit * x.to_tokens(trajectory=x.group_of_trajectory.spread(weights))
 
 
 def _returns(x: Experience) -> Float[Tensor, " trajectories"]:
