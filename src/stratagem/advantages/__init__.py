@@ -9,6 +9,7 @@ from stratagem.advantages.demonstrations import WithDemonstrations
 from stratagem.advantages.entropy import EntropyModulated
 from stratagem.advantages.graph import SharedSteps
 from stratagem.advantages.group import GroupCentered, GroupStandardized, LeaveOneOut
+from stratagem.advantages.halves import GroupHalves
 from stratagem.advantages.normalization import BatchWhitened, ClippedAdvantage, Exponential, NormalizedReturn
 from stratagem.advantages.ranks import GaussianRanks
 from stratagem.advantages.rates import BetaNormalized
@@ -19,6 +20,7 @@ from stratagem.advantages.signs import Signed
 from stratagem.advantages.targets import GroupQuantileTarget
 from stratagem.advantages.turn_critics import TurnCriticAdvantage
 from stratagem.advantages.turns import StandardizedContext, StandardizedTurnReturn
+from stratagem.advantages.weighed import GroupRule, LongerSuccess, PassRateBand, WeighedGroups
 
 __all__ = [
     "GAE",
@@ -32,14 +34,18 @@ __all__ = [
     "Exponential",
     "GaussianRanks",
     "GroupCentered",
+    "GroupHalves",
     "GroupQuantileTarget",
+    "GroupRule",
     "GroupStandardized",
     "HierarchicalGAE",
     "LeaveOneOut",
     "LoneTrajectories",
+    "LongerSuccess",
     "MovingAverageBaseline",
     "NormalizedReturn",
     "OverTurns",
+    "PassRateBand",
     "PerReward",
     "RewardToGo",
     "RoleCredit",
@@ -53,5 +59,6 @@ __all__ = [
     "StandardizedTurnReturn",
     "TotalReturn",
     "TurnCriticAdvantage",
+    "WeighedGroups",
     "WithDemonstrations",
 ]

@@ -1,17 +1,20 @@
 """Recipes for single answers that can be verified: advantages, entropy, what to learn from, rewards on one scale."""
 
 from stratagem.recipes.reasoning import (
+    conditional,
     entropies,
     normalized,
     sampled,
     transported,
 )
+from stratagem.recipes.reasoning.conditional import *  # noqa: F403
 from stratagem.recipes.reasoning.entropies import *  # noqa: F403
 from stratagem.recipes.reasoning.normalized import *  # noqa: F403
 from stratagem.recipes.reasoning.sampled import *  # noqa: F403
 from stratagem.recipes.reasoning.transported import *  # noqa: F403
 
 __all__: list[str] = []
+__all__ += conditional.__all__
 __all__ += entropies.__all__
 __all__ += normalized.__all__
 __all__ += sampled.__all__
