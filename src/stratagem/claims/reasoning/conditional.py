@@ -176,8 +176,8 @@ class _OfNeighbour(GroupRule):
     "are exact, and means over the run. Transfer to other problems, which the paper's numbers are of, cannot be shown. "
     "In first runs most groups of both prompts counted in full, fewer of the hard one, so the gain is not from "
     "attention to it; and grpo at twice the learning rate, the cheap control, gained ten times as much or more in "
-    "length and on the hard prompt (fast_length_gain). The two releases learned alike: without partial rewards they hardly "
-    "differ.",
+    "length and on the hard prompt (fast_length_gain). The two releases learned alike: without partial rewards they "
+    "hardly differ.",
 )
 def adora_lengths(seed: int) -> dict[str, float]:
     """Exact lengths and accuracies while learning how long to think, and how many groups of each prompt are damped."""
