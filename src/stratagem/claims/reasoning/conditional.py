@@ -178,7 +178,8 @@ class _OfNeighbour(GroupRule):
     "In first runs most groups of both prompts counted in full, fewer of the hard one, so the gain is not from "
     "attention to it; and grpo at twice the learning rate, the cheap control, gained eight times as much or more in "
     "length and on the hard prompt (fast_length_gain). That arm took the place of the release for vision, which "
-    "learned exactly as that for text did: without partial rewards they hardly differ. No region of the rule was changed.",
+    "learned exactly as that for text did: without partial rewards they hardly differ. No region of the rule was "
+    "changed.",
 )
 def adora_lengths(seed: int) -> dict[str, float]:
     """Exact lengths and accuracies while learning how long to think, and how many groups of each prompt are damped."""
