@@ -27,7 +27,8 @@ class ControlledByDifficulty(Regularizer):
     steps, unless ``|e|`` is below ``tolerance``, ``m <- 0.97 m + 0.03 e``, and ``log beta`` rises by
     ``rate clip(m, -most, most)``; ``beta`` stays in [1e-4, 100]. A bucket of which no token was seen keeps what
     it has. All of it is remembered. Rule and defaults are those of the released code of
-    arXiv 2510.08457; its paper describes budgets by token, relaxed inside windows of high entropy, which that code does not have.
+    arXiv 2510.08457; its paper describes budgets by token, relaxed inside windows of high entropy, which that code does
+    not have.
 
     of: the KL, or any penalty that is never negative.  budget: above 0, in nats per token.  rate: 0 leaves every
     ``beta`` at 1.
