@@ -39,7 +39,7 @@ def pulls(*rewards: float) -> Experience:
         (lambda: Clip(high=math.nan), ("clip.high = nan", "greater than or equal to 0")),
         (lambda: Clip(low="much"), ("clip.low = 'much'", "valid number")),
         (lambda: GAE(discount=1.01), ("gae.discount = 1.01", "less than or equal to 1")),
-        (lambda: KL("k4"), ("kl.estimator = 'k4'", "'k1', 'k2' or 'k3'")),
+        (lambda: KL("k4"), ("kl.estimator = 'k4'", "'k1', 'k2', 'k3' or 'abs'")),
         (lambda: Rollouts(group_size=0), ("rollouts.group_size = 0", "greater than or equal to 1")),
         (lambda: Rollouts(group_size=1.5), ("rollouts.group_size = 1.5", "integer")),
         (lambda: PolicyGradient(gate=TokenMean()), ("policy_gradient.gate = TokenMean()", "instance of Gate")),

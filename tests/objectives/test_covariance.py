@@ -172,6 +172,20 @@ def test_the_draw_follows_from_the_seeds_and_nothing_else():
     assert torch.equal(removed(mask, piece), gone[70:190])
 
 
+def test_the_draw_is_the_same_with_tokens_between_that_may_not_train():
+    mask, x = CovarianceMask(0.02, 0.0, 9.0), many()
+    real = torch.arange(x.tokens + 40) % 11 != 3
+
+    def padded(values: Tensor) -> Tensor:
+        return torch.full((len(real),), math.nan, dtype=values.dtype).masked_scatter(real, values)
+
+    figures = {name: padded(getattr(x, name)) for name in ("old_logp", "behavior_logp", "advantage")}
+    wide = Experience.from_lengths([11] * 40, [1] * 40, [40], mask=real, seed=x.seed, **figures)
+    gone = removed(mask, wide)
+    assert torch.equal(gone[real], removed(mask, x))
+    assert not gone[~real].any()
+
+
 def test_the_draw_favours_no_place():
     x = many(400)
     gone = removed(CovarianceMask(0.1, 0.0, 9.0), x)

@@ -24,10 +24,11 @@ class ControlledByDifficulty(Regularizer):
 
     Buckets are by ``x.pass_rate``: easy from two thirds, medium from one third, else hard. After each optimizer step
     the mean KL of a bucket's tokens enters its running mean (``decay``), and ``e = KL / budget - 1``. Every ``every``
-    steps, unless ``|e|`` is below ``tolerance``, ``m <- 0.97 m + 0.03 e`` and ``log beta`` rises by
-    ``rate clip(m, -most, most)``; ``beta`` stays in [1e-4, 100]. A bucket of which no token was seen keeps what it has. All of it is
-    remembered. Rule and defaults are those of the released code of arXiv 2510.08457; its paper describes budgets by
-    token, relaxed inside windows of high entropy, which that code does not have.
+    steps, unless ``|e|`` is below ``tolerance``, ``m <- 0.97 m + 0.03 e``, and ``log beta`` rises by
+    ``rate clip(m, -most, most)``; ``beta`` stays in [1e-4, 100]. A bucket of which no token was seen keeps what
+    it has. All of it is remembered. Rule and defaults are those of the released code of
+    arXiv 2510.08457; its paper describes budgets by token, relaxed inside windows of high entropy, which that code does
+    not have.
 
     of: the KL, or any penalty that is never negative.  budget: above 0, in nats per token.  rate: 0 leaves every
     ``beta`` at 1.

@@ -15,7 +15,6 @@ from stratagem.errors import InputError
 from stratagem.experience import Experience, PolicyOutput
 from stratagem.masking import only
 from stratagem.objectives.regularizers import KL
-from stratagem.partition import Partition
 from stratagem.parts import Correction, Regularizer
 from stratagem.seeding import uniform
 
@@ -86,24 +85,22 @@ class CovarianceMask(Correction):
         band = torch.nonzero(x.learnable() & (covariance > self.low) & (covariance < self.high)).squeeze(1)
         count = _few(x, self.share, self.least)
         if len(band) > count:
-            band = band[self._drawn(x)[band].topk(count, largest=False).indices]
+            band = band[self._drawn(x, band).topk(count, largest=False).indices]
         kept = torch.ones(x.tokens, dtype=torch.bool, device=x.device)
         kept[band] = False
         return kept
 
-    def _drawn(self, x: Experience) -> Float[Tensor, " tokens"]:
-        """A number in [0, 1) for every token, by the seed of its trajectory and its place among those that may train.
-
-        It is 1 for one that may not.
-        """
+    def _drawn(self, x: Experience, rows: Tensor) -> Float[Tensor, " rows"]:
+        """A number in [0, 1) for tokens, by the seed of the trajectory and the place among those that may train."""
         if x.seed is None:
             raise ValueError("a covariance mask draws tokens at random and needs x.seed")
-        rows = torch.nonzero(x.learnable()).squeeze(1)
-        trajectory = x.trajectory_of_token.labels[rows]
-        place = Partition(trajectory, x.trajectories).position()
-        drawn = torch.ones(x.tokens, dtype=torch.float64, device=x.device)
-        drawn[rows] = uniform(x.seed[trajectory], _STREAM + place)
-        return drawn
+        trajectories = x.trajectory_of_token
+        if x.mask is None:
+            before, sizes = rows, trajectories.size()
+        else:
+            before, sizes = (x.mask.cumsum(0) - 1)[rows], trajectories.sum(x.mask.long())
+        trajectory = trajectories.labels[rows]
+        return uniform(x.seed[trajectory], _STREAM + before - (sizes.cumsum(0) - sizes)[trajectory])
 
 
 @dataclass(frozen=True)

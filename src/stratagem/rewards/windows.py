@@ -28,11 +28,10 @@ class WindowEntropyReward(Reward):
 
     A thought begins at token ``i`` when it is one of ``triggers`` and the mean entropy of the ``width`` tokens after it
     is at least ``theta``; there have to be that many in its trajectory. ``n`` is the number of thoughts of a
-    trajectory; ``T`` of a bucket of difficulty is the rounded mean, over its groups, of their mean ``n``;
-    ``d = n - T``.
+    trajectory; ``T`` of a bucket of difficulty is the rounded mean, over its groups, of their mean ``n``.
     How hard a group is, the success of its trajectories in this batch says
-    (:func:`~stratagem.objectives.bucketed.difficulty`). With ``m = max(1, f max(T, 1))``, ``cap = alpha (1, 1, 1.2)``,
-    ``h(x) = x^2 / 2k`` up to ``k`` and ``x - k / 2`` beyond, and
+    (:func:`~stratagem.objectives.bucketed.difficulty`). With ``d = n - T``, ``m = max(1, f max(T, 1))``, ``cap = alpha
+    (1, 1, 1.2)``, ``h(x) = x^2 / 2k`` up to ``k`` and ``x - k / 2`` beyond, and
     ``s(x) = 1 / (1 + exp(-x / t))`` (``f`` .15, .25, .35; ``k`` 2, 3, 4; ``t`` 2, 2.5, 3):
 
     - right and easy: ``-min(cap, h((d - m)+) cap / (m + k))``; right and medium: the same with ``|d|`` for ``d``;

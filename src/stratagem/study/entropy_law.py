@@ -72,6 +72,6 @@ def entropy_change(logp: Float[Tensor, "*states actions"], move: Float[Tensor, "
     raise it. Actions without probability add nothing.
     """
     probability = logp.exp()
-    surprise = torch.special.entr(probability)
+    surprise: Tensor = torch.special.entr(probability)
     mean_move = (probability * move).sum(-1, keepdim=True)
     return (surprise * (move - mean_move)).sum(-1)
