@@ -118,13 +118,14 @@ class SemanticEntropyScaled(Advantage):
             return own, own.double()
         if x.behavior_logp is None:
             raise ValueError(f"{self.part_name()} needs x.behavior_logp")
-        logp = x.of_learnable(x.behavior_logp).double()
-        if not bool(logp.isfinite().all()):
+        logp = x.of_learnable(x.behavior_logp)
+        total = x.trajectory_of_token.sum(logp).double()
+        if not bool(total.isfinite().all()):
             bad = int(torch.nonzero(~logp.isfinite())[0])
             raise ValueError(f"{self.part_name()}: x.behavior_logp of token {bad} is {float(logp[bad])}")
-        length = x.trajectory_of_token.sum(x.learnable().long())
+        length = x.trajectory_of_token.size() if x.mask is None else x.trajectory_of_token.sum(x.mask.long())
         counted = own & (length > 0)
-        mean = torch.where(counted, x.trajectory_of_token.sum(logp) / length.clamp(min=1), -torch.inf)
+        mean = torch.where(counted, total / length.clamp(min=1), -torch.inf)
         likeliest = x.group_of_trajectory.max(mean)
         relative = mean - x.group_of_trajectory.spread(likeliest.where(likeliest.isfinite(), 0.0))
         return counted, relative.exp()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from fractions import Fraction
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from stratagem.experience import Experience, PolicyOutput
 from stratagem.lab import diagnose
 from stratagem.recipe import Recipe
 from stratagem.recipes import bnpo, dr_grpo, grpo, seed_grpo
+from stratagem.tasks.task import answer_key
 
 
 def answers(*groups: list[float], **fields) -> Experience:
@@ -113,14 +115,13 @@ def test_seed_grpos_gradient_is_its_factor_times_dr_grpos():
 
 
 def test_answers_that_a_normaliser_equates_are_one_to_seed_grpo():
-    from stratagem.tasks.task import answer_key
+    def credit(*answers_: object) -> torch.Tensor:
+        keys = torch.tensor([answer_key(answer) for answer in answers_])
+        return seed_grpo().prepare(answers([1, 1, 0, 0], answer=keys)).advantage
 
-    def said(*texts: str) -> Experience:
-        return answers([1, 1, 0, 0], answer=torch.tensor([answer_key(text) for text in texts]))
-
-    same = seed_grpo().prepare(said("1/2", "1/2", "3", "3")).advantage
-    assert torch.equal(same, seed_grpo().prepare(said("3", "3", "1/2", "1/2")).advantage)
-    assert torch.equal(same, seed_grpo().prepare(said("a", "a", "b", "b")).advantage)
+    numbers = [str(Fraction(text)) for text in ("1/2", "0.5", "3", "6/2")]
+    assert torch.equal(credit(*numbers), credit("a", "a", "b", "b"))
+    assert not torch.equal(credit(*numbers), credit("1/2", "0.5", "3", "6/2"))
 
 
 def test_seed_grpo_needs_answers():

@@ -157,7 +157,8 @@ SHOWN = 64
     "answers to each. Returns are exact, after 60 batches of 32 questions and 8 answers each; arms begin with the same "
     "random numbers. The published factor is at least 0.96, so a tie is what to expect. Beside the rule: the linear "
     "form at strengths of 0.5 and 1; and the published form over Dr. GRPO at 0.97 times the learning rate, a control "
-    "for the shorter steps (AdamW itself undoes most of a common factor).",
+    "for the shorter steps (AdamW itself undoes most of a common factor). In first runs the published strength moved "
+    "the return by 0.0001, and the linear form at strength 1 lowered it.",
 )
 def seed_grpo(seed: int) -> dict[str, float]:
     """Correlation of disagreement with error, and exact returns after learning with factors of several strengths."""
