@@ -36,6 +36,7 @@ def batch() -> Experience:
         reward=torch.rand(12, generator=source),
         success=torch.rand(12, generator=source) < 0.5,
         pass_rate=torch.full((3,), 0.5),
+        seed=torch.arange(12),
         target=torch.full((len(logp),), 1.3),
         learning_rate=1e-3,
     )
