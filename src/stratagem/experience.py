@@ -129,8 +129,8 @@ class Experience:
     where none can be read); ``taken_over`` (tokens at its beginning that another trajectory wrote, from which it
     branched off).
     Per group: ``task_id`` (which prompt or start state); ``domain``; ``branch`` (round of forking it came about in: 0
-    for episodes from a start); ``pass_rate`` (share of its rollouts that
-    succeeded, demonstrations aside, whatever part of the group is looked at later).
+    for episodes from a start); ``pass_rate`` (share of its rollouts that succeeded, demonstrations aside, whatever part
+    of the group is looked at later).
 
     Of the batch as a whole: ``learning_rate``, at which the optimizer will step on it.
 
@@ -325,6 +325,20 @@ class Experience:
     def domain_of_trajectory(self) -> Partition:
         """Trajectories by domain."""
         return self._composed("domain_of_trajectory", self.group_of_trajectory, self.domain_of_group)
+
+    @property
+    def role_of_turn(self) -> Int[Tensor, " turns"]:
+        """``turn_role``; 0 where none is noted."""
+        return self._nought_per_turn if self.turn_role is None else self.turn_role
+
+    @property
+    def context_of_turn(self) -> Int[Tensor, " turns"]:
+        """``turn_context``; 0 where none is noted, since a trajectory is then one conversation."""
+        return self._nought_per_turn if self.turn_context is None else self.turn_context
+
+    @property
+    def _nought_per_turn(self) -> Int[Tensor, " turns"]:
+        return torch.zeros(self.turns, dtype=torch.int64, device=self.device)
 
     @property
     def segment_of_turn(self) -> Partition:

@@ -36,9 +36,9 @@ class RoleStandardized(Advantage):
     eps: Annotated[float, Ge(0)] = 1e-6
 
     def __call__(self, x: Experience) -> Float[Tensor, " tokens"]:
-        part = Partition.by(_roles(x), within=x.trajectory_of_turn)
+        part = Partition.by(x.role_of_turn, within=x.trajectory_of_turn)
         first = part.first()
-        same = Partition.by(x.group_of_turn.labels[first], _roles(x)[first])
+        same = Partition.by(x.group_of_turn.labels[first], x.role_of_turn[first])
         credit = same.standardize(part.sum(_earned(x)), self.correction, self.eps)
         return x.to_tokens(turn=part.spread(credit))
 
@@ -107,10 +107,10 @@ def calls_of(x: Experience) -> Calls:
 
     Without ``turn_context`` all turns of a role in a trajectory are one call.
     """
-    role = _roles(x)
+    role = x.role_of_turn
     turn = torch.nonzero(role > 0).squeeze(1)
     trajectory, role = x.trajectory_of_turn.labels[turn], role[turn]
-    number = torch.zeros_like(role) if x.turn_context is None else x.turn_context[turn]
+    number = x.context_of_turn[turn]
     call = Partition.by(trajectory, role, number)
     first = call.first()
     return Calls(turn, call, trajectory[first], role[first], number[first])
@@ -226,11 +226,6 @@ class AlignedCalls(Advantage):
 
 _ROLES = 2**16
 """More roles than there are."""
-
-
-def _roles(x: Experience) -> Int[Tensor, " turns"]:
-    """The role of every turn, 0 where none is noted."""
-    return torch.zeros(x.turns, dtype=torch.int64, device=x.device) if x.turn_role is None else x.turn_role
 
 
 def _earned(x: Experience) -> Float[Tensor, " turns"]:

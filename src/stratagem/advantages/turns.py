@@ -126,9 +126,8 @@ class StandardizedContext(Advantage):
 
     def __call__(self, x: Experience) -> Float[Tensor, " tokens"]:
         earned = _finite_returns(x, 0.0)
-        trajectory = x.trajectory_of_turn.labels
-        number = torch.zeros_like(trajectory) if x.turn_context is None else x.turn_context
-        context = Partition.by(trajectory, number)
+        number = x.context_of_turn
+        context = Partition.by(x.trajectory_of_turn.labels, number)
         first = context.first()
         among = Partition.by(x.group_of_turn.labels[first], number[first])
         credit = among.standardize(context.sum(earned), self.correction, self.eps)

@@ -133,7 +133,7 @@ class Team(nn.Module):
 
     def places(self, x: Experience) -> Int[Tensor, " tokens"]:
         """Number of the member of every token."""
-        role = torch.zeros(x.turns, dtype=torch.int64, device=x.device) if x.turn_role is None else x.turn_role
+        role = x.role_of_turn
         roles, which = torch.unique(role, return_inverse=True)
         place = torch.tensor([self.member_of(number) for number in roles.tolist()], dtype=torch.int64, device=x.device)
         return x.turn_of_token.spread(place[which])

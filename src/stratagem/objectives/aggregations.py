@@ -156,10 +156,9 @@ class ByRole(Aggregation):
     unit: Literal["trajectory", "conversation"] = "trajectory"
 
     def weights(self, x: Experience) -> Float[Tensor, " tokens"]:
-        zero = torch.zeros(x.turns, dtype=torch.int64, device=x.device)
-        role = zero if x.turn_role is None else x.turn_role
-        context = zero if x.turn_context is None or self.unit == "trajectory" else x.turn_context
-        part = Partition.by(role, context, within=x.trajectory_of_turn)
+        role = x.role_of_turn
+        contexts = [x.context_of_turn] if self.unit == "conversation" else []
+        part = Partition.by(role, *contexts, within=x.trajectory_of_turn)
         learnable = x.turn_of_token.size() if x.mask is None else x.turn_of_token.sum(x.mask)
         length = part.sum(learnable)
         same = Partition.by(role[part.first()])

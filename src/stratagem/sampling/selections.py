@@ -126,7 +126,7 @@ class DrawnContexts(Selection):
         learnable = x.turn_of_token.size() if x.mask is None else x.turn_of_token.sum(x.mask)
         turn = torch.nonzero(learnable).squeeze(1)
         trajectory = x.trajectory_of_turn.labels[turn]
-        number = torch.zeros_like(trajectory) if x.turn_context is None else x.turn_context[turn]
+        number = x.context_of_turn[turn]
         context = Partition.by(trajectory, number)
         first = context.first()
         trajectory, number = trajectory[first], number[first]
