@@ -142,6 +142,43 @@ def test_evaluating_a_run_takes_its_model_and_its_task(train):
         run.evaluate(result.directory / "model")
 
 
+def test_pass_at_k_is_the_chance_of_the_best_of_k_answers(train, monkeypatch):
+    result = train("run", steps=1, evaluation_episodes=3)
+    counted = [(4, 0), (4, 1), (4, 4), (1, 1)]
+    monkeypatch.setattr(run.LanguageWorld, "tries", lambda world, prompts, samples, first: counted)
+    passes = run.pass_at(result.directory, (2, 1), prompts=4, samples=4, precision="float32")
+    # 1 - C(4-c, k) / C(4, k): c = 0, 1, 4 give 0, 1/4, 1 and 0, 1/2, 1; the start state that lost three does not count.
+    assert passes == {1: pytest.approx(1.25 / 3), 2: pytest.approx(1.5 / 3)}
+
+
+def test_pass_at_one_is_the_share_of_sampled_successes(make_world):
+    world = make_world()
+    tries = world.tries(3, 4)
+    assert len(tries) == 3 and all(n == 4 and 0 <= c <= n for n, c in tries)
+    assert tries == world.tries(3, 4) and tries[1:] == world.tries(2, 4, first=1)
+    world.close()
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        ({"ks": ()}, "must be one or more numbers from 1 on"),
+        ({"ks": (0, 2)}, "must be one or more numbers from 1 on"),
+        ({"ks": (1, 4), "samples": 3}, "samples = 3: must be at least 4"),
+        ({"ks": (1,), "prompts": 0}, "prompts = 0: must be at least 1"),
+    ],
+)
+def test_pass_at_k_that_cannot_be_measured_is_refused(asked, message):
+    with pytest.raises(InputError, match=message):
+        run.pass_at("tiny", **{"task": "key_door", **asked})
+
+
+def test_pass_at_k_is_of_text(tmp_path):
+    run.train("grpo", "lab:corridor", steps=1, out=tmp_path / "run", evaluation_episodes=1)
+    with pytest.raises(InputError, match="is measured where a language policy writes text"):
+        run.pass_at(tmp_path / "run", (1,))
+
+
 # ---- wrong input ----------------------------------------------------------------------------------------------------
 
 

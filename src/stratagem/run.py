@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -36,7 +37,7 @@ from stratagem.recipe import Recipe
 from stratagem.sampling import Rollouts
 from stratagem.skills import Skilled
 from stratagem.skills.world import SkilledWorld
-from stratagem.study.alignment import Alignment
+from stratagem.study.alignment import Alignment, pass_at_k
 from stratagem.study.report import write_report
 from stratagem.tasks import registry
 from stratagem.tasks.task import AnyTask, Task
@@ -216,6 +217,64 @@ def evaluate(
 
     source: run directory, model folder, hub name or ``tiny``.  task: by default the run's own.
     """
+    model, task = _model_and_task(source, task)
+    request = Request("", task, model, precision=precision, concurrency=concurrency, timeout=timeout, device=device)
+    world = build_world(request, registry.make(task), seed)
+    try:
+        world.serve(0)
+        return [world.evaluate(episodes, "sampled", UNSEEN), world.evaluate(episodes, "greedy", UNSEEN)]
+    finally:
+        world.close()
+
+
+def pass_at(
+    source: str | Path,
+    ks: Sequence[int],
+    task: str | None = None,
+    *,
+    prompts: int = 100,
+    samples: int | None = None,
+    seed: int = 0,
+    precision: Precision = "auto",
+    concurrency: int = 256,
+    timeout: float = 30.0,
+    device: str = "auto",
+) -> dict[int, float]:
+    """pass@k of a run's best policy, or of a model: the chance that one of ``k`` sampled answers is right.
+
+    For every ``k`` the mean over held-out start states of ``1 - C(n - c, k) / C(n, k)``, where ``c`` of ``n`` episodes
+    succeeded (arXiv 2107.03374), at temperature 1. Start states that lost episodes to failures, so that fewer than the
+    largest ``k`` are left, do not count; NaN when none is left.
+
+    source, task: as in :func:`evaluate`.  ks: each at least 1.  prompts: start states, other ones than a run looks at
+    to choose its best policy.  samples: episodes from each, at least the largest ``k``; None: twice that many.
+
+    Raises :class:`InputError` for numbers out of range, and for a task whose policy writes no text.
+    """
+    if not ks or min(ks) < 1:
+        raise InputError(f"pass@k with k = {list(ks)}: must be one or more numbers from 1 on")
+    samples = 2 * max(ks) if samples is None else samples
+    if samples < max(ks):
+        raise InputError(f"samples = {samples}: must be at least {max(ks)}, the largest k of pass@k")
+    if prompts < 1:
+        raise InputError(f"prompts = {prompts}: must be at least 1")
+    model, task = _model_and_task(source, task)
+    request = Request("", task, model, precision=precision, concurrency=concurrency, timeout=timeout, device=device)
+    world = build_world(request, registry.make(task), seed)
+    try:
+        if not isinstance(world, LanguageWorld):
+            raise InputError(f"pass@k on task {task}: is measured where a language policy writes text")
+        world.serve(0)
+        counted = [found for found in world.tries(prompts, samples, UNSEEN) if found[0] >= max(ks)]
+    finally:
+        world.close()
+    return {
+        k: sum(pass_at_k(n, c, k) for n, c in counted) / len(counted) if counted else math.nan for k in sorted(set(ks))
+    }
+
+
+def _model_and_task(source: str | Path, task: str | None) -> tuple[str, str]:
+    """Where the policy to look at lies, and the task: of a run, its best policy and by default its own task."""
     path = Path(source)
     if (path / "run.json").is_file():
         task = task or str(RunDirectory(path).read_json("run.json")["task"])
@@ -224,15 +283,7 @@ def evaluate(
             raise InputError(f"run {path}: has no model yet; it is saved with the first evaluation")
     if task is None:
         raise InputError(f"eval {source}: name a task with --task; only a run knows its own")
-    request = Request(
-        "", task, str(source), precision=precision, concurrency=concurrency, timeout=timeout, device=device
-    )
-    world = build_world(request, registry.make(task), seed)
-    try:
-        world.serve(0)
-        return [world.evaluate(episodes, "sampled", UNSEEN), world.evaluate(episodes, "greedy", UNSEEN)]
-    finally:
-        world.close()
+    return str(source), task
 
 
 def align(

@@ -56,6 +56,11 @@ def test_a_report_is_written_anew_from_the_results_alone(stratagem: Any, compare
         (("rloo", "grpo", "--task", "key_door", "--budget", "0"), "budget = 0: must be at least 1"),
         (("rloo", "nothing.yaml", "--task", "key_door"), "recipe file nothing.yaml: cannot be read"),
         (("rloo", "grpo", "--task", "key_door", "--precision", "int4"), "--precision int4: must be"),
+        (("rloo", "grpo", "--task", "key_door", "--pass-at", "1"), "pass_at = 1: must be at least 2"),
+        (
+            ("rloo", "grpo", "--task", "gym:CartPole-v1", "--pass-at", "4"),
+            "pass@k is measured where a policy writes text",
+        ),
         (("rloo", "grpo"), "Missing option '--task'"),
     ],
 )

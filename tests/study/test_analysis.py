@@ -264,3 +264,24 @@ def test_the_same_constant_for_both_arms_changes_no_contrast() -> None:
         assert after.difference.low == pytest.approx(before.difference.low)
         assert after.p == pytest.approx(before.p)
         assert (after.probability_of_improvement, after.verdict) == (before.probability_of_improvement, before.verdict)
+
+
+def test_what_else_was_measured_is_an_interquartile_mean_where_every_run_has_it() -> None:
+    def measured(arm: str, name: str, values: list[float]) -> list[Trial]:
+        found = runs(arm, [0.5] * len(values))
+        return [
+            dataclasses.replace(run, figures={name: v, "length": 3.0}) for run, v in zip(found, values, strict=True)
+        ]
+
+    trials = measured("a", "pass@16", [0.0, 0.5, 0.6, 0.7, 1.0]) + measured("b", "pass@16", [0.1, 0.1, 0.1, 0.1, 0.1])
+    analysis = analyse(plan(), trials)
+    assert summary(analysis, "a").figures["pass@16"].value == pytest.approx(0.6)
+    assert summary(analysis, "b").figures["pass@16"].value == pytest.approx(0.1)
+    assert summary(analysis, "b").figures["length"].value == 3.0
+    bare = [dataclasses.replace(trials[0], figures={}), *trials[1:]]
+    assert summary(analyse(plan(), bare), "a").figures == {}
+
+
+def test_a_figure_that_is_no_number_in_a_run_is_left_out() -> None:
+    trials = [dataclasses.replace(run, figures={"pass@2": float("nan")}) for run in runs("a", [0.5] * 5)]
+    assert summary(analyse(plan(), trials + runs("b", [0.5] * 5)), "a").figures == {}

@@ -64,6 +64,15 @@ def run_rows(out: Path, name: str = "metrics.jsonl") -> dict[str, list[dict[str,
     }
 
 
+@pytest.mark.slow
+def test_pass_at_k_entropy_and_length_of_every_arm(compare: Compare) -> None:
+    comparison = compare("grpo", "rloo", task="rg:chain_sum", pass_at=2, budget=1000, episodes=2, evaluations=1)
+    for summary in comparison.analysis.summaries:
+        assert set(summary.figures) == {"pass@1", "pass@2", "entropy", "length"}
+        assert summary.figures["pass@2"].value >= summary.figures["pass@1"].value
+        assert summary.figures["length"].value > 0 and summary.figures["entropy"].value > 0
+
+
 # ---- what a comparison holds ----------------------------------------------------------------------------------------
 
 

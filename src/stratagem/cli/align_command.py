@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from stratagem.cli.progress import progress_bar
-from stratagem.cli.run_commands import Precision, Seed, parse_precision
+from stratagem.cli.run_commands import Precision, Seed, parse_numbers, parse_precision
 from stratagem.errors import InputError
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def align(
     """Measure model-task alignment: pass@k before training, groups that can teach, prompts known by heart."""
     from stratagem import run
 
-    ks = [number for number in KS if number <= samples] if k is None else _numbers(k)
+    ks = [number for number in KS if number <= samples] if k is None else parse_numbers(k, "--k")
     if at_most is not None and at_most < at_least:
         raise InputError(f"--at-most {at_most}: must be no less than --at-least {at_least}")
     with progress_bar("sampling") as progress:
@@ -89,13 +89,6 @@ def align(
     console.print(
         f"to train on those with {_between(at_least, at_most)} right samples: {chosen}", markup=False, soft_wrap=True
     )
-
-
-def _numbers(text: str) -> list[int]:
-    try:
-        return [int(word) for word in text.split(",")]
-    except ValueError:
-        raise InputError(f"--k {text}: must be whole numbers with commas between them, such as 1,8,64") from None
 
 
 def _between(at_least: int, at_most: int | None) -> str:

@@ -40,6 +40,7 @@ def compare(
     evaluations: Annotated[int, typer.Option(help="Evaluations over the budget, beside the first.")] = 8,
     episodes: Annotated[int, typer.Option(help="Held-out episodes of an evaluation, in each mode.")] = 100,
     threshold: Annotated[float | None, typer.Option(help="Score to count tokens to.")] = None,
+    pass_at: Annotated[int, typer.Option(help="k of pass@k, measured of every run's best policy.")] = 0,
     jobs: Annotated[int | None, typer.Option(help="Runs side by side; default: one for each core.")] = None,
     threads: Annotated[int, typer.Option(help="Threads of each run.")] = 1,
     precision: Precision = "auto",
@@ -66,6 +67,7 @@ def compare(
             precision=parse_precision(precision),
             device=device,
             threads=threads,
+            pass_at=pass_at,
             jobs=jobs,
             progress=progress,
         )
@@ -132,6 +134,9 @@ def show_comparison(comparison: Comparison, console: Console) -> None:
         console.print()
         console.print(f"[bold]{_escaped(task or 'all tasks together')}[/bold]")
         console.print(_table(analysis, task))
+        figures = _figures(analysis, task)
+        if figures is not None:
+            console.print(figures)
     for note in analysis.notes:
         console.print(note, markup=False)
 
@@ -154,6 +159,19 @@ def _table(analysis: Analysis, task: str | None) -> Table:
             f"{summary.tokens:,.0f} tokens\n{summary.seconds:.1f} s, {summary.peak_memory:,.0f} MiB",
         )
         table.add_row(*map(_escaped, cells))
+    return table
+
+
+def _figures(analysis: Analysis, task: str | None) -> Table | None:
+    """What else was measured of each arm; None where nothing was."""
+    summaries = [summary for summary in analysis.summaries if summary.task == task]
+    names = list(dict.fromkeys(name for summary in summaries for name in summary.figures))
+    if not names:
+        return None
+    table = Table("", *names, box=None, pad_edge=False)
+    for summary in summaries:
+        cells = (_estimate(summary.figures[name]) if name in summary.figures else "" for name in names)
+        table.add_row(summary.arm, *map(_escaped, cells))
     return table
 
 

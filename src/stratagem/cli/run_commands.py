@@ -98,11 +98,29 @@ def evaluate(
     episodes: Annotated[int, typer.Option(min=1, help="Held-out episodes, in each mode.")] = 200,
     seed: Seed = 0,
     precision: Precision = "auto",
+    pass_at: Annotated[
+        str | None, typer.Option(help="Comma-separated k of pass@k, over as many start states as --episodes.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Machine-readable output.")] = False,
 ) -> None:
-    """Evaluate a run's best policy, or a model, on held-out episodes: sampled and greedy."""
+    """Evaluate a run's best policy, or a model, on held-out episodes: sampled and greedy, or pass@k."""
     from stratagem import run
 
+    if pass_at is not None:
+        passes = run.pass_at(
+            source,
+            parse_numbers(pass_at, "--pass-at"),
+            task,
+            prompts=episodes,
+            seed=seed,
+            precision=parse_precision(precision),
+        )
+        if as_json:
+            print(json.dumps({f"pass@{k}": value for k, value in passes.items()}, indent=2))
+        else:
+            for k, value in passes.items():
+                print(f"pass@{k}: {value:.3f}")
+        return
     results = run.evaluate(source, task, episodes=episodes, seed=seed, precision=parse_precision(precision))
     if as_json:
         print(json.dumps([dataclasses.asdict(result) for result in results], indent=2))
@@ -157,6 +175,14 @@ def _only(context: typer.Context, *allowed: str) -> None:
         if name not in allowed and source is not None and source.name == "COMMANDLINE":
             shown = {"recipe": "the recipe", "values": "--set"}.get(name, f"--{name.replace('_', '-')}")
             raise InputError(f"--resume continues a run as it was started, but for --steps: leave out {shown}")
+
+
+def parse_numbers(text: str, option: str) -> list[int]:
+    """The whole numbers in ``1,8,64``. Raises :class:`InputError`, which names the option, for anything else."""
+    try:
+        return [int(word) for word in text.split(",")]
+    except ValueError:
+        raise InputError(f"{option} {text}: must be whole numbers with commas between them, such as 1,8,64") from None
 
 
 def parse_values(pairs: list[str]) -> dict[str, Any]:

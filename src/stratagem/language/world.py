@@ -320,6 +320,21 @@ class LanguageWorld:
             samples=[episode.transcript() for episode in good[:3]],
         )
 
+    def tries(self, prompts: int, samples: int, first: int = 0) -> list[tuple[int, int]]:
+        """``samples`` episodes from each of ``prompts`` held-out start states, from number ``first`` on, sampled.
+
+        Of each: how many did not fail, and how many of those succeeded. At temperature 1, the same ones each time.
+        """
+        played = [
+            Episode(index, number, derive(self._seed, "tries", index, number))
+            for index in range(first, first + prompts)
+            for number in range(samples)
+        ]
+        self._play("test", played, self._params(1.0))
+        of_prompt = (played[place : place + samples] for place in range(0, len(played), samples))
+        good = [[episode for episode in group if episode.failure is None] for group in of_prompt]
+        return [(len(group), sum(episode.success for episode in group)) for group in good]
+
     def recalled(self, indices: Sequence[int], share: float = 0.6) -> float | None:
         """Share of training prompts whose rest the served model writes word for word from their first tokens, greedily.
 

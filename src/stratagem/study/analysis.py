@@ -200,7 +200,21 @@ def _summary(evidence: _Evidence, arm: str, scope: str | None, thresholds: dict[
         tokens=float(np.mean([trial.tokens for trial in trials])),
         seconds=float(np.mean([trial.seconds for trial in trials])),
         peak_memory=max(trial.peak_memory for trial in trials),
+        figures=_figures(evidence, arm, scope),
     )
+
+
+def _figures(evidence: _Evidence, arm: str, scope: str | None) -> dict[str, Estimate]:
+    """What else was measured, where every run has a number for it."""
+    runs = [evidence.cells[arm, task].trials for task in evidence.scopes[scope]]
+    names = [name for name in runs[0][0].figures if all(name in trial.figures for row in runs for trial in row)]
+    found = {}
+    for name in names:
+        values = np.array([[trial.figures[name] for trial in row] for row in runs])
+        if np.isfinite(values).all():
+            rng = evidence.rng("figure", arm, scope, name)
+            found[name] = statistics.interquartile_mean(values, rng, evidence.resamples)
+    return found
 
 
 def _contrasts(evidence: _Evidence) -> tuple[Contrast, ...]:

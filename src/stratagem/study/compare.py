@@ -44,6 +44,7 @@ def compare(
     precision: run.Precision = "auto",
     device: str = "auto",
     threads: int = 1,
+    pass_at: int = 0,
     jobs: int | None = None,
     progress: Progress | None = None,
 ) -> Comparison:
@@ -58,7 +59,7 @@ def compare(
     task: specification, or several.  seeds: how many (from 0), or which; at least two.
     budget: tokens each run may sample.  values: fields to change in every arm, by dotted path.
     out: folder, by default ``runs/compare-ARMS-TASKS``.
-    evaluations, episodes, precision, device, threads: as in :class:`~stratagem.study.comparison.Plan`.
+    evaluations, episodes, precision, device, threads, pass_at: as in :class:`~stratagem.study.comparison.Plan`.
     threshold: score to count tokens to, by default what the reference reaches.
     jobs: runs side by side, by default one for each processor core (one on an accelerator).
     progress: called with the number of finished runs, of all runs, and a line about the newest.
@@ -82,7 +83,12 @@ def compare(
         precision=precision,
         device=device,
         threads=threads,
+        pass_at=pass_at,
     )
+    if pass_at and set(families) != {"text"}:
+        raise InputError(
+            f"pass_at = {pass_at}: pass@k is measured where a policy writes text, not on {', '.join(tasks)}"
+        )
     _refuse_the_impossible(plan, labelled)
     if threshold is not None and not (0 <= threshold <= 1 or ("control" in families and math.isfinite(threshold))):
         raise InputError(f"threshold = {threshold}: tasks judged by success have shares from 0 to 1")
@@ -160,6 +166,8 @@ def _refuse_the_impossible(plan: Plan, labelled: Mapping[str, tuple[Recipe, bool
     for name in ("budget", "evaluations", "episodes", "threads"):
         if getattr(plan, name) < 1:
             raise InputError(f"{name} = {getattr(plan, name)}: must be at least 1")
+    if plan.pass_at < 0 or plan.pass_at == 1:
+        raise InputError(f"pass_at = {plan.pass_at}: must be at least 2 (pass@1 comes with it), or 0 for none")
     for label, (recipe, _) in labelled.items():
         try:
             recipe.with_values(plan.values)

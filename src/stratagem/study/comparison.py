@@ -6,7 +6,7 @@ import dataclasses
 import json
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -38,6 +38,7 @@ class Plan:
     evaluations: held-out evaluations on the way, beside the one before training, evenly over the budget.
     episodes: held-out episodes of an evaluation, in each mode.
     precision, device, threads: as every run computes; ``threads`` is of one run.
+    pass_at: k of the pass@k that is measured of every finished run's best policy, beside pass@1; 0: not measured.
     """
 
     arms: dict[str, str]
@@ -52,6 +53,7 @@ class Plan:
     precision: str
     device: str
     threads: int
+    pass_at: int = 0
 
     @property
     def reference(self) -> str:
@@ -80,6 +82,8 @@ class Trial:
     measure: what its scores are.  points: in order, the first before training.  peak_memory: MiB of the whole process.
     meetings: held-out episodes before and after training, as plain data for a reader: ``mode``, ``episode``,
     ``before``, ``after`` (transcripts, or None).
+    figures: what else was measured, by name: ``entropy`` (nats) and ``length`` (tokens of an episode) in the last tenth
+    of the batches, and pass@k of the best policy where the plan asks for it.
     """
 
     arm: str
@@ -93,6 +97,7 @@ class Trial:
     peak_memory: float
     failed_episodes: int
     meetings: tuple[dict[str, Any], ...] = ()
+    figures: dict[str, float] = field(default_factory=dict)
 
 
 # ---- what statistics make of it -------------------------------------------------------------------------------------
@@ -107,6 +112,7 @@ class Summary:
     tokens_to_threshold: tokens by which half of the runs had reached the threshold, sampled (None when fewer than half
     did within the budget), ``reached``: how many of the ``runs`` did.
     tokens, seconds: mean of a run.  peak_memory: largest of a run, in MiB.
+    figures: what else was measured of every run (:attr:`Trial.figures`), interquartile means.
     """
 
     arm: str
@@ -121,6 +127,7 @@ class Summary:
     tokens: float
     seconds: float
     peak_memory: float
+    figures: dict[str, Estimate] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ from stratagem.study.page import DASHES, Meeting, environment_facts, write_page
 MEASURES = {measure.name: measure for measure in (SUCCESS, MEAN_RETURN)}
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "x", "star", "triangle-down", "pentagon")
 DIRECTIONS: dict[Verdict, Direction] = {"better": "rose", "worse": "fell", "no difference": "unchanged"}
+FIGURES = {"entropy": "entropy at the end, nats", "length": "length at the end, tokens"}
 QUANTITIES: dict[Quantity, str] = {"final": "final {}", "area": "{} over the budget"}
 
 
@@ -173,11 +174,16 @@ def _headline(arm: str, reference: str, verdicts: Counter[Verdict], seeds: int) 
 
 @dataclass(frozen=True)
 class Results:
-    """The numbers of one task, or of all together. Rows of ``contrasts`` end with the verdict."""
+    """The numbers of one task, or of all together. Rows of ``contrasts`` end with the verdict.
+
+    figure_columns, figures: what else was measured; empty where nothing was.
+    """
 
     heading: str
     score_columns: list[str]
     scores: list[list[str]]
+    figure_columns: list[str]
+    figures: list[list[str]]
     contrast_columns: list[str]
     contrasts: list[list[str]]
 
@@ -187,13 +193,17 @@ def _results(comparison: Comparison, task: str | None) -> Results:
     threshold = analysis.thresholds.get(task) if task is not None else None
     reaching = [] if threshold is None else [f"tokens to {measure.text(threshold)}"]
     unit = "difference, points" if measure.percent else "difference"
+    summaries = [summary for summary in analysis.summaries if summary.task == task]
+    names = list(dict.fromkeys(name for summary in summaries for name in summary.figures))
     return Results(
         heading="All tasks together" if task is None else task,
         score_columns=[
             "arm", f"final {measure.name}", "greedy", "over the budget", *reaching,
             "tokens of a run", "seconds of a run", "peak memory, MiB",
         ],
-        scores=[_score_row(s, measure, bool(reaching)) for s in analysis.summaries if s.task == task],
+        scores=[_score_row(summary, measure, bool(reaching)) for summary in summaries],
+        figure_columns=["arm", *(FIGURES.get(name, name) for name in names)] if names else [],
+        figures=[[s.arm, *(_figure(s.figures.get(name)) for name in names)] for s in summaries] if names else [],
         contrast_columns=[
             "arm", "measurement", unit, "95 % interval", "probability of improvement", "p", "adjusted p", "verdict",
         ],
@@ -207,6 +217,12 @@ def _score_row(summary: Summary, measure: Measure, reaching: bool) -> list[str]:
     reached = "not reached" if tokens is None else f"{tokens:,.0f}"
     costs = [f"{cost:,.0f}" for cost in (summary.tokens, summary.seconds, summary.peak_memory)]
     return [summary.arm, *scores, *([f"{reached} ({summary.reached} of {summary.runs})"] if reaching else []), *costs]
+
+
+def _figure(estimate: Estimate | None) -> str:
+    if estimate is None:
+        return "not measured"
+    return f"{estimate.value:.3g} [{estimate.low:.3g}, {estimate.high:.3g}]"
 
 
 def _contrast_row(contrast: Contrast, measure: Measure) -> list[str]:

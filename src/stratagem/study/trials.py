@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
@@ -116,14 +117,41 @@ def _run_one(plan: Plan, place: Place, directory: Path) -> None:
                 device=plan.device,
             )
         (record,) = read_runs([RunDirectory.existing(directory)])
-        trial = _summarized(record, place, keep_episodes=place.seed == plan.seeds[0])
+        passes = _passes(plan, place, directory)
+        trial = _summarized(record, place, passes, keep_episodes=place.seed == plan.seeds[0])
         RunDirectory(directory).write_json("trial.json", {"version": VERSION, **dataclasses.asdict(trial)})
 
 
 # ---- what came of a run ----------------------------------------------------------------------------------------------
 
 
-def _summarized(record: RunRecord, place: Place, keep_episodes: bool) -> Trial:
+def _passes(plan: Plan, place: Place, directory: Path) -> dict[str, float]:
+    """pass@1 and pass@k of the run's best policy, by name; nothing where the plan does not ask."""
+    if not plan.pass_at:
+        return {}
+    found = run.pass_at(
+        directory,
+        (1, plan.pass_at),
+        prompts=plan.episodes,
+        seed=place.seed,
+        precision=plan.precision,  # type: ignore[arg-type]
+        device=plan.device,
+    )
+    return {f"pass@{k}": value for k, value in found.items()}
+
+
+def _last(record: RunRecord) -> dict[str, float]:
+    """Entropy and length of what was sampled in the last tenth of the batches, where the run says."""
+    batches = record.metrics[-max(1, len(record.metrics) // 10) :]
+    found = {}
+    for name, metric in (("entropy", "entropy"), ("length", "completions/mean_length")):
+        values = [row[metric] for row in batches if math.isfinite(row.get(metric, math.nan))]
+        if values:
+            found[name] = sum(values) / len(values)
+    return found
+
+
+def _summarized(record: RunRecord, place: Place, passes: dict[str, float], keep_episodes: bool) -> Trial:
     """The run as a trial; ``keep_episodes``: with some of what it played before and after."""
     measure = record.outcome.measure
     name: MeasureName = "success" if measure == SUCCESS else "mean return"
@@ -146,6 +174,7 @@ def _summarized(record: RunRecord, place: Place, keep_episodes: bool) -> Trial:
         peak_memory=last["memory/peak"],
         failed_episodes=int(sum(row.get("episodes/failed", 0) for row in record.metrics)),
         meetings=tuple(dataclasses.asdict(meeting) for meeting in meetings(record)) if keep_episodes else (),
+        figures={**passes, **_last(record)},
     )
 
 
