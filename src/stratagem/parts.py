@@ -9,12 +9,13 @@ from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 import torch
 from annotated_types import Ge, Gt
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from stratagem.experience import Experience, Loss, PolicyOutput
 from stratagem.masking import only
 from stratagem.part import Part
+from stratagem.prompts import Pool
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,46 @@ class Sampler(Part):
     def keep(self, x: Experience) -> Bool[Tensor, " groups"]:
         """Groups worth learning from. Rejected ones are replaced by fresh ones, up to ``refill_rounds`` times."""
         return torch.ones(x.groups, dtype=torch.bool, device=x.device)
+
+
+@dataclass(frozen=True)
+class Curriculum(Part):
+    """Which start states to roll out, given what came of earlier ones, and how many trajectories of each.
+
+    It is a part of :class:`stratagem.sampling.Rollouts`, which keeps the history, tells it of every round of rollouts,
+    rejected groups included, and asks for the start states of the next round.
+
+    prompts: it chooses among start states 0 to ``prompts - 1``; None: among all there are, where the task has an end of
+    them. A sampler that names its ``start_states`` has these chosen from instead.
+    window: visits of a start state that are remembered one by one.
+    """
+
+    kind: ClassVar[str] = "curriculum"
+
+    prompts: Annotated[int, Ge(1)] | None = None
+    window: Annotated[int, Ge(1)] = 8
+
+    def choose(self, pool: Pool, groups: int, source: torch.Generator) -> Int[Tensor, " groups"]:
+        """Places in the pool of the start states of so many groups. Whatever is left to chance is of ``source``."""
+        raise NotImplementedError
+
+    def sizes(
+        self, pool: Pool, chosen: Int[Tensor, " groups"], group_size: int, source: torch.Generator
+    ) -> Int[Tensor, " groups"]:
+        """Trajectories of each group, at least 1, in all ``groups * group_size``."""
+        return torch.full_like(chosen, group_size)
+
+    def size_bounds(self, groups: int, group_size: int) -> tuple[int, int]:
+        """The least and the most trajectories that a group among so many may get."""
+        return group_size, group_size
+
+    def domain(self, number: Int[Tensor, " groups"]) -> Int[Tensor, " groups"] | None:
+        """The domain of these start states, from 0 on, which the batch will note; None: it says nothing of domains."""
+        return None
+
+    def figures(self, pool: Pool) -> dict[str, float]:
+        """What to log once a batch has come back."""
+        return {}
 
 
 @dataclass(frozen=True, eq=False)

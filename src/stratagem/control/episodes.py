@@ -20,11 +20,15 @@ MOST_FAILED_STARTS = 20
 
 
 class Start(NamedTuple):
-    """An episode to be played: its number in the run, its group, the seed its environment is reset with."""
+    """An episode to be played: its number in the run, its group, the seed its environment is reset with.
+
+    number: of its start state, from which the seed follows.
+    """
 
     episode: int
     group: int
     seed: int
+    number: int = 0
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ import itertools
 import warnings
 from collections import deque
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -23,7 +24,7 @@ from stratagem.partition import Partition
 from stratagem.parts import Sampler
 from stratagem.recipe import Recipe
 from stratagem.sampling import Rollouts, Segments, kept_groups
-from stratagem.seeding import derive, numpy_generator
+from stratagem.seeding import derive, generator, numpy_generator
 from stratagem.training.statistics import evaluation
 from stratagem.training.world import Collected, Evaluation
 
@@ -135,10 +136,10 @@ class ControlWorld:
 
         def roll(groups: int, attempt: int) -> Experience | None:
             act = self._act(sampler.temperature, step, attempt)
-            recordings.append(self._play_whole(self._group_starts(groups, sampler), act))
-            return self._experience(recordings[-1], sampler.temperature)
+            recordings.append(self._play_whole(self._group_starts(groups, sampler, step, attempt), act))
+            return self._experience(recordings[-1], sampler.temperature, by_number=sampler.curriculum is not None)
 
-        kept = kept_groups(sampler, roll)
+        kept = kept_groups(sampler, roll, step)
         return Collected(kept.x, _turns(recordings), self._metrics(recordings) | kept.metrics, _samples(recordings[0]))
 
     def _play_whole(self, starts: Sequence[Start], act: Act) -> Recording:
@@ -146,18 +147,21 @@ class ControlWorld:
         queue = iter(starts)
         return play(self.task, self._spare[: len(starts)], lambda lane: next(queue, None), act)
 
-    def _group_starts(self, groups: int, sampler: Rollouts) -> list[Start]:
-        states = [self._take_start_state(sampler) for _ in range(groups)]
-        return [self._start(group, state) for group, state in enumerate(states) for _ in range(sampler.group_size)]
+    def _group_starts(self, groups: int, sampler: Rollouts, step: int, attempt: int) -> list[Start]:
+        numbers = range(self._start_states, self._start_states + groups)
+        self._start_states += groups
+        planned = sampler.planned(numbers, partial(generator, self._seed, "curriculum", step, attempt), step)
+        return [self._start(group, start) for group, (start, size) in enumerate(planned) for _ in range(size)]
 
-    def _take_start_state(self, sampler: Rollouts | None = None) -> int:
-        number = self._start_states
+    def _take_start_state(self) -> int:
         self._start_states += 1
-        return derive(self._seed, "start", number if sampler is None else sampler.start_state(number)) >> 33
+        return self._start_states - 1
 
-    def _start(self, group: int, state: int) -> Start:
+    def _start(self, group: int, number: int) -> Start:
+        """The next episode, from the start state of this number."""
         self._episodes += 1
-        return Start(self._episodes - 1, group, self.task.start_seed("train", state))
+        state = derive(self._seed, "start", number) >> 33
+        return Start(self._episodes - 1, group, self.task.start_seed("train", state), number)
 
     def _act(self, temperature: float, step: int, attempt: int) -> Act:
         act, noise = self._served.acting(temperature), numpy_generator(self._seed, "act", step, attempt)
@@ -170,8 +174,12 @@ class ControlWorld:
 
     # ---- what it comes to ------------------------------------------------------------------------------------------
 
-    def _experience(self, recording: Recording, temperature: float) -> Experience | None:
-        """The recording as a batch, trajectories in the order of group and episode; None without a whole turn."""
+    def _experience(self, recording: Recording, temperature: float, by_number: bool = False) -> Experience | None:
+        """The recording as a batch, trajectories in the order of group and episode; None without a whole turn.
+
+        by_number: ``task_id`` is the number of the start state, which means something in this run alone, and not its
+        seed.
+        """
         rows = _rows(recording)
         if rows is None:
             return None
@@ -200,7 +208,9 @@ class ControlWorld:
             running=running,
             episode=torch.tensor([ending.start.episode for ending in endings]),
             seed=torch.tensor([derive(self._seed, "chance", ending.start.episode) for ending in endings]),
-            task_id=torch.tensor([ending.start.seed for ending in endings])[groups.first()],
+            task_id=torch.tensor([ending.start.number if by_number else ending.start.seed for ending in endings])[
+                groups.first()
+            ],
             inputs=ControlInputs(torch.from_numpy(observation), lengths),
         )
         left = torch.from_numpy(np.concatenate([ending.observation for ending in endings], axis=None)).float()
@@ -232,7 +242,8 @@ class ControlWorld:
         act = self._served.acting()
         noise = numpy_generator(self._seed, "evaluate") if mode == "sampled" else None
         starts = [
-            Start(number, number, self.task.start_seed("test", number)) for number in range(first, first + episodes)
+            Start(number, number, self.task.start_seed("test", number), number)
+            for number in range(first, first + episodes)
         ]
         recording = self._play_whole(starts, lambda observation: act(observation, noise))
         ended = recording.ended("terminal", "limit")
@@ -268,8 +279,8 @@ class ControlWorld:
         self._resize(self._running, 0)
         self._resize(self._running, len(plain["lanes"]))
         commands = iter(tensors["commands"].numpy() if "commands" in tensors else ())
-        for lane, (episode, group, seed, turns) in zip(self._running, plain["lanes"], strict=True):
-            lane.replay(Start(episode, group, seed), list(itertools.islice(commands, turns)))
+        for lane, (*start, turns) in zip(self._running, plain["lanes"], strict=True):
+            lane.replay(Start(*start), list(itertools.islice(commands, turns)))
             was = tensors[f"observation.{lane.number}"].numpy()
             if lane.ending is not None or not np.array_equal(lane.observation.reshape(-1), was):
                 warnings.warn(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from jaxtyping import Float64, Int
@@ -14,6 +15,7 @@ from stratagem.experience import Experience
 from stratagem.lab.policy import NodeInputs
 from stratagem.partition import Partition
 from stratagem.parts import Sampler
+from stratagem.prompts import Reader
 from stratagem.sampling import Branching, Candidates, Rollouts, kept_groups
 from stratagem.sampling.branching import as_branches, as_roots, cut
 
@@ -23,12 +25,13 @@ class Drawn:
     """What a sampler got.
 
     kept: groups to learn from, perhaps none.  rounds: all rollouts from a start, round by round.
-    rejected: how many groups of theirs the sampler did not want.
+    rejected: how many groups of theirs the sampler did not want.  figures: of the sampler's curriculum.
     """
 
     kept: Experience
     rounds: list[Experience]
     rejected: int = 0
+    figures: dict[str, float] = field(default_factory=dict)
 
     @property
     def groups(self) -> int:
@@ -51,12 +54,17 @@ def collect(
     source: Callable[[int], torch.Generator],
     first: int = 0,
     solver: Callable[[], Float64[Tensor, " leaves"]] | None = None,
+    step: int = 0,
+    choice: Callable[[int], torch.Generator] | None = None,
+    read: Reader | None = None,
 ) -> Drawn:
     """``prompts_per_step`` groups; those the sampler rejects are replaced, up to ``refill_rounds`` times.
 
     leaves: all trajectories, one group per start, with the fields the batch is to have.  probability: of each.
     source: the generator of a round.  first: number of the first group, for samplers that name the start states.
     solver: probability of each trajectory when it is demonstrated, for samplers that want demonstrations.
+    step: of the batch.  choice: the generator of a round by which a curriculum chooses; None: there is none, and
+    ``sampler`` must not have one.  read: texts of start states, for a curriculum.
 
     Raises :class:`InputError` for a sampler that does not roll out the policy itself, or names a start state that is
     not there.
@@ -72,13 +80,15 @@ def collect(
 
     def roll(groups: int, attempt: int) -> Experience:
         nonlocal first
-        starts = None
-        if sampler.start_states:
-            starts = torch.tensor([sampler.start_state(group) for group in range(first, first + groups)])
+        numbers = range(first, first + groups)
         first += groups
-        return draw(leaves, probability, groups, sampler.group_size, source(attempt), starts)
+        if sampler.curriculum is None and not sampler.start_states:
+            return draw(leaves, probability, groups, sampler.group_size, source(attempt))
+        planned = sampler.planned(numbers, partial(choice or source, attempt), step, leaves.groups, read)
+        starts, sizes = (torch.tensor(column) for column in zip(*planned, strict=True))
+        return draw(leaves, probability, groups, sizes, source(attempt), starts)
 
-    kept = kept_groups(sampler, roll)
+    kept = kept_groups(sampler, roll, step)
     rounds, x = [x for x, _ in kept.rounds], kept.x
     assert x is not None, "no episode is ever lost here"
     rejected = sum(len(keep) - int(keep.sum()) for _, keep in kept.rounds)
@@ -87,7 +97,7 @@ def collect(
         x = _with_demonstrations(x, leaves, solver(), sampler.demonstrations, source(len(rounds)))
     if isinstance(sampler, Branching):
         x = _branched(x, leaves, probability, sampler, source)
-    return Drawn(x, rounds, rejected)
+    return Drawn(x, rounds, rejected, kept.figures)
 
 
 def _branched(
@@ -148,21 +158,23 @@ def draw(
     leaves: Experience,
     probability: Float64[Tensor, " leaves"],
     groups: int,
-    size: int,
+    size: int | Int[Tensor, " groups"],
     source: torch.Generator,
     starts: Int[Tensor, " groups"] | None = None,
 ) -> Experience:
     """``groups`` groups of ``size`` trajectories, those of a group from one start, with the fields of ``leaves``.
 
-    starts: of the groups; None draws them, too.
+    size: of all groups, or of each.  starts: of the groups; None draws them, too.
     """
     first, last = _ranges(leaves)
     start = starts
     if start is None:
         high = probability.cumsum(0)[last]
         start = _place(high, torch.rand(groups, dtype=torch.float64, generator=source) * high[-1])
-    uniform = torch.rand((groups, size), dtype=torch.float64, generator=source)
-    return _packed(leaves, _within(probability, first[start], last[start], uniform), source)
+    sizes = torch.as_tensor(size).expand(groups)
+    start = start.repeat_interleave(sizes)
+    uniform = torch.rand((len(start), 1), dtype=torch.float64, generator=source)
+    return _packed(leaves, _within(probability, first[start], last[start], uniform), source, sizes)
 
 
 def candidates(
@@ -219,15 +231,20 @@ def _within(
     return chosen.clamp(first[:, None], last[:, None])
 
 
-def _packed(leaves: Experience, chosen: Int[Tensor, "groups size"], source: torch.Generator) -> Experience:
-    """Groups of these leaves, each with a start of its own."""
-    groups, size = chosen.shape
-    x = leaves.select(chosen.reshape(-1))
-    return x.replace(
-        group_of_trajectory=Partition.from_sizes(torch.full((groups,), size)),
-        domain_of_group=Partition.whole(groups),
-        task_id=leaves.group_of_trajectory.labels[chosen[:, 0]],
-        seed=torch.randint(2**63 - 1, (groups * size,), generator=source),
+def _packed(
+    leaves: Experience,
+    chosen: Int[Tensor, "groups size"],
+    source: torch.Generator,
+    sizes: Int[Tensor, " groups"] | None = None,
+) -> Experience:
+    """Groups of these leaves, each with a start of its own: the rows of ``chosen``, or so many of them one by one."""
+    sizes = torch.full((chosen.shape[0],), chosen.shape[1]) if sizes is None else sizes
+    chosen = chosen.reshape(-1)
+    return leaves.select(chosen).replace(
+        group_of_trajectory=Partition.from_sizes(sizes),
+        domain_of_group=Partition.whole(len(sizes)),
+        task_id=leaves.group_of_trajectory.labels[chosen[sizes.cumsum(0) - sizes]],
+        seed=torch.randint(2**63 - 1, (len(chosen),), generator=source),
     )
 
 

@@ -19,6 +19,7 @@ from stratagem.lab.exact import Exact, demonstrator
 from stratagem.lab.policy import NodeInputs, TabularPolicy
 from stratagem.lab.tree import Tree, added
 from stratagem.recipe import Recipe
+from stratagem.sampling import Rollouts
 from stratagem.seeding import generator, seed_torch
 
 BLOCKS = 128
@@ -63,6 +64,9 @@ def sample_updates(
     recipe = copy.deepcopy(recipe)
     leaves = _with_tables(recipe, policy, behavior)
     sampler = recipe.sampler.replace(prompts_per_step=batch_groups)
+    if isinstance(sampler, Rollouts):
+        # The exact gradient is over the game's own starts.
+        sampler = sampler.replace(curriculum=None)
     table, entropies = policy.logp.float(), policy.node_entropy.float()
     rounds = max(1, -(-groups // (batch_groups * BLOCKS)))
     by_logp = torch.zeros(BLOCKS, *policy.logp.shape, dtype=torch.float64)

@@ -208,8 +208,15 @@ class LabWorld:
             partial(generator, self._seed, "collect", step),
             step * sampler.prompts_per_step,
             self._demonstrator,
+            step,
+            partial(generator, self._seed, "curriculum", step),
+            self._read,
         )
         return self._collected(drawn)
+
+    def _read(self, starts: Sequence[int]) -> list[str]:
+        """The states in which these starts begin, as text."""
+        return [f"{self.task.game.starts[number][1]}" for number in starts]
 
     def _sampler(self) -> _Sampler:
         """Who acts in every node, given the weights of past batches, oldest first."""
@@ -270,6 +277,7 @@ class LabWorld:
         metrics |= {
             "groups/kept": float(drawn.groups - drawn.rejected),
             "groups/rejected": float(drawn.rejected),
+            **drawn.figures,
         }
         branches, branched = drawn.branches
         if branches:

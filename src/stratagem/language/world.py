@@ -28,8 +28,8 @@ from stratagem.language.watched import Watch
 from stratagem.language.windows import Slots
 from stratagem.parts import Sampler
 from stratagem.recipe import Recipe
-from stratagem.sampling import Branching, Candidates, Demonstrations, Rollouts, Windows, kept_groups
-from stratagem.seeding import derive
+from stratagem.sampling import Branching, Candidates, Demonstrations, Planned, Rollouts, Windows, kept_groups
+from stratagem.seeding import derive, generator
 from stratagem.tasks.mixture import owner
 from stratagem.tasks.task import Split, Task
 from stratagem.training.statistics import evaluation
@@ -103,10 +103,12 @@ class LanguageWorld:
         clock = time.perf_counter()
         params = self._params(sampler.temperature, sampler.top_p, sampler.top_k)
         played: list[Episode] = []
+        leading: list[Episode] = []
         usable: list[list[list[Episode]]] = []
 
-        def roll(groups: int, _: int) -> Experience | None:
-            fresh = self._play_groups(groups, sampler, params)
+        def roll(groups: int, attempt: int) -> Experience | None:
+            fresh = self._play_groups(self._planned(groups, sampler, step, attempt), sampler.refill_rounds, params)
+            leading.extend(group[0] for group in fresh)
             played.extend(episode for group in fresh for episode in group)
             good = [[e for e in group if e.failure is None] for group in fresh]
             good = [group for group in good if group]
@@ -115,7 +117,7 @@ class LanguageWorld:
             usable.append(good)
             return self._packed(good, _most_samples(sampler), sampler.similar_states)
 
-        kept = kept_groups(sampler, roll)
+        kept = kept_groups(sampler, roll, step)
         batch = kept.x
         metrics = _episode_metrics(played, self.task.reward_names) | kept.metrics
         if batch is not None and batch.behavior_logp is not None and batch.tokens:
@@ -136,7 +138,7 @@ class LanguageWorld:
             metrics["groups/without_demonstration"] = metrics["groups/kept"] - shown
         metrics |= _decode_metrics(sum(e.length for e in played), _decode_steps(played), len(played))
         metrics["timing/tokens_per_second"] = tokens / max(time.perf_counter() - clock, 1e-9)
-        return Collected(batch, tokens, metrics, [episode.transcript() for episode in played[:: sampler.group_size]])
+        return Collected(batch, tokens, metrics, [episode.transcript() for episode in leading])
 
     def _branched(
         self, roots: Experience, episodes: Sequence[Sequence[Episode]], sampler: Branching, params: SamplingParams
@@ -204,21 +206,32 @@ class LanguageWorld:
         samples = [episode.transcript() for episode in [*window.ended, *window.running]]
         return Collected(window.x, window.tokens, metrics, samples)
 
-    def _play_groups(self, count: int, sampler: Rollouts, params: SamplingParams) -> list[list[Episode]]:
-        """Fresh groups, failed episodes replaced while rounds last; a replaced failure stays counted in its group."""
-        size = sampler.group_size
+    def _planned(self, count: int, sampler: Rollouts, step: int, attempt: int) -> dict[int, Planned]:
+        """The next groups, by their running numbers."""
         numbers = range(self._next_index, self._next_index + count)
         self._next_index += count
+        source = partial(generator, self._seed, "curriculum", step, attempt)
+        planned = sampler.planned(numbers, source, step, self.task.start_states("train"), self._read)
+        return dict(zip(numbers, planned, strict=True))
+
+    def _read(self, indices: Sequence[int]) -> list[str]:
+        """What start states show first, as text."""
+        return [first_observation(self.task, "train", index).text for index in indices]
+
+    def _play_groups(
+        self, planned: Mapping[int, Planned], refill_rounds: int, params: SamplingParams
+    ) -> list[list[Episode]]:
+        """Fresh groups, failed episodes replaced while rounds last; a replaced failure stays counted in its group."""
         groups = {
-            number: [self._episode(sampler.start_state(number), number, sample) for sample in range(size)]
-            for number in numbers
+            number: [self._episode(start, number, sample) for sample in range(size)]
+            for number, (start, size) in planned.items()
         }
         self._play("train", [episode for group in groups.values() for episode in group], params)
-        for _ in range(sampler.refill_rounds):
+        for _ in range(refill_rounds):
             again = [
-                (number, self._episode(sampler.start_state(number), number, len(group) + extra))
+                (number, self._episode(planned[number].start, number, len(group) + extra))
                 for number, group in groups.items()
-                for extra in range(size - sum(e.failure is None for e in group))
+                for extra in range(planned[number].size - sum(e.failure is None for e in group))
             ]
             if not again:
                 break
@@ -442,7 +455,7 @@ def demonstrate(
 
 def _most_samples(sampler: Rollouts) -> int:
     """Episodes a group may have in all, failed ones and demonstrations included."""
-    most = sampler.group_size * (sampler.refill_rounds + 1) + sampler.demonstrations
+    most = sampler.largest_group * (sampler.refill_rounds + 1) + sampler.demonstrations
     return max(most, sampler.branches) if isinstance(sampler, Branching) else most
 
 

@@ -2,6 +2,7 @@
 
 from stratagem.sampling.branching import AtTurns, Branching, OfBest
 from stratagem.sampling.calls import BeforeFailedCall, CallsCarriedOut
+from stratagem.sampling.curricula import Domains, Learnability, Shuffled, SuccessBand
 from stratagem.sampling.downsampling import DecisiveTokens, MostVariedCredit
 from stratagem.sampling.likelihoods import Likelihood, MaskedElbo, OneStep, Views
 from stratagem.sampling.refill import Kept, kept_groups
@@ -11,6 +12,7 @@ from stratagem.sampling.samplers import (
     Demonstrations,
     Denoising,
     DynamicSampling,
+    Planned,
     Rollouts,
     Segments,
     Windows,
@@ -44,20 +46,25 @@ __all__ = [
     "Denoising",
     "Disagreeing",
     "DivisibleTurns",
+    "Domains",
     "DrawnContexts",
     "DynamicSampling",
     "Kept",
+    "Learnability",
     "Likelihood",
     "Masked",
     "MaskedElbo",
     "MostVariedCredit",
     "OfBest",
     "OneStep",
+    "Planned",
     "RecentBatches",
     "Rollouts",
     "Segments",
     "ShortestSuccess",
     "ShownAtRandom",
+    "Shuffled",
+    "SuccessBand",
     "SuccessReplay",
     "Untruncated",
     "Views",

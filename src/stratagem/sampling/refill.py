@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+import torch
 from jaxtyping import Bool
 from torch import Tensor
 
@@ -17,9 +18,11 @@ class Kept:
     """What a sampler kept.
 
     rounds: what came of every round, and which of its groups were kept; without rounds in which every episode was lost.
+    figures: what the sampler's curriculum has to say.
     """
 
     rounds: list[tuple[Experience, Bool[Tensor, " groups"]]]
+    figures: dict[str, float] = field(default_factory=dict)
 
     @property
     def x(self) -> Experience | None:
@@ -31,16 +34,19 @@ class Kept:
 
     @property
     def metrics(self) -> dict[str, float]:
-        """Groups kept and rejected."""
+        """Groups kept and rejected, and the figures of the curriculum."""
         kept = sum(int(keep.sum()) for _, keep in self.rounds)
         drawn = sum(len(keep) for _, keep in self.rounds)
-        return {"groups/kept": float(kept), "groups/rejected": float(drawn - kept)}
+        return {"groups/kept": float(kept), "groups/rejected": float(drawn - kept), **self.figures}
 
 
-def kept_groups(sampler: Rollouts, roll: Callable[[int, int], Experience | None]) -> Kept:
+def kept_groups(sampler: Rollouts, roll: Callable[[int, int], Experience | None], step: int = 0) -> Kept:
     """Roll out until ``prompts_per_step`` groups are kept, in at most ``refill_rounds`` rounds after the first.
 
+    A curriculum is told of every round before the next one begins, with all groups of it.
+
     roll: so many fresh groups, given the number of the round, from 0; None when every episode of theirs was lost.
+    step: of the batch.
     """
     rounds, missing = [], sampler.prompts_per_step
     for number in range(sampler.refill_rounds + 1):
@@ -49,7 +55,9 @@ def kept_groups(sampler: Rollouts, roll: Callable[[int, int], Experience | None]
         x = roll(missing, number)
         if x is None:
             continue
+        x = sampler.note(x, step)
         keep = sampler.keep(x)
         missing -= int(keep.sum())
         rounds.append((x, keep))
-    return Kept(rounds)
+    starts = [x.task_id.cpu() for x, _ in rounds if x.task_id is not None]
+    return Kept(rounds, sampler.figures(torch.cat(starts), step) if starts else {})

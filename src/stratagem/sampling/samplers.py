@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Annotated, Literal
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Annotated, Literal, NamedTuple
 
+import torch
 from annotated_types import Ge, Gt, Le
-from jaxtyping import Bool
+from jaxtyping import Bool, Int
 from torch import Tensor
 
 from stratagem.errors import InputError
 from stratagem.experience import Experience
-from stratagem.parts import Reward, Sampler
+from stratagem.partition import Partition
+from stratagem.parts import Curriculum, Reward, Sampler
+from stratagem.prompts import Pool, PromptHistory, Reader
 from stratagem.sampling.likelihoods import Likelihood, MaskedElbo
+
+
+class Planned(NamedTuple):
+    """A group to roll out. start: number of its start state.  size: its trajectories."""
+
+    start: int
+    size: int
 
 
 @dataclass(frozen=True)
@@ -34,6 +45,10 @@ class Rollouts(Sampler):
     so similar: twice the longest common subsequence over the characters of both is at least this, such as 0.95, in
     (0, 1]; only with the first members of such clusters a text is compared. None: states are equal or they are not.
     Only text can be similar.
+    curriculum: which start states come next and how many trajectories each gets, given what came of earlier ones; None:
+    they come in their order, with ``group_size`` each. A batch has ``prompts_per_step * group_size`` trajectories
+    either way. What came of every start state is remembered only for a curriculum, and outlives its replacement by
+    another.
 
     Raises :class:`InputError` for similar states together with demonstrations, whose turns are not looked at then.
     """
@@ -45,9 +60,16 @@ class Rollouts(Sampler):
     start_states: tuple[Annotated[int, Ge(0)], ...] = ()
     demonstrations: Annotated[int, Ge(0)] = 0
     similar_states: Annotated[float, Gt(0), Le(1)] | None = None
+    curriculum: Curriculum | None = None
+    _memory: dict[str, Tensor] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.curriculum is not None:
+            nobody = torch.zeros(0, dtype=torch.int64)
+            self._memory.update(PromptHistory.blank(nobody, self.curriculum.window).state_dict())
+            # Raises for sizes that no allocation can have.
+            self.curriculum.size_bounds(self.prompts_per_step, self.group_size)
         if self.similar_states is not None and self.demonstrations:
             raise InputError(
                 f"{self.part_name()}.similar_states = {self.similar_states}: must be None where there are "
@@ -57,6 +79,20 @@ class Rollouts(Sampler):
     @property
     def policy_temperature(self) -> float:
         return self.temperature
+
+    @property
+    def smallest_group(self) -> tuple[str, int]:
+        if self.curriculum is None:
+            return super().smallest_group
+        least = self.curriculum.size_bounds(self.prompts_per_step, self.group_size)[0]
+        return ("group_size" if least == self.group_size else "curriculum"), least
+
+    @property
+    def largest_group(self) -> int:
+        """Most rollouts of a group from its start, however failed ones are replaced."""
+        if self.curriculum is None:
+            return self.group_size
+        return self.curriculum.size_bounds(self.prompts_per_step, self.group_size)[1]
 
     def check_no_text(self, who: str) -> None:
         """Raise :class:`InputError` for what only a language policy can be asked: top_p, top_k, similar_states."""
@@ -71,9 +107,109 @@ class Rollouts(Sampler):
     def check_from_start(self, who: str) -> None:
         """Raise :class:`InputError` when episodes are to be gone on with from the middle, which not everybody can."""
 
+    def check_no_curriculum(self, who: str) -> None:
+        """Raise :class:`InputError` for a curriculum, which needs start states that can be chosen."""
+        if self.curriculum is not None:
+            raise InputError(
+                f"sampler {self.part_name()}: curriculum = {self.curriculum.part_name()}: {who} takes start states in "
+                "their order"
+            )
+
     def start_state(self, group: int) -> int:
         """The start state of this group, counted over the whole run: the group's own number when none are given."""
         return self.start_states[group % len(self.start_states)] if self.start_states else group
+
+    # ---- start states by a curriculum ------------------------------------------------------------------------------
+
+    def memory(self) -> dict[str, Tensor]:
+        return self._memory
+
+    @property
+    def history(self) -> PromptHistory:
+        """What came of every start state so far; without a curriculum nothing is remembered."""
+        if not self._memory:
+            return PromptHistory.blank(torch.zeros(0, dtype=torch.int64))
+        return PromptHistory.from_state_dict(self._memory)
+
+    def planned(
+        self,
+        numbers: range,
+        source: Callable[[], torch.Generator],
+        step: int = 0,
+        known: int | None = None,
+        read: Reader | None = None,
+    ) -> list[Planned]:
+        """The groups with these running numbers; to plan them is to draw their start states.
+
+        source: the generator of what a curriculum leaves to chance, asked for once.  known: how many start states the
+        task has, None when there is no end of them, or nobody knows.  read: their texts.
+
+        Raises :class:`InputError` when a curriculum does not know what to choose from.
+        """
+        if self.curriculum is None:
+            return [Planned(self.start_state(number), self.group_size) for number in numbers]
+        if not numbers:
+            return []
+        chance, pool = source(), self._pool(step, known, read)
+        place = self.curriculum.choose(pool, len(numbers), chance)
+        start, size = pool.number[place], self.curriculum.sizes(pool, place, self.group_size, chance)
+        self._remember(pool.history.drawn(start))
+        return [Planned(*group) for group in zip(start.tolist(), size.tolist(), strict=True)]
+
+    def note(self, x: Experience, step: int) -> Experience:
+        """Remember what came of a round of rollouts, and note its domains in it, if there is a curriculum."""
+        if self.curriculum is None:
+            return x
+        assert x.task_id is not None, "who rolls out says from which start states"
+        number = x.task_id.cpu()
+        self._remember(self._history.noted(number, x, step))
+        domain = self.curriculum.domain(number)
+        if domain is None:
+            return x
+        domain = domain.to(x.device)
+        return x.replace(domain=domain, domain_of_group=Partition(domain, int(domain.max()) + 1))
+
+    def figures(self, start: Int[Tensor, " groups"], step: int = 0) -> dict[str, float]:
+        """Figures to log of a batch whose groups had these start states: of those start states, and of all.
+
+        ``curriculum/difficulty``: mean over the groups, one minus the recent score of their start state; ``visits``:
+        mean number of visits, this one included; ``seen``: start states visited so far.
+        """
+        if self.curriculum is None or not len(start):
+            return {}
+        history = self._history
+        rolled = history.at(start)
+        named = {
+            "difficulty": float(rolled.difficulty.nanmean()),
+            "visits": float(rolled.visits.double().mean()),
+            "seen": float((history.visits > 0).sum()),
+            **self.curriculum.figures(Pool(history.number, history, history, step)),
+        }
+        return {f"curriculum/{name}": value for name, value in named.items()}
+
+    @property
+    def _history(self) -> PromptHistory:
+        """With as many visits remembered one by one as the present curriculum reads."""
+        return self.history if self.curriculum is None else self.history.windowed(self.curriculum.window)
+
+    def _remember(self, history: PromptHistory) -> None:
+        self._memory.update(history.state_dict())
+
+    def _pool(self, step: int, known: int | None, read: Reader | None) -> Pool:
+        assert self.curriculum is not None
+        count = known if self.curriculum.prompts is None else self.curriculum.prompts
+        name = f"curriculum {self.curriculum.part_name()}"
+        if self.start_states:
+            number = torch.tensor(sorted(set(self.start_states)))
+        elif count is None:
+            raise InputError(f"{name}: prompts = None: must be a number, the task has no end of start states")
+        else:
+            number = torch.arange(count)
+        if known is not None and int(number[-1]) >= known:
+            last = int(number[-1])
+            raise InputError(f"{name}: start state {last}: the task has only the start states 0 to {known - 1}")
+        history = self._history
+        return Pool(number, history.at(number), history, step, read)
 
 
 @dataclass(frozen=True)

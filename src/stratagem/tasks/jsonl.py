@@ -102,6 +102,9 @@ class JsonlTask(Task):
         """The number of different prompts in a split."""
         return len(self._records[split])
 
+    def start_states(self, split: Split) -> int:
+        return self.size(split)
+
     def _require_both_splits(self, prompts: int) -> None:
         for split in ("train", "test") if self.test_share else ("train",):
             if not self._records[split]:

@@ -156,6 +156,10 @@ class Task(ABC):
         """
         raise NotImplementedError(f"task {self.name!r} does not list what there is to do")
 
+    def start_states(self, split: Split) -> int | None:
+        """The number of different episodes of a split; None: there is no end of them, or nobody counted."""
+        return None
+
     def answer(self, text: str) -> str | None:
         """What an episode's last action says, so that equal answers are equal text; None where it says nothing.
 
