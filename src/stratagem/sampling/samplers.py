@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from annotated_types import Ge, Gt, Le
 from jaxtyping import Bool
@@ -57,6 +57,9 @@ class Rollouts(Sampler):
     @property
     def policy_temperature(self) -> float:
         return self.temperature
+
+    def tagged(self) -> frozenset[str]:
+        return super().tagged().union({"initialisation.stage.instruction_tuning"} if self.demonstrations else ())
 
     def check_no_text(self, who: str) -> None:
         """Raise :class:`InputError` for what only a language policy can be asked: top_p, top_k, similar_states."""
@@ -183,6 +186,8 @@ class Demonstrations(Sampler):
     held_out: from start states that no training batch begins with, to validate on. The lab's games have none to spare:
     there they are demonstrations of their own.
     """
+
+    tags: ClassVar[frozenset[str]] = frozenset({"initialisation.stage.instruction_tuning"})
 
     prompts_per_step: Annotated[int, Ge(1)] = 64
     group_size: Annotated[int, Ge(1), Le(1)] = 1
