@@ -5,13 +5,15 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from importlib import import_module
 from typing import Any, TypeVar
 
 from stratagem.errors import InputError, unknown
 from stratagem.part import import_entry_points
 from stratagem.recipe import Recipe
+from stratagem.slots import recipe_tags, role_tags
+from stratagem.taxonomy import TAGS, check_tags, covers, in_order
 
 FAMILIES = (
     "baselines",
@@ -37,6 +39,7 @@ class Card:
 
     name: catalogue name.  title: the paper's full title.  family: one of ``FAMILIES``.  roles: the parts it changes.
     arxiv: identifier or None.  year: of publication.  base: recipe it is shown as a difference from.
+    declared: tags that do not follow from its recipe.
     """
 
     name: str
@@ -47,6 +50,19 @@ class Card:
     year: int
     base: str | None
     build: Callable[..., Any]
+    declared: tuple[str, ...] = ()
+
+    @cached_property
+    def tags(self) -> tuple[str, ...]:
+        """What it is in the taxonomy (:mod:`stratagem.taxonomy`): what was declared and what follows from its recipe.
+
+        Of a technique that is no recipe and declares nothing, the slots of what it changes.
+        """
+        if inspect.isclass(self.build):
+            return in_order(self.declared or role_tags(self.roles))
+        built = self.build()
+        derived = recipe_tags(built) if isinstance(built, Recipe) else role_tags(self.roles)
+        return in_order((*self.declared, *derived))
 
     @property
     def summary(self) -> str:
@@ -78,6 +94,7 @@ _TECHNIQUES = (
     "stratagem.skills",
     "stratagem.synthesis",
     "stratagem.study.alignment",
+    "stratagem.study.roadmap",
     "stratagem.lab.cliff",
 )
 """Modules that enter techniques into the catalogue."""
@@ -92,37 +109,49 @@ def paper(
     year: int,
     base: str | None = None,
     name: str | None = None,
+    tags: tuple[str, ...] = (),
 ) -> Callable[[_Built], _Built]:
     """Enter a recipe function, or the class of a technique that is no recipe, into the catalogue.
 
-    name: by which it is called; by default the function's or class's own.
+    name: by which it is called; by default the function's or class's own.  tags: what it is in the taxonomy
+    (:mod:`stratagem.taxonomy`), where that does not follow from the composition of its recipe.
+
+    Raises :class:`InputError` for a family or a tag there is not, and for a name that is taken.
     """
     if family not in FAMILIES:
         raise unknown("family", family, FAMILIES)
+    check_tags(tags)
 
     def enter(build: _Built) -> _Built:
         called = build.__name__ if name is None else name
         earlier = _CARDS.get(called)
         if earlier is not None and earlier.build.__module__ != build.__module__:
             raise InputError(f"technique {called!r} is already in the catalogue, from {earlier.build.__module__}")
-        _CARDS[called] = Card(called, title, family, roles, arxiv, year, base, build)
+        _CARDS[called] = Card(called, title, family, roles, arxiv, year, base, build, tags)
         return build
 
     return enter
 
 
-def cards(family: str | None = None, role: str | None = None) -> list[Card]:
-    """All techniques, baselines first, then by family and name. Raises :class:`InputError` for an unknown filter."""
+def cards(family: str | None = None, role: str | None = None, slot: str | None = None) -> list[Card]:
+    """All techniques, baselines first, then by family and name. Raises :class:`InputError` for an unknown filter.
+
+    slot: a tag of the taxonomy or the beginning of one: ``search``, ``search.structure``, ``search.structure.beam``.
+    """
     _load()
     roles = {r for card in _CARDS.values() for r in card.roles}
     if family is not None and family not in FAMILIES:
         raise unknown("family", family, FAMILIES)
     if role is not None and role not in roles:
         raise unknown("role", role, roles)
+    if slot is not None and slot not in TAGS:
+        raise unknown("slot", slot, TAGS)
     found = [
         card
         for card in _CARDS.values()
-        if (family is None or card.family == family) and (role is None or role in card.roles)
+        if (family is None or card.family == family)
+        and (role is None or role in card.roles)
+        and (slot is None or covers(slot, card.tags))
     ]
     return sorted(found, key=lambda card: (FAMILIES.index(card.family), card.name))
 

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from stratagem.errors import InputError, unknown
 from stratagem.experience import Experience
+from stratagem.taxonomy import check_tags
 
 REGISTRY: dict[str, dict[str, type[Part]]] = {}
 """Part classes by kind (``advantage``, ``gate``, ...) and name (``leave_one_out``, ``clip``, ...)."""
@@ -27,7 +28,8 @@ class Part:
 
     A subclass states ``requires``: the experience fields it reads that somebody has to compute, and with the prefix
     ``output.`` what it reads of the policy's output beyond ``logp``. ``whole_groups`` says of an objective, or a part
-    of one, that it compares the trajectories of a group, which therefore may not be cut. Field types carry
+    of one, that it compares the trajectories of a group, which therefore may not be cut. ``tags`` are words of the
+    taxonomy (:mod:`stratagem.taxonomy`) that are true of every recipe with this part. Field types carry
     their range (``Annotated[float, Ge(0)]``); a value outside raises :class:`InputError` that names the part, the
     field, the value and what is allowed. A concrete part is registered under its kind by its class name in
     snake_case and is written to YAML by that name.
@@ -42,9 +44,11 @@ class Part:
     kind: ClassVar[str] = ""
     requires: ClassVar[frozenset[str]] = frozenset()
     whole_groups: ClassVar[bool] = False
+    tags: ClassVar[frozenset[str]] = frozenset()
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
+        check_tags(cls.tags)
         contract = Part in cls.__bases__
         if not contract and not cls.__name__.startswith("_"):
             known = REGISTRY.setdefault(cls.kind, {})
@@ -81,6 +85,10 @@ class Part:
     def needs_whole_groups(self) -> bool:
         """Whether this part or one of its children has ``whole_groups``."""
         return self.whole_groups or any(child.needs_whole_groups() for _, child in self.children())
+
+    def tagged(self) -> frozenset[str]:
+        """Tags of this part and its children."""
+        return self.tags.union(*(child.tagged() for _, child in self.children()))
 
     def memory(self) -> dict[str, Tensor]:
         """Tensors remembered between batches. Change them in place."""

@@ -40,6 +40,10 @@ class Sampler(Part):
         """Trajectories of the smallest group of a batch in which none is lost, and the field that says so."""
         return "group_size", self.group_size
 
+    def tagged(self) -> frozenset[str]:
+        several = {"search.structure.best_of_n", "search.action.solution", "search.phase.training"}
+        return super().tagged().union(several if self.smallest_group[1] > 1 else ())
+
     def keep(self, x: Experience) -> Bool[Tensor, " groups"]:
         """Groups worth learning from. Rejected ones are replaced by fresh ones, up to ``refill_rounds`` times."""
         return torch.ones(x.groups, dtype=torch.bool, device=x.device)
@@ -133,6 +137,7 @@ class Reward(Part):
     """Changes what an experience was worth before anybody is credited for it."""
 
     kind: ClassVar[str] = "reward"
+    tags: ClassVar[frozenset[str]] = frozenset({"reward.shaping.added"})
 
     def __call__(self, x: Experience) -> Experience:
         """The experience with its rewards (per token, turn or trajectory) changed."""
@@ -220,6 +225,7 @@ class Gate(Part):
     """Turns ratio and advantage into the surrogate to maximise, and decides whose gradient passes."""
 
     kind: ClassVar[str] = "gate"
+    tags: ClassVar[frozenset[str]] = frozenset({"learning.off_policy.importance_weights"})
 
     def __call__(
         self, ratio: Float[Tensor, " tokens"], advantage: Float[Tensor, " tokens"], out: PolicyOutput, x: Experience
@@ -412,6 +418,7 @@ class Objective(Part):
     """A loss to minimise. Objectives add up and scale."""
 
     kind: ClassVar[str] = "objective"
+    tags: ClassVar[frozenset[str]] = frozenset({"learning.family.policy_gradient", "learning.data.all_solutions"})
 
     def __call__(self, out: PolicyOutput, x: Experience) -> Loss:
         """Loss and metrics of a batch, or a micro-batch's share of them."""
@@ -573,6 +580,8 @@ class ScaledRegularizer(Regularizer):
 class ObjectiveSum(Objective):
     """``sum(terms)``. A metric that two terms have is named after the later one's part and place, ``part_1/metric``."""
 
+    tags: ClassVar[frozenset[str]] = frozenset()
+
     terms: tuple[Objective, ...]
 
     def __call__(self, out: PolicyOutput, x: Experience) -> Loss:
@@ -590,6 +599,8 @@ class ObjectiveSum(Objective):
 @dataclass(frozen=True)
 class ScaledObjective(Objective):
     """``factor * term``; its metrics stay those of the term."""
+
+    tags: ClassVar[frozenset[str]] = frozenset()
 
     factor: float
     term: Objective

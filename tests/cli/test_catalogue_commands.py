@@ -15,7 +15,7 @@ from stratagem import catalogue
 from stratagem.study import claims
 from stratagem.study.claims import Claim, Expect, Record, run_claim, write_record
 
-KEYS = {"name", "title", "family", "roles", "arxiv", "year", "base", "claim"}
+KEYS = {"name", "title", "family", "roles", "arxiv", "year", "base", "tags", "claim"}
 
 
 def test_methods_is_a_list_of_cards(stratagem):
@@ -179,3 +179,38 @@ def test_show_has_what_the_lab_found(stratagem):
     said = stratagem("show", "rloo")
     assert "Lab (stratagem lab explains the columns)" in said.out
     assert any(line.startswith("rare ") for line in said.out.splitlines())
+
+
+# ---- slots ----------------------------------------------------------------------------------------------------------
+
+
+def test_methods_are_filtered_by_slot_for_people_and_machines(stratagem):
+    cards = json.loads(stratagem("methods", "--slot", "search.structure.tree", "--json").out)
+    assert {"thor", "himac"} <= {card["name"] for card in cards} and "grpo" not in {card["name"] for card in cards}
+    assert all("search.structure.tree" in card["tags"] for card in cards)
+    lines = stratagem("methods", "--slot", "learning.family.cloning").out.splitlines()
+    assert "learning.family.cloning" in next(line for line in lines if line.startswith("sft"))
+    wrong = stratagem("methods", "--slot", "serch")
+    assert (wrong.code, wrong.err) == (2, "error: unknown slot 'serch'; did you mean 'search'?\n")
+
+
+def test_show_prints_the_slots_of_a_technique(stratagem):
+    said = stratagem("show", "dapo").out
+    assert "Slots" in said and "structure.best_of_n" in said and "overthinking" in said
+
+
+def test_show_prints_the_slots_and_behaviours_of_a_run(stratagem, tmp_path):
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "run.json").write_text("{}")
+    (run / "recipe.yaml").write_text(catalogue.card("rejection_sft").recipe().to_yaml())
+    (run / "metrics.jsonl").write_text('{"step": 1, "tokens/sampled": 40}\n{"step": 2, "tokens/sampled": 2}\n')
+    (run / "samples.jsonl").write_text(
+        '{"step": 1, "messages": [{"role": "assistant", "content": "Wait. Alternatively, 5."}]}\n'
+    )
+    people = stratagem("show", run)
+    assert people.code == 0 and "42 tokens" in people.out and "family.cloning" in people.out
+    assert "alternative_proposal" in people.out
+    plain = json.loads(stratagem("show", run, "--json").out)
+    assert plain["tokens"] == 42 and plain["behaviours"]["self_correction"]["count"] == 1
+    assert plain["empty"] == ["initialisation"]

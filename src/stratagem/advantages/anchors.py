@@ -105,6 +105,8 @@ class OverTurns(Advantage):
     GiGPO does for its episode term unless told otherwise.
     """
 
+    tags: ClassVar[frozenset[str]] = frozenset({"reward.granularity.process"})
+
     of: Advantage
 
     def __call__(self, x: Experience) -> Float[Tensor, " tokens"]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from annotated_types import Ge, Gt, Le
@@ -29,6 +29,8 @@ class WithDemonstrations(Advantage):
 
     Raises :class:`InputError` for a gate or width that the blend does not read.
     """
+
+    tags: ClassVar[frozenset[str]] = frozenset({"initialisation.stage.instruction_tuning"})
 
     of: Advantage
     value: float = 1.0

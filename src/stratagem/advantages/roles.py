@@ -54,6 +54,8 @@ class RoleCredit(Advantage):
     Raises :class:`InputError` for no advantage at all.
     """
 
+    tags: ClassVar[frozenset[str]] = frozenset({"reward.granularity.process"})
+
     of: tuple[Advantage, ...]
 
     def __post_init__(self) -> None:
@@ -150,6 +152,7 @@ class AlignedCalls(Advantage):
     """
 
     requires: ClassVar[frozenset[str]] = frozenset({"seed"})
+    tags: ClassVar[frozenset[str]] = frozenset({"reward.granularity.process"})
 
     slots: Annotated[int, Ge(1)] | None = None
     reweight: bool = False

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from annotated_types import Ge, Le
@@ -46,6 +46,8 @@ class StandardizedTurnReturn(Advantage):
     Raises :class:`InputError` for trajectories that count the same among turns of one index, of which they have one
     each, and ``ValueError`` naming a turn whose reward is not finite.
     """
+
+    tags: ClassVar[frozenset[str]] = frozenset({"reward.granularity.process"})
 
     among: Literal["turn_index", "group", "batch"] = "turn_index"
     discount: Annotated[float, Ge(0), Le(1)] = 1.0
@@ -116,6 +118,8 @@ class StandardizedContext(Advantage):
 
     Raises ``ValueError`` naming a turn whose reward is not finite, and for a role where ``turn_role`` is not known.
     """
+
+    tags: ClassVar[frozenset[str]] = frozenset({"reward.granularity.process"})
 
     role: int | None = None
     correction: Literal[0, 1] = 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,8 +17,11 @@ from rich.table import Table
 from stratagem import catalogue
 from stratagem.cli.claim_command import measured_rows, summary
 from stratagem.recipe import Recipe
+from stratagem.slots import by_slot
 from stratagem.study.claims import Record, recorded, shipped
+from stratagem.study.roadmap import Roadmap
 from stratagem.tasks import registry
+from stratagem.taxonomy import VERSION, covers
 
 LAB = Path("results/lab")
 """Where what the lab found is recorded, and looked for first."""
@@ -36,22 +39,31 @@ def register(app: typer.Typer) -> None:
 def methods(
     family: Annotated[str | None, typer.Option(help="Only this family.")] = None,
     role: Annotated[str | None, typer.Option(help="Only techniques that change this part.")] = None,
+    slot: Annotated[
+        str | None, typer.Option(help="Only techniques in this slot: search, or more closely search.structure.tree.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """List the techniques that work."""
-    cards = catalogue.cards(family, role)
+    cards = catalogue.cards(family, role, slot)
     if as_json:
         print(json.dumps([_entry(card) for card in cards], indent=2))
         return
-    tables = {shown: _methods(members) for shown, members in groupby(cards, key=lambda card: card.family)}
+    tables = {shown: _methods(members, slot) for shown, members in groupby(cards, key=lambda card: card.family)}
     console = Console(highlight=False)
     for shown, table in tables.items():
         console.print(f"[bold]{shown}[/bold]")
         console.print(table)
 
 
-def show(name: Annotated[str, typer.Argument(help="A technique of the catalogue.")], as_json: Json = False) -> None:
-    """Show a technique: its card, its claim, its parts, and how it differs from its base."""
+def show(
+    name: Annotated[str, typer.Argument(help="A technique of the catalogue, or the directory of a run.")],
+    as_json: Json = False,
+) -> None:
+    """Show a technique (its card, slots, claim, parts, difference from its base), or which slots a run fills."""
+    if (Path(name) / "run.json").is_file():
+        _show_run(Roadmap.of_run(name), as_json)
+        return
     card = catalogue.card(name)
     record = recorded(name)
     built = None if inspect.isclass(card.build) else card.build()
@@ -68,6 +80,7 @@ def show(name: Annotated[str, typer.Argument(help="A technique of the catalogue.
     source = f"arXiv {card.arxiv}" if card.arxiv else "no arXiv identifier"
     console.print(f"[bold]{card.name}[/bold]: {card.title} ({card.year}, {source})")
     console.print(card.summary, markup=False)
+    _show_slots(card.tags, console)
     if record is None:
         console.print("\n[bold]Claim[/bold]: not measured")
     else:
@@ -100,17 +113,49 @@ def tasks(as_json: Json = False) -> None:
     Console().print(table)
 
 
-def _methods(cards: Iterable[catalogue.Card]) -> Table:
-    """Name, verdict of the claim, and what the technique is."""
+def _methods(cards: Iterable[catalogue.Card], slot: str | None) -> Table:
+    """Name, verdict of the claim, what the technique is, and, where a slot was asked for, its tags there."""
     table = Table(box=None, pad_edge=False, show_header=False)
-    for column, wraps in (("name", False), ("claim", False), ("what", True)):
+    for column, wraps in (("name", False), ("claim", False), ("what", True), ("slot", True))[: 3 + (slot is not None)]:
         table.add_column(column, no_wrap=not wraps)
     for card in cards:
         record = recorded(card.name)
         source = f"{card.year}, arXiv {card.arxiv}" if card.arxiv else str(card.year)
         what = f"{card.title} ({source}), changes {', '.join(card.roles)}"
-        table.add_row(card.name, record.verdict if record else "", _cell(what))
+        there = [] if slot is None else [", ".join(tag for tag in card.tags if covers(slot, [tag]))]
+        table.add_row(card.name, record.verdict if record else "", _cell(what), *there)
     return table
+
+
+def _show_slots(tags: Sequence[str], console: Console) -> None:
+    """What is in each of the four slots of arXiv 2412.14135, and which open questions are touched."""
+    console.print(f"\n[bold]Slots[/bold] (taxonomy {VERSION})")
+    table = Table(box=None, pad_edge=False, show_header=False)
+    for slot, there in by_slot(tags).items():
+        table.add_row(slot, ", ".join(tag.removeprefix(f"{slot}.") for tag in there) or "-")
+    limits = [tag.removeprefix("limits.question.") for tag in tags if tag.startswith("limits.")]
+    if limits:
+        table.add_row("limits", ", ".join(limits))
+    console.print(table)
+
+
+def _show_run(roadmap: Roadmap, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(roadmap.to_json(), indent=2))
+        return
+    console = Console(highlight=False)
+    sampled = "no tokens yet" if roadmap.tokens is None else f"{roadmap.tokens} tokens in training, all of them counted"
+    console.print(f"[bold]{roadmap.recipe}[/bold]: sampled {sampled}")
+    _show_slots(roadmap.tags, console)
+    found = roadmap.behaviours
+    if not found.rollouts:
+        console.print("\n[bold]Behaviours[/bold]: no rollout with text in samples.jsonl")
+        return
+    console.print(f"\n[bold]Behaviours[/bold] (phrases and events in {found.rollouts} rollouts of samples.jsonl)")
+    table = Table("behaviour", "per rollout", "in rollouts", box=None, pad_edge=False)
+    for name in found.counts:
+        table.add_row(name, f"{found.per_rollout(name):.2f}", str(found.shown[name]))
+    console.print(table)
 
 
 def _show_claim(record: Record, console: Console) -> None:
@@ -155,6 +200,7 @@ def _entry(card: catalogue.Card) -> dict[str, Any]:
         "arxiv": card.arxiv,
         "year": card.year,
         "base": card.base,
+        "tags": list(card.tags),
         "claim": summary(record) if record else None,
     }
 

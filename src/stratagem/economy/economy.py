@@ -73,6 +73,7 @@ Satisfied = Callable[[Outcome], Bool[np.ndarray, "*batch workers"]]
     roles=("environment", "solver", "metric"),
     year=2025,
     name="llm_economist",
+    tags=("reward.source.simulator", "learning"),
 )
 @dataclass(frozen=True)
 class TaxEconomy:

@@ -37,6 +37,9 @@ class ReturnDecomposition(Estimator):
     """
 
     says: ClassVar[frozenset[str]] = frozenset({"turn_progress"})
+    tags: ClassVar[frozenset[str]] = frozenset(
+        {"reward.granularity.process", "reward.shaping.outcome_to_process", "reward.verifier.model"}
+    )
     heads: ClassVar[Mapping[str, Head]] = {"progress": Head("after")}
 
     left_out: Literal["running", "truncated"] = "running"

@@ -46,6 +46,7 @@ class TurnCritics(Estimator):
     """
 
     says: ClassVar[frozenset[str]] = frozenset({"turn_value", "turn_action_value"})
+    tags: ClassVar[frozenset[str]] = frozenset({"reward.granularity.process", "reward.verifier.model"})
     heads: ClassVar[Mapping[str, Head]] = {"value": Head("before", 2), "action_value": Head("after", 2)}
     requires: ClassVar[frozenset[str]] = frozenset({"finished"})
 

@@ -15,6 +15,7 @@ from stratagem.lab.policy import SharedPolicy, TabularPolicy
 from stratagem.lab.projected import ProjectedPolicy, allowed_tokens
 from stratagem.lab.routing import CardPolicy, RouterRules, router_game
 from stratagem.lab.search import SearchRules, search_game
+from stratagem.lab.shaping import best_actions, keeps_best_actions, potential_shaped
 from stratagem.lab.tools import ToolRules, tool_game
 from stratagem.lab.tree import Tree
 
@@ -43,14 +44,17 @@ __all__ = [
     "Tree",
     "allowed_tokens",
     "answer_cliffs",
+    "best_actions",
     "conflict",
     "diagnose",
     "effective_weights",
     "find_game",
     "gaussian_kl",
+    "keeps_best_actions",
     "over",
     "pac_bayes_bound",
     "page_game",
+    "potential_shaped",
     "router_game",
     "search_game",
     "tool_game",

@@ -131,6 +131,7 @@ class CliffReport:
     roles=("diagnostic",),
     year=2025,
     name="policy_cliff",
+    tags=("reward",),
 )
 @dataclass(frozen=True)
 class PolicyCliff(Part):

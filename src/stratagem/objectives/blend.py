@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from annotated_types import Ge, Le
 
@@ -19,6 +19,8 @@ class Blend(Objective):
 
     Metrics: those of both, as in a sum.
     """
+
+    tags: ClassVar[frozenset[str]] = frozenset()
 
     imitation: Objective
     exploration: Objective

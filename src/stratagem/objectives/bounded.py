@@ -66,6 +66,9 @@ class BoundedRatio(Objective):
     """
 
     requires: ClassVar[frozenset[str]] = frozenset({"output.value"})
+    tags: ClassVar[frozenset[str]] = frozenset(
+        {"learning.family.policy_gradient", "learning.data.all_solutions", "learning.off_policy.importance_weights"}
+    )
 
     bound: Annotated[float, Gt(0), Lt(1)] = 0.3
     temperature: Annotated[float, Gt(0)] = 1e-3

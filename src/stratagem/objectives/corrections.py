@@ -61,6 +61,8 @@ class TruncatedImportance(_BehaviorWeight):
     staleness, too: for a gate that does not multiply by the ratio, such as a log-likelihood.
     """
 
+    tags: ClassVar[frozenset[str]] = frozenset({"learning.off_policy.importance_weights"})
+
     unit: Unit = "token"
     low: Annotated[float, Ge(0)] = 0.0
     high: Annotated[float, Gt(0)] = 2.0
@@ -89,6 +91,7 @@ class MaskedImportance(_BehaviorWeight):
     """
 
     requires: ClassVar[frozenset[str]] = frozenset({"old_logp", "behavior_logp"})
+    tags: ClassVar[frozenset[str]] = frozenset({"learning.off_policy.importance_weights"})
 
     unit: Unit = "token"
     low: Annotated[float, Ge(0)] = 0.5

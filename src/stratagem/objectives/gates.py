@@ -20,6 +20,8 @@ from stratagem.parts import Gate
 class LogLikelihood(Gate):
     """``A log pi``: the score-function surrogate of REINFORCE (Williams 1992); with ``A = 1``, maximum likelihood."""
 
+    tags: ClassVar[frozenset[str]] = frozenset()
+
     def __call__(self, ratio: Tensor, advantage: Tensor, out: PolicyOutput, x: Experience) -> Float[Tensor, " tokens"]:
         return advantage * out.logp
 

@@ -22,6 +22,7 @@ class GroupEntropy(Objective):
     """
 
     whole_groups: ClassVar[bool] = True
+    tags: ClassVar[frozenset[str]] = frozenset()
 
     def __call__(self, out: PolicyOutput, x: Experience) -> Loss:
         out, x = self.blanked(out, x, "output.logp")

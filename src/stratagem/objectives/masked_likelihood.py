@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import torch
 from annotated_types import Ge
@@ -23,6 +23,8 @@ class MaskedLogLikelihood(Gate):
 
     low, high: distance of the bounds from 1.
     """
+
+    tags: ClassVar[frozenset[str]] = frozenset()
 
     low: Annotated[float, Ge(0)] = 0.2
     high: Annotated[float, Ge(0)] = 0.2

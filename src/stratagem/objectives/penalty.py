@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from stratagem.experience import Experience, Loss, PolicyOutput
 from stratagem.objectives.aggregations import SequenceMean
@@ -15,6 +16,8 @@ class Penalty(Objective):
 
     regularizer: the penalty.  aggregation: ``w``.  Metric: ``regularizer``.
     """
+
+    tags: ClassVar[frozenset[str]] = frozenset()
 
     regularizer: Regularizer
     aggregation: Aggregation = SequenceMean()

@@ -32,6 +32,7 @@ class ValueLoss(Objective):
     """
 
     requires: ClassVar[frozenset[str]] = frozenset({"value", "output.value"})
+    tags: ClassVar[frozenset[str]] = frozenset()
 
     weight: Annotated[float, Ge(0)] = 0.5
     clip: Annotated[float, Gt(0)] | None = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from jaxtyping import Bool
@@ -25,8 +25,15 @@ class Restricted(Objective):
     tokens. Metrics of demonstrations and latents are named after them, ``demonstrations/policy_loss``.
     """
 
+    tags: ClassVar[frozenset[str]] = frozenset()
+
     of: Objective
     to: Share
+
+    def tagged(self) -> frozenset[str]:
+        """Where nothing but demonstrations is learned from, it is cloning, whatever the loss."""
+        cloned = {"learning.family.cloning", "learning.data.best_only", "learning.off_policy.cloning"}
+        return frozenset(cloned) if self.to == "demonstrations" else super().tagged()
 
     def __call__(self, out: PolicyOutput, x: Experience) -> Loss:
         loss = self.of(out, x.masked(_share(x.whole, self.to), self.to))
@@ -48,6 +55,8 @@ class RoleLosses(Objective):
 
     Raises :class:`InputError` for no loss at all.
     """
+
+    tags: ClassVar[frozenset[str]] = frozenset()
 
     of: tuple[Objective, ...]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from annotated_types import Ge
@@ -25,6 +25,8 @@ class TurnProgress(Reward):
     source: of ``c_u``: the ``estimate``, or ``leave_one_out``, the return less the mean of the group's others, alike in
     all turns of a trajectory (what the code released with the paper does; a trajectory alone in its group gets 0).
     """
+
+    tags: ClassVar[frozenset[str]] = frozenset({"reward.granularity.process", "reward.shaping.outcome_to_process"})
 
     scale: Annotated[float, Ge(0)] = 1.0
     grounding: Annotated[float, Ge(0)] = 0.5

@@ -26,6 +26,8 @@ class OverlongPenalty(Reward):
     limit: longest length, in tokens.  buffer: width of the slope, in tokens, at most ``limit``.  scale: of the penalty.
     """
 
+    tags: ClassVar[frozenset[str]] = frozenset({"reward.shaping.added", "limits.question.overthinking"})
+
     limit: Annotated[int, Gt(0)] = 1024
     buffer: Annotated[int, Gt(0)] = 256
     scale: Annotated[float, Ge(0)] = 1.0
@@ -53,6 +55,8 @@ class LengthPlateau(Reward):
 
     Raises :class:`InputError` for thresholds in another order.
     """
+
+    tags: ClassVar[frozenset[str]] = frozenset({"reward.shaping.added", "limits.question.overthinking"})
 
     start: Annotated[int, Ge(0)]
     full: Annotated[int, Gt(0)]
@@ -180,6 +184,8 @@ class CostPenalty(Reward):
 
     Raises :class:`InputError` for a cost below 0, and when the task notes none and that is not free.
     """
+
+    tags: ClassVar[frozenset[str]] = frozenset({"reward.shaping.added", "limits.question.overthinking"})
 
     weight: Annotated[float, Ge(0)] = 1.0
     of: str = "cost"

@@ -20,6 +20,8 @@ from stratagem.seeding import uniform
 class _Signal(Reward):
     """A reward of the whole trajectory that replaces every other one, rewards of turns and tokens included."""
 
+    tags: ClassVar[frozenset[str]] = frozenset()
+
     def __call__(self, x: Experience) -> Experience:
         missing = x.missing(self.requires)
         if missing:
@@ -85,6 +87,7 @@ class RandomSignal(_Signal):
     """
 
     requires: ClassVar[frozenset[str]] = frozenset({"seed"})
+    tags: ClassVar[frozenset[str]] = frozenset({"reward.source.chance"})
 
     probability: Annotated[float, Ge(0), Le(1)] = 0.5
     stream: Annotated[int, Ge(0)] = 0
@@ -105,6 +108,7 @@ class Majority(_Signal):
     """
 
     requires: ClassVar[frozenset[str]] = frozenset({"answer"})
+    tags: ClassVar[frozenset[str]] = frozenset({"reward.source.policy", "search.guidance.internal"})
 
     def signal(self, x: Experience) -> Tensor:
         assert x.answer is not None
@@ -120,6 +124,7 @@ class Confidence(_Signal):
     """
 
     requires: ClassVar[frozenset[str]] = frozenset({"behavior_logp"})
+    tags: ClassVar[frozenset[str]] = frozenset({"reward.source.policy", "search.guidance.internal"})
 
     def signal(self, x: Experience) -> Tensor:
         assert x.behavior_logp is not None

@@ -29,6 +29,7 @@ class PlanPenalty(Reward):
     """
 
     requires: ClassVar[frozenset[str]] = frozenset({"span", "segment_start"})
+    tags: ClassVar[frozenset[str]] = frozenset({"reward.granularity.process", "reward.shaping.added"})
 
     keep: Annotated[float, Ge(0)] = 0.3
     inconsistent: Annotated[float, Ge(0)] = 0.3

@@ -57,6 +57,8 @@ class WindowEntropyReward(Reward):
     Raises ``ValueError`` without entropy, success or (for triggers) token ids, or for an entropy that is not finite.
     """
 
+    tags: ClassVar[frozenset[str]] = frozenset({"reward.granularity.process", "reward.shaping.added"})
+
     triggers: Annotated[tuple[int, ...], MinLen(1)] | None = None
     width: Annotated[int, Ge(1)] = 4
     alpha: Annotated[float, Ge(0), Le(2)] = 0.5

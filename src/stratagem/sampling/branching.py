@@ -95,6 +95,8 @@ class Branching(Rollouts):
     Raises :class:`InputError` for demonstrations.
     """
 
+    tags: ClassVar[frozenset[str]] = frozenset({"search.structure.tree", "search.action.step", "search.phase.training"})
+
     at: Forking = AtTurns()
     branches: Annotated[int, Ge(0)] = 8
     depth: Annotated[int, Ge(1)] = 1

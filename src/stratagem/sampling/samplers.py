@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, ClassVar, Literal, NamedTuple
 
 import torch
 from annotated_types import Ge, Gt, Le
@@ -93,6 +93,9 @@ class Rollouts(Sampler):
         if self.curriculum is None:
             return self.group_size
         return self.curriculum.size_bounds(self.prompts_per_step, self.group_size)[1]
+
+    def tagged(self) -> frozenset[str]:
+        return super().tagged().union({"initialisation.stage.instruction_tuning"} if self.demonstrations else ())
 
     def check_no_text(self, who: str) -> None:
         """Raise :class:`InputError` for what only a language policy can be asked: top_p, top_k, similar_states."""
@@ -319,6 +322,8 @@ class Demonstrations(Sampler):
     held_out: from start states that no training batch begins with, to validate on. The lab's games have none to spare:
     there they are demonstrations of their own.
     """
+
+    tags: ClassVar[frozenset[str]] = frozenset({"initialisation.stage.instruction_tuning"})
 
     prompts_per_step: Annotated[int, Ge(1)] = 64
     group_size: Annotated[int, Ge(1), Le(1)] = 1

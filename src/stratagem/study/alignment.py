@@ -54,6 +54,7 @@ def pass_at_k(samples: int, correct: int, k: int) -> float:
     roles=("metric", "reward", "advantage", "sampler"),
     year=2025,
     name="model_task_alignment",
+    tags=("initialisation.stage.pretraining", "reward", "learning"),
 )
 @dataclass(frozen=True)
 class Alignment:

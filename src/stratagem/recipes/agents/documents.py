@@ -18,6 +18,7 @@ __all__ = ["unidoc_rl"]
     roles=("reward",),
     year=2026,
     base="grpo",
+    tags=("limits.question.multimodality",),
 )
 def unidoc_rl(kl_coefficient: float = 0.01, group_size: int = 5) -> Recipe:
     """GRPO for a policy that searches pages, selects one, crops a region and answers, and is paid for each of these:

@@ -32,6 +32,7 @@ __all__ = ["daslam", "hila"]
     roles=("reward", "selection"),
     year=2023,
     base="ppo",
+    tags=("initialisation.behaviour.task_decomposition",),
 )
 def daslam(kl_coefficient: float = 0.01, clip: float = 0.2, value_weight: float = 0.5) -> Recipe:
     """PPO for a policy that asks sub-questions of a frozen solver, ``R = R1 + R2 + R3 + R4 + R5 - beta KL(pi || ref)``.

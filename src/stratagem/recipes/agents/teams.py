@@ -84,6 +84,7 @@ def mgrpo(
     roles=("advantage", "aggregation"),
     year=2025,
     base="grpo",
+    tags=("limits.question.multimodality",),
 )
 def videochat_m1(kl_coefficient: float = 0.01, clip: float = 0.2, group_size: int = 8) -> Recipe:
     """Agents that plan, tell each other what they saw, and vote: each role has GRPO's advantage within its group,

@@ -21,6 +21,7 @@ __all__ = ["hylar"]
     roles=("objective", "regularizer", "gate"),
     year=2026,
     base="grpo",
+    tags=("limits.question.multimodality",),
 )
 def hylar(
     clip: float = 0.2,

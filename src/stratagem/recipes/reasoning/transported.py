@@ -54,6 +54,7 @@ def dvao(weights: tuple[float, ...] | None = None, group_size: int = 16) -> Reci
     roles=("advantage", "reward", "regularizer"),
     year=2026,
     base="grpo",
+    tags=("limits.question.multimodality",),
 )
 def g2rpo_openvlthinkerv2(
     group_size: int = 8,
