@@ -84,6 +84,7 @@ class HybridWorld:
             raise InputError(f"sampler {sampler.part_name()}: a hybrid task takes rollouts or demonstrations")
         sampler.check_no_text("a hybrid policy")
         sampler.check_from_start("a hybrid policy")
+        sampler.check_untempered("a hybrid policy")
         rounds: list[_Round] = []
 
         def roll(groups: int, attempt: int) -> Experience:

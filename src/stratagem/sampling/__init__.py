@@ -28,6 +28,7 @@ from stratagem.sampling.selections import (
     ShownAtRandom,
     Untruncated,
 )
+from stratagem.sampling.tempering import EntropyTempering
 
 __all__ = [
     "AboveReturn",
@@ -46,6 +47,7 @@ __all__ = [
     "DivisibleTurns",
     "DrawnContexts",
     "DynamicSampling",
+    "EntropyTempering",
     "Kept",
     "Likelihood",
     "Masked",

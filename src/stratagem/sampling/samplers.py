@@ -11,7 +11,7 @@ from torch import Tensor
 
 from stratagem.errors import InputError
 from stratagem.experience import Experience
-from stratagem.parts import Reward, Sampler
+from stratagem.parts import Reward, Sampler, Tempering
 from stratagem.sampling.likelihoods import Likelihood, MaskedElbo
 
 
@@ -34,6 +34,8 @@ class Rollouts(Sampler):
     so similar: twice the longest common subsequence over the characters of both is at least this, such as 0.95, in
     (0, 1]; only with the first members of such clusters a text is compared. None: states are equal or they are not.
     Only text can be similar.
+    tempering: what the temperature is multiplied by, token by token; None: nothing. ``behavior_logp`` is of the
+    distribution sampled from all the same, and the learner's log-probabilities are at ``temperature`` alone.
 
     Raises :class:`InputError` for similar states together with demonstrations, whose turns are not looked at then.
     """
@@ -45,6 +47,7 @@ class Rollouts(Sampler):
     start_states: tuple[Annotated[int, Ge(0)], ...] = ()
     demonstrations: Annotated[int, Ge(0)] = 0
     similar_states: Annotated[float, Gt(0), Le(1)] | None = None
+    tempering: Tempering | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -57,6 +60,16 @@ class Rollouts(Sampler):
     @property
     def policy_temperature(self) -> float:
         return self.temperature
+
+    def tempered(self, logits: Tensor) -> Tensor:
+        logits = super().tempered(logits)
+        return logits if self.tempering is None else self.tempering.tempered(logits)
+
+    def check_untempered(self, who: str) -> None:
+        """Raise :class:`InputError` for a temperature that changes from token to token, which not everybody has."""
+        if self.tempering is not None:
+            name = self.tempering.part_name()
+            raise InputError(f"sampler {self.part_name()}: tempering = {name}: {who} samples at one temperature")
 
     def check_no_text(self, who: str) -> None:
         """Raise :class:`InputError` for what only a language policy can be asked: top_p, top_k, similar_states."""
