@@ -109,8 +109,8 @@ class Part:
     def before_steps(self, x: Experience) -> Experience:
         """A whole batch, once, before any optimizer step on it: the place to remember it by.
 
-        :meth:`Recipe.credit` asks the objective and its parts; an objective itself sees pieces, again and again. They
-        may note in the batch what its pieces cannot tell.
+        :meth:`Recipe.credit` asks sampler and objective and their parts; an objective itself sees pieces, again and
+        again. They may note in the batch what its pieces cannot tell.
         """
         for _, child in self.children():
             x = child.before_steps(x)

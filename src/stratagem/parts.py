@@ -19,6 +19,25 @@ from stratagem.prompts import Pool
 
 
 @dataclass(frozen=True)
+class Tempering(Part):
+    """How far the temperature of each token departs from the sampler's, by how sure the policy is of that token.
+
+    One that goes by past batches remembers them in :meth:`before_steps`, which :meth:`Recipe.credit` calls.
+    """
+
+    kind: ClassVar[str] = "tempering"
+
+    def __call__(self, entropy: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
+        """Factor of the temperature, above 0, given the entropy at the sampler's own temperature, in nats."""
+        raise NotImplementedError
+
+    def tempered(self, logits: Float[Tensor, "*batch vocabulary"]) -> Float[Tensor, "*batch vocabulary"]:
+        """Logits, at the sampler's own temperature, over the factor."""
+        entropy = torch.special.entr(torch.softmax(logits, -1)).sum(-1)
+        return logits / self(entropy).unsqueeze(-1)
+
+
+@dataclass(frozen=True)
 class Sampler(Part):
     """What to roll out next: how many prompts (or start states), how many trajectories of each, and how to sample.
 
@@ -34,6 +53,10 @@ class Sampler(Part):
     def policy_temperature(self) -> float:
         """Temperature at which the policy's log-probabilities are meant."""
         return 1.0
+
+    def tempered(self, logits: Float[Tensor, "*batch vocabulary"]) -> Float[Tensor, "*batch vocabulary"]:
+        """Logits of the distribution that tokens are drawn from, before any cut."""
+        return logits / self.policy_temperature
 
     @property
     def smallest_group(self) -> tuple[str, int]:

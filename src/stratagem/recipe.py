@@ -131,9 +131,9 @@ class Recipe(Part):
         return x
 
     def credit(self, x: Experience) -> Experience:
-        """The experience with pass rates and learning rate noted, trajectories selected, what the objective notes of a
-        batch (:meth:`Part.before_steps`), and advantage, value target and target ratio set, and ``critic_mask`` where
-        the value target is of a part of the tokens.
+        """The experience with pass rates and learning rate noted, trajectories selected, what sampler and objective
+        note of a batch (:meth:`Part.before_steps`), and advantage, value target and target ratio set, and
+        ``critic_mask`` where the value target is of a part of the tokens.
 
         Rollouts of groups left with fewer of them than the advantage can compare are gone, too; demonstrations stay.
         Raises ``ValueError`` naming the trajectory whose return is not finite.
@@ -152,7 +152,7 @@ class Recipe(Part):
         lost = own & x.group_of_trajectory.spread(alone)
         if bool(lost.any()):
             x = x.select(~lost)
-        x = self.objective.before_steps(x)
+        x = self.objective.before_steps(self.sampler.before_steps(x))
         credit = {
             "advantage": self.advantage(x),
             "value_target": self.advantage.value_target(x),

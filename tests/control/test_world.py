@@ -14,7 +14,7 @@ from stratagem.control.world import state_keys
 from stratagem.errors import BrokenRunError, InputError
 from stratagem.experience import Experience
 from stratagem.recipe import Recipe
-from stratagem.sampling import Demonstrations, DynamicSampling, Rollouts, Segments
+from stratagem.sampling import Demonstrations, DynamicSampling, EntropyTempering, Rollouts, Segments
 from stratagem.training.loop import Settings, Trainer
 from stratagem.training.run_directory import RunDirectory
 
@@ -136,6 +136,8 @@ def test_samplers_that_make_no_sense_in_control_are_refused() -> None:
         world.collect(Rollouts(top_p=0.9), 0)
     with pytest.raises(InputError, match=r"similar_states = 0\.9: a control policy reads no text"):
         world.collect(Rollouts(similar_states=0.9), 0)
+    with pytest.raises(InputError, match="tempering = entropy_tempering: a control policy samples at one temperature"):
+        world.collect(Rollouts(tempering=EntropyTempering()), 0)
     with pytest.raises(InputError, match="demonstrations = 1: a control task has no demonstrator"):
         world.collect(Rollouts(demonstrations=1), 0)
 

@@ -14,7 +14,16 @@ from stratagem.diffusion import Countdown, DiffusionPolicy, DiffusionTask, Shape
 from stratagem.diffusion.world import DiffusionWorld
 from stratagem.errors import InputError
 from stratagem.experience import Experience
-from stratagem.sampling import Demonstrations, Denoising, DynamicSampling, MaskedElbo, OneStep, Rollouts, Segments
+from stratagem.sampling import (
+    Demonstrations,
+    Denoising,
+    DynamicSampling,
+    EntropyTempering,
+    MaskedElbo,
+    OneStep,
+    Rollouts,
+    Segments,
+)
 from stratagem.training.batch_storage import pack, unpack
 from stratagem.training.loop import Settings, Trainer
 from stratagem.training.run_directory import RunDirectory
@@ -279,6 +288,7 @@ def test_a_policy_of_another_size_is_refused():
         (Denoising(top_p=0.9), "sampler denoising: a diffusion policy samples without top_p and top_k"),
         (Rollouts(top_k=3), "sampler rollouts: a diffusion policy samples without top_p and top_k"),
         (Rollouts(similar_states=0.9), "similar_states = 0.9: a diffusion policy reads no text"),
+        (Rollouts(tempering=EntropyTempering()), "a diffusion policy samples at one temperature"),
     ],
 )
 def test_what_diffusion_cannot_sample_is_refused(world, sampler, message):

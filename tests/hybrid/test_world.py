@@ -10,7 +10,7 @@ from stratagem import recipes, run
 from stratagem.errors import InputError
 from stratagem.hybrid import HybridPolicy, HybridTask, HybridWorld, Shape, warm_start
 from stratagem.objectives import KL
-from stratagem.sampling import Demonstrations, DynamicSampling, Rollouts, Segments
+from stratagem.sampling import Demonstrations, DynamicSampling, EntropyTempering, Rollouts, Segments
 from stratagem.training.companions import Companions
 
 TASK = HybridTask("find", steps=2, dims=4)
@@ -64,6 +64,8 @@ def test_samplers_it_does_not_know_are_refused():
         world().collect(Rollouts(top_k=3), 0)
     with pytest.raises(InputError, match=r"similar_states = 0\.9: a hybrid policy reads no text"):
         world().collect(Rollouts(similar_states=0.9), 0)
+    with pytest.raises(InputError, match="a hybrid policy samples at one temperature"):
+        world().collect(Rollouts(tempering=EntropyTempering()), 0)
 
 
 def test_a_policy_of_another_shape_is_refused():

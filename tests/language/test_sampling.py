@@ -7,7 +7,9 @@ from hypothesis import strategies as st
 from scipy.stats import chisquare
 
 from stratagem.errors import InputError
+from stratagem.experience import Experience
 from stratagem.language.sampling import Sampler, SamplingParams, inverse_cdf, keep_likeliest
+from stratagem.sampling import EntropyTempering
 
 HALVES = torch.tensor([[0.5, 0.25, 0.125, 0.125]]).log()
 
@@ -98,6 +100,44 @@ def test_greedy_rows_take_the_mode_beside_sampled_rows() -> None:
     )
     assert tokens[0] == 1 and logp[0] == 0.0
     assert logp[1].item() == pytest.approx(logits[1].log_softmax(0)[tokens[1]].item())
+
+
+def tempering(strength: float, *entropy: float) -> EntropyTempering:
+    part = EntropyTempering(strength, quantile=0.5)
+    part.before_steps(Experience.from_lengths([len(entropy)], [1], [1], entropy=torch.tensor(entropy)))
+    return part
+
+
+def test_each_request_has_its_own_tempering_and_keeps_it_when_others_leave() -> None:
+    logits = torch.randn(4, 30, generator=torch.Generator().manual_seed(1)) * torch.tensor([[0.2], [1.0], [2.0], [4.0]])
+    # Equal parts that remember different batches.
+    hooks = [None, tempering(0.9, 0.1, 1.0, 3.0), tempering(0.9, 2.0, 3.0, 3.4), None]
+    params = [SamplingParams(9, temperature=0.7, tempering=hook) for hook in hooks]
+    sampler, seeds = Sampler(params, [1, 2, 3, 4], "cpu"), [1, 2, 3, 4]
+    kept = torch.arange(4)
+    for index, keep in enumerate(([0, 1, 2, 3], [3, 1, 2], [2, 0])):
+        keep = torch.tensor(keep)
+        if index:
+            sampler.keep(keep)
+            kept = kept[keep]
+        tokens, logp = sampler.sample(logits[kept], index)
+        for row, request in enumerate(kept.tolist()):
+            own = logits[request : request + 1] / 0.7
+            expected = own if hooks[request] is None else hooks[request].tempered(own)
+            alone = Sampler([SamplingParams(9)], [seeds[request]], "cpu").sample(expected, index)
+            assert tokens[row] == alone[0][0]
+            assert logp[row].item() == pytest.approx(alone[1].item(), abs=1e-6)
+            assert hooks[request] is None or not torch.allclose(own, expected)
+
+
+def test_the_nucleus_is_cut_from_what_was_tempered() -> None:
+    warm = tempering(0.9, 0.01, 0.02, 0.03)
+    params = SamplingParams(1, top_p=0.7, tempering=warm)
+    _, logp = Sampler([params] * 200, list(range(200)), "cpu").sample(HALVES.expand(200, 4), 0)
+    # At 1.9 times the temperature the first two hold less than 0.7 and a third is kept.
+    tempered = torch.softmax(HALVES / 1.9, -1)[0]
+    assert tempered[:2].sum() < 0.7
+    assert logp.exp().max().item() == pytest.approx((tempered[0] / tempered[:3].sum()).item(), abs=1e-5)
 
 
 @pytest.mark.parametrize(

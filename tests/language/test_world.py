@@ -13,7 +13,7 @@ import torch
 from stratagem.errors import InputError
 from stratagem.language.chat import ChatFormat
 from stratagem.language.world import demonstrate
-from stratagem.sampling import Demonstrations, DynamicSampling, Rollouts, Segments
+from stratagem.sampling import Demonstrations, DynamicSampling, EntropyTempering, Rollouts, Segments
 from stratagem.tasks import registry
 from stratagem.tasks.key_door import KeyDoorTask
 from stratagem.tasks.mixture import Mixture
@@ -71,6 +71,25 @@ def test_engine_and_learner_agree_before_and_after_the_weights_move(
                 parameter += 0.05 * torch.randn(parameter.shape, generator=noise)
             moved = world.policy(x, temperature=temperature).logp
         assert float((moved - x.behavior_logp).abs().max()) > 1e-2
+
+
+def test_a_batch_at_changing_temperatures_says_what_it_was_sampled_from(make_world, task_of):
+    world = make_world(task_of("calculator"))
+    world.serve(1)
+    tempering = EntropyTempering(0.5, quantile=0.5)
+    sampler = Rollouts(prompts_per_step=2, group_size=2, tempering=tempering)
+    first = world.collect(sampler, 0).x
+    with torch.no_grad():
+        entropy = world.policy(first, also={"entropy"}).entropy
+    torch.testing.assert_close(first.behavior_logp, world.policy(first).logp.detach(), rtol=0, atol=1e-4)
+    tempering.before_steps(first.replace(entropy=entropy))
+    x = world.collect(sampler, 1).x
+    with torch.no_grad():
+        factors = tempering(world.policy(x, also={"entropy"}).entropy)
+        said = [world.policy(x, temperature=float(factor)).logp for factor in factors[:4]]
+        expected = [float(logp[place]) for place, logp in enumerate(said)]
+    assert float(factors[:4].min()) < 0.99 or float(factors[:4].max()) > 1.01
+    torch.testing.assert_close(x.behavior_logp[:4], torch.tensor(expected), rtol=0, atol=1e-4)
 
 
 def test_turns_of_a_structured_task_are_labelled_and_its_malformed_ones_counted(make_world, task_of):

@@ -28,6 +28,7 @@ NOT_THE_POLICY_GRADIENT = {
     "hylar": "the sum of two, with weights of their own, beside the gradient of a KL",
     "bpo": "the size of the advantage, in the direction of the side of the median",
     "amft": "that of rollouts and, beside it, the likelihood of demonstrations",
+    "hapo": "that of advantages that count less where the policy is sure",
     "hpt": "that of rollouts and, beside it, the likelihood of demonstrations",
     "hila": "that of ratios to the reference and, beside it, the entropy over the candidates of a group",
     "agent_brace": "the sum of two, each over the turns of one role",

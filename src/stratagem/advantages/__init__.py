@@ -8,7 +8,7 @@ from stratagem.advantages.critic import GAE
 from stratagem.advantages.demonstrations import WithDemonstrations
 from stratagem.advantages.entropy import EntropyModulated
 from stratagem.advantages.graph import SharedSteps
-from stratagem.advantages.group import GroupCentered, GroupStandardized, LeaveOneOut
+from stratagem.advantages.group import GroupCentered, GroupStandardized, LeaveOneOut, TokenStandardized
 from stratagem.advantages.halves import GroupHalves
 from stratagem.advantages.normalization import BatchWhitened, ClippedAdvantage, Exponential, NormalizedReturn
 from stratagem.advantages.ranks import GaussianRanks
@@ -57,6 +57,7 @@ __all__ = [
     "SpreadWeighted",
     "StandardizedContext",
     "StandardizedTurnReturn",
+    "TokenStandardized",
     "TotalReturn",
     "TurnCriticAdvantage",
     "WeighedGroups",

@@ -114,6 +114,7 @@ class ControlWorld:
             raise InputError(f"sampler {sampler.part_name()}: a control task takes segments or rollouts")
         sampler.check_no_text("a control policy")
         sampler.check_from_start("a control policy")
+        sampler.check_untempered("a control policy")
         if sampler.demonstrations:
             raise InputError(
                 f"sampler {sampler.part_name()}: demonstrations = {sampler.demonstrations}: "

@@ -97,6 +97,7 @@ class DiffusionWorld:
         sampler.check_no_text("a diffusion policy")
         sampler.check_from_start("a diffusion policy")
         sampler.check_no_curriculum("a diffusion policy")
+        sampler.check_untempered("a diffusion policy")
         how = sampler if isinstance(sampler, Denoising) else Denoising(likelihood=OneStep())
         rounds: list[_Answers] = []
 

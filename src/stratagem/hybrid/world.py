@@ -85,6 +85,7 @@ class HybridWorld:
         sampler.check_no_text("a hybrid policy")
         sampler.check_from_start("a hybrid policy")
         sampler.check_no_curriculum("a hybrid policy")
+        sampler.check_untempered("a hybrid policy")
         rounds: list[_Round] = []
 
         def roll(groups: int, attempt: int) -> Experience:

@@ -105,7 +105,8 @@ def diagnose(
     drift: standard deviation of a random move of the policy, in logits, since the batch was sampled; the gradient is
     that of the moved policy.  stale_steps: steps of length ``step`` along the exact gradient since then, before the
     random move. With both 0 the ratio is 1.
-    logits: the policy that samples; by default standard normal, from the seed. A sampler's temperature divides them.
+    logits: the policy that samples; by default standard normal, from the seed. A sampler's temperature divides them;
+    what a tempering has seen of earlier batches does not count, so it changes nothing here.
     Recipes judged with one seed see the same policy and, where their samplers agree, the same trajectories.
 
     Raises :class:`InputError` for an unknown game, a number out of range, a recipe that learns from something else than

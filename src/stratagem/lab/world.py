@@ -182,13 +182,12 @@ class LabWorld:
         # Noted here and not when served, so that it does not matter how often weights are served between two batches.
         self._past = [*self._past, (self._version, self._served)][-1 - self.task.staleness :]
         who, tree = self._sampler(), self.tree
-        acting = Exact(tree, who.engine / sampler.policy_temperature)
+        tempered, plain = sampler.tempered(who.engine), who.policy / sampler.policy_temperature
+        acting = Exact(tree, tempered)
         if isinstance(sampler, Windows):
             return self._windowed(sampler, acting, self._past[0][0])
         said = tree.chosen(acting.logp)
-        by_policy = said
-        if who.policy is not who.engine:
-            by_policy = tree.chosen(Exact(tree, who.policy / sampler.policy_temperature).logp)
+        by_policy = said if torch.equal(tempered, plain) else tree.chosen(Exact(tree, plain).logp)
         leaves = tree.leaves.replace(
             behavior_logp=said.to(who.engine.dtype),
             version=who.version[tree.node],

@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from stratagem.errors import InputError
+from stratagem.parts import Tempering
 from stratagem.seeding import uniform
 
 # Uniform numbers are made for this many steps at a time.
@@ -28,6 +29,7 @@ class SamplingParams:
     stop: strings that end the turn; the tokens that spell them stay part of what was sampled.
     stop_token_ids: tokens that end the turn, besides the tokenizer's end-of-sequence token.
     greedy: take the likeliest token; its log-probability is then 0, that of the distribution sampled from.
+    tempering: what the temperature is multiplied by at each token; top_k and top_p cut what comes of it.
     """
 
     max_new_tokens: int
@@ -37,6 +39,7 @@ class SamplingParams:
     stop: tuple[str, ...] = ()
     stop_token_ids: tuple[int, ...] = ()
     greedy: bool = False
+    tempering: Tempering | None = None
 
     def __post_init__(self) -> None:
         if self.max_new_tokens < 1:
@@ -63,6 +66,9 @@ class Sampler:
         self._top_p = torch.tensor([[p.top_p] for p in params], device=device)
         self._greedy = torch.tensor([p.greedy for p in params], device=device)
         self._tempered = any(p.temperature != 1.0 and not p.greedy for p in params)
+        self._temperings = _distinct([p.tempering for p in params if p.tempering is not None and not p.greedy])
+        numbers = [next((n for n, t in enumerate(self._temperings) if t is p.tempering), -1) for p in params]
+        self._tempering = torch.tensor(numbers, device=device)
         self._filtered = any((p.top_k > 0 or p.top_p < 1) and not p.greedy for p in params)
         self._some_greedy = any(p.greedy for p in params)
         self._uniforms = torch.empty(0)
@@ -73,6 +79,8 @@ class Sampler:
         """Token number ``index`` of every request, and its log-probability under the distribution it was drawn from."""
         if self._tempered:
             logits = logits / self._temperature
+        for number, tempering in enumerate(self._temperings):
+            logits = torch.where((self._tempering == number).unsqueeze(1), tempering.tempered(logits), logits)
         if self._filtered:
             logits = keep_likeliest(logits, self._top_k, self._top_p)
         probabilities = torch.softmax(logits, dim=-1)
@@ -85,7 +93,7 @@ class Sampler:
 
     def keep(self, rows: Int[Tensor, " kept"]) -> None:
         """Go on with these requests only, in this order."""
-        for name in ("_seeds", "_temperature", "_top_k", "_top_p", "_greedy", "_uniforms"):
+        for name in ("_seeds", "_temperature", "_tempering", "_top_k", "_top_p", "_greedy", "_uniforms"):
             setattr(self, name, getattr(self, name)[rows])
 
     def _uniform(self, index: int) -> Float[Tensor, " requests"]:
@@ -119,6 +127,11 @@ def inverse_cdf(
     cumulative = probabilities.cumsum(-1, dtype=torch.float64)
     targets = uniforms.unsqueeze(1) * cumulative[:, -1:]
     return torch.searchsorted(cumulative, targets, right=True).squeeze(1)
+
+
+def _distinct(temperings: Sequence[Tempering]) -> list[Tempering]:
+    """Each once: equal ones may remember different batches."""
+    return list({id(tempering): tempering for tempering in temperings}.values())
 
 
 def _signed(seed: int) -> int:

@@ -26,7 +26,7 @@ from stratagem.language.sampling import SamplingParams
 from stratagem.language.team import Team
 from stratagem.language.watched import Watch
 from stratagem.language.windows import Slots
-from stratagem.parts import Sampler
+from stratagem.parts import Sampler, Tempering
 from stratagem.recipe import Recipe
 from stratagem.sampling import Branching, Candidates, Demonstrations, Planned, Rollouts, Windows, kept_groups
 from stratagem.seeding import derive, generator
@@ -101,7 +101,7 @@ class LanguageWorld:
                 f"sampler {sampler.part_name()}: a language task takes rollouts, windows, candidates or demonstrations"
             )
         clock = time.perf_counter()
-        params = self._params(sampler.temperature, sampler.top_p, sampler.top_k)
+        params = self._params(sampler.temperature, sampler.top_p, sampler.top_k, tempering=sampler.tempering)
         played: list[Episode] = []
         leading: list[Episode] = []
         usable: list[list[list[Episode]]] = []
@@ -248,7 +248,14 @@ class LanguageWorld:
             chunk = episodes[start : start + self._concurrency]
             play(self.task, split, chunk, self._engine, self._chat, params, self._watch)
 
-    def _params(self, temperature: float, top_p: float = 1.0, top_k: int = 0, greedy: bool = False) -> SamplingParams:
+    def _params(
+        self,
+        temperature: float,
+        top_p: float = 1.0,
+        top_k: int = 0,
+        greedy: bool = False,
+        tempering: Tempering | None = None,
+    ) -> SamplingParams:
         return SamplingParams(
             max_new_tokens=self.task.max_new_tokens,
             temperature=temperature,
@@ -257,6 +264,7 @@ class LanguageWorld:
             stop=self.task.stop,
             stop_token_ids=self._chat.end_token_ids,
             greedy=greedy,
+            tempering=tempering,
         )
 
     def _packed(

@@ -28,6 +28,7 @@ from stratagem.objectives.directions import (
     unit,
 )
 from stratagem.objectives.entropy_bands import EntropyBand, EntropyRange
+from stratagem.objectives.entropy_gates import EntropyClip, Redistributed
 from stratagem.objectives.gates import CenteredClip, Clip, ClippedWeight, LogLikelihood, TowardsTarget, Unclipped
 from stratagem.objectives.group_entropy import GroupEntropy
 from stratagem.objectives.implicit import ImplicitNegative
@@ -64,6 +65,7 @@ __all__ = [
     "DiscrepancyMask",
     "EntropyBand",
     "EntropyBonus",
+    "EntropyClip",
     "EntropyRange",
     "FixedLength",
     "FullKL",
@@ -86,6 +88,7 @@ __all__ = [
     "PolicyGradient",
     "ProductRatio",
     "RandomPolicyRegression",
+    "Redistributed",
     "ResponseOnly",
     "Restricted",
     "RoleLosses",

@@ -50,14 +50,21 @@ class Clip(Gate):
     dual: Annotated[float, Gt(1)] | None = None
 
     def __call__(self, ratio: Tensor, advantage: Tensor, out: PolicyOutput, x: Experience) -> Float[Tensor, " tokens"]:
-        surrogate = torch.minimum(ratio * advantage, ratio.clamp(1 - self.low, 1 + self.high) * advantage)
+        surrogate = torch.minimum(ratio * advantage, self._clipped(ratio, x) * advantage)
         if self.dual is None:
             return surrogate
         return torch.where(advantage < 0, torch.maximum(surrogate, self.dual * advantage), surrogate)
 
     def binds(self, ratio: Tensor, advantage: Tensor, out: PolicyOutput, x: Experience) -> Bool[Tensor, " tokens"]:
-        bound = (ratio - ratio.clamp(1 - self.low, 1 + self.high)) * advantage > 0
+        bound = (ratio - self._clipped(ratio, x)) * advantage > 0
         return bound if self.dual is None else bound | ((advantage < 0) & (ratio > self.dual))
+
+    def widths(self, x: Experience) -> tuple[float | Tensor, float | Tensor]:
+        """Distances of lower and upper bound from 1, of all tokens or of each."""
+        return self.low, self.high
+
+    def _clipped(self, ratio: Tensor, x: Experience) -> Tensor:
+        return ratio.clamp(1 - self.low, 1 + self.high)
 
 
 @dataclass(frozen=True)

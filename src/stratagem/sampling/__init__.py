@@ -30,6 +30,7 @@ from stratagem.sampling.selections import (
     ShownAtRandom,
     Untruncated,
 )
+from stratagem.sampling.tempering import EntropyTempering
 
 __all__ = [
     "AboveReturn",
@@ -49,6 +50,7 @@ __all__ = [
     "Domains",
     "DrawnContexts",
     "DynamicSampling",
+    "EntropyTempering",
     "Kept",
     "Learnability",
     "Likelihood",

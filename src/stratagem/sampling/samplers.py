@@ -14,7 +14,7 @@ from torch import Tensor
 from stratagem.errors import InputError
 from stratagem.experience import Experience
 from stratagem.partition import Partition
-from stratagem.parts import Curriculum, Reward, Sampler
+from stratagem.parts import Curriculum, Reward, Sampler, Tempering
 from stratagem.prompts import Pool, PromptHistory, Reader
 from stratagem.sampling.likelihoods import Likelihood, MaskedElbo
 
@@ -49,6 +49,8 @@ class Rollouts(Sampler):
     they come in their order, with ``group_size`` each. A batch has ``prompts_per_step * group_size`` trajectories
     either way. What came of every start state is remembered only for a curriculum, and outlives its replacement by
     another.
+    tempering: what the temperature is multiplied by, token by token; None: nothing. ``behavior_logp`` is of the
+    distribution sampled from all the same, and the learner's log-probabilities are at ``temperature`` alone.
 
     Raises :class:`InputError` for similar states together with demonstrations, whose turns are not looked at then.
     """
@@ -61,6 +63,7 @@ class Rollouts(Sampler):
     demonstrations: Annotated[int, Ge(0)] = 0
     similar_states: Annotated[float, Gt(0), Le(1)] | None = None
     curriculum: Curriculum | None = None
+    tempering: Tempering | None = None
     _memory: dict[str, Tensor] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -96,6 +99,16 @@ class Rollouts(Sampler):
 
     def tagged(self) -> frozenset[str]:
         return super().tagged().union({"initialisation.stage.instruction_tuning"} if self.demonstrations else ())
+
+    def tempered(self, logits: Tensor) -> Tensor:
+        logits = super().tempered(logits)
+        return logits if self.tempering is None else self.tempering.tempered(logits)
+
+    def check_untempered(self, who: str) -> None:
+        """Raise :class:`InputError` for a temperature that changes from token to token, which not everybody has."""
+        if self.tempering is not None:
+            name = self.tempering.part_name()
+            raise InputError(f"sampler {self.part_name()}: tempering = {name}: {who} samples at one temperature")
 
     def check_no_text(self, who: str) -> None:
         """Raise :class:`InputError` for what only a language policy can be asked: top_p, top_k, similar_states."""
