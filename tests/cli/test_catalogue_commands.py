@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -214,3 +215,19 @@ def test_show_prints_the_slots_and_behaviours_of_a_run(stratagem, tmp_path):
     plain = json.loads(stratagem("show", run, "--json").out)
     assert plain["tokens"] == 42 and plain["behaviours"]["self_correction"]["count"] == 1
     assert plain["empty"] == ["initialisation"]
+
+
+def test_show_prints_how_the_entropy_of_a_run_fell(stratagem, tmp_path):
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "run.json").write_text("{}")
+    lines = (json.dumps({"step": n, "entropy": 1 / n, "reward": 0.9 - 0.1 * math.exp(1 / n)}) for n in range(1, 41))
+    (run / "metrics.jsonl").write_text("\n".join(lines) + "\n")
+    people = stratagem("show", run, "--entropy")
+    assert people.code == 0 and "37 to 40" in people.out
+    assert (
+        "reward = -0.1 exp(entropy) + 0.9, explains 100 %" in people.out and "the first quarter foretells" in people.out
+    )
+    assert json.loads(stratagem("show", run, "--entropy", "--json").out)["law"]["ceiling"] == pytest.approx(0.8)
+    refused = stratagem("show", "grpo", "--entropy")
+    assert refused.code == 2 and "holds no run" in refused.err and refused.err.count("\n") == 1

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import math
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
 from stratagem.errors import InputError
-from stratagem.study.entropy_law import EntropyLaw, entropy_change
+from stratagem.study.entropy_law import EntropyCourse, EntropyLaw, entropy_change
 
 
 def entropy(logits: torch.Tensor) -> torch.Tensor:
@@ -96,3 +98,51 @@ def test_a_uniform_policy_keeps_its_entropy_to_first_order_and_impossible_action
     without = torch.cat([PI.log(), torch.tensor([-math.inf], dtype=torch.float64)])
     moved = torch.cat([ADVANTAGE, torch.tensor([5.0], dtype=torch.float64)])
     assert entropy_change(without, moved).item() == pytest.approx(entropy_change(PI.log(), ADVANTAGE).item())
+
+
+# ---- a past run ------------------------------------------------------------------------------------------------------
+
+
+def a_run(directory: Path, rows: list[dict[str, float]]) -> Path:
+    """A run directory that holds these metrics."""
+    directory.mkdir()
+    (directory / "run.json").write_text("{}")
+    lines = (json.dumps({"step": step, **row}) + "\n" for step, row in enumerate(rows, 1))
+    (directory / "metrics.jsonl").write_text("".join(lines))
+    return directory
+
+
+def test_a_run_that_follows_the_law_is_fitted_and_foretold(tmp_path):
+    entropies = [1.0 - 0.04 * step for step in range(20)]
+    run = a_run(tmp_path / "run", [{"entropy": h, "reward": 0.9 - 0.2 * math.exp(h)} for h in entropies])
+    course = EntropyCourse.of_run(run)
+    assert course.law is not None and (course.law.a, course.law.b) == pytest.approx((0.2, 0.9))
+    predicted, measured = course.foretold()
+    assert predicted == pytest.approx(0.9 - 0.2 * math.exp(0.26), abs=1e-3)  # of the mean entropy of the last two
+    assert measured == pytest.approx(predicted, abs=1e-3)
+    # Ten rows of two batches each: 0.98 is left of the first, 0.26 of the last.
+    assert len(course.pieces()) == 10 and course.pieces()[0][:2] == (1, 2) and course.pieces()[-1][:2] == (19, 20)
+    assert course.used_up == pytest.approx(1 - 0.26 / 0.98)
+    plain = course.to_json()
+    assert json.loads(json.dumps(plain, allow_nan=False)) == plain and plain["law"]["ceiling"] == pytest.approx(0.7)
+
+
+def test_batches_without_both_figures_are_passed_over(tmp_path):
+    rows = [{"entropy": 0.5}, {"entropy": 0.4, "reward": 0.1}, {"reward": 1.0}, {"entropy": 0.2, "reward": 0.3}]
+    course = EntropyCourse.of_run(a_run(tmp_path / "run", rows))
+    assert (course.steps, course.performance) == ((2, 4), (0.1, 0.3))
+
+
+def test_a_run_of_one_entropy_has_a_course_and_no_law(tmp_path):
+    course = EntropyCourse.of_run(a_run(tmp_path / "run", [{"entropy": 0.5, "reward": 0.1}] * 3))
+    assert course.law is None and "two different entropies" in course.why_no_law and course.foretold() is None
+    assert course.used_up == 0 and course.to_json()["law"] is None
+
+
+def test_another_measure_is_read_and_one_that_is_not_there_is_refused(tmp_path):
+    run = a_run(tmp_path / "run", [{"entropy": 0.5, "success": 0.1}, {"entropy": 0.25, "success": 0.2}])
+    assert EntropyCourse.of_run(run, "success").performance == (0.1, 0.2)
+    with pytest.raises(InputError, match="no batch tells both entropy and reward; it tells entropy, success"):
+        EntropyCourse.of_run(run)
+    with pytest.raises(InputError, match="holds no run"):
+        EntropyCourse.of_run(tmp_path)

@@ -19,6 +19,7 @@ from stratagem.cli.claim_command import measured_rows, summary
 from stratagem.recipe import Recipe
 from stratagem.slots import by_slot
 from stratagem.study.claims import Record, recorded, shipped
+from stratagem.study.entropy_law import EntropyCourse
 from stratagem.study.roadmap import Roadmap
 from stratagem.tasks import registry
 from stratagem.taxonomy import VERSION, covers
@@ -58,9 +59,15 @@ def methods(
 
 def show(
     name: Annotated[str, typer.Argument(help="A technique of the catalogue, or the directory of a run.")],
+    entropy: Annotated[
+        bool, typer.Option("--entropy", help="How a run's entropy fell, and what it earned by.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Show a technique (its card, slots, claim, parts, difference from its base), or which slots a run fills."""
+    if entropy:
+        _show_entropy(EntropyCourse.of_run(name), as_json)
+        return
     if (Path(name) / "run.json").is_file():
         _show_run(Roadmap.of_run(name), as_json)
         return
@@ -156,6 +163,31 @@ def _show_run(roadmap: Roadmap, as_json: bool) -> None:
     for name in found.counts:
         table.add_row(name, f"{found.per_rollout(name):.2f}", str(found.shown[name]))
     console.print(table)
+
+
+def _show_entropy(course: EntropyCourse, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(course.to_json(), indent=2))
+        return
+    console = Console(highlight=False)
+    table = Table("batches", "entropy, nats", course.measure, box=None, pad_edge=False)
+    for first, last, entropy, earned in course.pieces():
+        table.add_row(f"{first} to {last}", f"{entropy:.4f}", f"{earned:.4f}")
+    console.print(table)
+    console.print(f"entropy used up: {100 * course.used_up:.0f} % (first of these rows to the last)")
+    if course.law is None:
+        console.print(f"no law: {course.why_no_law}", markup=False)
+        return
+    law = course.law
+    console.print(
+        f"{course.measure} = {-law.a:.4g} exp(entropy) + {law.b:.4g}, explains {100 * law.r_squared:.0f} % of its "
+        f"variance; at no entropy {law.ceiling:.4g}"
+    )
+    foretold = course.foretold()
+    if foretold is not None:
+        console.print(
+            f"the first quarter foretells {foretold[0]:.4g} for the last tenth, which earned {foretold[1]:.4g}"
+        )
 
 
 def _show_claim(record: Record, console: Console) -> None:
