@@ -116,8 +116,7 @@ def test_long_gradients_are_scaled_down_to_the_largest_length_as_released():
 
 def test_normalised_gradients_do_not_depend_on_the_scale_of_all():
     small, large = (
-        influence((0.5, 0.5), normalized=True).move(products((scale, 0), (scale, scale)), 1.0)
-        for scale in (1e-4, 10.0)
+        influence((0.5, 0.5), normalized=True).move(products((scale, 0), (scale, scale)), 1.0) for scale in (1e-4, 10.0)
     )
     assert small.tolist() == pytest.approx(large.tolist())
     mean = (1 + math.sqrt(2)) / 2

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 
 from stratagem.errors import InputError
 from stratagem.tasks import RoutesTask, SetTask, make
+from stratagem.tasks.grid import walk
 
 ROUTES = RoutesTask()
 
@@ -16,11 +19,9 @@ def written(*candidates: str) -> str:
 
 def route(index: int, *stops: str) -> str:
     """A shortest route by way of these gems to the goal."""
-    from stratagem.tasks.grid import walk
-
     layout = ROUTES.environment("train", index).layout
     places = [layout.start, *(getattr(layout, stop) for stop in stops), layout.goal]
-    return " ".join(word for pair in zip(places, places[1:], strict=False) for word in walk(*pair))
+    return " ".join(word for pair in pairwise(places) for word in walk(*pair))
 
 
 def grade(index: int, text: str) -> list[float]:
@@ -58,7 +59,7 @@ def test_words_that_are_no_directions_are_left_out_and_edges_hold():
 
 def test_moves_beyond_the_number_allowed_are_not_made():
     layout = ROUTES.environment("train", 1).layout
-    there_and_back = "north south east west".split()
+    there_and_back = ["north", "south", "east", "west"]
     long = " ".join((there_and_back * layout.most)[: layout.most]) + " " + route(1)
     assert grade(1, long)[1] == 0
     assert len(ROUTES.environment("train", 1)._passed(long.split())) <= layout.most + 1
@@ -104,7 +105,7 @@ def test_candidates_beyond_the_number_asked_for_are_not_read():
 
 def test_a_set_asks_as_the_other_task_does_and_says_how_to_answer():
     task = make("sets:routes:size=5,candidates=4")
-    assert isinstance(task, SetTask) and task.of == RoutesTask(5) and task.candidates == 4
+    assert isinstance(task, SetTask) and task.of == RoutesTask(5) and task.size == 4
     assert task.environment("test", 3).reset() == RoutesTask(5).environment("test", 3).reset()
     assert task.system.startswith(RoutesTask.system) and "Give 4 answers" in task.system
     assert task.answer(written("west east", "east", "east west", "east")) == "east\neast west\nwest east"

@@ -86,11 +86,10 @@ def candidate_rewards(
     part: who asks, for the error.
     """
     if x.reward is None:
-        names, columns = ("reward",), [x.returns.reshape(-1, 1)]
-    else:
-        names, numbers = _columns(part, x)
-        columns = [x.reward[:, row] for row in numbers]
-    rewards = torch.stack(columns, 1).double()
+        x = x.replace(reward=x.returns)
+    assert x.reward is not None
+    names, numbers = _columns(part, x)
+    rewards = torch.stack([x.reward[:, row] for row in numbers], 1).double()
     _refuse_unusable(part, rewards, names)
     return names, rewards
 

@@ -35,9 +35,9 @@ class FrontGain(Probe):
     later one, ``u``, ``dHV`` is the hypervolume, over the reference, that ``u`` adds to the points so far, at least 0;
     the knob then keeps its value until the next one, and ``u`` is one of the points if ``dHV > 0`` (arXiv 2509.11452).
 
-    Rewards are meant to lie in [0, 1], each: a volume of unlike scales says nothing. A point that is dominated, repeated
-    or not above the reference in every reward adds nothing, so the knob is then ``low``. The released code lets a point
-    below the reference take volume away from others.
+    Rewards are meant to lie in [0, 1], each: a volume of unlike scales says nothing. A point that is dominated,
+    repeated or not above the reference in every reward adds nothing, so the knob is then ``low``. The released code
+    lets a point below the reference take volume away from others.
 
     every, begin: as of every probe, but the first measurement is in batch ``begin`` itself.  sampler: what is measured
     on: a batch like any other to the world, whose tokens the budget counts.

@@ -10,9 +10,9 @@ from stratagem.errors import InputError
 
 
 def expected_best(
-    values: Float[Tensor, "answers *rest"], probability: Float[Tensor, " answers"], count: int
-) -> Float64[Tensor, "*rest"]:
-    """``E max`` of so many independent draws: ``sum_i v_(i) (F_i^n - F_(i-1)^n)`` with ``F`` the distribution of values.
+    values: Float[Tensor, "answers ..."], probability: Float[Tensor, " answers"], count: int
+) -> Float64[Tensor, "..."]:
+    """``E max`` of so many independent draws: ``sum_i v_(i) (F_i^n - F_(i-1)^n)``, ``F`` the distribution of values.
 
     values: of every answer there is.  probability: of each; scaled to add up to 1.  count: ``n``, at least 1.
     """
@@ -23,7 +23,7 @@ def expected_best(
     return (ordered * reached.diff(dim=0, prepend=torch.zeros_like(reached[:1]))).sum(0)
 
 
-def best_of(values: Float[Tensor, "samples *rest"], count: int) -> Float64[Tensor, "*rest"]:
+def best_of(values: Float[Tensor, "samples ..."], count: int) -> Float64[Tensor, "..."]:
     """The same from a sample, without bias: the mean of the best over all choices of ``count`` of its rows.
 
     ``sum_i v_(i) C(i - 1, k - 1) / C(n, k)`` with ``v_(i)`` the ``i``-th smallest of ``n`` and ``k = count``. With
@@ -36,8 +36,8 @@ def best_of(values: Float[Tensor, "samples *rest"], count: int) -> Float64[Tenso
     place = torch.arange(1, samples + 1, dtype=torch.float64, device=values.device)
     total = _log_choose(place.new_tensor(float(samples)), count)
     share = torch.where(place >= count, (_log_choose(place - 1, count - 1) - total).exp(), 0.0)
-    ordered = values.double().sort(0).values
-    return torch.tensordot(share, ordered, 1)
+    ordered, _ = values.double().sort(0)
+    return (ordered.movedim(0, -1) * share).sum(-1)
 
 
 def _log_choose(above: Tensor, below: int) -> Tensor:

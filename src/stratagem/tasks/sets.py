@@ -40,16 +40,16 @@ class SetEnvironment(Environment):
 
     def step(self, action: str) -> Step:
         task = self._task
-        written = contents(action, TAG)[: task.candidates]
+        written = contents(action, TAG)[: task.size]
         grades = [self._grade(text) for text in written]
-        lacking = task.candidates - len(written)
+        lacking = task.size - len(written)
         totals = [sum(task.weights[name] * value for name, value in grade.rewards.items()) for grade in grades]
         components = {
             f"{name}{MARK}{number}": grade.rewards[name]
             for number, grade in enumerate(grades, 1)
             for name in task.weights
         }
-        told = f"{len(written)} of {task.candidates} candidates"
+        told = f"{len(written)} of {task.size} candidates"
         return Step(
             Observation(told, state_key(task.name, told)),
             max([*totals, *[0.0] * lacking]),
@@ -57,8 +57,8 @@ class SetEnvironment(Environment):
             success=any(grade.success for grade in grades),
             components={
                 **components,
-                "written": len(written) / task.candidates,
-                "distinct": len(set(task.answers(action))) / task.candidates,
+                "written": len(written) / task.size,
+                "distinct": len(set(task.answers(action))) / task.size,
             },
             executed=bool(written),
             well_formed=lacking == 0 and in_form([action], [TAG]),
@@ -104,7 +104,7 @@ class SetTask(Task):
                     f"task {of.name!r}: reward {name!r} of weight {weight} cannot be one of a set's: needs a weight of "
                     f"at least 0 and a name without {MARK}"
                 )
-        self.of, self.candidates = of, candidates
+        self.of, self.size = of, candidates
         self.weights = {name: weight for name, weight in zip(of.reward_names, weights, strict=True) if weight}
         self.name = f"sets:{of.name}"
         self.max_new_tokens = candidates * (of.max_new_tokens + room)
@@ -132,11 +132,11 @@ class SetTask(Task):
 
     def answers(self, text: str) -> list[str]:
         """What each candidate answers, without those that cannot be read."""
-        said = [self.of.answer(written.strip()) for written in contents(text, TAG)[: self.candidates]]
+        said = [self.of.answer(written.strip()) for written in contents(text, TAG)[: self.size]]
         return [answer for answer in said if answer is not None]
 
     def _written(self, answer: str) -> str:
-        return "\n".join([f"<{TAG}>{answer}</{TAG}>"] * self.candidates)
+        return "\n".join([f"<{TAG}>{answer}</{TAG}>"] * self.size)
 
 
 def from_spec(argument: str | None, options: Mapping[str, Any]) -> SetTask:

@@ -11,7 +11,7 @@ from jaxtyping import Float64
 from torch import Tensor
 
 from stratagem.hypervolume import hypervolume
-from stratagem.lab import Exact, Outcome, TokenGame, over
+from stratagem.lab import Exact, Outcome, TokenGame
 from stratagem.lab.world import LabTask
 from stratagem.recipe import Recipe
 from stratagem.recipes.baselines import grpo, rloo
@@ -46,7 +46,7 @@ def _answer(candidates: int, turned: bool, tokens: tuple[int, ...]) -> list[Outc
         return None
     found = [_found(turned, tokens[first : first + LENGTH]) for first in range(0, len(tokens), LENGTH)]
     noted = {f"{name}{MARK}{k}": value for k, rewards in enumerate(found, 1) for name, value in rewards.items()}
-    return over(0.0, success=any(any(rewards.values()) for rewards in found), **noted)
+    return [Outcome(success=any(any(rewards.values()) for rewards in found), components=noted)]
 
 
 def treasures(candidates: int) -> TokenGame:
@@ -128,8 +128,9 @@ SUM_BATCHES = 60
 def _worked_sum(target: int, tokens: tuple[int, ...]) -> list[Outcome] | None:
     noted = {"brevity": float(len(tokens) <= BUDGET), "clarity": float(tokens[0] == 0)}
     if tokens[-1] == END:
-        return over(float(sum(tokens[:-1]) % 5 == target), **noted)
-    return over(0.0, truncated=True, **noted) if len(tokens) == LONGEST else None
+        right = sum(tokens[:-1]) % 5 == target
+        return [Outcome(reward=float(right), success=right, components=noted)]
+    return [Outcome(truncated=True, components=noted)] if len(tokens) == LONGEST else None
 
 
 WORKED_SUMS = TokenGame(
@@ -199,6 +200,12 @@ def a_scale_by_the_front_finds_a_better_one(seed: int) -> dict[str, float]:
     }
 
 
+def _batches_until(level: float, run: Run) -> int:
+    """Batches after which the policies of a run so far have a front of this size; all where they never do."""
+    last = len(run.policies) - 1
+    return next((n for n in range(1, last) if front(run.policies[: n + 1]) >= level), last)
+
+
 @claim(
     "gradient_reward_weighting",
     statement="Without a preference, weights that follow how the gradients of the rewards agree reach a Pareto front "
@@ -214,18 +221,20 @@ def a_scale_by_the_front_finds_a_better_one(seed: int) -> dict[str, float]:
 )
 def weights_by_influence_find_a_better_front(seed: int) -> dict[str, float]:
     """Front of all policies of a run, and batches until nine tenths of that of equal weights, in one run of each."""
-    moving = gradient_reward_weighting().with_values({"schedules.gradient_influence.normalized": True})
+    as_released = gradient_reward_weighting()
+    moving = as_released.with_values({"schedules.gradient_influence.normalized": True})
     still = [gradient_reward_weighting(weights).replace(schedules=()) for weights in PREFERENCES]
-    run, *others = [learn(recipe, LabTask(WORKED_SUMS), seed, SUM_BATCHES) for recipe in (moving, *still)]
-    ours, equal, *rest = [front(found.policies) for found in (run, *others)]
-    level = 0.9 * equal
-    first = [next((n for n in range(1, SUM_BATCHES + 1) if front(r.policies[:n]) >= level), SUM_BATCHES) for r in (run, others[0])]
+    arms: list[Recipe] = [moving, *still, as_released]
+    run, *fixed, raw = [learn(recipe, LabTask(WORKED_SUMS), seed, SUM_BATCHES) for recipe in arms]
+    ours, equal, *others = [front(found.policies) for found in (run, *fixed)]
+    batches = [_batches_until(0.9 * equal, found) for found in (run, fixed[0])]
     return {
         "front_over_equal_weights": ours - equal,
-        "front_over_best_fixed_weights": ours - max(equal, *rest),
-        "batches_over_equal_weights": first[0] / first[1],
+        "front_over_best_fixed_weights": ours - max(equal, *others),
+        "batches_over_equal_weights": batches[0] / batches[1],
+        "front_as_released_over_equal_weights": front(raw.policies) - equal,
         "front": ours,
         **{f"last_weight_of_{name}": run.metrics[-1][f"weight/{name}"] for name in OBJECTIVES},
         **{f"last_{name}": value for name, value in zip(OBJECTIVES, earned(run.last), strict=True)},
-        **{f"last_{name}_of_equal_weights": v for name, v in zip(OBJECTIVES, earned(others[0].last), strict=True)},
+        **{f"last_{name}_of_equal_weights": v for name, v in zip(OBJECTIVES, earned(fixed[0].last), strict=True)},
     }

@@ -123,8 +123,6 @@ def gradient_reward_weighting(
         sampler=grpo(group_size=group_size).sampler,
         rewards=() if weights is None else (RewardWeights(weights),),
         schedules=(
-            GradientInfluence(
-                step, advantage=chosen.advantage, objective=chosen.objective.replace(regularizer=None)
-            ),
+            GradientInfluence(step, advantage=chosen.advantage, objective=chosen.objective.replace(regularizer=None)),
         ),
     )
