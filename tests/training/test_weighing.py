@@ -136,9 +136,9 @@ def test_which_rewards_are_validated_may_be_said():
 
 def test_a_run_that_was_resumed_goes_on_as_one_that_was_not(tmp_path):
     both = dynamic_reward_weighting((0.5, 0.5)).replace(
-        schedules=(FrontGain(sampler=Rollouts(512, 1), names=("accuracy",)), GradientInfluence(1.0, normalized=True))
+        schedules=(FrontGain(sampler=Rollouts(512, 1), names=("brevity",)), GradientInfluence(1.0, normalized=True))
     )
-    names = (SCALE, "weight/accuracy", "validation/accuracy")
+    names = (SCALE, "weight/accuracy", "validation/brevity")
     unbroken, first = trainer(tmp_path / "whole", both, steps=6), trainer(tmp_path / "first", both, steps=6)
     rows = [unbroken.step() for _ in range(6)]
     for _ in range(3):
