@@ -75,6 +75,8 @@ def test_other_weights_make_another_return_of_the_same_rewards():
     assert torch.equal(other.reward, reward) and other.reward_names == x.reward_names
     single = Experience.from_lengths([1], [1], [1], turn_reward=[3.0])
     assert RewardWeights((2.0,))(single).returns.tolist() == [6]
+    assert RewardWeights(scale=0.5)(single).returns.tolist() == [1.5]
+    assert RewardWeights((1.0, -0.5), scale=2.0)(x).reward_weights == (2, -1)
 
 
 def test_weights_must_fit_the_rewards_and_be_finite():

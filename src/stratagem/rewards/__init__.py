@@ -2,6 +2,7 @@
 
 from stratagem.rewards.calls import BranchesPaidByCall, CappedWhereWrong
 from stratagem.rewards.progress import TurnProgress
+from stratagem.rewards.sets import BestCandidate
 from stratagem.rewards.shaping import (
     CostPenalty,
     FormatGate,
@@ -18,6 +19,7 @@ from stratagem.rewards.structure import PlanPenalty
 from stratagem.rewards.windows import WindowEntropyReward
 
 __all__ = [
+    "BestCandidate",
     "BranchesPaidByCall",
     "CappedWhereWrong",
     "Confidence",

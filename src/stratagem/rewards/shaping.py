@@ -218,25 +218,28 @@ class CostPenalty(Reward):
 
 @dataclass(frozen=True)
 class RewardWeights(Reward):
-    """``R = sum_k weights_k R_k``: what each reward column counts, in place of the task's own weights.
+    """``R = scale sum_k weights_k R_k``: what each reward column counts, in place of the task's own weights.
 
     What turns earned stays where it is; by how much the return is now another, the last turn earns more or less.
 
-    weights: one for each column, in the task's order; finite.
+    weights: one for each column, in the task's order; finite. None: the task's own.  scale: of all of them.
 
     Raises :class:`InputError` when the experience has another number of columns.
     """
 
-    weights: tuple[FiniteFloat, ...]
+    weights: tuple[FiniteFloat, ...] | None = None
+    scale: FiniteFloat = 1.0
 
     def __call__(self, x: Experience) -> Experience:
         reward = x.returns.unsqueeze(1) if x.reward is None else x.reward
-        if reward.shape[1] != len(self.weights):
+        own = x.reward_weights if x.reward is not None else (1.0,)
+        weights = own if self.weights is None else self.weights
+        if reward.shape[1] != len(weights):
             raise InputError(
                 f"{self.part_name()}.weights = {self.weights}: must be one for each of the rewards "
                 f"{', '.join(x.reward_names)}"
             )
-        return x.replace(reward=reward, reward_weights=self.weights)
+        return x.replace(reward=reward, reward_weights=tuple(self.scale * weight for weight in weights))
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Schedules that have the gradients of a loss's terms measured, and one that weighs the terms by them."""
+"""Schedules that have something measured: gradients of a loss's terms, and one that weighs the terms by them."""
 
 from __future__ import annotations
 
@@ -15,11 +15,27 @@ from stratagem.advantages import Constant
 from stratagem.errors import InputError
 from stratagem.objectives import LogLikelihood, PolicyGradient, TokenMean
 from stratagem.parts import Advantage, Objective, Sampler, Schedule
-from stratagem.sampling import Demonstrations
+from stratagem.sampling import Demonstrations, Rollouts
 
 
 @dataclass(frozen=True)
-class GradientProbe(Schedule):
+class Probe(Schedule):
+    """Has something measured on a batch that is not learned from.
+
+    every: in batches.  begin: no measurement before this batch, from 0.  sampler: what the batch is of.
+    """
+
+    every: Annotated[int, Ge(1)] = 20
+    begin: Annotated[int, Ge(0)] = 0
+    sampler: Sampler = Rollouts()
+
+    def due(self, step: int) -> bool:
+        """Whether to measure in this step."""
+        return step >= self.begin and (step + 1 - self.begin) % self.every == 0
+
+
+@dataclass(frozen=True)
+class GradientProbe(Probe):
     """Has the gradients of the objective's terms held against that of a validation loss; changes nothing itself.
 
     The trainer measures in the last of every ``every`` batches, before it learns from the batch, and logs (the terms by
@@ -35,8 +51,6 @@ class GradientProbe(Schedule):
     products are exact derivatives through that step. Every other optimizer makes them approximate.
     """
 
-    every: Annotated[int, Ge(1)] = 20
-    begin: Annotated[int, Ge(0)] = 0
     sampler: Sampler = Demonstrations(prompts_per_step=32, held_out=True)
     advantage: Advantage = Constant()
     objective: Objective = PolicyGradient(gate=LogLikelihood(), aggregation=TokenMean())
@@ -44,10 +58,6 @@ class GradientProbe(Schedule):
 
     def __call__(self, step: int, metrics: Mapping[str, float]) -> dict[str, Any]:
         return {}
-
-    def due(self, step: int) -> bool:
-        """Whether gradients are to be measured in this step."""
-        return step >= self.begin and (step + 1 - self.begin) % self.every == 0
 
 
 @dataclass(frozen=True)

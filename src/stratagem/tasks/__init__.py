@@ -19,7 +19,9 @@ from stratagem.tasks.proof import ProofTask
 from stratagem.tasks.python import PythonTask
 from stratagem.tasks.registry import TaskCard, known, make
 from stratagem.tasks.research import ResearchTask
+from stratagem.tasks.routes import RoutesTask
 from stratagem.tasks.search import SearchTask
+from stratagem.tasks.sets import SetTask
 from stratagem.tasks.shop import ShopTask
 from stratagem.tasks.sokoban import SokobanTask
 from stratagem.tasks.sql import SqlTask
@@ -54,7 +56,9 @@ __all__ = [
     "ProofTask",
     "PythonTask",
     "ResearchTask",
+    "RoutesTask",
     "SearchTask",
+    "SetTask",
     "ShopTask",
     "Skill",
     "SokobanTask",

@@ -85,6 +85,18 @@ _BUILT_IN = (
         "stratagem.tasks.structured:from_spec",
     ),
     TaskCard(
+        "routes",
+        "routes[:size=6]",
+        "a route across a grid, with four rewards that no route gets all of",
+        "stratagem.tasks.routes:from_spec",
+    ),
+    TaskCard(
+        "sets",
+        "sets:TASK[,candidates=3,option=value]",
+        "another task of one turn, answered with a set of candidates",
+        "stratagem.tasks.sets:from_spec",
+    ),
+    TaskCard(
         "skilled",
         "skilled:TASK,skills=PATH[,audit_every=20,validation=64,shown=3,option=value]",
         "another task, whose prompts begin with skills from a bank",

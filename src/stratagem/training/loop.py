@@ -19,7 +19,8 @@ from torch import Tensor
 from stratagem.errors import BrokenRunError, InputError
 from stratagem.experience import Experience
 from stratagem.recipe import Recipe
-from stratagem.schedules import GradientProbe
+from stratagem.schedules import FrontGain, GradientInfluence, GradientProbe
+from stratagem.schedules.weighing import VALIDATION
 from stratagem.seeding import generator, seed_torch
 from stratagem.training.batch_storage import pack, unpack
 from stratagem.training.companions import Companions
@@ -27,7 +28,7 @@ from stratagem.training.demonstrated import demonstrated_shares
 from stratagem.training.members import Learners, together
 from stratagem.training.memory import peak_memory
 from stratagem.training.microbatches import microbatches, units
-from stratagem.training.probes import gradient_metrics
+from stratagem.training.probes import gradient_metrics, reward_metrics, weighed
 from stratagem.training.replay import ReplayBuffer, replay_metrics
 from stratagem.training.run_directory import Checkpoint, RunDirectory, whole_directory
 from stratagem.training.sinks import Sink
@@ -214,8 +215,10 @@ class Trainer:
 
     def _collect(self) -> Batch:
         changes: dict[str, Any] = {}
+        validated, validation_tokens = self._validated()
+        known = {name: value for name, value in self._last_metrics.items() if not name.startswith(VALIDATION)}
         for schedule in self.recipe.schedules:
-            changes |= schedule(self._step, self._last_metrics)
+            changes |= schedule(self._step, known | validated)
         if changes:
             self.recipe = self.recipe.with_values(changes)
         self._set_learning_rates()
@@ -223,7 +226,7 @@ class Trainer:
         self.world.serve(self._updates)
         self._companions.served(self.recipe, self._updates)
         collected = self.world.collect(self.recipe.sampler, self._step)
-        report = {**collected.metrics, "tokens/sampled": float(collected.tokens)}
+        report = {**collected.metrics, **validated, "tokens/sampled": float(collected.tokens + validation_tokens)}
         report |= {f"knob/{path}": float(value) for path, value in changes.items() if isinstance(value, int | float)}
         report["timing/rollout"] = time.perf_counter() - clock
         self._within_budget(collected.tokens)
@@ -241,7 +244,7 @@ class Trainer:
         report |= self._companions.figures()
         if bool(mixed.old.any()):
             report |= replay_metrics(said, mixed.old.to(self.policy.device))
-        x = self.recipe.credit(self._shape(said))
+        x = self.recipe.credit(self._weighed(self._shape(said), report))
         report["timing/credit"] = time.perf_counter() - clock
         if self.recipe.view is not None:
             report |= self.recipe.view.figures(x)
@@ -278,6 +281,29 @@ class Trainer:
             validation = self._companions.complete(self.recipe, collected.x.to(self.policy.device), learn=False)
             report |= gradient_metrics(probe, self.recipe, self.policy, x, validation)
         report["timing/probe"] = time.perf_counter() - clock
+
+    def _validated(self) -> tuple[dict[str, float], int]:
+        """Rewards of the policy as it is, for schedules that ask for them before a batch, and tokens they took."""
+        metrics, tokens = dict[str, float](), 0
+        for schedule in self.recipe.schedules:
+            if isinstance(schedule, FrontGain) and schedule.due(self._step):
+                clock = time.perf_counter()
+                self.world.serve(self._updates)
+                collected = self.world.collect(schedule.sampler, PROBED + self._step)
+                tokens += collected.tokens
+                if collected.x is not None and collected.x.tokens:
+                    metrics |= reward_metrics(schedule, collected.x)
+                metrics["timing/validation"] = time.perf_counter() - clock
+        return metrics, tokens
+
+    def _weighed(self, x: Experience, report: dict[str, float]) -> Experience:
+        """The batch with its rewards weighed by schedules that look at the gradient of each."""
+        for schedule in self.recipe.schedules:
+            if isinstance(schedule, GradientInfluence) and x.tokens:
+                clock = time.perf_counter()
+                x, found = weighed(schedule, self.recipe, self.policy, x)
+                report |= {**found, "timing/influence": time.perf_counter() - clock}
+        return x
 
     def _within_budget(self, sampled: int) -> None:
         """Refuse a budget that not even the first batch fits into: there would be nothing to judge it by."""

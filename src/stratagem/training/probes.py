@@ -1,4 +1,4 @@
-"""Gradients of a loss's terms, held against the gradient of a validation loss."""
+"""What schedules ask to have measured: rewards on a fresh batch, gradients of a loss's terms and of single rewards."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ import math
 import torch
 from torch import Tensor
 
-from stratagem.errors import InputError
+from stratagem.errors import InputError, unknown
 from stratagem.experience import Experience
 from stratagem.parts import Objective
 from stratagem.recipe import Recipe
-from stratagem.schedules import GradientProbe
+from stratagem.schedules import FrontGain, GradientInfluence, GradientProbe
+from stratagem.schedules.weighing import VALIDATION
 from stratagem.training.microbatches import microbatches
 from stratagem.training.world import Policy
 
@@ -46,6 +47,59 @@ def gradient_metrics(
         metrics[f"gradient/product/{name}"] = product
         metrics[f"gradient/cosine/{name}"] = product / (norm * length) if norm * length != 0 else 0.0
     return {name: value for name, value in metrics.items() if math.isfinite(value)}
+
+
+def reward_metrics(probe: FrontGain, validation: Experience) -> dict[str, float]:
+    """``validation/NAME``: mean rewards of a batch that is not learned from.
+
+    Raises :class:`InputError` for a name the task does not have.
+    """
+    if validation.reward is None:
+        return {f"{VALIDATION}reward": float(validation.returns.double().mean())}
+    weights = dict(zip(validation.reward_names, validation.reward_weights, strict=True))
+    for name in probe.names:
+        if name not in weights:
+            raise unknown(f"reward in {probe.part_name()}.names:", name, weights)
+    means = dict(zip(validation.reward_names, validation.reward.double().mean(0).tolist(), strict=True))
+    chosen = probe.names or tuple(name for name, weight in weights.items() if weight)
+    return {f"{VALIDATION}{name}": means[name] for name in chosen}
+
+
+def weighed(
+    schedule: GradientInfluence, recipe: Recipe, policy: Policy, x: Experience
+) -> tuple[Experience, dict[str, float]]:
+    """The batch with its rewards weighed anew, and what :class:`GradientInfluence` says is logged, where finite.
+
+    x: shaped and not yet credited. The policy is left as it is.
+    """
+    if x.reward is None:
+        return x, {}
+    schedule.begin(x.reward_weights)
+    used = [column for column, weight in enumerate(schedule.weights) if weight]
+    gradients = [_reward_gradient(schedule, recipe, policy, x, column) for column in used]
+    products = torch.zeros(len(x.reward_names), len(x.reward_names), dtype=torch.float64)
+    for row, one in zip(used, gradients, strict=True):
+        for column, other in zip(used, gradients, strict=True):
+            products[row, column] = _product(one, other)
+    influence = schedule.move(products, recipe.optimization.learning_rates()[0])
+    metrics = {}
+    for column in used:
+        name = x.reward_names[column]
+        metrics[f"influence/{name}"] = float(influence[column])
+        metrics[f"gradient/norm/{name}"] = float(products[column, column]) ** 0.5
+        metrics[f"weight/{name}"] = schedule.weights[column]
+    finite = {name: value for name, value in metrics.items() if math.isfinite(value)}
+    return x.replace(reward_weights=schedule.weights), finite
+
+
+def _reward_gradient(
+    schedule: GradientInfluence, recipe: Recipe, policy: Policy, x: Experience, column: int
+) -> list[Tensor]:
+    """Of the schedule's loss, when one reward alone is credited."""
+    assert x.reward is not None
+    name = (x.reward_names[column],)
+    alone = x.replace(reward=x.reward[:, column], reward_names=name, reward_weights=(1.0,), turn_reward=None)
+    return _gradient(schedule.objective, recipe, policy, alone.replace(advantage=schedule.advantage(alone).detach()))
 
 
 def _gradient(objective: Objective, recipe: Recipe, policy: Policy, x: Experience) -> list[Tensor]:

@@ -7,6 +7,7 @@ from stratagem.recipes.reasoning import (
     normalized,
     sampled,
     transported,
+    vectors,
 )
 from stratagem.recipes.reasoning.conditional import *  # noqa: F403
 from stratagem.recipes.reasoning.entropies import *  # noqa: F403
@@ -14,6 +15,7 @@ from stratagem.recipes.reasoning.heterogeneous import *  # noqa: F403
 from stratagem.recipes.reasoning.normalized import *  # noqa: F403
 from stratagem.recipes.reasoning.sampled import *  # noqa: F403
 from stratagem.recipes.reasoning.transported import *  # noqa: F403
+from stratagem.recipes.reasoning.vectors import *  # noqa: F403
 
 __all__: list[str] = []
 __all__ += conditional.__all__
@@ -22,3 +24,4 @@ __all__ += heterogeneous.__all__
 __all__ += normalized.__all__
 __all__ += sampled.__all__
 __all__ += transported.__all__
+__all__ += vectors.__all__
