@@ -14,8 +14,9 @@ from stratagem.experience import Experience
 from stratagem.lab.policy import NodeInputs
 from stratagem.partition import Partition
 from stratagem.parts import Sampler
-from stratagem.sampling import Branching, Candidates, Rollouts, kept_groups
+from stratagem.sampling import Branching, Candidates, Regrouped, Resampled, Rollouts, kept_groups, regrouped
 from stratagem.sampling.branching import as_branches, as_roots, cut
+from stratagem.sampling.resampling import failed_groups
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,12 +24,13 @@ class Drawn:
     """What a sampler got.
 
     kept: groups to learn from, perhaps none.  rounds: all rollouts from a start, round by round.
-    rejected: how many groups of theirs the sampler did not want.
+    rejected: how many groups of theirs the sampler did not want.  again: what sampling once more came to, where it was.
     """
 
     kept: Experience
     rounds: list[Experience]
     rejected: int = 0
+    again: Regrouped | None = None
 
     @property
     def groups(self) -> int:
@@ -87,7 +89,32 @@ def collect(
         x = _with_demonstrations(x, leaves, solver(), sampler.demonstrations, source(len(rounds)))
     if isinstance(sampler, Branching):
         x = _branched(x, leaves, probability, sampler, source)
+    if isinstance(sampler, Resampled):
+        again = _resampled(x, leaves, probability, sampler, source(len(rounds)))
+        return Drawn(again.x, rounds, rejected, again)
     return Drawn(x, rounds, rejected)
+
+
+def _resampled(
+    x: Experience,
+    leaves: Experience,
+    probability: Float64[Tensor, " leaves"],
+    sampler: Resampled,
+    source: torch.Generator,
+) -> Regrouped:
+    """``x`` with what its failed groups bring when they are sampled once more, by a mixture with the uniform policy."""
+    assert leaves.behavior_logp is not None and leaves.action is not None and x.task_id is not None
+    failed = torch.nonzero(failed_groups(x)).squeeze(1)
+    if not len(failed):
+        return Regrouped(x)
+    tokens = int(leaves.action.max()) + 1
+    mixed = ((1 - sampler.mixture) * leaves.behavior_logp.double().exp() + sampler.mixture / tokens).log()
+    change = leaves.trajectory_of_token.sum(mixed - leaves.behavior_logp.double()).exp()
+    # What was never taken has no finite change; no softmax has such a leaf, unless it overflows.
+    likely = torch.where(probability > 0, probability * change, 0.0)
+    perturbed = leaves.replace(behavior_logp=mixed.to(leaves.behavior_logp.dtype))
+    starts = x.task_id[failed]
+    return regrouped(x, draw(perturbed, likely, len(failed), sampler.resamples, source, starts), failed)
 
 
 def _branched(

@@ -274,6 +274,8 @@ class LabWorld:
         branches, branched = drawn.branches
         if branches:
             metrics["branches/groups"] = float(branches)
+        if drawn.again is not None:
+            metrics |= drawn.again.metrics
         names = self.task.game.reward_names
         if len(names) > 1:
             rewards = torch.cat([_rewards(x) for x in drawn.rounds]).mean(0).tolist()
@@ -282,6 +284,7 @@ class LabWorld:
         if sampled.behavior_logp is not None and sampled.tokens:
             metrics["entropy"] = -float(sampled.behavior_logp.mean())
         tokens = sum(int(length.sum()) for length in lengths) + branched
+        tokens += 0 if drawn.again is None else drawn.again.tokens
         return Collected(drawn.kept, tokens, metrics, _transcripts(self.tree, drawn.rounds[0]))
 
     # ---- evaluating ------------------------------------------------------------------------------------------------

@@ -4,8 +4,10 @@ from stratagem.sampling.branching import AtTurns, Branching, OfBest
 from stratagem.sampling.calls import BeforeFailedCall, CallsCarriedOut
 from stratagem.sampling.downsampling import DecisiveTokens, MostVariedCredit
 from stratagem.sampling.likelihoods import Likelihood, MaskedElbo, OneStep, Views
+from stratagem.sampling.nonsense import nonsense
 from stratagem.sampling.refill import Kept, kept_groups
 from stratagem.sampling.replay import RecentBatches, SuccessReplay
+from stratagem.sampling.resampling import Regrouped, Resampled, regrouped
 from stratagem.sampling.samplers import (
     Candidates,
     Demonstrations,
@@ -54,6 +56,8 @@ __all__ = [
     "OfBest",
     "OneStep",
     "RecentBatches",
+    "Regrouped",
+    "Resampled",
     "Rollouts",
     "Segments",
     "ShortestSuccess",
@@ -63,4 +67,6 @@ __all__ = [
     "Views",
     "Windows",
     "kept_groups",
+    "nonsense",
+    "regrouped",
 ]
