@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -14,8 +14,9 @@ from stratagem.experience import Experience
 from stratagem.lab.policy import NodeInputs
 from stratagem.partition import Partition
 from stratagem.parts import Sampler
-from stratagem.sampling import Branching, Candidates, Regrouped, Resampled, Rollouts, kept_groups, regrouped
+from stratagem.sampling import Branching, Candidates, Guided, Regrouped, Resampled, Rollouts, kept_groups, regrouped
 from stratagem.sampling.branching import as_branches, as_roots, cut
+from stratagem.sampling.guided import led
 from stratagem.sampling.resampling import failed_groups
 
 
@@ -53,12 +54,14 @@ def collect(
     source: Callable[[int], torch.Generator],
     first: int = 0,
     solver: Callable[[], Float64[Tensor, " leaves"]] | None = None,
+    guide: Callable[[Sequence[int]], Float64[Tensor, " leaves"]] | None = None,
 ) -> Drawn:
     """``prompts_per_step`` groups; those the sampler rejects are replaced, up to ``refill_rounds`` times.
 
     leaves: all trajectories, one group per start, with the fields the batch is to have.  probability: of each.
     source: the generator of a round.  first: number of the first group, for samplers that name the start states.
     solver: probability of each trajectory when it is demonstrated, for samplers that want demonstrations.
+    guide: probability of each when every start is led by so many of the best tokens, for samplers that want that.
 
     Raises :class:`InputError` for a sampler that does not roll out the policy itself, or names a start state that is
     not there.
@@ -74,6 +77,10 @@ def collect(
 
     def roll(groups: int, attempt: int) -> Experience:
         nonlocal first
+        if isinstance(sampler, Guided):
+            assert guide is not None, "whoever collects says how starts are led"
+            first += groups
+            return _guided(leaves, probability, guide, range(first - groups, first), sampler, source(attempt))
         starts = None
         if sampler.start_states:
             starts = torch.tensor([sampler.start_state(group) for group in range(first, first + groups)])
@@ -93,6 +100,41 @@ def collect(
         again = _resampled(x, leaves, probability, sampler, source(len(rounds)))
         return Drawn(again.x, rounds, rejected, again)
     return Drawn(x, rounds, rejected)
+
+
+def _guided(
+    leaves: Experience,
+    probability: Float64[Tensor, " leaves"],
+    guide: Callable[[Sequence[int]], Float64[Tensor, " leaves"]],
+    groups: range,
+    sampler: Guided,
+    source: torch.Generator,
+) -> Experience:
+    """These groups, guided ones and unguided copies; a problem that no start is named for has one drawn."""
+    copies = [sampler.copy(group) for group in groups]
+    problems = sorted({problem for problem, _ in copies})
+    if sampler.start_states:
+        starts = [sampler.start_states[problem % len(sampler.start_states)] for problem in problems]
+    else:
+        starts = _drawn_starts(leaves, probability, len(problems), source).tolist()
+    start = dict(zip(problems, starts, strict=True))
+    choices = tuple(sampler.choices[min(number, len(sampler.choices) - 1)] for number in range(leaves.groups))
+    pieces = []
+    for guided, likely in ((True, guide(choices)), (False, probability)):
+        begin = torch.tensor([start[problem] for problem, kind in copies if kind == guided], dtype=torch.int64)
+        if len(begin):
+            x = draw(leaves, likely, len(begin), sampler.group_size, source, begin)
+            taken = torch.tensor(choices)[begin] if guided else torch.zeros_like(begin)
+            pieces.append(led(x, x.group_of_trajectory.spread(taken)))
+    return Experience.concatenate(pieces)
+
+
+def _drawn_starts(
+    leaves: Experience, probability: Float64[Tensor, " leaves"], count: int, source: torch.Generator
+) -> Int[Tensor, " count"]:
+    """Starts as the game draws them."""
+    high = probability.cumsum(0)[_ranges(leaves)[1]]
+    return _place(high, torch.rand(count, dtype=torch.float64, generator=source) * high[-1])
 
 
 def _resampled(
@@ -184,10 +226,7 @@ def draw(
     starts: of the groups; None draws them, too.
     """
     first, last = _ranges(leaves)
-    start = starts
-    if start is None:
-        high = probability.cumsum(0)[last]
-        start = _place(high, torch.rand(groups, dtype=torch.float64, generator=source) * high[-1])
+    start = _drawn_starts(leaves, probability, groups, source) if starts is None else starts
     uniform = torch.rand((groups, size), dtype=torch.float64, generator=source)
     return _packed(leaves, _within(probability, first[start], last[start], uniform), source)
 

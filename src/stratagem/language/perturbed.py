@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
 from stratagem.language.chat import ChatFormat
 from stratagem.language.engine import Engine
@@ -11,7 +10,7 @@ from stratagem.language.episodes import Episode
 from stratagem.language.rollout import Live, play_on, reading, start
 from stratagem.language.sampling import SamplingParams
 from stratagem.language.watched import Watch
-from stratagem.tasks.task import Observation, Split, Task
+from stratagem.tasks.task import Observation, Split, Task, restated
 
 Before = Callable[[str], str]
 """All that stands before a question, given the words of its nonsense."""
@@ -19,12 +18,7 @@ Before = Callable[[str], str]
 
 def preceded(observation: Observation, text: str) -> Observation:
     """The observation with this before its text, or before the first question of its opening."""
-    if not observation.opening:
-        return replace(observation, text=text + observation.text)
-    asked = next((place for place, message in enumerate(observation.opening) if message["role"] == "user"), 0)
-    opening = [dict(message) for message in observation.opening]
-    opening[asked]["content"] = text + opening[asked]["content"]
-    return replace(observation, opening=tuple(opening))
+    return restated(observation, lambda question: text + question)
 
 
 def play_perturbed(

@@ -3,6 +3,7 @@
 from stratagem.sampling.branching import AtTurns, Branching, OfBest
 from stratagem.sampling.calls import BeforeFailedCall, CallsCarriedOut
 from stratagem.sampling.downsampling import DecisiveTokens, MostVariedCredit
+from stratagem.sampling.guided import Guided, Prefix, minimal_prefixes, prefix_lengths
 from stratagem.sampling.likelihoods import Likelihood, MaskedElbo, OneStep, Views
 from stratagem.sampling.nonsense import nonsense
 from stratagem.sampling.refill import Kept, kept_groups
@@ -48,6 +49,7 @@ __all__ = [
     "DivisibleTurns",
     "DrawnContexts",
     "DynamicSampling",
+    "Guided",
     "Kept",
     "Likelihood",
     "Masked",
@@ -55,6 +57,7 @@ __all__ = [
     "MostVariedCredit",
     "OfBest",
     "OneStep",
+    "Prefix",
     "RecentBatches",
     "Regrouped",
     "Resampled",
@@ -67,6 +70,8 @@ __all__ = [
     "Views",
     "Windows",
     "kept_groups",
+    "minimal_prefixes",
     "nonsense",
+    "prefix_lengths",
     "regrouped",
 ]

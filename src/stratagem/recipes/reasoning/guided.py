@@ -6,10 +6,10 @@ from stratagem.advantages import GroupStandardized
 from stratagem.catalogue import paper
 from stratagem.objectives import ByOrigin, Clip, PolicyGradient, Saturating, SequenceMean, TokenRatio
 from stratagem.recipe import Recipe
-from stratagem.sampling import Resampled
+from stratagem.sampling import Guided, Resampled
 from stratagem.sampling.nonsense import Family
 
-__all__ = ["lope"]
+__all__ = ["lope", "pope"]
 
 
 @paper(
@@ -53,4 +53,36 @@ def lope(
             gate=ByOrigin(Clip(clip, clip), Saturating(scale)),
             aggregation=SequenceMean(),
         ),
+    )
+
+
+@paper(
+    "2601.18779",
+    title="POPE: Learning to Reason on Hard Problems via Privileged On-Policy Exploration",
+    family="reasoning",
+    roles=("sampler",),
+    year=2026,
+    base="grpo",
+)
+def pope(unguided_every: int = 1, choices: tuple[int, ...] = (1,), group_size: int = 8) -> Recipe:
+    """GRPO on problems that are never solved, each with a copy whose prompt holds the beginning of a solution.
+
+    Both copies are groups of their own, as many of one kind as of the other; the loss is GRPO's over what the policy
+    wrote, ``A_i = (R_i - mean_g R) / std_g R``, and the beginning of the solution is prompt, without a loss or a ratio.
+    Evaluation shows none of it.
+
+    In text it takes a task ``guided:TASK``; what it shows of each problem, as little as suffices, is found by
+    :func:`stratagem.run.guide` or ``stratagem guide``.
+    unguided_every, choices: see :class:`~stratagem.sampling.Guided`; ``choices`` is for the lab alone.
+
+    Only summaries of the paper were available. They say that prefixes are in the prompt, that copies are one to one,
+    that the shortest sufficient prefix of up to about a quarter of the solution is taken, and that the loss is
+    unchanged. Reconstructed: steps of 5 %, 16 tries, and 128 samples without a success as what makes a problem hard.
+    """
+    return Recipe(
+        name="pope",
+        base="grpo",
+        sampler=Guided(group_size=group_size, unguided_every=unguided_every, choices=choices),
+        advantage=GroupStandardized(),
+        objective=PolicyGradient(aggregation=SequenceMean()),
     )
