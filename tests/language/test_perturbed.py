@@ -117,7 +117,9 @@ def test_plain_rollouts_are_the_same_whether_or_not_failures_are_sampled_again(w
     assert x.select(~x.resampled).action.tolist() == plain.action.tolist()
 
 
-def play(place: LanguageWorld, nonsense: list[str], longest: int | None = None) -> tuple[list[Episode], list[list[int]]]:
+def play(
+    place: LanguageWorld, nonsense: list[str], longest: int | None = None
+) -> tuple[list[Episode], list[list[int]]]:
     """Episodes played under nonsense, and the prompts that were read."""
     episodes = [Episode(5, number, number) for number in range(len(nonsense))]
     before = AGAIN.before

@@ -33,6 +33,7 @@ from stratagem.sampling import (
     Branching,
     Candidates,
     Demonstrations,
+    Guided,
     Regrouped,
     Resampled,
     Rollouts,
@@ -40,6 +41,7 @@ from stratagem.sampling import (
     kept_groups,
     regrouped,
 )
+from stratagem.sampling.guided import guided_metrics
 from stratagem.sampling.resampling import failed_groups
 from stratagem.seeding import derive
 from stratagem.tasks.mixture import owner
@@ -111,6 +113,11 @@ class LanguageWorld:
         if not isinstance(sampler, Rollouts):
             raise InputError(
                 f"sampler {sampler.part_name()}: a language task takes rollouts, windows, candidates or demonstrations"
+            )
+        if isinstance(sampler, Guided) and "guided" not in self.task.reward_names:
+            raise InputError(
+                f"sampler {sampler.part_name()}: task {self.task.name} has no guided problems; train on "
+                f"guided:{self.task.name}"
             )
         clock = time.perf_counter()
         params = self._params(sampler.temperature, sampler.top_p, sampler.top_k)
@@ -503,6 +510,9 @@ def _episode_metrics(episodes: Sequence[Episode], reward_names: Sequence[str]) -
         }
         for name in reward_names[1:]:
             metrics[f"reward/{name}"] = sum(episode.components.get(name, 0.0) for episode in good) / len(good)
+        if "guided" in reward_names:
+            led = torch.tensor([episode.components.get("guided", 0.0) > 0 for episode in good])
+            metrics |= guided_metrics(torch.tensor([episode.success for episode in good]), led)
     return metrics
 
 

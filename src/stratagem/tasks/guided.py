@@ -267,6 +267,16 @@ class GuidedTask(Task):
         return iter(said)
 
 
+class TrialTask(GuidedTask):
+    """Problems each led as far as is tried: start state ``n`` is ``trials[n]``, a problem and a length."""
+
+    trials: tuple[tuple[int, int], ...] = ()
+
+    def begin(self, split: Split, index: int) -> tuple[int, Beginning]:
+        problem, length = self.trials[index]
+        return problem, self.beginning(problem, length)
+
+
 class GuidedEnvironment(Environment):
     """An environment that is led the beginning of a solution before the policy acts."""
 
@@ -327,7 +337,10 @@ def from_spec(argument: str | None, options: Mapping[str, Any]) -> GuidedTask:
     path = options.get("prefixes")
     share, longest = (_number(options, name, kind) for name, kind in (("share", float), ("longest", int)))
     return GuidedTask(
-        task, None if path is None else Guidance.load(path), 0.25 if share is None else share, longest  # type: ignore[arg-type]
+        task,
+        None if path is None else Guidance.load(path),
+        0.25 if share is None else share,
+        longest,  # type: ignore[arg-type]
     )
 
 
