@@ -1,4 +1,4 @@
-"""Text that says nothing, to be put before a prompt: words of a vocabulary, of a Latin passage, made-up ones, letters."""
+"""Text that says nothing, to be put before a prompt: words of a vocabulary or a Latin passage, made-up ones, letters."""
 
 from __future__ import annotations
 
@@ -14,31 +14,36 @@ from stratagem.seeding import numpy_generator
 
 Family = Literal["lorem", "latin", "latin_words", "latin_trigrams", "english_words", "fake_english", "ascii"]
 
-LOREM = tuple(
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(text.split())
+
+
+LOREM = _words(
     "lorem ipsum dolor sit amet consectetur adipiscing elit sed do eiusmod tempor incididunt ut labore et dolore magna "
     "aliqua enim ad minim veniam quis nostrud exercitation ullamco laboris nisi aliquip ex ea commodo consequat duis "
     "aute irure in reprehenderit voluptate velit esse cillum eu fugiat nulla pariatur excepteur sint occaecat "
     "cupidatat non proident sunt culpa qui officia deserunt mollit anim id est laborum at vero eos accusamus iusto "
-    "odio dignissimos".split()
+    "odio dignissimos"
 )
 """Seventy words of the filler text of printers."""
 
-LATIN = tuple(
+LATIN = _words(
     "sed ut perspiciatis unde omnis iste natus error sit voluptatem accusantium doloremque laudantium totam rem "
     "aperiam eaque ipsa quae ab illo inventore veritatis et quasi architecto beatae vitae dicta sunt explicabo nemo "
     "enim ipsam voluptatem quia voluptas sit aspernatur aut odit aut fugit sed quia consequuntur magni dolores eos "
     "qui ratione voluptatem sequi nesciunt neque porro quisquam est qui dolorem ipsum quia dolor sit amet consectetur "
     "adipisci velit sed quia non numquam eius modi tempora incidunt ut labore et dolore magnam aliquam quaerat "
     "voluptatem ut enim ad minima veniam quis nostrum exercitationem ullam corporis suscipit laboriosam nisi ut "
-    "aliquid ex ea commodi consequatur".split()
+    "aliquid ex ea commodi consequatur"
 )
 """Cicero, De finibus bonorum et malorum I 32, from which that filler text was made."""
 
-ENGLISH = tuple(
+ENGLISH = _words(
     "the of and to in is that it was for on are with as his they at be this from have or by one had not but what all "
     "were when we there can an your which their said if do will each about how up out them then she many some so "
     "these would other into has more her two like him see time could no make than first been its who now people my "
-    "made over did down only way find use may water long little very after words called just where most know".split()
+    "made over did down only way find use may water long little very after words called just where most know"
 )
 """Some of the most frequent English words."""
 

@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -28,7 +28,7 @@ def solution_steps(text: str) -> list[str]:
     """The text cut behind line breaks and sentences, but never inside braces or ``$``: joined, they are the text."""
     ends = [found.end() for found in _BORDER.finditer(text) if found.end() < len(text)]
     borders = [0, *(end for end in ends if _closed(text[:end])), len(text)]
-    return [text[begin:end] for begin, end in zip(borders, borders[1:], strict=False) if end > begin]
+    return [text[begin:end] for begin, end in pairwise(borders) if end > begin]
 
 
 def _closed(text: str) -> bool:
@@ -50,7 +50,7 @@ def gives_away(task: Task, question: str, prefix: str, solution: str) -> bool:
         return True
     if answer == solution.strip():
         return False
-    wanted = re.compile(rf"(?<![\w.]){re.escape(answer)}(?!\w)")
+    wanted = re.compile(rf"(?<![\w.]){re.escape(answer)}(?!\.?\w)")
     return wanted.search(prefix) is not None and wanted.search(question) is None
 
 
