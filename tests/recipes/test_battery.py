@@ -152,6 +152,7 @@ def test_padding_changes_nothing_whatever_it_holds(name, fabricate: Fabricate):
         "finished",
         "episode",
         "demonstrated",
+        "resampled",
         "task_id",
         "pass_rate",
         "usual_entropy",

@@ -1,4 +1,4 @@
-"""Text that says nothing, to be put before a prompt: words of a vocabulary or a Latin passage, made-up ones, letters."""
+"""Text that says nothing, to be put before a prompt: words of a vocabulary, of a Latin passage, or made up."""
 
 from __future__ import annotations
 
