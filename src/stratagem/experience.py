@@ -124,10 +124,11 @@ class Experience:
     ``finished`` (ended in a terminal state); ``truncated`` (cut by a limit); ``running`` (True: of the truncated ones,
     those whose episode goes on in a later batch; None: of no trajectory); ``final_value`` (critic's value of the state
     in which a truncated trajectory was left); ``episode`` (its number in the run); ``demonstrated`` (True: by the
-    task's solver, not by a policy); ``seed`` (from which a part draws what it leaves to chance; it follows from the
-    run's seed and from nothing the policy did); ``answer`` (key of the final answer: equal answers have equal keys, -1
-    where none can be read); ``taken_over`` (tokens at its beginning that another trajectory wrote, from which it
-    branched off).
+    task's solver, not by a policy); ``resampled`` (True: sampled under a perturbed prompt, and learned from as if under
+    the group's own); ``seed`` (from which a part draws what it leaves to chance; it follows from the run's seed and
+    from nothing the policy did); ``answer`` (key of the final answer: equal answers have equal keys, -1 where none can
+    be read); ``taken_over`` (tokens at its beginning that another trajectory wrote, from which it branched off, or a
+    reference solution, which it goes on with).
     Per group: ``task_id`` (which prompt or start state); ``domain``; ``branch`` (round of forking it came about in: 0
     for episodes from a start); ``pass_rate`` (share of its rollouts that succeeded, demonstrations aside, whatever part
     of the group is looked at later).
@@ -191,6 +192,7 @@ class Experience:
     final_value: Float[Tensor, " trajectories"] | None = _at("trajectory")
     episode: Int[Tensor, " trajectories"] | None = _at("trajectory")
     demonstrated: Bool[Tensor, " trajectories"] | None = _at("trajectory")
+    resampled: Bool[Tensor, " trajectories"] | None = _at("trajectory")
     seed: Int[Tensor, " trajectories"] | None = _at("trajectory")
     answer: Int[Tensor, " trajectories"] | None = _at("trajectory")
     taken_over: Int[Tensor, " trajectories"] | None = _at("trajectory")
@@ -481,7 +483,14 @@ class Experience:
             piece.replace(demonstrated=torch.full((piece.trajectories,), flag, device=piece.device))
             for piece, flag in ((self, False), (shown, True))
         ]
-        together = marked[0]._followed_by(marked[1], group)
+        return marked[0].with_others(marked[1], group)
+
+    def with_others(self, others: Experience, group: Int[Tensor, " others"]) -> Experience:
+        """This batch with further trajectories, each last in the group of that number.
+
+        ``others`` has the fields that this batch has; those of groups stay as they are.
+        """
+        together = self._followed_by(others, group)
         return together.select(together.group_of_trajectory.labels.argsort(stable=True))
 
     def with_instead(self, rows: Int[Tensor, " others"], others: Experience) -> Experience:
@@ -729,6 +738,7 @@ _FLAGS = frozenset(
         "truncated",
         "running",
         "demonstrated",
+        "resampled",
     }
 )
 _REWARDS = frozenset({"token_reward", "turn_reward", "reward"})

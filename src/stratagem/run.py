@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -34,12 +35,14 @@ from stratagem.language.pretrain import tiny_model_path
 from stratagem.language.team import Team, TeamEngine, read_role
 from stratagem.language.world import LanguageWorld
 from stratagem.recipe import Recipe
-from stratagem.sampling import Rollouts
+from stratagem.sampling import Rollouts, minimal_prefixes
+from stratagem.sampling.guided import Search
 from stratagem.skills import Skilled
 from stratagem.skills.world import SkilledWorld
 from stratagem.study.alignment import Alignment, pass_at_k
 from stratagem.study.report import write_report
 from stratagem.tasks import registry
+from stratagem.tasks.guided import Guidance, TrialTask
 from stratagem.tasks.task import AnyTask, Task
 from stratagem.training.loop import Interrupted, Settings, Trainer
 from stratagem.training.run_directory import Checkpoint, RunDirectory, environment, file_name
@@ -350,6 +353,70 @@ def align(
         aligned_from=aligned_from,
         contaminated_from=contaminated_from,
     )
+
+
+def guide(
+    task: str,
+    model: str | None = None,
+    *,
+    problems: int = 64,
+    samples: int = 128,
+    tries: int = 16,
+    share: float = 0.25,
+    increment: float = 0.05,
+    search: Search = "scan",
+    seed: int = 0,
+    precision: Precision = "auto",
+    concurrency: int = 256,
+    timeout: float = 30.0,
+    device: str = "auto",
+    progress: Progress | None = None,
+) -> Guidance:
+    """How far each of the first ``problems`` of a task has to be led along its solution for a model to solve it at all.
+
+    A problem that has no success among ``samples`` episodes is hard. It is led as little as lets one of ``tries``
+    succeed: lengths are multiples of ``increment`` of its solution up to ``share``, in whole steps, and none that gives
+    the answer away. Where none suffices it is the longest. A failed episode is no success.
+
+    task: specification of a task played in text.  model: as for :func:`align`.  search: see
+    :func:`~stratagem.sampling.guided.minimal_prefixes`.
+
+    Raises :class:`InputError` for wrong input.
+    """
+    for name, value in (("problems", problems), ("samples", samples), ("tries", tries)):
+        if value < 1:
+            raise InputError(f"guide: {name} = {value}: must be at least 1")
+    made = registry.make(task)
+    if not isinstance(made, Task):
+        raise InputError(f"task {task}: is not played in text, so nothing of a solution can be shown")
+    trial = TrialTask(made, share=share)
+    model = TINY if model is None else model
+    request = Request("", task, model, precision=precision, concurrency=concurrency, timeout=timeout, device=device)
+    world, steps = build_world(request, trial, seed), count()
+    lengths = {problem: trial.lengths(problem, increment) for problem in range(problems)}
+
+    def solves(asked: Sequence[tuple[int, int]]) -> list[bool]:
+        """Whether there is a success: of ``samples`` without guidance, of ``tries`` with it."""
+        solved: dict[tuple[int, int], bool] = {}
+        for size, guided in ((samples, False), (tries, True)):
+            chosen = [one for one in asked if bool(one[1]) == guided]
+            at_once = max(1, concurrency // size)
+            for first in range(0, len(chosen), at_once):
+                trial.trials = tuple(chosen[first : first + at_once])
+                numbers = range(len(trial.trials))
+                sampler = Rollouts(len(numbers), size, start_states=tuple(numbers), refill_rounds=0)
+                collected = world.collect(sampler, next(steps))
+                successes = {place: wins for place, _, wins in _counts(collected.x, task)}
+                solved |= {one: successes.get(place, 0) > 0 for place, one in enumerate(trial.trials)}
+                if progress is not None:
+                    progress(len(solved), collected.metrics)
+        return [solved[one] for one in asked]
+
+    try:
+        world.serve(0)
+        return Guidance(task, minimal_prefixes(solves, lengths, search))
+    finally:
+        world.close()
 
 
 def _counts(x: Experience | None, task: str) -> list[tuple[int, int, int]]:

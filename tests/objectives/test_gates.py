@@ -13,10 +13,12 @@ from torch import Tensor
 from stratagem.errors import InputError
 from stratagem.experience import Experience, PolicyOutput
 from stratagem.objectives import (
+    ByOrigin,
     CenteredClip,
     Clip,
     ClippedWeight,
     LogLikelihood,
+    Saturating,
     TokenRatio,
     TowardsTarget,
     Unclipped,
@@ -259,3 +261,49 @@ def test_a_center_that_is_not_known_is_refused_and_never_taken_for_1():
     # Of one version, without old_logp: the policy has not moved, so that the center is its own ratio.
     fresh = x.replace(version=torch.tensor([3, 3]))
     assert CenteredClip()(ratio, credit, out, fresh).tolist() == pytest.approx([1.0, 0.2 + 0.3678794])
+
+
+# ---- saturating, by origin ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("ratio", "shaped", "slope"), [(0.1, 0.5, 2.5), (1.0, 0.90909, 0.08264), (2.0, 0.95238, 0.02268)]
+)
+def test_a_saturating_ratio_learns_most_where_the_policy_finds_a_token_unlikely(ratio, shaped, slope):
+    for advantage in (1.0, -2.0):
+        value, derivative, binds = gated(Saturating(), ratio, advantage)
+        assert value == pytest.approx(advantage * shaped, abs=2e-5)
+        assert derivative == pytest.approx(advantage * slope, abs=2e-4)
+        assert not binds
+
+
+@given(st.floats(-20, 20), st.floats(0.001, 10))
+def test_a_saturating_ratio_lies_between_nothing_and_one(log_ratio, scale):
+    value, _, _ = gated(Saturating(scale), math.exp(log_ratio), 1.0)
+    assert 0 < value <= 1
+
+
+def marked_batch(resampled: list[bool] | None) -> Experience:
+    return Experience.from_lengths([1, 1], [1, 1], [2], resampled=resampled)
+
+
+def test_only_what_was_resampled_is_shaped_and_the_rest_is_clipped():
+    rho, credit = torch.tensor([1.5, 1.5], requires_grad=True), torch.ones(2)
+    x, out = marked_batch([False, True]), PolicyOutput(torch.zeros(2))
+    gate = ByOrigin()
+    surrogate = gate(rho, credit, out, x)
+    surrogate.sum().backward()
+    torch.testing.assert_close(surrogate, torch.tensor([1.2, 1.5 / 1.6]))
+    torch.testing.assert_close(rho.grad, torch.tensor([0.0, 0.1 / 1.6**2]))
+    assert gate.binds(rho.detach(), credit, out, x).tolist() == [True, False]
+
+
+def test_a_batch_without_marks_is_clipped_as_a_whole():
+    ratio, advantage, out, x = batch(0)
+    assert torch.equal(ByOrigin()(ratio, advantage, out, x), Clip()(ratio, advantage, out, x))
+    assert torch.equal(ByOrigin().binds(ratio, advantage, out, x), Clip().binds(ratio, advantage, out, x))
+
+
+def test_a_scale_of_nothing_is_refused():
+    with pytest.raises(InputError, match="scale"):
+        Saturating(0.0)

@@ -14,6 +14,7 @@ from torch import Tensor
 from stratagem.experience import Experience, PolicyOutput
 from stratagem.recipe import Recipe
 from stratagem.rewards import CostPenalty
+from stratagem.sampling import Resampled
 
 OUTPUTS = (
     "entropy",
@@ -107,6 +108,10 @@ def fabricate(recipe: Recipe, seed: int = 0, spread: float = 0.3) -> tuple[Exper
         success[:size] = False
         x = x.replace(demonstrated=demonstrated, success=success | demonstrated)
         x = x.replace(reward=x.success.double().unsqueeze(1))
+    if isinstance(recipe.sampler, Resampled):
+        # One success of every group, in the place of a failure that trains nothing.
+        place = torch.arange(trajectories) % size
+        x = x.replace(resampled=place == 0, mask=x.to_tokens(trajectory=place != 1))
     own = {"ref_logp": old + spread * noise(), "value": 0.3 * noise(), "entropy": 1 + 0.1 * noise()}
     needs = recipe.experience_needs()
     x = x.replace(**{name: values for name, values in own.items() if name in needs})

@@ -33,6 +33,7 @@ NOT_THE_POLICY_GRADIENT = {
     "hila": "that of ratios to the reference and, beside it, the entropy over the candidates of a group",
     "agent_brace": "the sum of two, each over the turns of one role",
     "thor": "that of the clipped loss and, beside it, the likelihood of what had a positive advantage",
+    "lope": "that of rollouts, and a twelfth of it for what was sampled again, whose ratio is shaped",
     "rover": "a multiple of it, and further on what the next state is worth at random",
 }
 """Recipes whose gradient at ratio 1 is not that of ``sum w A log pi``, and what it is instead."""
@@ -152,6 +153,7 @@ def test_padding_changes_nothing_whatever_it_holds(name, fabricate: Fabricate):
         "finished",
         "episode",
         "demonstrated",
+        "resampled",
         "task_id",
         "pass_rate",
         "usual_entropy",

@@ -18,6 +18,7 @@ from stratagem.cli import (
     compare_commands,
     demo,
     doctor,
+    guide_command,
     lab_command,
     merge_command,
     run_commands,
@@ -37,6 +38,7 @@ app = typer.Typer(
 catalogue_commands.register(app)
 run_commands.register(app)
 align_command.register(app)
+guide_command.register(app)
 compare_commands.register(app)
 lab_command.register(app)
 stress_command.register(app)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -16,8 +16,10 @@ from stratagem.lab.policy import NodeInputs
 from stratagem.partition import Partition
 from stratagem.parts import Sampler
 from stratagem.prompts import Reader
-from stratagem.sampling import Branching, Candidates, Rollouts, kept_groups
+from stratagem.sampling import Branching, Candidates, Guided, Regrouped, Resampled, Rollouts, kept_groups, regrouped
 from stratagem.sampling.branching import as_branches, as_roots, cut
+from stratagem.sampling.guided import led
+from stratagem.sampling.resampling import failed_groups
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,12 +28,14 @@ class Drawn:
 
     kept: groups to learn from, perhaps none.  rounds: all rollouts from a start, round by round.
     rejected: how many groups of theirs the sampler did not want.  figures: of the sampler's curriculum.
+    again: what sampling once more came to, where it was.
     """
 
     kept: Experience
     rounds: list[Experience]
     rejected: int = 0
     figures: dict[str, float] = field(default_factory=dict)
+    again: Regrouped | None = None
 
     @property
     def groups(self) -> int:
@@ -57,6 +61,7 @@ def collect(
     step: int = 0,
     choice: Callable[[int], torch.Generator] | None = None,
     read: Reader | None = None,
+    guide: Callable[[Sequence[int]], Float64[Tensor, " leaves"]] | None = None,
 ) -> Drawn:
     """``prompts_per_step`` groups; those the sampler rejects are replaced, up to ``refill_rounds`` times.
 
@@ -65,6 +70,7 @@ def collect(
     solver: probability of each trajectory when it is demonstrated, for samplers that want demonstrations.
     step: of the batch.  choice: the generator of a round by which a curriculum chooses; None: there is none, and
     ``sampler`` must not have one.  read: texts of start states, for a curriculum.
+    guide: probability of each when every start is led by so many of the best tokens, for samplers that want that.
 
     Raises :class:`InputError` for a sampler that does not roll out the policy itself, or names a start state that is
     not there.
@@ -82,6 +88,9 @@ def collect(
         nonlocal first
         numbers = range(first, first + groups)
         first += groups
+        if isinstance(sampler, Guided):
+            assert guide is not None, "whoever collects says how starts are led"
+            return _guided(leaves, probability, guide, numbers, sampler, source(attempt))
         if sampler.curriculum is None and not sampler.start_states:
             return draw(leaves, probability, groups, sampler.group_size, source(attempt))
         planned = sampler.planned(numbers, partial(choice or source, attempt), step, leaves.groups, read)
@@ -97,7 +106,67 @@ def collect(
         x = _with_demonstrations(x, leaves, solver(), sampler.demonstrations, source(len(rounds)))
     if isinstance(sampler, Branching):
         x = _branched(x, leaves, probability, sampler, source)
+    if isinstance(sampler, Resampled):
+        again = _resampled(x, leaves, probability, sampler, source(len(rounds)))
+        return Drawn(again.x, rounds, rejected, kept.figures, again)
     return Drawn(x, rounds, rejected, kept.figures)
+
+
+def _guided(
+    leaves: Experience,
+    probability: Float64[Tensor, " leaves"],
+    guide: Callable[[Sequence[int]], Float64[Tensor, " leaves"]],
+    groups: range,
+    sampler: Guided,
+    source: torch.Generator,
+) -> Experience:
+    """These groups, guided ones and unguided copies; a problem that no start is named for has one drawn."""
+    copies = [sampler.copy(group) for group in groups]
+    problems = sorted({problem for problem, _ in copies})
+    if sampler.start_states:
+        starts = [sampler.start_states[problem % len(sampler.start_states)] for problem in problems]
+    else:
+        starts = _drawn_starts(leaves, probability, len(problems), source).tolist()
+    start = dict(zip(problems, starts, strict=True))
+    choices = tuple(sampler.choices[min(number, len(sampler.choices) - 1)] for number in range(leaves.groups))
+    pieces = []
+    for guided, likely in ((True, guide(choices)), (False, probability)):
+        begin = torch.tensor([start[problem] for problem, kind in copies if kind == guided], dtype=torch.int64)
+        if len(begin):
+            x = draw(leaves, likely, len(begin), sampler.group_size, source, begin)
+            taken = torch.tensor(choices)[begin] if guided else torch.zeros_like(begin)
+            pieces.append(led(x, x.group_of_trajectory.spread(taken)))
+    return Experience.concatenate(pieces)
+
+
+def _drawn_starts(
+    leaves: Experience, probability: Float64[Tensor, " leaves"], count: int, source: torch.Generator
+) -> Int[Tensor, " count"]:
+    """Starts as the game draws them."""
+    high = probability.cumsum(0)[_ranges(leaves)[1]]
+    return _place(high, torch.rand(count, dtype=torch.float64, generator=source) * high[-1])
+
+
+def _resampled(
+    x: Experience,
+    leaves: Experience,
+    probability: Float64[Tensor, " leaves"],
+    sampler: Resampled,
+    source: torch.Generator,
+) -> Regrouped:
+    """``x`` with what its failed groups bring when they are sampled once more, by a mixture with the uniform policy."""
+    assert leaves.behavior_logp is not None and leaves.action is not None and x.task_id is not None
+    failed = torch.nonzero(failed_groups(x)).squeeze(1)
+    if not len(failed):
+        return Regrouped(x)
+    tokens = int(leaves.action.max()) + 1
+    mixed = ((1 - sampler.mixture) * leaves.behavior_logp.double().exp() + sampler.mixture / tokens).log()
+    change = leaves.trajectory_of_token.sum(mixed - leaves.behavior_logp.double()).exp()
+    # What was never taken has no finite change; no softmax has such a leaf, unless it overflows.
+    likely = torch.where(probability > 0, probability * change, 0.0)
+    perturbed = leaves.replace(behavior_logp=mixed.to(leaves.behavior_logp.dtype))
+    starts = x.task_id[failed]
+    return regrouped(x, draw(perturbed, likely, len(failed), sampler.resamples, source, starts), failed)
 
 
 def _branched(
@@ -167,10 +236,7 @@ def draw(
     size: of all groups, or of each.  starts: of the groups; None draws them, too.
     """
     first, last = _ranges(leaves)
-    start = starts
-    if start is None:
-        high = probability.cumsum(0)[last]
-        start = _place(high, torch.rand(groups, dtype=torch.float64, generator=source) * high[-1])
+    start = _drawn_starts(leaves, probability, groups, source) if starts is None else starts
     sizes = torch.as_tensor(size).expand(groups)
     start = start.repeat_interleave(sizes)
     uniform = torch.rand((len(start), 1), dtype=torch.float64, generator=source)

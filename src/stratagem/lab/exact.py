@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 
@@ -216,6 +217,24 @@ def demonstrator(tree: Tree) -> Exact:
     best = (values >= values.amax(-1, keepdim=True) - 1e-9).double()
     share = (1 - DEMONSTRATOR_ERROR) * best / best.sum(-1, keepdim=True)
     return Exact(tree, (share + DEMONSTRATOR_ERROR / values.shape[-1]).log())
+
+
+def led_policy(policy: Exact, choices: Sequence[int]) -> Exact:
+    """The policy, after the first ``choices`` tokens of every start were the best ones, the first of equals.
+
+    choices: one number for each start.
+    """
+    tree = policy.tree
+    depth = torch.zeros(tree.nodes, dtype=torch.int64)
+    depth[tree.node] = tree.leaves.trajectory_of_token.position()
+    limit = torch.zeros_like(depth)
+    limit[tree.node] = torch.tensor(list(choices))[tree.leaves.group_of_token.labels]
+    return Exact(tree, torch.where((depth < limit).unsqueeze(1), _best(tree).logits, policy.logits.double()))
+
+
+@cache
+def _best(tree: Tree) -> Exact:
+    return Exact.greedy(tree, optimal_values(tree))
 
 
 def random_policy_values(tree: Tree) -> Float64[Tensor, "nodes vocabulary"]:

@@ -6,7 +6,7 @@ import copy
 import dataclasses
 import time
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 
 import torch
 from jaxtyping import Float64
@@ -15,7 +15,7 @@ from torch import Tensor
 from stratagem.errors import InputError
 from stratagem.experience import Experience, PolicyOutput
 from stratagem.lab.draw import collect
-from stratagem.lab.exact import Exact, demonstrator
+from stratagem.lab.exact import Exact, demonstrator, led_policy
 from stratagem.lab.policy import NodeInputs, TabularPolicy
 from stratagem.lab.tree import Tree, added
 from stratagem.recipe import Recipe
@@ -73,11 +73,11 @@ def sample_updates(
     by_entropy = torch.zeros(BLOCKS, policy.tree.nodes, dtype=torch.float64)
     by_logits = torch.zeros_like(by_logp)
     simple = recipe.view is None and recipe.output_needs() <= {"entropy", "value"}
-    solver = partial(_demonstrated, policy.tree)
+    solver, guide = partial(_demonstrated, policy.tree), cache(partial(_guided, behavior))
     drawn, clock = 0, time.perf_counter()
     for number in range(-1, rounds * BLOCKS):
         source = partial(generator, seed, "batch", number)
-        batch = collect(leaves, behavior.leaf_probability, sampler, source, solver=solver)
+        batch = collect(leaves, behavior.leaf_probability, sampler, source, solver=solver, guide=guide)
         x = recipe.prepare(batch.kept)
         if number >= 0:
             drawn += batch.groups
@@ -134,6 +134,11 @@ def _of_turns(tree: Tree, behavior: Exact) -> dict[str, Tensor]:
 def _demonstrated(tree: Tree) -> Float64[Tensor, " leaves"]:
     """Probability of every leaf when it is demonstrated."""
     return demonstrator(tree).leaf_probability
+
+
+def _guided(behavior: Exact, choices: tuple[int, ...]) -> Float64[Tensor, " leaves"]:
+    """Probability of every leaf when the first tokens of each start are the best ones."""
+    return led_policy(behavior, choices).leaf_probability
 
 
 def _gradient(recipe: Recipe, x: Experience, logits: Tensor, median: Tensor) -> Tensor:

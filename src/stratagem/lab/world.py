@@ -15,7 +15,7 @@ from torch import Tensor
 from stratagem.errors import InputError
 from stratagem.experience import Experience
 from stratagem.lab.draw import Drawn, candidates, collect, draw
-from stratagem.lab.exact import Exact, demonstrator
+from stratagem.lab.exact import Exact, demonstrator, led_policy
 from stratagem.lab.experts import ExpertsPolicy
 from stratagem.lab.game import TokenGame
 from stratagem.lab.games import find_game, known_games
@@ -25,6 +25,7 @@ from stratagem.lab.windows import Slots
 from stratagem.parts import Sampler
 from stratagem.recipe import Recipe
 from stratagem.sampling import Candidates, Demonstrations, Windows
+from stratagem.sampling.guided import guided_metrics
 from stratagem.seeding import generator
 from stratagem.tasks.options import check_names
 from stratagem.training.weights import put, taken
@@ -210,6 +211,7 @@ class LabWorld:
             step,
             partial(generator, self._seed, "curriculum", step),
             self._read,
+            lambda choices: led_policy(acting, choices).leaf_probability,
         )
         return self._collected(drawn)
 
@@ -271,7 +273,8 @@ class LabWorld:
 
     def _collected(self, drawn: Drawn) -> Collected:
         self.last_batch = drawn.kept
-        lengths = [x.trajectory_of_token.size() for x in drawn.rounds]
+        # What a trajectory was led by, nobody sampled.
+        lengths = [x.trajectory_of_token.size() - (0 if x.taken_over is None else x.taken_over) for x in drawn.rounds]
         metrics = _episode_metrics(drawn.rounds) | _decode_metrics(lengths)
         metrics |= {
             "groups/kept": float(drawn.groups - drawn.rejected),
@@ -281,14 +284,22 @@ class LabWorld:
         branches, branched = drawn.branches
         if branches:
             metrics["branches/groups"] = float(branches)
+        if drawn.again is not None:
+            metrics |= drawn.again.metrics
+        metrics |= _guided_metrics(drawn.rounds)
         names = self.task.game.reward_names
         if len(names) > 1:
             rewards = torch.cat([_rewards(x) for x in drawn.rounds]).mean(0).tolist()
             metrics |= {f"reward/{name}": reward for name, reward in zip(names, rewards, strict=True)}
         sampled = drawn.kept.select(drawn.kept.played())
         if sampled.behavior_logp is not None and sampled.tokens:
-            metrics["entropy"] = -float(sampled.behavior_logp.mean())
+            own = sampled.behavior_logp
+            if sampled.taken_over is not None and sampled.branch is None:
+                begun = sampled.trajectory_of_token.spread(sampled.taken_over)
+                own = own[sampled.trajectory_of_token.position() >= begun]
+            metrics["entropy"] = -float(own.mean())
         tokens = sum(int(length.sum()) for length in lengths) + branched
+        tokens += 0 if drawn.again is None else drawn.again.tokens
         return Collected(drawn.kept, tokens, metrics, _transcripts(self.tree, drawn.rounds[0]))
 
     # ---- evaluating ------------------------------------------------------------------------------------------------
@@ -354,6 +365,17 @@ def _decode_metrics(written: Sequence[Tensor]) -> dict[str, float]:
 def _rewards(x: Experience) -> Tensor:
     assert x.reward is not None
     return x.reward
+
+
+def _guided_metrics(rounds: Sequence[Experience]) -> dict[str, float]:
+    """How trajectories did that were led part of the way, and the others; nothing where nobody was to be led."""
+    if any(x.taken_over is None for x in rounds):
+        return {}
+    success, taken = (
+        torch.cat([value for x in rounds if (value := getattr(x, name)) is not None])
+        for name in ("success", "taken_over")
+    )
+    return guided_metrics(success, taken > 0)
 
 
 def _flags(values: Tensor | None) -> Tensor:

@@ -19,6 +19,7 @@ from stratagem.language.chat import ChatFormat
 from stratagem.language.engine import Engine, Request
 from stratagem.language.episodes import Episode, Turn, step_fault, to_experience
 from stratagem.language.forks import Fork, branches, grown
+from stratagem.language.perturbed import play_perturbed
 from stratagem.language.plans import plan_reader
 from stratagem.language.policy import LanguagePolicy
 from stratagem.language.rollout import enter_answer, first_observation, play, play_on, reading, reset
@@ -28,7 +29,21 @@ from stratagem.language.watched import Watch
 from stratagem.language.windows import Slots
 from stratagem.parts import Sampler, Tempering
 from stratagem.recipe import Recipe
-from stratagem.sampling import Branching, Candidates, Demonstrations, Planned, Rollouts, Windows, kept_groups
+from stratagem.sampling import (
+    Branching,
+    Candidates,
+    Demonstrations,
+    Guided,
+    Planned,
+    Regrouped,
+    Resampled,
+    Rollouts,
+    Windows,
+    kept_groups,
+    regrouped,
+)
+from stratagem.sampling.guided import guided_metrics
+from stratagem.sampling.resampling import failed_groups
 from stratagem.seeding import derive, generator
 from stratagem.tasks.mixture import owner
 from stratagem.tasks.task import Split, Task
@@ -100,6 +115,11 @@ class LanguageWorld:
             raise InputError(
                 f"sampler {sampler.part_name()}: a language task takes rollouts, windows, candidates or demonstrations"
             )
+        if isinstance(sampler, Guided) and "guided" not in self.task.reward_names:
+            raise InputError(
+                f"sampler {sampler.part_name()}: task {self.task.name} has no guided problems; train on "
+                f"guided:{self.task.name}"
+            )
         clock = time.perf_counter()
         params = self._params(sampler.temperature, sampler.top_p, sampler.top_k, tempering=sampler.tempering)
         played: list[Episode] = []
@@ -132,6 +152,10 @@ class LanguageWorld:
             branched = self._branched(batch, good, sampler, params)
             batch, tokens = branched.x, tokens + branched.tokens
             metrics |= branched.metrics
+        if batch is not None and isinstance(sampler, Resampled):
+            again = self._resampled(batch, [group[0] for group in good], sampler, params)
+            batch, tokens = again.x, tokens + again.tokens
+            metrics |= again.metrics
         if batch is not None and sampler.demonstrations:
             batch = self._with_demonstrations(batch, [group[0] for group in good], sampler)
             shown = 0 if batch.demonstrated is None else int(batch.demonstrated.sum()) // sampler.demonstrations
@@ -158,6 +182,43 @@ class LanguageWorld:
         tree = grown(roots, [*chain.from_iterable(episodes)], sampler, go_on, pack, self._forks)
         self._forks += tree.forks
         return Collected(tree.x, tree.tokens, tree.metrics)
+
+    def _resampled(
+        self, x: Experience, groups: Sequence[Episode], sampler: Resampled, params: SamplingParams
+    ) -> Collected:
+        """``x``, and its failed groups sampled once more, of each of which one episode is given."""
+        failed, clean = torch.nonzero(failed_groups(x)).squeeze(1).tolist(), _most_samples(sampler) - sampler.resamples
+        fresh: dict[int, list[Episode]] = {}
+        nonsense: list[str] = []
+        for number in failed:
+            index, group = groups[number].index, groups[number].group
+            assert group is not None
+            seeds = [derive(self._seed, "resampled", group, extra) for extra in range(sampler.resamples)]
+            fresh[number] = [Episode(index, clean + n, seed, group=group) for n, seed in enumerate(seeds)]
+            alike = seeds[:1] * len(seeds) if sampler.each == "group" else seeds
+            nonsense += [sampler.nonsense(derive(seed, "nonsense")) for seed in alike]
+        played = [*chain.from_iterable(fresh.values())]
+        for begin in range(0, len(played), self._concurrency):
+            some = slice(begin, begin + self._concurrency)
+            play_perturbed(
+                self.task,
+                "train",
+                played[some],
+                nonsense[some],
+                sampler.before,
+                sampler.longest,
+                self._engine,
+                self._chat,
+                params,
+                self._watch,
+            )
+        good = {n: kept for n, group in fresh.items() if (kept := [e for e in group if e.failure is None])}
+        again = Regrouped(x, len(failed))
+        if good:
+            packed = self._packed([*good.values()], _most_samples(sampler), sampler.similar_states)
+            again = regrouped(x, packed, torch.tensor([*good]))
+        lost = {"resampled/failed": float(len(played) - sum(map(len, good.values())))}
+        return Collected(again.x, sum(episode.length for episode in played), again.metrics | lost)
 
     def _tried(self, sampler: Candidates) -> Collected:
         """Every candidate of each start state, as the task writes it; those that fail are counted and left out."""
@@ -464,6 +525,8 @@ def demonstrate(
 def _most_samples(sampler: Rollouts) -> int:
     """Episodes a group may have in all, failed ones and demonstrations included."""
     most = sampler.largest_group * (sampler.refill_rounds + 1) + sampler.demonstrations
+    if isinstance(sampler, Resampled):
+        most += sampler.resamples
     return max(most, sampler.branches) if isinstance(sampler, Branching) else most
 
 
@@ -484,6 +547,9 @@ def _episode_metrics(episodes: Sequence[Episode], reward_names: Sequence[str]) -
         }
         for name in reward_names[1:]:
             metrics[f"reward/{name}"] = sum(episode.components.get(name, 0.0) for episode in good) / len(good)
+        if "guided" in reward_names:
+            led = torch.tensor([episode.components.get("guided", 0.0) > 0 for episode in good])
+            metrics |= guided_metrics(torch.tensor([episode.success for episode in good]), led)
     return metrics
 
 

@@ -29,7 +29,16 @@ from stratagem.objectives.directions import (
 )
 from stratagem.objectives.entropy_bands import EntropyBand, EntropyRange
 from stratagem.objectives.entropy_gates import EntropyClip, Redistributed
-from stratagem.objectives.gates import CenteredClip, Clip, ClippedWeight, LogLikelihood, TowardsTarget, Unclipped
+from stratagem.objectives.gates import (
+    ByOrigin,
+    CenteredClip,
+    Clip,
+    ClippedWeight,
+    LogLikelihood,
+    Saturating,
+    TowardsTarget,
+    Unclipped,
+)
 from stratagem.objectives.group_entropy import GroupEntropy
 from stratagem.objectives.implicit import ImplicitNegative
 from stratagem.objectives.masked_likelihood import MaskedLogLikelihood
@@ -52,6 +61,7 @@ __all__ = [
     "Blend",
     "BlendedPenalty",
     "BoundedRatio",
+    "ByOrigin",
     "ByRole",
     "CallShare",
     "CenteredClip",
@@ -94,6 +104,7 @@ __all__ = [
     "RoleLosses",
     "RoutingReplay",
     "SamplingVersion",
+    "Saturating",
     "SequenceMean",
     "SequenceSum",
     "SharedBudget",

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from stratagem.experience import Experience, PolicyOutput
 from stratagem.objectives.ratios import bounded_exp
-from stratagem.parts import Gate
+from stratagem.parts import Gate, Ratio
 
 
 @dataclass(frozen=True)
@@ -65,6 +65,53 @@ class Clip(Gate):
 
     def _clipped(self, ratio: Tensor, x: Experience) -> Tensor:
         return ratio.clamp(1 - self.low, 1 + self.high)
+
+
+@dataclass(frozen=True)
+class Saturating(Gate):
+    """``A rho / (rho + scale)``: a ratio shaped into (0, 1), without clip (policy shaping, arXiv 2504.14945).
+
+    Its slope ``scale / (rho + scale)^2`` is largest where the policy finds unlikely what another one did, so that such
+    tokens are learned most.
+
+    scale: in units of the ratio, above 0.
+    """
+
+    scale: Annotated[float, Gt(0)] = 0.1
+
+    def __call__(self, ratio: Tensor, advantage: Tensor, out: PolicyOutput, x: Experience) -> Float[Tensor, " tokens"]:
+        return advantage * (ratio / (ratio + self.scale))
+
+
+@dataclass(frozen=True)
+class ByOrigin(Gate):
+    """One gate for what was sampled under the prompt it is learned under, another for what ``x.resampled`` marks.
+
+    A batch that marks nothing is all of the first kind.
+
+    of: the one.  resampled: the other.
+    """
+
+    of: Gate = Clip()
+    resampled: Gate = Saturating()
+
+    def __call__(self, ratio: Tensor, advantage: Tensor, out: PolicyOutput, x: Experience) -> Float[Tensor, " tokens"]:
+        plain = self.of(ratio, advantage, out, x)
+        marked = _resampled(x)
+        return plain if marked is None else torch.where(marked, self.resampled(ratio, advantage, out, x), plain)
+
+    def objection(self, ratio: Ratio) -> str | None:
+        return self.of.objection(ratio) or self.resampled.objection(ratio)
+
+    def binds(self, ratio: Tensor, advantage: Tensor, out: PolicyOutput, x: Experience) -> Bool[Tensor, " tokens"]:
+        plain = self.of.binds(ratio, advantage, out, x)
+        marked = _resampled(x)
+        return plain if marked is None else torch.where(marked, self.resampled.binds(ratio, advantage, out, x), plain)
+
+
+def _resampled(x: Experience) -> Bool[Tensor, " tokens"] | None:
+    """Tokens of marked trajectories; None where there are none in the whole batch."""
+    return None if x.resampled is None else x.trajectory_of_token.spread(x.resampled)
 
 
 @dataclass(frozen=True)

@@ -4,9 +4,12 @@ from stratagem.sampling.branching import AtTurns, Branching, OfBest
 from stratagem.sampling.calls import BeforeFailedCall, CallsCarriedOut
 from stratagem.sampling.curricula import Domains, Learnability, Shuffled, SuccessBand
 from stratagem.sampling.downsampling import DecisiveTokens, MostVariedCredit
+from stratagem.sampling.guided import Guided, Prefix, minimal_prefixes, prefix_lengths
 from stratagem.sampling.likelihoods import Likelihood, MaskedElbo, OneStep, Views
+from stratagem.sampling.nonsense import nonsense
 from stratagem.sampling.refill import Kept, kept_groups
 from stratagem.sampling.replay import RecentBatches, SuccessReplay
+from stratagem.sampling.resampling import Regrouped, Resampled, regrouped
 from stratagem.sampling.samplers import (
     Candidates,
     Demonstrations,
@@ -51,6 +54,7 @@ __all__ = [
     "DrawnContexts",
     "DynamicSampling",
     "EntropyTempering",
+    "Guided",
     "Kept",
     "Learnability",
     "Likelihood",
@@ -60,7 +64,10 @@ __all__ = [
     "OfBest",
     "OneStep",
     "Planned",
+    "Prefix",
     "RecentBatches",
+    "Regrouped",
+    "Resampled",
     "Rollouts",
     "Segments",
     "ShortestSuccess",
@@ -72,4 +79,8 @@ __all__ = [
     "Views",
     "Windows",
     "kept_groups",
+    "minimal_prefixes",
+    "nonsense",
+    "prefix_lengths",
+    "regrouped",
 ]

@@ -97,6 +97,12 @@ _BUILT_IN = (
         "stratagem.tasks.sets:from_spec",
     ),
     TaskCard(
+        "guided",
+        "guided:TASK[,prefixes=PATH,share=0.25,longest=CHARACTERS,option=value]",
+        "another task, with copies of its problems that begin part of the way along a solution",
+        "stratagem.tasks.guided:from_spec",
+    ),
+    TaskCard(
         "skilled",
         "skilled:TASK,skills=PATH[,audit_every=20,validation=64,shown=3,option=value]",
         "another task, whose prompts begin with skills from a bank",

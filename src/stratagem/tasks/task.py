@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
@@ -48,6 +48,16 @@ class Observation:
     role: int = 0
     context: int = 0
     opening: tuple[Mapping[str, str], ...] = ()
+
+
+def restated(observation: Observation, change: Callable[[str], str]) -> Observation:
+    """The observation with its text changed; of one with an opening, the first question there."""
+    if not observation.opening:
+        return replace(observation, text=change(observation.text))
+    asked = next((place for place, message in enumerate(observation.opening) if message["role"] == "user"), 0)
+    opening = [dict(message) for message in observation.opening]
+    opening[asked]["content"] = change(opening[asked]["content"])
+    return replace(observation, opening=tuple(opening))
 
 
 @dataclass(frozen=True, slots=True)

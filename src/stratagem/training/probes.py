@@ -102,6 +102,26 @@ def _reward_gradient(
     return _gradient(schedule.objective, recipe, policy, alone.replace(advantage=schedule.advantage(alone).detach()))
 
 
+def interference(recipe: Recipe, policy: Policy, one: Experience, other: Experience) -> dict[str, float]:
+    """How the gradients of a recipe's loss on two sets of problems agree, such as easy and hard ones; nothing moves.
+
+    one, other: batches as they were collected, with the fields the recipe reads.
+
+    ``cosine`` of the two, 0 where one has no gradient; ``norm/one`` and ``norm/other``; ``share``, that of ``one`` in
+    the sum of the norms: when a few problems have most of it, they decide where the shared parameters go (the "ray
+    interference" of arXiv 1904.11455).
+    """
+    gradients = [_gradient(recipe.objective, recipe, policy, recipe.prepare(x)) for x in (one, other)]
+    norms = [_product(gradient, gradient) ** 0.5 for gradient in gradients]
+    product, total = math.prod(norms), sum(norms)
+    return {
+        "cosine": _product(*gradients) / product if product else 0.0,
+        "norm/one": norms[0],
+        "norm/other": norms[1],
+        "share": norms[0] / total if total else 0.0,
+    }
+
+
 def _gradient(objective: Objective, recipe: Recipe, policy: Policy, x: Experience) -> list[Tensor]:
     """Of the objective on all of ``x``, by the policy's own parameters; 0 where it says nothing."""
     parameters = list(policy.policy_parameters())

@@ -3,6 +3,7 @@
 from stratagem.recipes.reasoning import (
     conditional,
     entropies,
+    guided,
     heterogeneous,
     normalized,
     sampled,
@@ -11,6 +12,7 @@ from stratagem.recipes.reasoning import (
 )
 from stratagem.recipes.reasoning.conditional import *  # noqa: F403
 from stratagem.recipes.reasoning.entropies import *  # noqa: F403
+from stratagem.recipes.reasoning.guided import *  # noqa: F403
 from stratagem.recipes.reasoning.heterogeneous import *  # noqa: F403
 from stratagem.recipes.reasoning.normalized import *  # noqa: F403
 from stratagem.recipes.reasoning.sampled import *  # noqa: F403
@@ -20,6 +22,7 @@ from stratagem.recipes.reasoning.vectors import *  # noqa: F403
 __all__: list[str] = []
 __all__ += conditional.__all__
 __all__ += entropies.__all__
+__all__ += guided.__all__
 __all__ += heterogeneous.__all__
 __all__ += normalized.__all__
 __all__ += sampled.__all__
