@@ -37,6 +37,7 @@ def batch() -> Experience:
         success=torch.rand(12, generator=source) < 0.5,
         pass_rate=torch.full((3,), 0.5),
         seed=torch.arange(12),
+        entropy=torch.rand(len(logp), generator=source),
         target=torch.full((len(logp),), 1.3),
         learning_rate=1e-3,
     )

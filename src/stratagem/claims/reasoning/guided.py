@@ -89,11 +89,11 @@ class Locks:
     scale="Six locks of twelve binary choices, which a uniform policy opens once in 4096 tries, and six of three. A "
     "wrong choice ends the episode. Locks show symbols, two at each position, that mean the same choice in every lock, "
     "so parameters are shared; independent_gain is the same where they are not. 60 batches of 12 groups of 8, success "
-    "exact and without guidance, as a mean over the run. A table follows a prefix by construction: states behind it are those "
-    "a solution comes by anyway, so what is learned there serves the unguided copy at once; whether a language "
+    "exact and without guidance, as a mean over the run. A table follows a prefix by construction: states behind it are "
+    "those a solution comes by anyway, so what is learned there serves the unguided copy at once; whether a language "
     "model transfers it is not tested. A quarter of the choices suffices for no lock, so prefixes may be as long as "
-    "all but one here. A table has no capacity to lose, so interference of easy problems can only show as groups they take "
-    "(mixed_gain). In first runs locks had eight choices and GRPO opened them, too, so they were no problems that are "
+    "all but one here. A table has no capacity to lose, so interference of easy problems can only show as groups they "
+    "take (mixed_gain). In first runs locks had eight choices and GRPO opened them, too, so they were no problems that are "
     "never solved; the rule held there as well. Two controls then gained about as much: groups of four times the size, "
     "at four times the episodes, and a demonstration where all fail (shown_hard_gain), which a table can copy.",
 )
@@ -228,8 +228,8 @@ class Questions:
     "token; 40 batches of 8 groups, two tables a seed, success exact. Whether words move a language model like this "
     "needs one of a billion parameters. A first experiment, with random tables that solved one question of 256 and "
     "learned next to nothing in any arm, decided nothing and was given up for this one; the rule is the same. In "
-    "first runs the plain ratio taught a little more than the shaped one (shaping_gain), whose slope is small where the "
-    "policies nearly agree.",
+    "first runs the plain ratio taught a little more than the shaped one (shaping_gain), whose slope is small where "
+    "the policies nearly agree.",
 )
 def lope_resampling(seed: int) -> dict[str, float]:
     """Exact success while learning questions that are hardly ever solved, and how many failed groups are rescued."""
