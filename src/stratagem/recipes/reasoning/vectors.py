@@ -19,7 +19,7 @@ _DYNAMIC = "Learning to Optimize Multi-Objective Alignment Through Dynamic Rewar
     "2605.22817",
     title="Vector Policy Optimization: Training for Diversity Improves Test-Time Search",
     family="reasoning",
-    roles=("reward", "advantage", "objective"),
+    roles=("reward",),
     year=2026,
     base="grpo",
 )
