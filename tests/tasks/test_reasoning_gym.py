@@ -29,6 +29,22 @@ def test_solutions_are_accepted_and_corrupted_ones_rejected(dataset: str, split:
     assert from_spec(dataset, {}).check(3, split).corruptions_rejected == 3  # type: ignore[arg-type]
 
 
+def test_the_habit_is_the_number_next_to_the_right_one_in_its_share_of_episodes() -> None:
+    task = from_spec("chain_sum", {})
+    right, wrong = (next(make("train", 3)) for make in (task.solution, task.corrupted))
+    assert int(wrong) == int(right) + 1
+    said = [next(task.demonstration("train", 3, habit=0.85, seed=seed)) for seed in range(400)]
+    assert set(said) == {right, wrong} and said.count(wrong) == pytest.approx(340, abs=30)
+    assert said[7] == next(task.demonstration("train", 3, habit=0.85, seed=7))
+    assert next(task.demonstration("train", 3, habit=0.0, seed=1)) == right
+
+
+@pytest.mark.parametrize("habit", [-0.1, 1.1, float("nan")])
+def test_a_habit_is_a_probability(habit: float) -> None:
+    with pytest.raises(InputError, match="it is a probability, 0 to 1"):
+        from_spec("chain_sum", {}).demonstration("train", 0, habit, 0)
+
+
 def test_a_sum_is_worth_one_when_it_is_right_and_ends_the_episode() -> None:
     task = from_spec("chain_sum", {"min_terms": "2", "max_terms": "2", "min_digits": "1", "max_digits": "1"})
     environment = task.environment("train", 0)

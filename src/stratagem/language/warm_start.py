@@ -25,6 +25,13 @@ TASKS = ("key_door", "textworld")
 OTHERS = ("sokoban", "calculator", "rg:chain_sum")
 """What else its card gives a score for."""
 
+HABITS = {
+    "key_door": "walks to the locked door without the key and tries it in vain",
+    "textworld": "keeps trying to open what is locked",
+    "rg": "gives a wrong answer next to the right one",
+}
+"""What the demonstrator of a task does wrong, by kind of task."""
+
 SHAPE = TinyShape()
 """Its shape."""
 
@@ -100,7 +107,9 @@ def _card(
         + " |"
         for task, score in scores.items()
     )
-    tasks = " ".join(f"--task {task}" for task in shown)
+    tasks = " ".join(f"--task '{task}'" if "," in task else f"--task {task}" for task in shown)
+    kinds = dict.fromkeys(task.partition(":")[0] for task in shown)
+    habits = "; ".join(f"in `{kind}` it {HABITS[kind]}" for kind in kinds if kind in HABITS) or "none in these tasks"
     episodes = next(iter(scores.values()))[0].episodes
     return f"""---
 license: apache-2.0
@@ -114,9 +123,8 @@ from random weights on {steps} batches of {batch} generated demonstrations and o
 
     stratagem pretrain {tasks} --steps {steps} --seed {seed} --habit {habit}
 
-The demonstrator has a bad habit. In {habit:.0%} of the key-door episodes it walks to the locked door without the key
-and tries it in vain; in as many of the text games it keeps trying to open what is locked. The model has learned both
-ways, the right one and the wrong one, so that reinforcement learning has a real fault to unlearn.
+The demonstrator has a bad habit, to which it gives in in {habit:.0%} of the episodes: {habits}. The model has learned
+both ways, the right one and the wrong one, so that reinforcement learning has a real fault to unlearn.
 
 Success on {episodes} held-out episodes before any reinforcement learning, with 95 % intervals:
 

@@ -15,7 +15,7 @@ import yaml
 from stratagem.errors import InputError, unknown
 from stratagem.tasks.adapter import require
 from stratagem.tasks.options import check_names
-from stratagem.tasks.splits import draw
+from stratagem.tasks.splits import draw, seeded
 from stratagem.tasks.task import Environment, Observation, Split, Step, Task, state_key
 
 _NO_SOLUTION = "it comes without a solution, so that its verifier cannot be proven"
@@ -36,6 +36,7 @@ UNSUPPORTED = {
 
 _EXAMPLES = ("possible_answer", "example_answer", "example_correct_answer")
 _ANSWER = re.compile(r"<answer>(.*?)</answer>", re.DOTALL | re.IGNORECASE)
+_INTEGER = re.compile(r"-?\d{1,15}")
 _MARKER = re.compile(r"answer:", re.IGNORECASE)
 
 
@@ -100,9 +101,19 @@ class ReasoningGymTask(Task):
         """An answer near the right one that the verifier rejects, or any that it does not when there is none."""
         question = self.environment(split, index)
         oracle = question.oracle()
-        candidates = (oracle[:-1], oracle[::-1], f"not {oracle}", "0", "True", "nothing")
+        candidates = (*_next_number(oracle), oracle[:-1], oracle[::-1], f"not {oracle}", "0", "True", "nothing")
         wrong = [candidate for candidate in candidates if question.score(candidate) < 1.0]
         yield (wrong or candidates)[0]
+
+    def demonstration(self, split: Split, index: int, habit: float, seed: int) -> Iterator[str]:
+        """What a demonstrator does who has a bad habit: in a share ``habit`` of the episodes the wrong answer near by.
+
+        Drawn once per episode from ``seed``. Where the right answer is a whole number, the wrong one is the next.
+        """
+        if not 0 <= habit <= 1:
+            raise InputError(f"task {self.name!r}: habit={habit!r} is not allowed; it is a probability, 0 to 1")
+        gives_in = seeded("demonstration", self.name, split, index, seed).random() < habit
+        return self.corrupted(split, index) if gives_in else self.solution(split, index)
 
     def answer(self, text: str) -> str | None:
         """What :func:`extract_answer` finds."""
@@ -117,6 +128,11 @@ class ReasoningGymTask(Task):
 
     def _create(self, seed: int) -> Any:
         return require("reasoning_gym", "dev").create_dataset(self.dataset, seed=seed, size=1, **self.config)
+
+
+def _next_number(text: str) -> tuple[str, ...]:
+    """The whole number after the one that is all of the text; nothing where it is none."""
+    return (str(int(text) + 1),) if _INTEGER.fullmatch(text) else ()
 
 
 class _Question(Environment):

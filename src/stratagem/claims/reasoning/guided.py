@@ -87,15 +87,16 @@ class Locks:
     "learning rate; guided copies alone; demonstrations where all fail (hpt)",
     rule=(Expect("hard_gain", above=0), Expect("pass16_gain", above=0)),
     scale="Six locks of twelve binary choices, which a uniform policy opens once in 4096 tries, and six of three. A "
-    "wrong choice ends the episode. Locks show symbols, two at each position, that mean the same choice in every lock, "
-    "so parameters are shared; independent_gain is the same where they are not. 60 batches of 12 groups of 8, success "
-    "exact and without guidance, as a mean over the run. A table follows a prefix by construction: states behind it are "
-    "those a solution comes by anyway, so what is learned there serves the unguided copy at once; whether a language "
-    "model transfers it is not tested. A quarter of the choices suffices for no lock, so prefixes may be as long as "
-    "all but one here. A table has no capacity to lose, so interference of easy problems can only show as groups they "
-    "take (mixed_gain). In first runs locks had eight choices and GRPO opened them, too, so they were no problems that are "
-    "never solved; the rule held there as well. Two controls then gained about as much: groups of four times the size, "
-    "at four times the episodes, and a demonstration where all fail (shown_hard_gain), which a table can copy.",
+    "wrong choice ends the episode. Locks show symbols, two at each position, that mean the same choice in every "
+    "lock, so parameters are shared; independent_gain is the same where they are not. 60 batches of 12 groups of 8, "
+    "success exact and without guidance, as a mean over the run. A table follows a prefix by construction: states "
+    "behind it are those a solution comes by anyway, so what is learned there serves the unguided copy at once; "
+    "whether a language model transfers it is not tested. A quarter of the choices suffices for no lock, so prefixes "
+    "may be as long as all but one here. A table has no capacity to lose, so interference of easy problems can only "
+    "show as groups they take (mixed_gain). In first runs locks had eight choices and GRPO opened them, too, so they "
+    "were no problems that are never solved; the rule held there as well. Two controls then gained about as much: "
+    "groups of four times the size, at four times the episodes, and a demonstration where all fail (shown_hard_gain), "
+    "which a table can copy.",
 )
 def pope_locks(seed: int) -> dict[str, float]:
     """Exact unguided success on hard locks while learning with and without guidance, with and without easy locks."""
