@@ -196,8 +196,8 @@ def test_faults_are_named():
     with pytest.raises(InputError, match=r"branching\.demonstrations = 1: must be 0"):
         Branching(demonstrations=1)
     with pytest.raises(InputError, match="cannot go on with an episode from the middle"):
-        Branching().check_from_start("a control policy")
-    Rollouts().check_from_start("a control policy")
+        Branching().check_asked("a control policy")
+    Rollouts().check_asked("a control policy")
     with pytest.raises(InputError, match="branch_turns = 1: the lab can only cut off games with a single reward"):
         collected(Branching(branch_turns=1), "lab:tools")
     with pytest.raises(ValueError, match=r"need x\.turn_role"):

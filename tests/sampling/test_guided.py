@@ -104,4 +104,4 @@ def test_shares_out_of_range_are_refused():
 
 def test_worlds_without_solutions_refuse_to_lead():
     with pytest.raises(InputError, match="cannot begin with part of a solution"):
-        Guided().check_from_start("a control policy")
+        Guided().check_asked("a control policy")

@@ -112,9 +112,7 @@ class ControlWorld:
             return self._segments(sampler, step)
         if not isinstance(sampler, Rollouts):
             raise InputError(f"sampler {sampler.part_name()}: a control task takes segments or rollouts")
-        sampler.check_no_text("a control policy")
-        sampler.check_from_start("a control policy")
-        sampler.check_untempered("a control policy")
+        sampler.check_asked("a control policy", "curricula")
         if sampler.demonstrations:
             raise InputError(
                 f"sampler {sampler.part_name()}: demonstrations = {sampler.demonstrations}: "

@@ -94,10 +94,7 @@ class DiffusionWorld:
             return Collected(x, sum(answers.lengths), self._metrics([answers]), self._transcripts(answers, 1))
         if not isinstance(sampler, Rollouts):
             raise InputError(f"sampler {sampler.part_name()}: a diffusion task takes rollouts or demonstrations")
-        sampler.check_no_text("a diffusion policy")
-        sampler.check_from_start("a diffusion policy")
-        sampler.check_no_curriculum("a diffusion policy")
-        sampler.check_untempered("a diffusion policy")
+        sampler.check_asked("a diffusion policy")
         how = sampler if isinstance(sampler, Denoising) else Denoising(likelihood=OneStep())
         rounds: list[_Answers] = []
 

@@ -82,10 +82,7 @@ class HybridWorld:
             return Collected(shown.x, shown.x.tokens, self._metrics([shown]), self._transcripts(shown, 1))
         if not isinstance(sampler, Rollouts):
             raise InputError(f"sampler {sampler.part_name()}: a hybrid task takes rollouts or demonstrations")
-        sampler.check_no_text("a hybrid policy")
-        sampler.check_from_start("a hybrid policy")
-        sampler.check_no_curriculum("a hybrid policy")
-        sampler.check_untempered("a hybrid policy")
+        sampler.check_asked("a hybrid policy")
         rounds: list[_Round] = []
 
         def roll(groups: int, attempt: int) -> Experience:

@@ -116,8 +116,9 @@ class Branching(Rollouts):
             return "branches", self.branches
         return super().smallest_group
 
-    def check_from_start(self, who: str) -> None:
-        raise InputError(f"sampler {self.part_name()}: {who} cannot go on with an episode from the middle")
+    @property
+    def asks(self) -> dict[str, str]:
+        return super().asks | {"middles": "{who} cannot go on with an episode from the middle"}
 
 
 _STRAYS, _DRAWN = -(2**61), -(2**61) + 1

@@ -70,8 +70,9 @@ class Guided(Rollouts):
         problem, guided = self.copy(group)
         return 2 * super().start_state(problem) + (not guided)
 
-    def check_from_start(self, who: str) -> None:
-        raise InputError(f"sampler {self.part_name()}: {who} cannot begin with part of a solution")
+    @property
+    def asks(self) -> dict[str, str]:
+        return super().asks | {"guidance": "{who} cannot begin with part of a solution"}
 
 
 def guided_metrics(success: Bool[Tensor, " trajectories"], guided: Bool[Tensor, " trajectories"]) -> dict[str, float]:

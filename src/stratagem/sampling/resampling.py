@@ -62,8 +62,9 @@ class Resampled(Rollouts):
                 "no demonstrations"
             )
 
-    def check_from_start(self, who: str) -> None:
-        raise InputError(f"sampler {self.part_name()}: {who} reads no prompt that could be perturbed")
+    @property
+    def asks(self) -> dict[str, str]:
+        return super().asks | {"perturbation": "{who} reads no prompt that could be perturbed"}
 
     def nonsense(self, seed: int) -> str:
         """What a prompt is perturbed with: nothing where ``words`` is None. Its seed is nobody else's."""

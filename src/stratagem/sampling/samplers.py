@@ -104,32 +104,28 @@ class Rollouts(Sampler):
         logits = super().tempered(logits)
         return logits if self.tempering is None else self.tempering.tempered(logits)
 
-    def check_untempered(self, who: str) -> None:
-        """Raise :class:`InputError` for a temperature that changes from token to token, which not everybody has."""
-        if self.tempering is not None:
-            name = self.tempering.part_name()
-            raise InputError(f"sampler {self.part_name()}: tempering = {name}: {who} samples at one temperature")
-
-    def check_no_text(self, who: str) -> None:
-        """Raise :class:`InputError` for what only a language policy can be asked: top_p, top_k, similar_states."""
+    @property
+    def asks(self) -> dict[str, str]:
+        """What not everybody who samples can do, by ability, and what is said of ``{who}`` who cannot."""
+        asked = {}
         if self.top_p < 1 or self.top_k > 0:
-            raise InputError(f"sampler {self.part_name()}: {who} samples without top_p and top_k")
+            asked["cuts"] = "{who} samples without top_p and top_k"
         if self.similar_states is not None:
-            raise InputError(
-                f"sampler {self.part_name()}: similar_states = {self.similar_states}: {who} reads no text in which "
-                "states could be similar"
-            )
-
-    def check_from_start(self, who: str) -> None:
-        """Raise :class:`InputError` when episodes are to be gone on with from the middle, which not everybody can."""
-
-    def check_no_curriculum(self, who: str) -> None:
-        """Raise :class:`InputError` for a curriculum, which needs start states that can be chosen."""
+            similar = f"similar_states = {self.similar_states}"
+            asked["similarity"] = f"{similar}: {{who}} reads no text in which states could be similar"
         if self.curriculum is not None:
-            raise InputError(
-                f"sampler {self.part_name()}: curriculum = {self.curriculum.part_name()}: {who} takes start states in "
-                "their order"
-            )
+            curriculum = f"curriculum = {self.curriculum.part_name()}"
+            asked["curricula"] = f"{curriculum}: {{who}} takes start states in their order"
+        if self.tempering is not None:
+            tempering = f"tempering = {self.tempering.part_name()}"
+            asked["tempering"] = f"{tempering}: {{who}} samples at one temperature"
+        return asked
+
+    def check_asked(self, who: str, *can: str) -> None:
+        """Raise :class:`InputError` when this is asked for something ``who`` cannot do. ``can``: abilities it has."""
+        for ability, refusal in self.asks.items():
+            if ability not in can:
+                raise InputError(f"sampler {self.part_name()}: {refusal.format(who=who)}")
 
     def start_state(self, group: int) -> int:
         """The start state of this group, counted over the whole run: the group's own number when none are given."""

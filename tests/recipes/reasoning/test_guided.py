@@ -104,7 +104,7 @@ def test_lope_trains_and_is_diagnosed():
 
 def test_worlds_without_prompts_refuse_to_perturb_them():
     with pytest.raises(InputError, match="reads no prompt that could be perturbed"):
-        lope().sampler.check_from_start("a control policy")
+        lope().sampler.check_asked("a control policy")
 
 
 # ---- pope -----------------------------------------------------------------------------------------------------------
