@@ -223,10 +223,11 @@ def _packed(leaves: Experience, chosen: Int[Tensor, "groups size"], source: torc
     """Groups of these leaves, each with a start of its own."""
     groups, size = chosen.shape
     x = leaves.select(chosen.reshape(-1))
+    start = leaves.group_of_trajectory.labels[chosen[:, 0]]
     return x.replace(
         group_of_trajectory=Partition.from_sizes(torch.full((groups,), size)),
-        domain_of_group=Partition.whole(groups),
-        task_id=leaves.group_of_trajectory.labels[chosen[:, 0]],
+        domain_of_group=leaves.domain_of_group.select(start),
+        task_id=start,
         seed=torch.randint(2**63 - 1, (groups * size,), generator=source),
     )
 

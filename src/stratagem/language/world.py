@@ -30,7 +30,7 @@ from stratagem.parts import Sampler, Tempering
 from stratagem.recipe import Recipe
 from stratagem.sampling import Branching, Candidates, Demonstrations, Rollouts, Windows, kept_groups
 from stratagem.seeding import derive
-from stratagem.tasks.mixture import owner
+from stratagem.tasks.mixture import domain_of, owner
 from stratagem.tasks.task import Split, Task
 from stratagem.training.statistics import evaluation
 from stratagem.training.world import Collected, Evaluation
@@ -264,6 +264,7 @@ class LanguageWorld:
             self.task.reward_weights,
             similar_states=similar_states,
             plans=self._plans,
+            domain=partial(domain_of, self.task),
         )
 
     # ---- demonstrations --------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from stratagem.recipes.reasoning import (
     conditional,
     entropies,
     heterogeneous,
+    long_context,
     normalized,
     sampled,
     transported,
@@ -11,6 +12,7 @@ from stratagem.recipes.reasoning import (
 from stratagem.recipes.reasoning.conditional import *  # noqa: F403
 from stratagem.recipes.reasoning.entropies import *  # noqa: F403
 from stratagem.recipes.reasoning.heterogeneous import *  # noqa: F403
+from stratagem.recipes.reasoning.long_context import *  # noqa: F403
 from stratagem.recipes.reasoning.normalized import *  # noqa: F403
 from stratagem.recipes.reasoning.sampled import *  # noqa: F403
 from stratagem.recipes.reasoning.transported import *  # noqa: F403
@@ -19,6 +21,7 @@ __all__: list[str] = []
 __all__ += conditional.__all__
 __all__ += entropies.__all__
 __all__ += heterogeneous.__all__
+__all__ += long_context.__all__
 __all__ += normalized.__all__
 __all__ += sampled.__all__
 __all__ += transported.__all__
