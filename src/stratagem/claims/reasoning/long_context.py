@@ -62,7 +62,7 @@ BOUNDS = (0.4, 0.8)
     rule=(Expect("gain_by_balance_and_task_scale", above=0), Expect("gain_by_hysteresis", above=0)),
     scale=IN_THE_LAB + "Five tasks of three prompts, of unlike reward, drawn by unequal shares where nothing balances "
     "them; scores weigh tasks alike, so that more prompts of rare tasks must help. On the seeds of development that "
-    "was all of the first gain (gain_by_balance): the task's deviation did as well as the group's or the batch's, with a "
+    "was all of the first gain (gain_by_balance): the task's deviation did as well as group's or batch's, with a "
     "sign that changed between seeds, and GRPO with twice the learning rate gained as much. The second gain was 0.001 "
     "to 0.01 on three seeds. The learning rate is 0.2 for all, where a first try had the lab's 0.05: with that no "
     "policy became sure enough to use negatives again, so hysteresis was not tried at all; leaving negatives out "
