@@ -157,3 +157,31 @@ def test_a_batch_without_a_difference_or_without_a_token_earns_nothing():
     assert BatchWhitened(TotalReturn())(x).tolist() == [0.0] * 4
     assert BatchWhitened(TotalReturn())(x.replace(mask=torch.zeros(4, dtype=torch.bool))).tolist() == [0.0] * 4
     assert BatchWhitened(TotalReturn())(x.select(torch.tensor([False, False]))).tolist() == []
+
+
+# ---- by domain ------------------------------------------------------------------------------------------------------
+
+
+def two_tasks(scale: float = 1.0) -> Experience:
+    """Two groups of one task, worked by hand, and two of another, whose rewards are scaled."""
+    rewards = torch.tensor([1.0, 0, 1, 1, 0.5, 0.1, 0.2, 0.2])
+    rewards[4:] *= scale
+    return Experience.from_lengths([1] * 8, [1] * 8, [2] * 4, groups_per_domain=[2, 2], reward=rewards)
+
+
+def test_the_deviation_of_a_task_worked_by_hand():
+    # Over 1, 0, 1, 1 the deviation is sqrt(3/16); each group has its own mean.
+    credit = NormalizedReturn("group", "domain", correction=0)(two_tasks())
+    assert credit[:4].tolist() == pytest.approx([1.1547, -1.1547, 0, 0], abs=1e-4)
+    by_batch = NormalizedReturn("group", "batch", correction=0)(two_tasks())
+    assert not torch.allclose(credit[:4], by_batch[:4])
+
+
+def test_the_scale_of_one_task_is_nothing_to_another_nor_to_its_own_advantages():
+    part = NormalizedReturn("group", "domain", correction=0, eps=0.0)
+    torch.testing.assert_close(part(two_tasks(10.0)), part(two_tasks()))
+
+
+def test_a_task_of_equal_rewards_has_no_advantage():
+    assert NormalizedReturn("group", "domain", correction=0)(two_tasks(0.0))[4:].tolist() == [0, 0, 0, 0]
+    assert NormalizedReturn("domain", "domain", eps=0.0)(two_tasks(0.0))[4:].tolist() == [0, 0, 0, 0]

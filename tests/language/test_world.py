@@ -92,6 +92,16 @@ def test_a_batch_at_changing_temperatures_says_what_it_was_sampled_from(make_wor
     torch.testing.assert_close(x.behavior_logp[:4], torch.tensor(expected), rtol=0, atol=1e-4)
 
 
+def test_tasks_of_a_mixture_are_domains_and_parts_of_a_document_are_conversations(make_world, task_of, make_policy):
+    world = make_world(task_of("reading:kind=mixed,lines=6,part=3,max_new_tokens=4"), policy=make_policy(context=2048))
+    world.serve(1)
+    x = world.collect(Rollouts(prompts_per_step=7, group_size=2), 0).x
+    assert x.domain_of_group.labels.tolist() == [0, 1, 2, 3, 4, 0, 1]
+    assert x.turn_context.tolist() == [0, 1, 2] * 14
+    said = world.policy(x).logp.detach()
+    torch.testing.assert_close(x.behavior_logp, said, rtol=0, atol=1e-4)
+
+
 def test_turns_of_a_structured_task_are_labelled_and_its_malformed_ones_counted(make_world, task_of):
     world = make_world(task_of("structured:key_door:max_turns=8"))
     world.serve(0)

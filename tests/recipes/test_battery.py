@@ -32,6 +32,7 @@ NOT_THE_POLICY_GRADIENT = {
     "hpt": "that of rollouts and, beside it, the likelihood of demonstrations",
     "hila": "that of ratios to the reference and, beside it, the entropy over the candidates of a group",
     "agent_brace": "the sum of two, each over the turns of one role",
+    "qwenlong_l1_5": "that of good tokens alone while the entropy is high",
     "thor": "that of the clipped loss and, beside it, the likelihood of what had a positive advantage",
     "lope": "that of rollouts, and a twelfth of it for what was sampled again, whose ratio is shaped",
     "rover": "a multiple of it, and further on what the next state is worth at random",

@@ -16,14 +16,15 @@ from stratagem.experience import Experience
 from stratagem.partition import Partition
 from stratagem.parts import Advantage
 
-Level = Literal["group", "batch"]
+Level = Literal["group", "domain", "batch"]
 
 
 @dataclass(frozen=True)
 class NormalizedReturn(Advantage):
-    """``A_i = (R_i - mean R) / (std R + eps)``, with mean and deviation each over the group or over the batch.
+    """``A_i = (R_i - mean R) / (std R + eps)``, with mean and deviation each over the group, domain or batch.
 
-    The mean of the group and the deviation of the batch are Lite PPO's (arXiv 2508.08221). Both of the group are
+    The mean of the group and the deviation of the batch are Lite PPO's (arXiv 2508.08221); the deviation of the domain,
+    which is a task among several, is QwenLong-L1.5's (arXiv 2512.12967, eq. 7). Both of the group are
     ``GroupStandardized``; no division by a deviation is ``GroupCentered``. Exactly 0 where ``R_i`` is the mean.
 
     center: over what the mean is taken.  scale: over what the standard deviation is, in trajectories; the group's needs
@@ -40,7 +41,7 @@ class NormalizedReturn(Advantage):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if (self.center, self.scale) == ("batch", "group"):
+        if self.scale == "group" and self.center != "group":
             raise InputError(
                 f"{self.part_name()}.scale = group: needs center = group, since a group of equal returns has no "
                 "deviation to divide by"
@@ -93,7 +94,9 @@ class ClippedAdvantage(Advantage):
 
 
 def _trajectories(x: Experience, level: Level) -> Partition:
-    return x.group_of_trajectory if level == "group" else Partition.whole(x.trajectories, x.device)
+    if level == "batch":
+        return Partition.whole(x.trajectories, x.device)
+    return x.group_of_trajectory if level == "group" else x.domain_of_trajectory
 
 
 @dataclass(frozen=True)

@@ -306,10 +306,11 @@ def _packed(
     """Groups of these leaves, each with a start of its own: the rows of ``chosen``, or so many of them one by one."""
     sizes = torch.full((chosen.shape[0],), chosen.shape[1]) if sizes is None else sizes
     chosen = chosen.reshape(-1)
+    start = leaves.group_of_trajectory.labels[chosen[sizes.cumsum(0) - sizes]]
     return leaves.select(chosen).replace(
         group_of_trajectory=Partition.from_sizes(sizes),
-        domain_of_group=Partition.whole(len(sizes)),
-        task_id=leaves.group_of_trajectory.labels[chosen[sizes.cumsum(0) - sizes]],
+        domain_of_group=leaves.domain_of_group.select(start),
+        task_id=start,
         seed=torch.randint(2**63 - 1, (len(chosen),), generator=source),
     )
 

@@ -55,6 +55,7 @@ class TokenGame:
     the turn; None: turns have no structure.
     seat: the role that acts in a state, and the number of the conversation it acts in; None: always 0
     and 0. A policy of the lab has parameters of its own in every history, so roles share none.
+    domains: of every start, the number of the task that it is of, from 0; none: all are of one.
     """
 
     name: str
@@ -67,6 +68,7 @@ class TokenGame:
     shown: Shown | None = None
     structure: Structure | None = None
     seat: Seat | None = None
+    domains: tuple[int, ...] = ()
 
     def looks(self, state: Any) -> Hashable:
         """What the state looks like."""

@@ -17,6 +17,7 @@ from stratagem.errors import InputError
 from stratagem.experience import Experience
 from stratagem.lab.game import TokenGame
 from stratagem.lab.policy import NodeInputs
+from stratagem.partition import Partition
 from stratagem.seeding import generator
 from stratagem.tasks.task import answer_key, state_key
 
@@ -178,6 +179,9 @@ def _experience(leaves: Sequence[_Leaf], game: TokenGame) -> Experience:
     )
     further = game.reward_names[1:]
     components = [[sum(turn.components.get(name, 0.0) for turn in leaf.turns) for name in further] for leaf in leaves]
+    if game.domains:
+        domains = torch.tensor(game.domains)
+        x = x.replace(domain_of_group=Partition(domains, int(domains.max()) + 1))
     return x.replace(
         reward=torch.cat([x.returns.unsqueeze(1), torch.tensor(components).view(len(leaves), len(further))], 1),
         reward_names=game.reward_names,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from numbers import Integral, Real
@@ -15,6 +15,7 @@ from stratagem.experience import Experience
 from stratagem.language.inputs import TokenInputs
 from stratagem.language.plans import PlanReader
 from stratagem.language.similar import first_similar
+from stratagem.partition import Partition
 from stratagem.tasks.task import Observation, Step
 
 
@@ -161,6 +162,7 @@ def to_experience(
     *,
     similar_states: float | None = None,
     plans: PlanReader | None = None,
+    domain: Callable[[int], int] | None = None,
 ) -> Experience:
     """Pack groups of finished episodes; rows are the tokens the policy sampled (or a demonstrator wrote).
 
@@ -168,7 +170,8 @@ def to_experience(
     actions were sampled, and so is ``seed``. ``episode`` numbers are ``group * most_samples + sample``. ``span`` and
     ``segment_start`` are set when there is someone who reads ``plans``.
 
-    similar_states: see :class:`stratagem.sampling.Rollouts`.
+    similar_states: see :class:`stratagem.sampling.Rollouts`.  domain: number of the domain of a start state; None: all
+    are of one.
     """
     episodes = list(chain.from_iterable(groups))
     turns = [turn for episode in episodes for turn in episode.turns]
@@ -176,7 +179,7 @@ def to_experience(
     components = [[e.reward, *(e.components.get(name, 0.0) for name in reward_names[1:])] for e in episodes]
     action_lengths = [len(turn.action) for turn in turns]
     read_lengths = [len(turn.read) for turn in turns]
-    return Experience.from_lengths(
+    x = Experience.from_lengths(
         tokens_per_turn=action_lengths,
         turns_per_trajectory=[len(episode.turns) for episode in episodes],
         trajectories_per_group=[len(group) for group in groups],
@@ -205,6 +208,10 @@ def to_experience(
         inputs=_inputs(episodes),
         **({} if plans is None else _planned(episodes, plans)),
     )
+    if domain is None:
+        return x
+    domains = torch.tensor([domain(group[0].index) for group in groups], dtype=torch.int64)
+    return x.replace(domain_of_group=Partition(domains, int(domains.max()) + 1))
 
 
 def _states(group: Sequence[Episode], similar: float | None) -> list[int]:

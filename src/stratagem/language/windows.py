@@ -20,6 +20,7 @@ from stratagem.language.replayed import replayed, saved_turn
 from stratagem.language.rollout import Live, act, advance, start
 from stratagem.language.sampling import SamplingParams
 from stratagem.language.watched import Watch
+from stratagem.tasks.mixture import domain_of
 from stratagem.tasks.task import Task
 
 
@@ -140,7 +141,14 @@ def _experience(
     good = [number for number, episode in enumerate(episodes) if episode.failure is None]
     if not good:
         return None
-    x = to_experience([[episodes[number]] for number in good], task.reward_names, 1, task.reward_weights, plans=plans)
+    x = to_experience(
+        [[episodes[number]] for number in good],
+        task.reward_names,
+        1,
+        task.reward_weights,
+        plans=plans,
+        domain=partial(domain_of, task),
+    )
     on, by = torch.tensor([running[number] for number in good]), x.trajectory_of_token
     fresh = by.position() >= by.spread(torch.tensor([before[number] for number in good]))
     return x.replace(running=on, mask=fresh, critic_mask=by.spread(~on))

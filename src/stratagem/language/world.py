@@ -45,7 +45,7 @@ from stratagem.sampling import (
 from stratagem.sampling.guided import guided_metrics
 from stratagem.sampling.resampling import failed_groups
 from stratagem.seeding import derive, generator
-from stratagem.tasks.mixture import owner
+from stratagem.tasks.mixture import domain_of, owner
 from stratagem.tasks.task import Split, Task
 from stratagem.training.statistics import evaluation
 from stratagem.training.world import Collected, Evaluation
@@ -338,6 +338,7 @@ class LanguageWorld:
             self.task.reward_weights,
             similar_states=similar_states,
             plans=self._plans,
+            domain=partial(domain_of, self.task),
         )
 
     # ---- demonstrations --------------------------------------------------------------------------------------------

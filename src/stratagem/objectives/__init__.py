@@ -42,6 +42,7 @@ from stratagem.objectives.gates import (
 from stratagem.objectives.group_entropy import GroupEntropy
 from stratagem.objectives.implicit import ImplicitNegative
 from stratagem.objectives.masked_likelihood import MaskedLogLikelihood
+from stratagem.objectives.negatives import EntropyHysteresis, SureNegatives
 from stratagem.objectives.pairwise import PairwiseClip, PairwiseJointClip
 from stratagem.objectives.penalty import Penalty
 from stratagem.objectives.policy_gradient import PolicyGradient, ValueLoss
@@ -76,6 +77,7 @@ __all__ = [
     "EntropyBand",
     "EntropyBonus",
     "EntropyClip",
+    "EntropyHysteresis",
     "EntropyRange",
     "FixedLength",
     "FullKL",
@@ -109,6 +111,7 @@ __all__ = [
     "SequenceSum",
     "SharedBudget",
     "StepModel",
+    "SureNegatives",
     "Surprisal",
     "TokenMean",
     "TokenRatio",

@@ -18,6 +18,7 @@ from stratagem.tasks.memory import MemoryTask
 from stratagem.tasks.orchestration import ExpertsTask
 from stratagem.tasks.proof import ProofTask
 from stratagem.tasks.python import PythonTask
+from stratagem.tasks.reading import ReadingTask
 from stratagem.tasks.registry import TaskCard, known, make
 from stratagem.tasks.research import ResearchTask
 from stratagem.tasks.routes import RoutesTask
@@ -58,6 +59,7 @@ __all__ = [
     "Observation",
     "ProofTask",
     "PythonTask",
+    "ReadingTask",
     "ResearchTask",
     "RoutesTask",
     "SearchTask",

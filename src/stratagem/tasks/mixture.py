@@ -33,6 +33,9 @@ class Composite(Protocol):
 class Mixture(Task):
     """Several tasks in turn: episode ``i`` is episode ``i // n`` of task ``i mod n``.
 
+    So a batch of ``k n`` start states has ``k`` of each task, whatever their sizes, and what is left over in smaller
+    steps goes round. In a batch each task is a domain (:func:`domain_of`).
+
     habit: share of episodes in which the demonstrator of a task that has one gives in to its bad habit; ``solution`` is
     then a demonstration and need not solve the episode.
     """
@@ -91,3 +94,10 @@ def _weights(tasks: Sequence[Task], names: Sequence[str]) -> tuple[float, ...]:
 def owner(task: Task, index: int) -> Task:
     """The task whose rules hold in episode ``index``: one that the task is made of, or the task itself."""
     return owner(*task.member(index)) if isinstance(task, Composite) else task
+
+
+def domain_of(task: Task, index: int) -> int:
+    """Which task of a mixture episode ``index`` is of, counted from 0; 0 where there is no mixture."""
+    if isinstance(task, Mixture):
+        return index % len(task.tasks)
+    return domain_of(*task.member(index)) if isinstance(task, Composite) else 0

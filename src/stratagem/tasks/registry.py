@@ -139,6 +139,12 @@ _BUILT_IN = (
         "stratagem.tasks.memory:from_spec",
     ),
     TaskCard(
+        "reading",
+        "reading[:kind=mixed,lines=40,part=8,room=24,whole=false,max_new_tokens=96]",
+        "answer for a document that is read part by part, with a memory and a plan",
+        "stratagem.tasks.reading:from_spec",
+    ),
+    TaskCard(
         "research",
         "research[:hops=3,people=12,relations=4,iterative=true,max_report=120,max_turns=12,max_new_tokens=64]",
         "follow relations through a graph of facts, remembering no more than a report written anew each round",
