@@ -95,10 +95,10 @@ class Locks:
     "suffices for no lock, so prefixes may be as long as all but one here. A table has no capacity to lose, "
     "so interference of easy problems can only show as groups they take (mixed_gain). In first runs locks had "
     "eight choices and GRPO opened them, too, so they were no problems that are never solved; the rule held "
-    "there as well. Two controls gained as much in two of four: groups of four times the size, at four times the "
-    "episodes, and a demonstration where all fail (shown_hard_gain), which a table can copy. GRPO at twice "
-    "the learning rate gained more in one of four first runs, and hardly anything in the others: it waits for "
-    "a first success.",
+    "there as well. Of four first runs, groups of "
+    "four times the size, at four times the episodes, gained more than guidance in three; a demonstration where all "
+    "fail (shown_hard_gain), which a table can copy, in one; GRPO at twice the learning rate in one, and hardly "
+    "anything in the others, since it waits for a first success.",
 )
 def pope_locks(seed: int) -> dict[str, float]:
     """Exact unguided success on hard locks while learning with and without guidance, with and without easy locks."""
