@@ -87,16 +87,18 @@ class Locks:
     "learning rate; guided copies alone; demonstrations where all fail (hpt)",
     rule=(Expect("hard_gain", above=0), Expect("pass16_gain", above=0)),
     scale="Six locks of twelve binary choices, which a uniform policy opens once in 4096 tries, and six of three. A "
-    "wrong choice ends the episode. Locks show symbols, two at each position, that mean the same choice in every "
-    "lock, so parameters are shared; independent_gain is the same where they are not. 60 batches of 12 groups of 8, "
-    "success exact and without guidance, as a mean over the run. A table follows a prefix by construction: states "
-    "behind it are those a solution comes by anyway, so what is learned there serves the unguided copy at once; "
-    "whether a language model transfers it is not tested. A quarter of the choices suffices for no lock, so prefixes "
-    "may be as long as all but one here. A table has no capacity to lose, so interference of easy problems can only "
-    "show as groups they take (mixed_gain). In first runs locks had eight choices and GRPO opened them, too, so they "
-    "were no problems that are never solved; the rule held there as well. Two controls then gained about as much: "
-    "groups of four times the size, at four times the episodes, and a demonstration where all fail (shown_hard_gain), "
-    "which a table can copy.",
+    "wrong choice ends the episode. Locks show symbols, two at each position, that mean the same choice in "
+    "every lock, so parameters are shared; independent_gain is the same where they are not. 60 batches of 12 "
+    "groups of 8, success exact and without guidance, as a mean over the run. A table follows a prefix by "
+    "construction: states behind it are those a solution comes by anyway, so what is learned there serves the "
+    "unguided copy at once; whether a language model transfers it is not tested. A quarter of the choices "
+    "suffices for no lock, so prefixes may be as long as all but one here. A table has no capacity to lose, "
+    "so interference of easy problems can only show as groups they take (mixed_gain). In first runs locks had "
+    "eight choices and GRPO opened them, too, so they were no problems that are never solved; the rule held "
+    "there as well. Of four first runs, groups of "
+    "four times the size, at four times the episodes, gained more than guidance in three; a demonstration where all "
+    "fail (shown_hard_gain), which a table can copy, in one; GRPO at twice the learning rate in one, and hardly "
+    "anything in the others, since it waits for a first success.",
 )
 def pope_locks(seed: int) -> dict[str, float]:
     """Exact unguided success on hard locks while learning with and without guidance, with and without easy locks."""
@@ -223,14 +225,14 @@ class Questions:
     "as a failed group then has, and at twice the learning rate",
     rule=(Expect("rescued_gain", above=0), Expect("return_gain", above=0)),
     scale="A table has no reason to heed nonsense, so the perturbed policy is the policy mixed with a tenth of a "
-    "uniform one, token by token; that it finds more where the policy is sure of something wrong is by construction "
-    "(rescued_gain). What is tested is whether that teaches the clean policy, through the regrouping, the ratio and "
-    "its shaping (return_gain). Six questions with one right answer of 64 each, in which the policy is wrong about one "
-    "token; 40 batches of 8 groups, two tables a seed, success exact. Whether words move a language model like this "
-    "needs one of a billion parameters. A first experiment, with random tables that solved one question of 256 and "
-    "learned next to nothing in any arm, decided nothing and was given up for this one; the rule is the same. In "
-    "first runs the plain ratio taught a little more than the shaped one (shaping_gain), whose slope is small where "
-    "the policies nearly agree.",
+    "uniform one, token by token; that it finds more where the policy is sure of something wrong is by "
+    "construction (rescued_gain). What is tested is whether that teaches the clean policy, through the "
+    "regrouping, the ratio and its shaping (return_gain). Six questions with one right answer of 64 each, in "
+    "which the policy is wrong about one token; 40 batches of 8 groups, two tables a seed, success exact. "
+    "Whether words move a language model like this needs one of a billion parameters. A first experiment, "
+    "with random tables that solved one question of 256 and learned next to nothing in any arm, decided "
+    "nothing and was given up for this one; the rule is the same. In first runs the plain ratio taught a "
+    "little more than the shaped one (shaping_gain), whose slope is small where the policies nearly agree.",
 )
 def lope_resampling(seed: int) -> dict[str, float]:
     """Exact success while learning questions that are hardly ever solved, and how many failed groups are rescued."""
