@@ -112,6 +112,7 @@ class ControlWorld:
         if not isinstance(sampler, Rollouts):
             raise InputError(f"sampler {sampler.part_name()}: a control task takes segments or rollouts")
         sampler.check_no_text("a control policy")
+        sampler.check_no_exploration("a control policy")
         sampler.check_from_start("a control policy")
         if sampler.demonstrations:
             raise InputError(

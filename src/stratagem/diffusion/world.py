@@ -95,6 +95,7 @@ class DiffusionWorld:
         if not isinstance(sampler, Rollouts):
             raise InputError(f"sampler {sampler.part_name()}: a diffusion task takes rollouts or demonstrations")
         sampler.check_no_text("a diffusion policy")
+        sampler.check_no_exploration("a diffusion policy")
         sampler.check_from_start("a diffusion policy")
         how = sampler if isinstance(sampler, Denoising) else Denoising(likelihood=OneStep())
         rounds: list[_Answers] = []

@@ -83,6 +83,7 @@ class HybridWorld:
         if not isinstance(sampler, Rollouts):
             raise InputError(f"sampler {sampler.part_name()}: a hybrid task takes rollouts or demonstrations")
         sampler.check_no_text("a hybrid policy")
+        sampler.check_no_exploration("a hybrid policy")
         sampler.check_from_start("a hybrid policy")
         rounds: list[_Round] = []
 

@@ -24,7 +24,7 @@ from stratagem.lab.tree import Tree
 from stratagem.lab.windows import Slots
 from stratagem.parts import Sampler
 from stratagem.recipe import Recipe
-from stratagem.sampling import Candidates, Demonstrations, Windows
+from stratagem.sampling import Candidates, Demonstrations, Exploring, Windows
 from stratagem.seeding import generator
 from stratagem.tasks.options import check_names
 from stratagem.training.weights import put, taken
@@ -185,8 +185,10 @@ class LabWorld:
         acting = Exact(tree, who.engine / sampler.policy_temperature)
         if isinstance(sampler, Windows):
             return self._windowed(sampler, acting, self._past[0][0])
-        said = tree.chosen(acting.logp)
-        by_policy = said
+        by_policy = said = tree.chosen(acting.logp)
+        if isinstance(sampler, Exploring):
+            acting = Exact(tree, sampler.explored(who.engine / sampler.policy_temperature))
+            said = tree.chosen(acting.logp)
         if who.policy is not who.engine:
             by_policy = tree.chosen(Exact(tree, who.policy / sampler.policy_temperature).logp)
         leaves = tree.leaves.replace(

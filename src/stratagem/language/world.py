@@ -100,6 +100,7 @@ class LanguageWorld:
             raise InputError(
                 f"sampler {sampler.part_name()}: a language task takes rollouts, windows, candidates or demonstrations"
             )
+        sampler.check_no_exploration("a language policy")
         clock = time.perf_counter()
         params = self._params(sampler.temperature, sampler.top_p, sampler.top_k)
         played: list[Episode] = []

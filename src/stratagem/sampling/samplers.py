@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
+import torch
 from annotated_types import Ge, Gt, Le
-from jaxtyping import Bool
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from stratagem.errors import InputError
@@ -74,6 +75,9 @@ class Rollouts(Sampler):
     def check_from_start(self, who: str) -> None:
         """Raise :class:`InputError` when episodes are to be gone on with from the middle, which not everybody can."""
 
+    def check_no_exploration(self, who: str) -> None:
+        """Raise :class:`InputError` when actions are to be drawn by chance, which not everybody can."""
+
     def start_state(self, group: int) -> int:
         """The start state of this group, counted over the whole run: the group's own number when none are given."""
         return self.start_states[group % len(self.start_states)] if self.start_states else group
@@ -95,6 +99,31 @@ class DynamicSampling(Rollouts):
     def keep(self, x: Experience) -> Bool[Tensor, " groups"]:
         returns = x.returns if self.judged_by is None else self.judged_by(x).returns
         return x.group_of_trajectory.max(returns) > x.group_of_trajectory.min(returns)
+
+
+@dataclass(frozen=True)
+class Exploring(Rollouts):
+    """Rollouts in which an action is drawn uniformly at times: ``mu = (1 - epsilon) pi + epsilon / K``.
+
+    ``behavior_logp`` is that of ``mu``, so a recipe should have a correction. For policies over a few actions, such as
+    latent states; over a vocabulary it would write noise, and a language policy refuses it.
+
+    epsilon: in [0, 1]. 0: rollouts; 1: the policy is not asked at all.
+    """
+
+    epsilon: Annotated[float, Ge(0), Le(1)] = 0.1
+
+    def check_no_exploration(self, who: str) -> None:
+        if self.epsilon:
+            raise InputError(
+                f"sampler {self.part_name()}: epsilon = {self.epsilon}: {who} does not draw actions uniformly; "
+                "policies of the lab do"
+            )
+
+    def explored(self, logits: Float[Tensor, "*states actions"]) -> Float[Tensor, "*states actions"]:
+        """``log mu`` where the policy has these logits."""
+        odds = (1 - self.epsilon) * torch.softmax(logits, -1) + self.epsilon / logits.shape[-1]
+        return odds.log() if self.epsilon else logits
 
 
 @dataclass(frozen=True)
