@@ -175,8 +175,8 @@ def _paths(chains: list[Float64[Tensor, " chains"]]) -> float:
     "rollouts are exact. Stage 1 has 64 samples of the writer for each question, stage 2 another 640 rollouts of each, "
     "which sampling at a temperature has no use for. The policy is a table that is told the question, so nothing is "
     "shown of questions it has not seen, nor that a writer trained on the same rollouts would do worse. In first runs "
-    "exploration and the bonus on entropy made no difference that five seeds could tell, and without stage 1 there were "
-    "more different solutions and a third of the success.",
+    "exploration and the bonus on entropy made no difference that five seeds could tell, and without stage 1 there "
+    "were more different solutions and a third of the success.",
 )
 def latent_transitions(seed: int) -> dict[str, float]:
     """Success and different solutions of the frozen writer and of policies that name its states."""
@@ -189,15 +189,14 @@ def latent_transitions(seed: int) -> dict[str, float]:
         fit(fitted, traces)
     sampled = {f"writer_{t:g}": puzzle.writer(t) for t in TEMPERATURES}
     arms = {
-        "ours": (fitted, {}),
-        "no_exploration": (fitted, {"epsilon": 0.0, "final_epsilon": 0.0}),
-        "no_entropy": (fitted, {"entropy_weight": 0.0}),
-        "no_stage_1": (blank, {}),
+        "ours": (fitted, ctrls(exploration_steps=BATCHES)),
+        "no_exploration": (fitted, ctrls(epsilon=0.0, final_epsilon=0.0)),
+        "no_entropy": (fitted, ctrls(exploration_steps=BATCHES, entropy_weight=0.0)),
+        "no_stage_1": (blank, ctrls(exploration_steps=BATCHES)),
     }
     runs: dict[str, tuple[Run, DirichletPolicy]] = {}
-    for name, (start, changes) in arms.items():
+    for name, (start, recipe) in arms.items():
         policy = copy.deepcopy(start)
-        recipe = ctrls(exploration_steps=BATCHES, **changes)
         runs[name] = (learn(recipe, task, derive(seed, "stage 2"), BATCHES, policy, RATE), policy)
     chains = {**sampled, "stage_1": puzzle.led(fitted, kinds), "blank": puzzle.led(blank, kinds)}
     chains |= {name: puzzle.led(policy, kinds) for name, (_, policy) in runs.items()}
