@@ -77,7 +77,7 @@ def collect(
     """
     if not isinstance(sampler, Rollouts):
         raise InputError(f"sampler {sampler.part_name()}: the lab draws rollouts of the policy itself")
-    sampler.check_asked("the lab", "curricula", "tempering", "middles", "guidance", "perturbation")
+    sampler.check_asked("the lab", "curricula", "tempering", "exploration", "middles", "guidance", "perturbation")
     if max(sampler.start_states, default=0) >= leaves.groups:
         raise InputError(
             f"sampler {sampler.part_name()}: start_states = {sampler.start_states}: the game has only the start states "

@@ -53,6 +53,9 @@ from stratagem.training.world import Collected, Evaluation
 HELD_OUT = 2**20
 """Held-out start states from this number on are validated on; evaluation counts from 0."""
 
+_CAN = ("cuts", "similarity", "curricula", "tempering", "middles", "guidance", "perturbation")
+"""What a sampler may ask of a language policy (:meth:`stratagem.sampling.Rollouts.check_asked`)."""
+
 
 class LanguageWorld:
     """A language policy, or a team of them, acting in a text task.
@@ -115,6 +118,7 @@ class LanguageWorld:
             raise InputError(
                 f"sampler {sampler.part_name()}: a language task takes rollouts, windows, candidates or demonstrations"
             )
+        sampler.check_asked("a language policy", *_CAN)
         if isinstance(sampler, Guided) and "guided" not in self.task.reward_names:
             raise InputError(
                 f"sampler {sampler.part_name()}: task {self.task.name} has no guided problems; train on "

@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar, Literal, NamedTuple
 
 import torch
 from annotated_types import Ge, Gt, Le
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from stratagem.errors import InputError
@@ -240,6 +240,30 @@ class DynamicSampling(Rollouts):
     def keep(self, x: Experience) -> Bool[Tensor, " groups"]:
         returns = x.returns if self.judged_by is None else self.judged_by(x).returns
         return x.group_of_trajectory.max(returns) > x.group_of_trajectory.min(returns)
+
+
+@dataclass(frozen=True)
+class Exploring(Rollouts):
+    """Rollouts in which an action is drawn uniformly at times: ``mu = (1 - epsilon) pi + epsilon / K``.
+
+    ``behavior_logp`` is that of ``mu``, so a recipe should have a correction. For policies over a few actions, such as
+    latent states; over a vocabulary it would write noise, and a language policy refuses it.
+
+    epsilon: in [0, 1]. 0: rollouts; 1: the policy is not asked at all.
+    """
+
+    epsilon: Annotated[float, Ge(0), Le(1)] = 0.1
+
+    @property
+    def asks(self) -> dict[str, str]:
+        refusal = f"epsilon = {self.epsilon}: {{who}} does not draw actions uniformly; policies of the lab do"
+        return super().asks | ({"exploration": refusal} if self.epsilon else {})
+
+    def tempered(self, logits: Float[Tensor, "*states actions"]) -> Float[Tensor, "*states actions"]:
+        """``log mu`` where the policy has these logits."""
+        logits = super().tempered(logits)
+        odds = (1 - self.epsilon) * torch.softmax(logits, -1) + self.epsilon / logits.shape[-1]
+        return odds.log() if self.epsilon else logits
 
 
 @dataclass(frozen=True)

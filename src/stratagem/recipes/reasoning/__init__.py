@@ -6,6 +6,7 @@ from stratagem.recipes.reasoning import (
     guided,
     heterogeneous,
     long_context,
+    latent,
     normalized,
     sampled,
     transported,
@@ -16,6 +17,7 @@ from stratagem.recipes.reasoning.entropies import *  # noqa: F403
 from stratagem.recipes.reasoning.guided import *  # noqa: F403
 from stratagem.recipes.reasoning.heterogeneous import *  # noqa: F403
 from stratagem.recipes.reasoning.long_context import *  # noqa: F403
+from stratagem.recipes.reasoning.latent import *  # noqa: F403
 from stratagem.recipes.reasoning.normalized import *  # noqa: F403
 from stratagem.recipes.reasoning.sampled import *  # noqa: F403
 from stratagem.recipes.reasoning.transported import *  # noqa: F403
@@ -27,6 +29,7 @@ __all__ += entropies.__all__
 __all__ += guided.__all__
 __all__ += heterogeneous.__all__
 __all__ += long_context.__all__
+__all__ += latent.__all__
 __all__ += normalized.__all__
 __all__ += sampled.__all__
 __all__ += transported.__all__
