@@ -134,6 +134,8 @@ def fabricate(recipe: Recipe, seed: int = 0, spread: float = 0.3) -> tuple[Exper
     if "answer" in needs:
         # Right answers agree, wrong ones are of three kinds or cannot be read.
         x = x.replace(answer=torch.where(success, 9, torch.arange(trajectories) % 4 - 1))
+    if "planning" in needs:
+        x = x.replace(planning=torch.arange(tokens) % 3 == 1)
     if "turn_role" in needs:
         x = x.replace(turn_role=x.trajectory_of_turn.position() % 2)
     if "seed" in needs:

@@ -11,6 +11,7 @@ from stratagem.advantages.graph import SharedSteps
 from stratagem.advantages.group import GroupCentered, GroupStandardized, LeaveOneOut
 from stratagem.advantages.halves import GroupHalves
 from stratagem.advantages.normalization import BatchWhitened, ClippedAdvantage, Exponential, NormalizedReturn
+from stratagem.advantages.planning import PlanningRaised
 from stratagem.advantages.ranks import GaussianRanks
 from stratagem.advantages.rates import BetaNormalized
 from stratagem.advantages.returns import Constant, MovingAverageBaseline, RewardToGo, TotalReturn
@@ -47,6 +48,7 @@ __all__ = [
     "OverTurns",
     "PassRateBand",
     "PerReward",
+    "PlanningRaised",
     "RewardToGo",
     "RoleCredit",
     "RoleStandardized",

@@ -18,6 +18,7 @@ from stratagem.cli import (
     compare_commands,
     demo,
     doctor,
+    grams_command,
     lab_command,
     merge_command,
     run_commands,
@@ -42,6 +43,7 @@ lab_command.register(app)
 stress_command.register(app)
 claim_command.register(app)
 merge_command.register(app)
+grams_command.register(app)
 blueprint_command.register(app)
 doctor.register(app)
 demo.register(app)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from annotated_types import Ge, Gt, Le
+from annotated_types import Ge, Gt, Le, Lt
 from jaxtyping import Bool
 from torch import Tensor
 
@@ -33,9 +33,14 @@ class Rollouts(Sampler):
     compare turns by state compare them. A turn gets the key (``turn_state``) of the first turn of its group with a text
     so similar: twice the longest common subsequence over the characters of both is at least this, such as 0.95, in
     (0, 1]; only with the first members of such clusters a text is compared. None: states are equal or they are not.
-    Only text can be similar.
+    similar_answers: answers of a group that are worded alike count as one (``answer``), so that advantages which
+    compare answers see the meaning and not the wording: those with a cosine of TF-IDF vectors of at least this on
+    average, in (0, 1) (:func:`stratagem.clusters.text_clusters`). None: answers are equal or they are not.
+    phrases: file of the phrases that plan (:class:`stratagem.grams.Grams`); their tokens are marked (``planning``), and
+    metrics say how much of a batch they are. None: no token is looked at.
+    States and answers that are similar, and phrases, are of text alone.
 
-    Raises :class:`InputError` for similar states together with demonstrations, whose turns are not looked at then.
+    Raises :class:`InputError` for similar states or answers together with demonstrations, which are not looked at then.
     """
 
     temperature: Annotated[float, Gt(0)] = 1.0
@@ -45,28 +50,36 @@ class Rollouts(Sampler):
     start_states: tuple[Annotated[int, Ge(0)], ...] = ()
     demonstrations: Annotated[int, Ge(0)] = 0
     similar_states: Annotated[float, Gt(0), Le(1)] | None = None
+    similar_answers: Annotated[float, Gt(0), Lt(1)] | None = None
+    phrases: str | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.similar_states is not None and self.demonstrations:
-            raise InputError(
-                f"{self.part_name()}.similar_states = {self.similar_states}: must be None where there are "
-                f"demonstrations, here {self.demonstrations}"
-            )
+        for name in ("similar_states", "similar_answers"):
+            if getattr(self, name) is not None and self.demonstrations:
+                raise InputError(
+                    f"{self.part_name()}.{name} = {getattr(self, name)}: must be None where there are "
+                    f"demonstrations, here {self.demonstrations}"
+                )
 
     @property
     def policy_temperature(self) -> float:
         return self.temperature
 
     def check_no_text(self, who: str) -> None:
-        """Raise :class:`InputError` for what only a language policy can be asked: top_p, top_k, similar_states."""
+        """Raise :class:`InputError` for what only a language policy can be asked: top_p, top_k, and what is of text."""
         if self.top_p < 1 or self.top_k > 0:
             raise InputError(f"sampler {self.part_name()}: {who} samples without top_p and top_k")
-        if self.similar_states is not None:
-            raise InputError(
-                f"sampler {self.part_name()}: similar_states = {self.similar_states}: {who} reads no text in which "
-                "states could be similar"
-            )
+        sought = {
+            "similar_states": "states could be similar",
+            "similar_answers": "answers could be",
+            "phrases": "they stood",
+        }
+        for name, what in sought.items():
+            if getattr(self, name) is not None:
+                raise InputError(
+                    f"sampler {self.part_name()}: {name} = {getattr(self, name)}: {who} reads no text in which {what}"
+                )
 
     def check_from_start(self, who: str) -> None:
         """Raise :class:`InputError` when episodes are to be gone on with from the middle, which not everybody can."""

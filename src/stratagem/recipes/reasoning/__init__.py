@@ -4,12 +4,14 @@ from stratagem.recipes.reasoning import (
     conditional,
     entropies,
     normalized,
+    planning,
     sampled,
     transported,
 )
 from stratagem.recipes.reasoning.conditional import *  # noqa: F403
 from stratagem.recipes.reasoning.entropies import *  # noqa: F403
 from stratagem.recipes.reasoning.normalized import *  # noqa: F403
+from stratagem.recipes.reasoning.planning import *  # noqa: F403
 from stratagem.recipes.reasoning.sampled import *  # noqa: F403
 from stratagem.recipes.reasoning.transported import *  # noqa: F403
 
@@ -17,5 +19,6 @@ __all__: list[str] = []
 __all__ += conditional.__all__
 __all__ += entropies.__all__
 __all__ += normalized.__all__
+__all__ += planning.__all__
 __all__ += sampled.__all__
 __all__ += transported.__all__
