@@ -19,6 +19,7 @@ from stratagem.advantages.roles import AlignedCalls, RoleCredit, RoleStandardize
 from stratagem.advantages.segments import HierarchicalGAE
 from stratagem.advantages.signs import Signed
 from stratagem.advantages.targets import GroupQuantileTarget
+from stratagem.advantages.thoughts import EntropyRaised
 from stratagem.advantages.turn_critics import TurnCriticAdvantage
 from stratagem.advantages.turns import StandardizedContext, StandardizedTurnReturn
 from stratagem.advantages.weighed import GroupRule, LongerSuccess, PassRateBand, WeighedGroups
@@ -32,6 +33,7 @@ __all__ = [
     "ConfidenceDiscounted",
     "Constant",
     "EntropyModulated",
+    "EntropyRaised",
     "Exponential",
     "GaussianRanks",
     "GroupCentered",

@@ -3,6 +3,7 @@
 from stratagem.recipes.reasoning import (
     conditional,
     entropies,
+    function_calls,
     normalized,
     planning,
     sampled,
@@ -10,6 +11,7 @@ from stratagem.recipes.reasoning import (
 )
 from stratagem.recipes.reasoning.conditional import *  # noqa: F403
 from stratagem.recipes.reasoning.entropies import *  # noqa: F403
+from stratagem.recipes.reasoning.function_calls import *  # noqa: F403
 from stratagem.recipes.reasoning.normalized import *  # noqa: F403
 from stratagem.recipes.reasoning.planning import *  # noqa: F403
 from stratagem.recipes.reasoning.sampled import *  # noqa: F403
@@ -18,6 +20,7 @@ from stratagem.recipes.reasoning.transported import *  # noqa: F403
 __all__: list[str] = []
 __all__ += conditional.__all__
 __all__ += entropies.__all__
+__all__ += function_calls.__all__
 __all__ += normalized.__all__
 __all__ += planning.__all__
 __all__ += sampled.__all__
