@@ -1,5 +1,4 @@
-"""Data for function calling, prepared by a judge and by rules: every question, its tools, and the calls that answer it.
-"""
+"""Data for function calling, prepared by a judge and by rules: questions, tools, and the calls that answer."""
 
 from __future__ import annotations
 

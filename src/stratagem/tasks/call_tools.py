@@ -103,7 +103,10 @@ def _translate(random: Random) -> tuple[str, Arguments]:
 
 def _store(random: Random) -> tuple[str, Arguments]:
     item, room, shelf = random.choice(("ladder", "lamp", "drill")), random.choice(_ROOMS), random.randint(1, 5)
-    return f"Put the {item} on shelf {shelf} in the {room}.", {"item": [item], "place": [{"room": room, "shelf": shelf}]}
+    return f"Put the {item} on shelf {shelf} in the {room}.", {
+        "item": [item],
+        "place": [{"room": room, "shelf": shelf}],
+    }
 
 
 def _light(random: Random) -> tuple[str, Arguments]:

@@ -66,18 +66,20 @@ def test_a_task_without_thoughts_is_named_and_may_take_the_whole_response():
     assert whole.prepare(x).advantage.isfinite().all()
 
 
-def test_it_trains_in_its_task(make_world, tmp_path):
+def test_who_never_thinks_has_nothing_to_learn_from_in_its_task(make_world, tmp_path):
+    """Tokens of a random policy are neither right nor a thought, so even a bonus that needs no reward is 0."""
     from stratagem.tasks import FunctionCallsTask
     from stratagem.training.loop import Settings, Trainer
     from stratagem.training.run_directory import RunDirectory
 
     world = make_world(FunctionCallsTask(category="single", max_new_tokens=8))
-    recipe = funrl_function_calling("logistic").with_values(
-        {"sampler.prompts_per_step": 2, "sampler.group_size": 2, "optimization.learning_rate": 1e-3}
-    )
-    settings = Settings(steps=1, evaluation_episodes=0)
     before = [parameter.detach().clone() for parameter in world.policy.policy_parameters()]
-    metrics = Trainer(recipe, world, RunDirectory.create(tmp_path / "run"), settings).run()
-    assert {"reward/format", "reward/calls"} <= metrics.keys()
-    # Nobody is right, but thoughts or none: whoever never thinks has nothing to learn from.
-    assert len(before) == len(list(world.policy.policy_parameters()))
+    small = {"sampler.prompts_per_step": 2, "sampler.group_size": 2}
+    for number, (within, moves) in enumerate((("thoughts", False), ("response", True))):
+        recipe = funrl_function_calling("logistic").with_values({**small, "advantage.within": within})
+        run = RunDirectory.create(tmp_path / str(number))
+        metrics = Trainer(recipe, world, run, Settings(steps=1, evaluation_episodes=0)).run()
+        assert (metrics["reward"], metrics["reward/format"], metrics["reward/calls"]) == (0, 0, 0)
+        assert metrics["updates/no_gradient"] == float(not moves)
+        after = list(world.policy.policy_parameters())
+        assert any(not torch.equal(*pair) for pair in zip(before, after, strict=True)) == moves

@@ -21,7 +21,7 @@ from stratagem.study.experiments import Run, Runs, learn
 REQUESTS, WORDS = 6, 4
 """Requests, and the tokens there are: words of a thought, functions, and arguments."""
 
-BATCHES, TABLES = 40, 4
+BATCHES, TABLES = 40, 2
 
 FIRST, AFTER_INSIGHT, AFTER_HABIT = 0.4, 0.7, 0.3
 """How likely the habitual first word is before training, and the right call once the thought was good, or was not."""
@@ -68,7 +68,7 @@ CALLS = TokenGame(
     "coefficient of 0.01. Success is the mean over the run.",
 )
 def funrl_function_calling(seed: int) -> dict[str, float]:
-    """Gains in success, means over 40 batches and 4 tables, by form of the bonus, and entropies of thoughts."""
+    """Gains in success, means over 40 batches and 2 tables, by form of the bonus, and entropies of thoughts."""
     starts = [_start(derive(seed, "table", number)) for number in range(TABLES)]
 
     def trained(recipe: Recipe, learning_rate: float | None = None) -> Runs:

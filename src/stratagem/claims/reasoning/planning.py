@@ -117,9 +117,9 @@ def _by(grams: Grams) -> Rule:
     "and two tokens that carry one out and are right nine times in ten before training. Phrases are mined from right "
     "answers put into words, with number words barred as those of the domain and all clusters kept, since there are "
     "few. Histories share no weights, so a strategy learned on one kind of problem says nothing of another. Success is "
-    "the mean over the run. On the seeds of development two thirds of the gain were had by raising tokens by lot, more "
-    "than all of it by GRPO with steps a fifth longer (success_gain_grpo_with_longer_steps), and strategies became less "
-    "varied than GRPO's, not more. A first version had four tables, which took too long and was given up after a seed.",
+    "the mean over the run. On the seeds of development two thirds of the gain were had by raising tokens by lot; GRPO "
+    "with steps a fifth longer gained six times as much (success_gain_grpo_with_longer_steps); and strategies became "
+    "less varied than GRPO's, not more. A first version had four tables, which took too long and was given up after a seed.",
 )
 def hicra(seed: int) -> dict[str, float]:
     """Gains in success, means over 40 batches and 2 tables, and figures of strategies."""
