@@ -13,7 +13,7 @@ from stratagem.experience import Experience
 
 
 class Span(IntEnum):
-    """What a token of a turn belongs to: the action, the sub-goal, the switch to a new one, a thought, or none of them."""
+    """What a token of a turn belongs to: the action, the sub-goal, the switch to a new one, a thought, or nothing."""
 
     NONE = -1
     ACTION = 0

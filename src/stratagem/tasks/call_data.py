@@ -109,13 +109,13 @@ def read_tools(given: Any) -> dict[str, Tool]:
     """Tools by name. Raises :class:`CallError` for what is none, for a schema that is not sound, or two of one name."""
     tools: dict[str, Tool] = {}
     for entry in given if isinstance(given, list) else [None]:
-        name = entry.get("name") if isinstance(entry, Mapping) else None
-        parameters = entry.get("parameters", {}) if isinstance(entry, Mapping) else None
+        described = entry if isinstance(entry, Mapping) else {}
+        name, parameters = described.get("name"), described.get("parameters", {})
         if not isinstance(name, str) or not isinstance(parameters, Mapping) or name in tools:
             raise CallError("tools must be a list of names with parameters, each name once")
         if schema_problem(parameters) is not None:
             raise CallError("the schema of a tool is not sound")
-        tools[name] = Tool(name, str(entry.get("description", "")), parameters)
+        tools[name] = Tool(name, str(described.get("description", "")), parameters)
     return tools
 
 

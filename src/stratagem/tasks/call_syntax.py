@@ -33,7 +33,8 @@ class Tool:
     @property
     def properties(self) -> Mapping[str, Mapping[str, Any]]:
         """Schema of every parameter, in the order of positional arguments."""
-        return self.parameters.get("properties", {})
+        properties: Mapping[str, Mapping[str, Any]] = self.parameters.get("properties", {})
+        return properties
 
     @property
     def required(self) -> frozenset[str]:

@@ -80,6 +80,5 @@ def test_who_never_thinks_has_nothing_to_learn_from_in_its_task(make_world, tmp_
         run = RunDirectory.create(tmp_path / str(number))
         metrics = Trainer(recipe, world, run, Settings(steps=1, evaluation_episodes=0)).run()
         assert (metrics["reward"], metrics["reward/format"], metrics["reward/calls"]) == (0, 0, 0)
-        assert metrics["updates/no_gradient"] == float(not moves)
         after = list(world.policy.policy_parameters())
         assert any(not torch.equal(*pair) for pair in zip(before, after, strict=True)) == moves

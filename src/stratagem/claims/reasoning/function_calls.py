@@ -65,7 +65,11 @@ CALLS = TokenGame(
     scale=IN_THE_LAB + "Six requests of four tokens, of which two are a thought that is not judged and makes the right "
     "call likely or not; before training four answers in ten begin with a habit that does not. A table knows nothing "
     "of other requests, and no figure of the function-calling benchmark can be shown. The entropy loss has a "
-    "coefficient of 0.01. Success is the mean over the run.",
+    "coefficient of 0.01. Success is the mean over the run. On the seeds of development nearly all of the gain was had "
+    "by giving every answer the whole cap, whatever its entropy (success_gain_whatever_the_entropy), the form that is "
+    "centred in its group gained nothing, and GRPO with steps a fifth longer gained twice as much: it is the gain of "
+    "raising all advantages, not those of unsure thoughts, which were as sure as GRPO's. A first version with "
+    "four tables took too long and was given up after a seed.",
 )
 def funrl_function_calling(seed: int) -> dict[str, float]:
     """Gains in success, means over 40 batches and 2 tables, by form of the bonus, and entropies of thoughts."""
@@ -85,6 +89,7 @@ def funrl_function_calling(seed: int) -> dict[str, float]:
     capped = trained(function_calls.funrl_function_calling())
     clipped = trained(function_calls.funrl_function_calling("clipped"))
     logistic = trained(function_calls.funrl_function_calling("logistic"))
+    blind = trained(function_calls.funrl_function_calling(strength=1e6))
 
     def gain(arm: Runs) -> float:
         return arm.mean(_success) - plain.mean(_success)
@@ -94,6 +99,7 @@ def funrl_function_calling(seed: int) -> dict[str, float]:
         "success_gain_over_entropy_loss": gain(capped) - gain(loss),
         "success_gain_clipped": gain(clipped),
         "success_gain_logistic": gain(logistic),
+        "success_gain_whatever_the_entropy": gain(blind),
         "success_gain_grpo_with_longer_steps": gain(faster),
         "thought_entropy_gain": capped.mean(_thought_entropy) - plain.mean(_thought_entropy),
         "thought_entropy_gain_of_the_loss": loss.mean(_thought_entropy) - plain.mean(_thought_entropy),

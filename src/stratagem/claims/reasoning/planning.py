@@ -119,7 +119,7 @@ def _by(grams: Grams) -> Rule:
     "few. Histories share no weights, so a strategy learned on one kind of problem says nothing of another. Success is "
     "the mean over the run. On the seeds of development two thirds of the gain were had by raising tokens by lot; GRPO "
     "with steps a fifth longer gained six times as much (success_gain_grpo_with_longer_steps); and strategies became "
-    "less varied than GRPO's, not more. A first version had four tables, which took too long and was given up after a seed.",
+    "less varied than GRPO's, not more. A first version with four tables took too long and was given up after a seed.",
 )
 def hicra(seed: int) -> dict[str, float]:
     """Gains in success, means over 40 batches and 2 tables, and figures of strategies."""
