@@ -109,7 +109,8 @@ class Experience:
     (log-probability under the training engine with those weights, where whoever sampled has noted it); ``experts``
     (that a mixture of experts was routed to, -1: no record); ``advantage``; ``value_target``; ``target`` (the ratio an
     objective pulls towards, when it has one); ``latent`` (True: the action is a vector and no token); ``span`` (which
-    part of a structured turn a token belongs to, by the numbers of :class:`stratagem.spans.Span`; -1: to none).
+    part of a structured turn a token belongs to, by the numbers of :class:`stratagem.spans.Span`; -1: to none);
+    ``planning`` (True: the token is of a phrase that plans, and carries nothing out).
     Per turn: ``turn_reward``; ``turn_state`` (key of the state acted in); ``turn_role``; ``turn_context`` (number
     of the conversation it was acted in: those of a trajectory know nothing of each other); ``turn_done``; ``turn_call``
     (1: the tool call it made was carried out, 0: it failed, -1: it made none);
@@ -167,6 +168,7 @@ class Experience:
     value_target: Float[Tensor, " tokens"] | None = _at("token")
     latent: Bool[Tensor, " tokens"] | None = _at("token")
     span: Int[Tensor, " tokens"] | None = _at("token")
+    planning: Bool[Tensor, " tokens"] | None = _at("token")
     target: Float[Tensor, " tokens"] | None = _at("token")
 
     turn_reward: Float[Tensor, " turns"] | None = _at("turn")
@@ -729,6 +731,7 @@ _FLAGS = frozenset(
         "mask",
         "critic_mask",
         "latent",
+        "planning",
         "turn_done",
         "turn_executed",
         "turn_well_formed",

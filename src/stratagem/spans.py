@@ -13,12 +13,13 @@ from stratagem.experience import Experience
 
 
 class Span(IntEnum):
-    """What a token of a turn belongs to: the action, the sub-goal, whether to switch to a new one, or none of them."""
+    """What a token of a turn belongs to: the action, the sub-goal, the switch to a new one, a thought, or nothing."""
 
     NONE = -1
     ACTION = 0
     SUBGOAL = 1
     SWITCH = 2
+    THINK = 3
 
 
 class SpanRuns(NamedTuple):

@@ -45,7 +45,15 @@ def test_a_rejected_group_is_replaced_until_rounds_are_up(both):
 
 
 @pytest.mark.parametrize(
-    "sampler", [Demonstrations(), Rollouts(top_p=0.9), Rollouts(top_k=2), Rollouts(similar_states=0.9)]
+    "sampler",
+    [
+        Demonstrations(),
+        Rollouts(top_p=0.9),
+        Rollouts(top_k=2),
+        Rollouts(similar_states=0.9),
+        Rollouts(similar_answers=0.9),
+        Rollouts(phrases="grams.json"),
+    ],
 )
 def test_other_samplers_are_refused(sampler):
     tree = Tree.enumerate(GAMES["graded"])

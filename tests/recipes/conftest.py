@@ -136,9 +136,14 @@ def fabricate(recipe: Recipe, seed: int = 0, spread: float = 0.3) -> tuple[Exper
         # Turns of switch, sub-goal and action, shorter ones of what comes last; every third one keeps its sub-goal.
         from_end = torch.cat([torch.arange(length).flip(0) for length in lengths])
         x = x.replace(span=from_end.clamp(max=2), segment_start=torch.arange(sum(turns)) % 3 != 0)
+        if "segment_start" not in needs:
+            # Of single turns: a thought, then the action.
+            x = x.replace(span=torch.where(from_end > 0, 3, 0))
     if "answer" in needs:
         # Right answers agree, wrong ones are of three kinds or cannot be read.
         x = x.replace(answer=torch.where(success, 9, torch.arange(trajectories) % 4 - 1))
+    if "planning" in needs:
+        x = x.replace(planning=torch.arange(tokens) % 3 == 1)
     if "turn_role" in needs:
         x = x.replace(turn_role=x.trajectory_of_turn.position() % 2)
     if "seed" in needs:

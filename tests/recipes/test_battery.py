@@ -170,7 +170,7 @@ def test_padding_changes_nothing_whatever_it_holds(name, fabricate: Fabricate):
         mask=real if x.mask is None else padded(x.mask, 0),
         learning_rate=x.learning_rate,
         **{name: padded(getattr(x, name), float("nan")) for name in (*figures, "previous_logp", "value_target")},
-        **{name: padded(getattr(x, name), 0) for name in ("version", "action", "latent", "critic_mask")},
+        **{name: padded(getattr(x, name), 0) for name in ("version", "action", "latent", "planning", "critic_mask")},
         **{n: getattr(x, n) for n in known},
     )
     beyond = {n: padded(v, float("nan") if v.is_floating_point() else -1) for n, v in said.wide.items()}

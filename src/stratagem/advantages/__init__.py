@@ -11,6 +11,7 @@ from stratagem.advantages.graph import SharedSteps
 from stratagem.advantages.group import GroupCentered, GroupStandardized, LeaveOneOut, TokenStandardized
 from stratagem.advantages.halves import GroupHalves
 from stratagem.advantages.normalization import BatchWhitened, ClippedAdvantage, Exponential, NormalizedReturn
+from stratagem.advantages.planning import PlanningRaised
 from stratagem.advantages.ranks import GaussianRanks
 from stratagem.advantages.rates import BetaNormalized
 from stratagem.advantages.returns import Constant, MovingAverageBaseline, RewardToGo, TotalReturn
@@ -18,6 +19,7 @@ from stratagem.advantages.roles import AlignedCalls, RoleCredit, RoleStandardize
 from stratagem.advantages.segments import HierarchicalGAE
 from stratagem.advantages.signs import Signed
 from stratagem.advantages.targets import GroupQuantileTarget
+from stratagem.advantages.thoughts import EntropyRaised
 from stratagem.advantages.turn_critics import TurnCriticAdvantage
 from stratagem.advantages.turns import StandardizedContext, StandardizedTurnReturn
 from stratagem.advantages.weighed import GroupRule, LongerSuccess, PassRateBand, WeighedGroups
@@ -31,6 +33,7 @@ __all__ = [
     "ConfidenceDiscounted",
     "Constant",
     "EntropyModulated",
+    "EntropyRaised",
     "Exponential",
     "GaussianRanks",
     "GroupCentered",
@@ -47,6 +50,7 @@ __all__ = [
     "OverTurns",
     "PassRateBand",
     "PerReward",
+    "PlanningRaised",
     "RewardToGo",
     "RoleCredit",
     "RoleStandardized",

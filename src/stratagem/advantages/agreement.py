@@ -46,7 +46,8 @@ class SemanticEntropyScaled(Advantage):
     Demonstrations are no rollouts: they get the factor of their group, and do not count in it. A group of one rollout
     has the factor 1. With ``likelihood``, rollouts without a token that may train do not count either.
 
-    To compare meanings otherwise, by entailment say, derive a part and override :meth:`meaning`.
+    Answers that are worded alike share a key where the sampler asks for it (``Rollouts.similar_answers``). To compare
+    meanings otherwise, by entailment say, derive a part and override :meth:`meaning`.
 
     of: the advantage to scale.  form, estimator: as above.
     strength: 0 leaves the advantage as it is; at most 1 for ``linear``. The default takes at most 4 % away.

@@ -18,6 +18,7 @@ from stratagem.cli import (
     compare_commands,
     demo,
     doctor,
+    grams_command,
     guide_command,
     lab_command,
     merge_command,
@@ -44,6 +45,7 @@ lab_command.register(app)
 stress_command.register(app)
 claim_command.register(app)
 merge_command.register(app)
+grams_command.register(app)
 blueprint_command.register(app)
 doctor.register(app)
 demo.register(app)

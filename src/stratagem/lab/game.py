@@ -53,6 +53,7 @@ class TokenGame:
     the lab is a table over histories, so it may still tell them apart.
     structure: of a whole turn, given its state and tokens: the span of each token, and whether a segment begins with
     the turn; None: turns have no structure.
+    planning: of a whole turn, given its state and tokens: which of them plan; None: nothing is said of any.
     seat: the role that acts in a state, and the number of the conversation it acts in; None: always 0
     and 0. A policy of the lab has parameters of its own in every history, so roles share none.
     domains: of every start, the number of the task that it is of, from 0; none: all are of one.
@@ -69,6 +70,7 @@ class TokenGame:
     structure: Structure | None = None
     seat: Seat | None = None
     domains: tuple[int, ...] = ()
+    planning: Callable[[Any, tuple[int, ...]], Sequence[bool]] | None = None
 
     def looks(self, state: Any) -> Hashable:
         """What the state looks like."""

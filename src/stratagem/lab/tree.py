@@ -35,7 +35,8 @@ class Tree:
     leaves: one trajectory per leaf, one group per start, in the game's order. ``inputs`` hold the node of every token;
     ``action``, ``turn_reward``, ``turn_state``, ``turn_role``, ``turn_context``, ``turn_done``, ``turn_executed``,
     ``reward``, ``success``, ``finished``, ``truncated``, ``answer`` (what the last turn said; -1 when the episode was
-    cut) and ``task_id`` (the number of the start) are set; ``span`` and ``segment_start`` where turns have a structure.
+    cut) and ``task_id`` (the number of the start) are set; ``span`` and ``segment_start`` where turns have a structure,
+    ``planning`` where the game says which tokens plan.
     chance: probability of all that the game chose on the way to a leaf, its start included.
     states: the state in which the turn of each decision node began.
     """
@@ -188,6 +189,7 @@ def _experience(leaves: Sequence[_Leaf], game: TokenGame) -> Experience:
         reward_weights=_weights(game),
         turn_done=x.trajectory_of_turn.is_last(),
         **_structure(turns, game),
+        **_planning(turns, game),
         **_seats(turns, game),
     )
 
@@ -203,6 +205,16 @@ def _structure(turns: Sequence[_Turn], game: TokenGame) -> dict[str, Tensor]:
         "span": torch.tensor([int(span) for _, spans, _ in said for span in spans]),
         "segment_start": torch.tensor([begins for *_, begins in said]),
     }
+
+
+def _planning(turns: Sequence[_Turn], game: TokenGame) -> dict[str, Tensor]:
+    if game.planning is None:
+        return {}
+    said = [(turn.tokens, game.planning(turn.state, turn.tokens)) for turn in turns]
+    for tokens, plans in said:
+        if len(plans) != len(tokens):
+            raise InputError(f"game {game.name}: planning says {len(plans)} of {tokens}; must be one for each")
+    return {"planning": torch.tensor([bool(plans) for _, turn in said for plans in turn])}
 
 
 def _seats(turns: Sequence[_Turn], game: TokenGame) -> dict[str, Tensor]:

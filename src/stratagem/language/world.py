@@ -27,6 +27,7 @@ from stratagem.language.sampling import SamplingParams
 from stratagem.language.team import Team
 from stratagem.language.watched import Watch
 from stratagem.language.windows import Slots
+from stratagem.language.wording import planning_metrics, strategy_entropy, worded
 from stratagem.parts import Sampler, Tempering
 from stratagem.recipe import Recipe
 from stratagem.sampling import (
@@ -53,7 +54,10 @@ from stratagem.training.world import Collected, Evaluation
 HELD_OUT = 2**20
 """Held-out start states from this number on are validated on; evaluation counts from 0."""
 
-_CAN = ("cuts", "similarity", "curricula", "tempering", "middles", "guidance", "perturbation")
+_CAN = (
+    *("cuts", "similar_states", "similar_answers", "phrases"),
+    *("curricula", "tempering", "middles", "guidance", "perturbation"),
+)
 """What a sampler may ask of a language policy (:meth:`stratagem.sampling.Rollouts.check_asked`)."""
 
 
@@ -139,18 +143,21 @@ class LanguageWorld:
             if not good:
                 return None
             usable.append(good)
-            return self._packed(good, _most_samples(sampler), sampler.similar_states)
+            return self._packed(good, _most_samples(sampler), sampler)
 
         kept = kept_groups(sampler, roll, step)
         batch = kept.x
         metrics = _episode_metrics(played, self.task.reward_names) | kept.metrics
         if batch is not None and batch.behavior_logp is not None and batch.tokens:
             metrics["entropy"] = -float(batch.behavior_logp.mean())
+            metrics |= planning_metrics(batch)
         good = [
             *chain.from_iterable(
                 compress(groups, keep.tolist()) for groups, (_, keep) in zip(usable, kept.rounds, strict=True)
             )
         ]
+        if sampler.phrases is not None:
+            metrics["strategies/entropy"] = strategy_entropy(good, sampler.phrases, self._chat.said)
         tokens = sum(episode.length for episode in played)
         if batch is not None and isinstance(sampler, Branching):
             branched = self._branched(batch, good, sampler, params)
@@ -181,7 +188,7 @@ class LanguageWorld:
                 play_on(live, self._engine, self._chat, params, self._watch)
 
         def pack(groups: Sequence[Sequence[Episode]]) -> Experience:
-            return self._packed(groups, _most_samples(sampler), sampler.similar_states)
+            return self._packed(groups, _most_samples(sampler), sampler)
 
         tree = grown(roots, [*chain.from_iterable(episodes)], sampler, go_on, pack, self._forks)
         self._forks += tree.forks
@@ -333,17 +340,18 @@ class LanguageWorld:
         )
 
     def _packed(
-        self, groups: Sequence[Sequence[Episode]], most_samples: int, similar_states: float | None = None
+        self, groups: Sequence[Sequence[Episode]], most_samples: int, sampler: Rollouts | None = None
     ) -> Experience:
-        return to_experience(
+        x = to_experience(
             groups,
             self.task.reward_names,
             most_samples,
             self.task.reward_weights,
-            similar_states=similar_states,
+            similar_states=None if sampler is None else sampler.similar_states,
             plans=self._plans,
             domain=partial(domain_of, self.task),
         )
+        return x if sampler is None else worded(x, groups, sampler, self.task, self._chat.said)
 
     # ---- demonstrations --------------------------------------------------------------------------------------------
 
@@ -379,7 +387,7 @@ class LanguageWorld:
                 numbers.append(number)
         if not shown:
             return x
-        demonstrations = self._packed([[episode] for episode in shown], most)
+        demonstrations = self._packed([[episode] for episode in shown], most, sampler)
         demonstrations = demonstrations.replace(
             behavior_logp=torch.zeros(demonstrations.tokens),
             seed=torch.tensor([episode.seed for episode in shown], dtype=torch.int64),

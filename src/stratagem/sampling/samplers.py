@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, ClassVar, Literal, NamedTuple
 
 import torch
-from annotated_types import Ge, Gt, Le
+from annotated_types import Ge, Gt, Le, Lt
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
@@ -44,7 +44,12 @@ class Rollouts(Sampler):
     compare turns by state compare them. A turn gets the key (``turn_state``) of the first turn of its group with a text
     so similar: twice the longest common subsequence over the characters of both is at least this, such as 0.95, in
     (0, 1]; only with the first members of such clusters a text is compared. None: states are equal or they are not.
-    Only text can be similar.
+    similar_answers: answers of a group that are worded alike count as one (``answer``), so that advantages which
+    compare answers see the meaning and not the wording: those with a cosine of TF-IDF vectors of at least this on
+    average, in (0, 1) (:func:`stratagem.clusters.text_clusters`). None: answers are equal or they are not.
+    phrases: file of the phrases that plan (:class:`stratagem.grams.Grams`); their tokens are marked (``planning``), and
+    metrics say how much of a batch they are. None: no token is looked at.
+    States and answers that are similar, and phrases, are of text alone.
     curriculum: which start states come next and how many trajectories each gets, given what came of earlier ones; None:
     they come in their order, with ``group_size`` each. A batch has ``prompts_per_step * group_size`` trajectories
     either way. What came of every start state is remembered only for a curriculum, and outlives its replacement by
@@ -52,7 +57,7 @@ class Rollouts(Sampler):
     tempering: what the temperature is multiplied by, token by token; None: nothing. ``behavior_logp`` is of the
     distribution sampled from all the same, and the learner's log-probabilities are at ``temperature`` alone.
 
-    Raises :class:`InputError` for similar states together with demonstrations, whose turns are not looked at then.
+    Raises :class:`InputError` for similar states or answers together with demonstrations, which are not looked at then.
     """
 
     temperature: Annotated[float, Gt(0)] = 1.0
@@ -62,6 +67,8 @@ class Rollouts(Sampler):
     start_states: tuple[Annotated[int, Ge(0)], ...] = ()
     demonstrations: Annotated[int, Ge(0)] = 0
     similar_states: Annotated[float, Gt(0), Le(1)] | None = None
+    similar_answers: Annotated[float, Gt(0), Lt(1)] | None = None
+    phrases: str | None = None
     curriculum: Curriculum | None = None
     tempering: Tempering | None = None
     _memory: dict[str, Tensor] = field(default_factory=dict, init=False, repr=False, compare=False)
@@ -73,11 +80,12 @@ class Rollouts(Sampler):
             self._memory.update(PromptHistory.blank(nobody, self.curriculum.window).state_dict())
             # Raises for sizes that no allocation can have.
             self.curriculum.size_bounds(self.prompts_per_step, self.group_size)
-        if self.similar_states is not None and self.demonstrations:
-            raise InputError(
-                f"{self.part_name()}.similar_states = {self.similar_states}: must be None where there are "
-                f"demonstrations, here {self.demonstrations}"
-            )
+        for name in ("similar_states", "similar_answers"):
+            if getattr(self, name) is not None and self.demonstrations:
+                raise InputError(
+                    f"{self.part_name()}.{name} = {getattr(self, name)}: must be None where there are "
+                    f"demonstrations, here {self.demonstrations}"
+                )
 
     @property
     def policy_temperature(self) -> float:
@@ -110,9 +118,14 @@ class Rollouts(Sampler):
         asked = {}
         if self.top_p < 1 or self.top_k > 0:
             asked["cuts"] = "{who} samples without top_p and top_k"
-        if self.similar_states is not None:
-            similar = f"similar_states = {self.similar_states}"
-            asked["similarity"] = f"{similar}: {{who}} reads no text in which states could be similar"
+        sought = {
+            "similar_states": "states could be similar",
+            "similar_answers": "answers could be",
+            "phrases": "they stood",
+        }
+        for name, what in sought.items():
+            if getattr(self, name) is not None:
+                asked[name] = f"{name} = {getattr(self, name)}: {{who}} reads no text in which {what}"
         if self.curriculum is not None:
             curriculum = f"curriculum = {self.curriculum.part_name()}"
             asked["curricula"] = f"{curriculum}: {{who}} takes start states in their order"

@@ -9,6 +9,7 @@ from stratagem.tasks.decomposition import DecomposeTask
 from stratagem.tasks.delegation import AnswerTask, DelegatedTask, Subtask
 from stratagem.tasks.documents import DocumentsTask
 from stratagem.tasks.experts import ExpertRegistry, Model, Skill
+from stratagem.tasks.function_calls import FunctionCallsTask
 from stratagem.tasks.guided import Guidance, GuidedTask
 from stratagem.tasks.house import HouseTask
 from stratagem.tasks.household import HouseholdTask
@@ -48,6 +49,7 @@ __all__ = [
     "Environment",
     "ExpertRegistry",
     "ExpertsTask",
+    "FunctionCallsTask",
     "Guidance",
     "GuidedTask",
     "HouseTask",

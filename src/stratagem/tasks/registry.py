@@ -133,6 +133,12 @@ _BUILT_IN = (
         "stratagem.tasks.toolbox:from_spec",
     ),
     TaskCard(
+        "function_calls",
+        "function_calls[:category=mixed,distractors=3,max_new_tokens=128]",
+        "think, then call the tools that a request needs, with the right arguments, or none",
+        "stratagem.tasks.function_calls:from_spec",
+    ),
+    TaskCard(
         "memory",
         "memory[:notes=6,wanted=2,room=4,editing=true,max_turns=24,max_new_tokens=24]",
         "read notes and answer for some, with too little room to keep them all",

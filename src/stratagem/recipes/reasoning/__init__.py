@@ -3,22 +3,26 @@
 from stratagem.recipes.reasoning import (
     conditional,
     entropies,
+    function_calls,
     guided,
     heterogeneous,
-    long_context,
     latent,
+    long_context,
     normalized,
+    planning,
     sampled,
     transported,
     vectors,
 )
 from stratagem.recipes.reasoning.conditional import *  # noqa: F403
 from stratagem.recipes.reasoning.entropies import *  # noqa: F403
+from stratagem.recipes.reasoning.function_calls import *  # noqa: F403
 from stratagem.recipes.reasoning.guided import *  # noqa: F403
 from stratagem.recipes.reasoning.heterogeneous import *  # noqa: F403
-from stratagem.recipes.reasoning.long_context import *  # noqa: F403
 from stratagem.recipes.reasoning.latent import *  # noqa: F403
+from stratagem.recipes.reasoning.long_context import *  # noqa: F403
 from stratagem.recipes.reasoning.normalized import *  # noqa: F403
+from stratagem.recipes.reasoning.planning import *  # noqa: F403
 from stratagem.recipes.reasoning.sampled import *  # noqa: F403
 from stratagem.recipes.reasoning.transported import *  # noqa: F403
 from stratagem.recipes.reasoning.vectors import *  # noqa: F403
@@ -30,7 +34,9 @@ __all__ += guided.__all__
 __all__ += heterogeneous.__all__
 __all__ += long_context.__all__
 __all__ += latent.__all__
+__all__ += function_calls.__all__
 __all__ += normalized.__all__
+__all__ += planning.__all__
 __all__ += sampled.__all__
 __all__ += transported.__all__
 __all__ += vectors.__all__

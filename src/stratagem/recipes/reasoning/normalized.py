@@ -77,6 +77,9 @@ def seed_grpo(
     an implementation; of the paper's text a strength of 0.02 is reported, without the form. Neither was available, so
     forms are reconstructions.
 
+    Answers are the same when they are equal; ``{"sampler.similar_answers": 0.7}`` takes free text that is worded alike
+    for one answer.
+
     strength: 0 is Dr. GRPO.  length: of the aggregation, in tokens, as of ``dr_grpo``.
     """
     return dr_grpo(length).replace(
