@@ -207,7 +207,7 @@ class Rollouts(Generic[S]):
                 elif ask.depth + 1 >= self.depth:
                     earned[number] += self.lost
                 else:
-                    further.append((number, Ask(step.state, ask.depth + 1, derive(ask.seed, "next"))))
+                    further.append((number, Ask(step.state, ask.depth + 1, (ask.seed + 1) % 2**63)))
             going = further
         return [
             Judged(total / self.tries(place.depth), cost)

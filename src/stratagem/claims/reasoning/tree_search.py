@@ -9,8 +9,20 @@ from dataclasses import replace
 import torch
 
 from stratagem.lab.chains import Chain, Chains
+from stratagem.lab.rules import Case, Rules
 from stratagem.lab.steps import StepTable, TableSteps, Walk
-from stratagem.planning import AlphaMath, Fitting, Found, Samples, chosen_paths, learn_from
+from stratagem.planning import (
+    AlphaMath,
+    Fitting,
+    Found,
+    HardLabels,
+    MedS3,
+    Samples,
+    SoftLabels,
+    StepLabels,
+    chosen_paths,
+    learn_from,
+)
 from stratagem.seeding import derive
 from stratagem.study.claims import Expect, claim
 
@@ -47,7 +59,8 @@ LEARNING = Fitting(learning_rate=5e-2, epochs=8)
     "right samples has as many tokens a round as the search. In the first development runs the critic, which then "
     "did not see how sure the policy was, was no better than a guess on sums it had seen once, and the beam was worse "
     "than greedy answers (0.40 against 0.68); it was given that figure before any rule was set, and nothing else was "
-    "changed afterwards. The table is steady in what it believes, so greedy answers and votes are strong controls.",
+    "changed afterwards. With 300 questions, two development seeds had beam, greedy answers and votes within a "
+    "point of each other. The table is steady in what it believes, so greedy answers and votes are strong controls.",
 )
 def alphamath(seed: int) -> dict[str, float]:
     """Shares of test questions solved by greedy answers, beams and votes, by arm, and how well the critic ranks."""
@@ -114,3 +127,77 @@ def _correlation(world: Chains, learner: TableSteps[Chain], roots: Sequence[Walk
     truth = torch.tensor([world.solved(walk, odds) for walk in states if walk is not None])
     correlation = float(torch.corrcoef(torch.stack([value, truth]))[0, 1])
     return 0.0 if math.isnan(correlation) else correlation
+
+
+# ---- a judge of steps ------------------------------------------------------------------------------------------------
+
+CASES, ASKED, COUNT = 40, 300, 16
+"""Questions that are searched, questions answered in the end, and solutions sampled for each."""
+
+SOFT = SoftLabels(0.5)
+LABELS: dict[str, StepLabels] = {"soft": SOFT, "one_sided": replace(SOFT, sides="one"), "hard": HardLabels(0.5)}
+
+
+@claim(
+    "meds3",
+    statement="A small model that learns from its own searches, and whose sampled answers are weighed by a judge of "
+    "steps learned from the same searches, beats the best open model before it by 6.45 points on eleven sets; labels "
+    "that take up how step values rise and fall make a better judge, and the sum of its scores by answer a better "
+    "choice than votes.",
+    source="arXiv 2501.12051, abstract of version 4 (its tables were not available)",
+    baseline="the policy before; the majority of the same 16 solutions; judges with hard and with one-sided labels",
+    rule=(
+        Expect("policy_gain", above=0),
+        Expect("judge_over_majority", above=0),
+        Expect("soft_over_hard", above=0),
+        Expect("soft_over_one_sided", above=0),
+    ),
+    scale="Nothing here is medical: a table gives verdicts on six labels by rules with exclusions, 192 looks of two "
+    "choices each, of which it knows most from the start; 40 questions are searched once, 300 others answered. The "
+    "judge is linear in counts of what was said, its learning rate and steps are ours. Judges see the same solutions, so "
+    "tokens are equal. A table cannot learn from raw answers without steps, so that control is missing; nor do looks "
+    "share anything, so judge and policy know what training came by and no more.",
+)
+def meds3(seed: int) -> dict[str, float]:
+    """Shares of questions answered right, by policy, judge and number of solutions."""
+    world = Rules()
+    roots = [world.start(one) for one in world.questions(CASES, derive(seed, "train"))]
+    tests = [world.start(one) for one in world.questions(ASKED, derive(seed, "test"))]
+    method = MedS3(fitting=LEARNING)
+    learner = TableSteps(world, StepTable(world.half_learned(derive(seed, "known")), world.most))
+
+    def greedy() -> float:
+        found = Samples()(tests, TableSteps(world, learner.policy, 0.0))
+        return _accuracy(tests, [one.chosen and one.chosen.answer for one in found])
+
+    before = greedy()
+    found = method.explore(learner, roots, lambda walk: float(world.right(walk)), seed)
+    method.train_policy(learner, roots, found, seed)
+    sampled = Samples(count=COUNT)(tests, learner, seed=seed)
+    few = [replace(one, solutions=one.solutions[: COUNT // 2]) for one in sampled]
+    majority = _accuracy(tests, [one.chosen and one.chosen.answer for one in sampled])
+    by: dict[str, float] = {}
+    for name, labels in LABELS.items():
+        judged = replace(method, labels=labels)
+        scorer = judged.train_judge(learner, roots, found, seed)
+        by[name] = _accuracy(tests, [judged.choose(r, one, scorer).answer for r, one in zip(tests, sampled, strict=True)])
+        if name == "soft":
+            by["few"] = _accuracy(tests, [judged.choose(r, one, scorer).answer for r, one in zip(tests, few, strict=True)])
+    return {
+        "policy_gain": greedy() - before,
+        "judge_over_majority": by["soft"] - majority,
+        "soft_over_hard": by["soft"] - by["hard"],
+        "soft_over_one_sided": by["soft"] - by["one_sided"],
+        "greedy_before": before,
+        "greedy": greedy(),
+        "majority": majority,
+        "judged": by["soft"],
+        "judged_of_half": by["few"],
+        "hard": by["hard"],
+        "one_sided": by["one_sided"],
+        "tokens": float(sum(one.tokens for one in found)),
+    }
+
+
+def _accuracy(roots: Sequence[Walk[Case]], answers: Sequence[object]) -> float:
+    return sum(answer == root.question.truth for root, answer in zip(roots, answers, strict=True)) / len(roots)
