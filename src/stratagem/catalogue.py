@@ -77,6 +77,7 @@ _TECHNIQUES = (
     "stratagem.blueprint",
     "stratagem.skills",
     "stratagem.synthesis",
+    "stratagem.planning",
     "stratagem.study.alignment",
     "stratagem.lab.cliff",
 )

@@ -55,7 +55,7 @@ class StepCorrectness(Estimator):
             raise ValueError(f"{self.part_name()} needs x.value_target, the labels of steps")
         x = x.for_critic()
         filled = torch.nonzero(x.turn_of_token.size() > 0).squeeze(1)
-        last = x.turn_of_token.last()[filled]
+        last = x.turn_of_token.last()
         learned = torch.zeros(x.turns, dtype=torch.bool, device=x.device).index_copy(0, filled, x.learnable()[last])
         labels = x.value_target.new_zeros(x.turns).index_copy(0, filled, x.value_target[last])
         labels = torch.where(learned, labels, 0.0)

@@ -112,9 +112,7 @@ class Chains:
         if self.ended(walk):
             return float(self.right(walk))
         row = odds[self.look(walk, "reason")].tolist()
-        return sum(
-            chance * self.solved(self.then(walk, choice, "reason"), odds) for choice, chance in enumerate(row)
-        )
+        return sum(chance * self.solved(self.then(walk, choice, "reason"), odds) for choice, chance in enumerate(row))
 
     def half_learned(self, seed: int, strength: float = 2.5, spread: float = 1.5) -> Float64[Tensor, "looks choices"]:
         """Logits of a table that is right more often than not.

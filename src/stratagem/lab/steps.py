@@ -111,9 +111,7 @@ class StepTable(ModulePolicy):
         return self.base[1 + x.trajectory_of_token.position()] + _running(said.unsqueeze(1), x)[:, 0]
 
     @torch.no_grad()
-    def _features(
-        self, x: Experience, look: Tensor, choice: Tensor, sure: Tensor
-    ) -> Float[Tensor, "tokens width"]:
+    def _features(self, x: Experience, look: Tensor, choice: Tensor, sure: Tensor) -> Float[Tensor, "tokens width"]:
         pair = look * self.logits.shape[1] + choice
         said = torch.nn.functional.one_hot(pair, self.logits.numel()).float()
         place = torch.nn.functional.one_hot(1 + x.trajectory_of_token.position(), len(self.base)).float()

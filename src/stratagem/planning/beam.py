@@ -149,5 +149,3 @@ def _proposed(
         lines[number].policy_tokens += sum(step.tokens for step in steps)
         fresh[number] += [child for child in node.add(steps, "reason", depth, distinct) if not child.lost]
     return fresh
-
-

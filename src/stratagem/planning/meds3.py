@@ -118,9 +118,7 @@ class MedS3:
         """The likelihood of right paths."""
         return PolicyGradient(gate=LogLikelihood(), aggregation=Credited(TokenMean()))
 
-    def explore(
-        self, policy: StepPolicy[S], roots: Sequence[S], reward: Reward[S], seed: int = 0
-    ) -> list[Found[S]]:
+    def explore(self, policy: StepPolicy[S], roots: Sequence[S], reward: Reward[S], seed: int = 0) -> list[Found[S]]:
         """Search every question. reward: 1 for a right answer, 0 for a wrong one."""
         most, least = self.rollouts
         judge = Rollouts(policy, reward, most, least, self.search.depth)
@@ -183,4 +181,3 @@ class MedS3:
 def _spread(path: Path[Any]) -> float:
     """How much the values of the steps vary."""
     return pvariance(path.targets)
-

@@ -65,9 +65,7 @@ class TreeSearch(Search):
         trees = self.grow(roots, policy, judge, reward, seed, tokens)
         exhausted = [tree.root.closed for tree in trees]
         chosen = self._followed(trees, policy)
-        return [
-            _found(tree, node, done, reward) for tree, node, done in zip(trees, chosen, exhausted, strict=True)
-        ]
+        return [_found(tree, node, done, reward) for tree, node, done in zip(trees, chosen, exhausted, strict=True)]
 
     def grow(
         self,

@@ -80,7 +80,9 @@ def alphamath(seed: int) -> dict[str, float]:
 
     ours = arms["ours"]
     greedy = {name: _solved(world, Samples()(tests, TableSteps(world, arm.policy, 0.0))) for name, arm in arms.items()}
-    beam = {name: _solved(world, method.solve(arms[name], tests, BEAMS, SAMPLES, seed)) for name in ("ours", "no_value")}
+    beam = {
+        name: _solved(world, method.solve(arms[name], tests, BEAMS, SAMPLES, seed)) for name in ("ours", "no_value")
+    }
     narrow = _solved(world, method.solve(ours, tests, 1, SAMPLES, seed))
     majority = _solved(world, Samples(count=BEAMS * SAMPLES)(tests, ours, seed=seed))
     return {
@@ -180,9 +182,13 @@ def meds3(seed: int) -> dict[str, float]:
     for name, labels in LABELS.items():
         judged = replace(method, labels=labels)
         scorer = judged.train_judge(learner, roots, found, seed)
-        by[name] = _accuracy(tests, [judged.choose(r, one, scorer).answer for r, one in zip(tests, sampled, strict=True)])
+        by[name] = _accuracy(
+            tests, [judged.choose(r, one, scorer).answer for r, one in zip(tests, sampled, strict=True)]
+        )
         if name == "soft":
-            by["few"] = _accuracy(tests, [judged.choose(r, one, scorer).answer for r, one in zip(tests, few, strict=True)])
+            by["few"] = _accuracy(
+                tests, [judged.choose(r, one, scorer).answer for r, one in zip(tests, few, strict=True)]
+            )
     return {
         "policy_gain": greedy() - before,
         "judge_over_majority": by["soft"] - majority,
