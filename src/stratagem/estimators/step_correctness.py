@@ -53,11 +53,11 @@ class StepCorrectness(Estimator):
         """Of every turn its label, 0 where nothing is learned from it, and whether something is."""
         if x.value_target is None:
             raise ValueError(f"{self.part_name()} needs x.value_target, the labels of steps")
-        x = x.for_critic()
+        values, x = x.value_target, x.for_critic()
         filled = torch.nonzero(x.turn_of_token.size() > 0).squeeze(1)
         last = x.turn_of_token.last()
         learned = torch.zeros(x.turns, dtype=torch.bool, device=x.device).index_copy(0, filled, x.learnable()[last])
-        labels = x.value_target.new_zeros(x.turns).index_copy(0, filled, x.value_target[last])
+        labels = values.new_zeros(x.turns).index_copy(0, filled, values[last])
         labels = torch.where(learned, labels, 0.0)
         if not bool(((labels >= 0) & (labels <= 1)).all()):
             bad = int(torch.nonzero(~((labels >= 0) & (labels <= 1)))[0])

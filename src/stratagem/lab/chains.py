@@ -111,7 +111,7 @@ class Chains:
         """How likely a table comes to the truth from here, exactly. odds: of its choices, rows that add up to 1."""
         if self.ended(walk):
             return float(self.right(walk))
-        row = odds[self.look(walk, "reason")].tolist()
+        row: list[float] = odds[self.look(walk, "reason")].tolist()
         return sum(chance * self.solved(self.then(walk, choice, "reason"), odds) for choice, chance in enumerate(row))
 
     def half_learned(self, seed: int, strength: float = 2.5, spread: float = 1.5) -> Float64[Tensor, "looks choices"]:

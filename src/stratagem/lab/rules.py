@@ -64,7 +64,7 @@ class Rules:
     @property
     def looks(self) -> int:
         """Wordings with their facts."""
-        return self.wordings * 2**FACTS
+        return self.wordings << FACTS
 
     @property
     def choices(self) -> int:
@@ -79,7 +79,7 @@ class Rules:
     def questions(self, count: int, seed: int) -> list[Case]:
         """Random ones, with one label each that fits."""
         source = generator(seed, "rules")
-        every = torch.tensor([fits(facts) for facts in range(2**FACTS)])
+        every = torch.tensor([fits(facts) for facts in range(1 << FACTS)])
         good, bad = torch.nonzero(every).squeeze(1), torch.nonzero(~every).squeeze(1)
         facts = bad[torch.randint(len(bad), (count, self.labels), generator=source)]
         place = torch.randint(self.labels, (count, 1), generator=source)
@@ -94,7 +94,7 @@ class Rules:
     def look(self, walk: Walk[Case], kind: Kind) -> int:
         """The rule that the next verdict is on, and its facts."""
         label = self._next(walk, kind)
-        return walk.question.wordings[label] * 2**FACTS + walk.question.facts[label]
+        return (walk.question.wordings[label] << FACTS) + walk.question.facts[label]
 
     def then(self, walk: Walk[Case], choice: int, kind: Kind) -> Walk[Case]:
         """With this verdict."""
@@ -121,7 +121,7 @@ class Rules:
         They are ``spread`` times a normal number each, and ``strength`` more for the right verdict.
         """
         noise = torch.randn(self.looks, 2, generator=generator(seed, "table"), dtype=torch.float64)
-        right = torch.tensor([int(fits(look % 2**FACTS)) for look in range(self.looks)])
+        right = torch.tensor([int(fits(look % (1 << FACTS))) for look in range(self.looks)])
         return spread * noise + strength * torch.nn.functional.one_hot(right, 2)
 
     def _next(self, walk: Walk[Case], kind: Kind) -> int:
@@ -134,8 +134,8 @@ class Rules:
 
 def fits(facts: int) -> bool:
     """Whether a label with these facts fits."""
-    needed, excluding, excusing = facts % 2**NEEDED, facts >> NEEDED & 1, facts >> NEEDED + 1 & 1
-    return needed == 2**NEEDED - 1 and not (excluding and not excusing)
+    needed, excluding, excusing = facts % (1 << NEEDED), facts >> NEEDED & 1, facts >> NEEDED + 1 & 1
+    return needed == (1 << NEEDED) - 1 and not (excluding and not excusing)
 
 
 def letter(label: int) -> str:

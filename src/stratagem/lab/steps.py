@@ -173,14 +173,15 @@ class TableSteps(Generic[Q]):
             odds = torch.softmax(logits / self.temperature, -1)
         self._odds, self._bounds = odds, odds.cumsum(-1)
         worth = self.policy.worth + self.policy.trust * torch.log_softmax(self.policy.logits, -1)
-        self._worth, self._base = worth.tolist(), self.policy.base.tolist()
+        self._worth: list[list[float]] = worth.tolist()
+        self._base: list[float] = self.policy.base.tolist()
 
     def propose(self, asks: Sequence[Ask[Walk[Q]]]) -> list[list[Step[Walk[Q]]]]:
         """Steps for every ask, each drawn by itself; none from a state that has ended, but to reflect."""
         going = [ask for ask in asks if self._goes_on(ask)]
         looks = [self.world.look(ask.state, ask.kind) for ask in going]
-        drawn = iter(self._drawn(looks, [ask.seed for ask in going], max((ask.count for ask in going), default=0)))
-        return [self._steps(ask, next(drawn)[: ask.count]) if self._goes_on(ask) else [] for ask in asks]
+        drawn = iter(self._drawn(looks, [ask.seed for ask in going], max((ask.number for ask in going), default=0)))
+        return [self._steps(ask, next(drawn)[: ask.number]) if self._goes_on(ask) else [] for ask in asks]
 
     def judge(self, places: Sequence[Place[Walk[Q]]]) -> list[Judged]:
         """``tanh`` of the critic's value of every state."""

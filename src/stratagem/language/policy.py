@@ -155,8 +155,9 @@ class LanguagePolicy(nn.Module):
         logp [tokens] and entropy [tokens] in nats, of softmax(logits / temperature); value and median [tokens], the
         critic's estimates from before each action, and value_after [tokens], once it has been read; what the output
         layer reads and the actions' scores as :class:`PolicyOutput` defines them, without gradient; before and after
-        [tokens, hidden], the last hidden state at the token before each action and at the action's own. All but ``logp`` only when ``also`` names it. Raises
-        :class:`InputError` for a temperature not above 0, a batch without token inputs, a value without value head.
+        [tokens, hidden], the last hidden state at the token before each action and at the action's own. All but
+        ``logp`` only when ``also`` names it. Raises :class:`InputError` for a temperature not above 0, a batch without
+        token inputs, a value without value head.
         """
         return self.about(token_inputs(x), temperature, also, view)
 

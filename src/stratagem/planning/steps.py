@@ -45,13 +45,13 @@ class Place(NamedTuple, Generic[S]):
 class Ask(NamedTuple, Generic[S]):
     """What a policy is asked for: so many steps from a state.
 
-    kind: what the steps are to do.  seed: everything random follows from it.
+    number: of steps.  kind: what they are to do.  seed: everything random follows from it.
     """
 
     state: S
     depth: int
     seed: int
-    count: int = 1
+    number: int = 1
     kind: Kind = "reason"
 
 
@@ -66,7 +66,7 @@ class StepPolicy(Protocol[S]):
     """Says what may come next."""
 
     def propose(self, asks: Sequence[Ask[S]]) -> Sequence[Sequence[Step[S]]]:
-        """Steps for every ask, at most as many as it wants; none where nothing can follow."""
+        """Steps for every ask, at most as many as it asks for; none where nothing can follow."""
 
 
 class StepJudge(Protocol[S]):

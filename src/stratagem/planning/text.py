@@ -75,7 +75,7 @@ class TextSteps:
 
     def propose(self, asks: Sequence[Ask[Written]]) -> list[list[Step[Written]]]:
         """Steps for every ask, each sampled by itself in a session of its own."""
-        wanted = [(place, derive(ask.seed, "step", one)) for place, ask in enumerate(asks) for one in range(ask.count)]
+        wanted = [(place, derive(ask.seed, "step", one)) for place, ask in enumerate(asks) for one in range(ask.number)]
         said: list[list[Step[Written]]] = [[] for _ in asks]
         for first in range(0, len(wanted), self.at_once):
             some = wanted[first : first + self.at_once]

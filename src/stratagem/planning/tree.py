@@ -64,9 +64,9 @@ class Node(Generic[S]):
         """What a judge is given."""
         return Place(self.state, self.depth, derive(self.seed, "judge"))
 
-    def ask(self, count: int, kind: Kind = "reason") -> Ask[S]:
+    def ask(self, number: int, kind: Kind = "reason") -> Ask[S]:
         """What a policy is given."""
-        return Ask(self.state, self.depth, derive(self.seed, "steps"), count, kind)
+        return Ask(self.state, self.depth, derive(self.seed, "steps"), number, kind)
 
     def add(self, steps: Sequence[Step[S]], kind: Kind, depth: int, distinct: bool) -> list[Node[S]]:
         """Children for these steps; one that goes on after ``depth`` steps, or cannot be read, is lost."""
@@ -240,15 +240,15 @@ class ChildrenBackup(Backup):
 
 @dataclass(frozen=True)
 class Expansion(Part):
-    """How many steps a policy is asked for from a node, and what they are to do."""
+    """How many steps a policy is asked for from a node, and what they are to do. width: how many, as a rule."""
 
     kind: ClassVar[str] = "expansion"
 
-    children: Annotated[int, Ge(1)] = 5
+    width: Annotated[int, Ge(1)] = 5
 
     def plan(self, node: Node[Any]) -> tuple[int, Kind]:
         """Number and kind of the steps."""
-        return self.children, "reason"
+        return self.width, "reason"
 
     def reopens(self, node: Node[Any]) -> bool:
         """Whether an answer is refused, so that the path goes on from it."""
@@ -271,7 +271,7 @@ class Staged(Expansion):
     Whose limit it is, a path's or a tree's, was not available; a path's is a reconstruction.
     """
 
-    children: Annotated[int, Ge(1)] = 3
+    width: Annotated[int, Ge(1)] = 3
     sure: float = 0.9
     refused: float = 0.5
     refinements: Annotated[int, Ge(0)] = 1
@@ -281,7 +281,7 @@ class Staged(Expansion):
             return 1, "reflect"
         if node.depth > 0 and node.judged and node.judged[0] >= self.sure:
             return 1, "finish"
-        return self.children, "reason"
+        return self.width, "reason"
 
     def reopens(self, node: Node[Any]) -> bool:
         if node.lost or node.reopened or not node.step.ended:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from statistics import fmean
 from typing import Literal, get_args
 
@@ -56,5 +56,10 @@ def chosen_answer(
     for answer, score in zip(answers, scores, strict=True):
         if answer is not None:
             votes.setdefault(answer, []).append(score)
-    weigh = {"best": max, "vote_sum": math.fsum, "vote_mean": fmean, "majority": len}[by]
-    return max(votes, key=lambda answer: weigh(votes[answer]), default=None)
+    rules: dict[Choice, Callable[[list[float]], float]] = {
+        "best": max,
+        "vote_sum": math.fsum,
+        "vote_mean": fmean,
+        "majority": len,
+    }
+    return max(votes, key=lambda answer: rules[by](votes[answer]), default=None)
