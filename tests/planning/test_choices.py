@@ -68,7 +68,7 @@ def test_wrong_choices_are_named():
         pooled([0.1], "mini")  # type: ignore[arg-type]
     with pytest.raises(InputError, match="at least one step"):
         pooled([])
-    with pytest.raises(InputError, match="at least 0, got -0.5"):
+    with pytest.raises(InputError, match=r"at least 0, got -0\.5"):
         pooled([0.0, -0.5], "gmean")
     with pytest.raises(InputError, match="unknown choice"):
         chosen_answer(["A"], [1.0], "votes")  # type: ignore[arg-type]

@@ -49,7 +49,7 @@ class Tree:
         return [self.steps(ask) for ask in asks]
 
     def steps(self, ask: Ask[Bits]) -> list[Step[Bits]]:
-        order = sorted(range(self.width), key=lambda choice: -self.priors[choice])[: ask.count]
+        order = sorted(range(self.width), key=lambda choice: -self.priors[choice])[: ask.number]
         return [self.step((*ask.state, choice), choice) for choice in order]
 
     def step(self, state: Bits, choice: int) -> Step[Bits]:
@@ -288,7 +288,7 @@ def test_samples_vote_and_without_answers_there_is_none():
 
 
 def test_wrong_settings_are_named():
-    with pytest.raises(InputError, match="limits.simulations = None"):
+    with pytest.raises(InputError, match=r"limits\.simulations = None"):
         Limits(None)
     with pytest.raises(InputError, match=r"tree_search.ends = 'again'"):
         TreeSearch(ends="again", limits=Limits(None, nodes=3))
@@ -298,7 +298,7 @@ def test_wrong_settings_are_named():
         Samples()([()], Tree(), tokens=0)
     with pytest.raises(InputError, match="needs a judge"):
         Samples(by="vote_sum")([()], Tree())
-    with pytest.raises(InputError, match="rollouts.least = 0"):
+    with pytest.raises(InputError, match=r"rollouts\.least = 0"):
         Rollouts(Tree(), Tree().reward, least=0)
     with pytest.raises(InputError, match=r"puct.exploration = -1"):
         PUCT(-1)

@@ -20,6 +20,7 @@ from stratagem.planning import (
     Samples,
     SoftLabels,
     StepLabels,
+    StepScorer,
     chosen_paths,
     learn_from,
 )
@@ -52,7 +53,7 @@ LEARNING = Fitting(learning_rate=5e-2, epochs=8)
         Expect("greedy_over_rejection", above=0),
         Expect("value_correlation", above=0.5),
     ),
-    scale="A table in place of a language model: chains of four sums, 300 sums that look different with five ways each, "
+    scale="A table in place of a language model: chains of four sums, 300 sums that look different, five ways each, "
     "of which the table knows most from the start; 100 questions in three rounds, 200 others at the end. One token is "
     "one step. The critic adds up what was said, and how sure the policy was, so it cannot know of combinations; the "
     "tables share nothing between sums, so most of what either learns is of sums that training came by. Learning from "
@@ -80,10 +81,8 @@ def alphamath(seed: int) -> dict[str, float]:
 
     ours = arms["ours"]
     greedy = {name: _solved(world, Samples()(tests, TableSteps(world, arm.policy, 0.0))) for name, arm in arms.items()}
-    beam = {
-        name: _solved(world, method.solve(arms[name], tests, BEAMS, SAMPLES, seed)) for name in ("ours", "no_value")
-    }
-    narrow = _solved(world, method.solve(ours, tests, 1, SAMPLES, seed))
+    beam = {name: _beam(world, method, arms[name], tests, BEAMS, seed) for name in ("ours", "no_value")}
+    narrow = _beam(world, method, ours, tests, 1, seed)
     majority = _solved(world, Samples(count=BEAMS * SAMPLES)(tests, ours, seed=seed))
     return {
         "beam_over_greedy": beam["ours"] - greedy["ours"],
@@ -107,6 +106,12 @@ def _chain_table(world: Chains, seed: int) -> TableSteps[Chain]:
 
 def _solved(world: Chains, found: Sequence[Found[Walk[Chain]]]) -> float:
     return sum(one.chosen is not None and world.right(one.chosen.state) for one in found) / len(found)
+
+
+def _beam(
+    world: Chains, method: AlphaMath, learner: TableSteps[Chain], roots: Sequence[Walk[Chain]], beams: int, seed: int
+) -> float:
+    return _solved(world, method.solve(learner, roots, beams, SAMPLES, seed))
 
 
 def _reject(
@@ -156,7 +161,7 @@ LABELS: dict[str, StepLabels] = {"soft": SOFT, "one_sided": replace(SOFT, sides=
     ),
     scale="Nothing here is medical: a table gives verdicts on six labels by rules with exclusions, 192 looks of two "
     "choices each, of which it knows most from the start; 40 questions are searched once, 300 others answered. The "
-    "judge is linear in counts of what was said, its learning rate and steps are ours. Judges see the same solutions, so "
+    "judge is linear in counts of what was said, its learning rate and steps are ours. Judges see the same solutions: "
     "tokens are equal. A table cannot learn from raw answers without steps, so that control is missing; nor do looks "
     "share anything, so judge and policy know what training came by and no more.",
 )
@@ -182,13 +187,9 @@ def meds3(seed: int) -> dict[str, float]:
     for name, labels in LABELS.items():
         judged = replace(method, labels=labels)
         scorer = judged.train_judge(learner, roots, found, seed)
-        by[name] = _accuracy(
-            tests, [judged.choose(r, one, scorer).answer for r, one in zip(tests, sampled, strict=True)]
-        )
+        by[name] = _weighed(judged, tests, sampled, scorer)
         if name == "soft":
-            by["few"] = _accuracy(
-                tests, [judged.choose(r, one, scorer).answer for r, one in zip(tests, few, strict=True)]
-            )
+            by["few"] = _weighed(judged, tests, few, scorer)
     return {
         "policy_gain": greedy() - before,
         "judge_over_majority": by["soft"] - majority,
@@ -203,6 +204,13 @@ def meds3(seed: int) -> dict[str, float]:
         "one_sided": by["one_sided"],
         "tokens": float(sum(one.tokens for one in found)),
     }
+
+
+def _weighed(
+    method: MedS3, roots: Sequence[Walk[Case]], found: Sequence[Found[Walk[Case]]], scorer: StepScorer[Walk[Case]]
+) -> float:
+    pairs = zip(roots, found, strict=True)
+    return _accuracy(roots, [method.choose(root, one, scorer).answer for root, one in pairs])
 
 
 def _accuracy(roots: Sequence[Walk[Case]], answers: Sequence[object]) -> float:
