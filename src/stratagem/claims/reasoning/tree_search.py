@@ -62,7 +62,8 @@ LEARNING = Fitting(learning_rate=5e-2, epochs=8)
     "did not see how sure the policy was, was no better than a guess on sums it had seen once, and the beam was worse "
     "than greedy answers (0.40 against 0.68); it was given that figure before any rule was set, and nothing else was "
     "changed afterwards. With 300 questions, two development seeds had beam, greedy answers and votes within a "
-    "point of each other; with 100, five had the beam some two points below both. The table is steady in what it believes, so greedy answers and votes are strong controls.",
+    "point of each other; with 100, five had the beam some two points below both. The table "
+    "is steady in what it believes, so greedy answers and votes are strong controls.",
 )
 def alphamath(seed: int) -> dict[str, float]:
     """Shares of test questions solved by greedy answers, beams and votes, by arm, and how well the critic ranks."""
