@@ -83,7 +83,8 @@ class MedS3:
     both: the judge learns only from questions with right and wrong paths.
     pooling, choice: how scores become an answer.  fitting: how the policy learns; ours.
 
-    The numbers of paths per question, and what a step after a refused answer sees, are reconstructions; so is that a
+    The question itself is never finished at once: it always gets first steps, so one that every rollout solves has one
+    answer for each of them, and teaches the judge nothing. The numbers of paths per question, and what a step after a refused answer sees, are reconstructions; so is that a
     leaf is valued before it is expanded, which the finite score of unvisited children asks for.
 
     Raises :class:`InputError` for numbers out of range.

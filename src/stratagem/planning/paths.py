@@ -9,7 +9,7 @@ from typing import Any, Generic, Protocol, TypeVar
 import torch
 from torch import Tensor
 
-from stratagem.errors import BrokenRunError
+from stratagem.errors import BrokenRunError, InputError
 from stratagem.experience import Experience, PolicyOutput
 from stratagem.parts import Objective
 from stratagem.planning.steps import Found, Solution, Step, StepJudge, StepPolicy
@@ -104,6 +104,8 @@ class Fitting:
 
     learning_rate: above 0.  epochs: passes.  batch: paths of a mini-batch.  max_grad_norm: longer gradients are scaled
     down to it.  microbatch_tokens: most positions in one forward pass; changes no number.
+
+    Raises :class:`InputError` for a number out of range.
     """
 
     learning_rate: float = 1e-2
@@ -111,6 +113,15 @@ class Fitting:
     batch: int = 32
     max_grad_norm: float = 1.0
     microbatch_tokens: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("learning_rate", "max_grad_norm"):
+            if not getattr(self, name) > 0:
+                raise InputError(f"fitting.{name} = {getattr(self, name)}: must be above 0")
+        for name in ("epochs", "batch", "microbatch_tokens"):
+            number = getattr(self, name)
+            if number is not None and number < 1:
+                raise InputError(f"fitting.{name} = {number}: must be at least 1")
 
     def __call__(self, policy: Learner, objective: Objective, x: Experience, seed: int) -> float:
         """Fit a policy in place; the mean loss over the last pass, 0 without paths.
