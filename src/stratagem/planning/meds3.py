@@ -84,8 +84,9 @@ class MedS3:
     pooling, choice: how scores become an answer.  fitting: how the policy learns; ours.
 
     The question itself is never finished at once: it always gets first steps, so one that every rollout solves has one
-    answer for each of them, and teaches the judge nothing. The numbers of paths per question, and what a step after a refused answer sees, are reconstructions; so is that a
-    leaf is valued before it is expanded, which the finite score of unvisited children asks for.
+    answer for each of them, and teaches the judge nothing. Reconstructions: the numbers of paths per question, what a
+    step after a refused answer sees, and that a leaf is valued before it is expanded, which the finite score of
+    unvisited children asks for.
 
     Raises :class:`InputError` for numbers out of range.
     """

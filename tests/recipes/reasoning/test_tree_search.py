@@ -230,13 +230,8 @@ def test_nothing_is_learned_without_paths_and_wrong_numbers_are_named():
         chosen_paths(SHORT.start(SHORT.questions(1, 1000)[0]), found, 1, 0)
     with pytest.raises(InputError, match=r"table_steps.temperature = -1"):
         TableSteps(SHORT, StepTable(SHORT.half_learned(1000), 3), -1.0)
-    for wrong in (
-        lambda: Fitting(batch=0),
-        lambda: Fitting(learning_rate=0.0),
-        lambda: Chains(0),
-        lambda: Rules(labels=1),
-        lambda: MedS3(judged=0),
-    ):
+    settings = [lambda: Fitting(batch=0), lambda: Fitting(learning_rate=0.0)]
+    for wrong in (*settings, lambda: Chains(0), lambda: Rules(labels=1), lambda: MedS3(judged=0)):
         with pytest.raises(InputError, match="must be"):
             wrong()
 
