@@ -93,6 +93,7 @@ _TECHNIQUES = (
     "stratagem.blueprint",
     "stratagem.skills",
     "stratagem.synthesis",
+    "stratagem.planning",
     "stratagem.study.alignment",
     "stratagem.study.roadmap",
     "stratagem.lab.cliff",

@@ -77,7 +77,7 @@ class LanguagePolicy(nn.Module):
     """
 
     says: ClassVar[frozenset[str]] = frozenset(
-        {"value", "median", "hidden", "hidden_square", "before", "after", *OF_LOGITS, *OF_ACTIONS}
+        {"value", "value_after", "median", "hidden", "hidden_square", "before", "after", *OF_LOGITS, *OF_ACTIONS}
     )
     views: ClassVar[tuple[type[View], ...]] = (RoutingReplay, ResponseOnly, InternalLayer, Perturbed)
 
@@ -153,10 +153,11 @@ class LanguagePolicy(nn.Module):
         """What the policy says about the action tokens of ``x``, in their order.
 
         logp [tokens] and entropy [tokens] in nats, of softmax(logits / temperature); value and median [tokens], the
-        critic's estimates from before each action; what the output layer reads and the actions' scores as
-        :class:`PolicyOutput` defines them, without gradient; before and after [tokens, hidden], the last hidden state
-        at the token before each action and at the action's own. All but ``logp`` only when ``also`` names it. Raises
-        :class:`InputError` for a temperature not above 0, a batch without token inputs, a value without value head.
+        critic's estimates from before each action, and value_after [tokens], once it has been read; what the output
+        layer reads and the actions' scores as :class:`PolicyOutput` defines them, without gradient; before and after
+        [tokens, hidden], the last hidden state at the token before each action and at the action's own. All but
+        ``logp`` only when ``also`` names it. Raises :class:`InputError` for a temperature not above 0, a batch without
+        token inputs, a value without value head.
         """
         return self.about(token_inputs(x), temperature, also, view)
 
@@ -169,14 +170,15 @@ class LanguagePolicy(nn.Module):
             self._check_dense()
         if not temperature > 0:
             raise InputError(f"temperature must be above 0, got {temperature}")
-        if self.value_head is None and ("value" in also or "median" in also):
+        if self.value_head is None and not {"value", "value_after", "median"}.isdisjoint(also):
             raise InputError("this policy has no critic; build it with value_head=True")
         if isinstance(view, ResponseOnly):
             inputs = inputs.without_opening(self.beginning())
         if len(inputs.action_positions) == 0:
             return PolicyOutput(**{name: self._nothing(name) for name in ("logp", *also)})
         with self._precision():
-            hidden, after = self._hidden_at_actions(inputs, view, after="after" in also)
+            wanted = not {"after", "value_after"}.isdisjoint(also)
+            hidden, after = self._hidden_at_actions(inputs, view, after=wanted)
             figures = self._in_chunks(
                 hidden, inputs.actions, temperature, [name for name in (*OF_LOGITS, *OF_ACTIONS) if name in also]
             )
@@ -190,8 +192,10 @@ class LanguagePolicy(nn.Module):
                 figures["hidden_square"] = hidden.detach().float().square().sum(1) / temperature**2
             if "before" in also:
                 figures["before"] = hidden.detach().float()
-            if after is not None:
+            if after is not None and "after" in also:
                 figures["after"] = after.detach().float()
+            if after is not None and "value_after" in also:
+                figures["value_after"] = self._values(self.value_head, after)
         return PolicyOutput(**figures)
 
     def _check_dense(self) -> None:

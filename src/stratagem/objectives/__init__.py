@@ -52,6 +52,7 @@ from stratagem.objectives.ratios import GeometricMeanRatio, ProductRatio, TokenR
 from stratagem.objectives.regularizers import KL, BlendedPenalty, EntropyBonus, FullKL, Surprisal, kl_estimate
 from stratagem.objectives.restricted import Restricted, RoleLosses
 from stratagem.objectives.routing import RoutingReplay
+from stratagem.objectives.step_values import StepValueLoss
 from stratagem.objectives.unified import UnifiedGradient
 from stratagem.objectives.views import InternalLayer, Perturbed, ResponseOnly
 
@@ -112,6 +113,7 @@ __all__ = [
     "SharedBudget",
     "StepModel",
     "SureNegatives",
+    "StepValueLoss",
     "Surprisal",
     "TokenMean",
     "TokenRatio",
