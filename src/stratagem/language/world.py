@@ -86,9 +86,10 @@ class LanguageWorld:
         of episodes that run on across batches; one that fails makes room for another, and metrics of episodes are of
         those that ended.
 
-        ``decode/steps``: tokens one after the other, if all episodes of a batch are played side by side, turn by turn,
-        and each of their tokens takes one step.  ``decode/utilization``: share of places in those steps in which a
-        token was sampled.
+        ``prefill/tokens``: of what episodes read, computed by the engine.  ``prefill/taken_over``: of it, computed once
+        before, for an episode that began alike.  ``decode/steps``: tokens one after the other, if all episodes of a
+        batch are played side by side, turn by turn, and each of their tokens takes one step.  ``decode/utilization``:
+        share of places in those steps in which a token was sampled.
         """
         if isinstance(sampler, Demonstrations):
             return self._demonstrate(sampler, step)
@@ -100,7 +101,11 @@ class LanguageWorld:
             raise InputError(
                 f"sampler {sampler.part_name()}: a language task takes rollouts, windows, candidates or demonstrations"
             )
-        clock = time.perf_counter()
+        with self._engine.keeping(self._concurrency if isinstance(sampler, Branching) else 0):
+            return self._rolled_out(sampler)
+
+    def _rolled_out(self, sampler: Rollouts) -> Collected:
+        clock, prefilled, taken_over = time.perf_counter(), self._engine.prefilled, self._engine.taken_over
         params = self._params(sampler.temperature, sampler.top_p, sampler.top_k)
         played: list[Episode] = []
         usable: list[list[list[Episode]]] = []
@@ -135,6 +140,8 @@ class LanguageWorld:
             shown = 0 if batch.demonstrated is None else int(batch.demonstrated.sum()) // sampler.demonstrations
             metrics["groups/without_demonstration"] = metrics["groups/kept"] - shown
         metrics |= _decode_metrics(sum(e.length for e in played), _decode_steps(played), len(played))
+        metrics["prefill/tokens"] = float(self._engine.prefilled - prefilled)
+        metrics["prefill/taken_over"] = float(self._engine.taken_over - taken_over)
         metrics["timing/tokens_per_second"] = tokens / max(time.perf_counter() - clock, 1e-9)
         return Collected(batch, tokens, metrics, [episode.transcript() for episode in played[:: sampler.group_size]])
 
