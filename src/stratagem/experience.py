@@ -481,7 +481,14 @@ class Experience:
             piece.replace(demonstrated=torch.full((piece.trajectories,), flag, device=piece.device))
             for piece, flag in ((self, False), (shown, True))
         ]
-        together = marked[0]._followed_by(marked[1], group)
+        return marked[0].with_further(marked[1], group)
+
+    def with_further(self, others: Experience, group: Int[Tensor, " others"]) -> Experience:
+        """This batch with the trajectories of ``others``, each last in the group of that number.
+
+        ``others`` has the fields that this batch has; those of groups stay as they are.
+        """
+        together = self._followed_by(others, group)
         return together.select(together.group_of_trajectory.labels.argsort(stable=True))
 
     def with_instead(self, rows: Int[Tensor, " others"], others: Experience) -> Experience:

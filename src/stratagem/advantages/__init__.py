@@ -17,6 +17,7 @@ from stratagem.advantages.returns import Constant, MovingAverageBaseline, Reward
 from stratagem.advantages.roles import AlignedCalls, RoleCredit, RoleStandardized
 from stratagem.advantages.segments import HierarchicalGAE
 from stratagem.advantages.signs import Signed
+from stratagem.advantages.steps import InformationGain, NodeStandardized
 from stratagem.advantages.targets import GroupQuantileTarget
 from stratagem.advantages.turn_critics import TurnCriticAdvantage
 from stratagem.advantages.turns import StandardizedContext, StandardizedTurnReturn
@@ -39,10 +40,12 @@ __all__ = [
     "GroupRule",
     "GroupStandardized",
     "HierarchicalGAE",
+    "InformationGain",
     "LeaveOneOut",
     "LoneTrajectories",
     "LongerSuccess",
     "MovingAverageBaseline",
+    "NodeStandardized",
     "NormalizedReturn",
     "OverTurns",
     "PassRateBand",

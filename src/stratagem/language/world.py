@@ -162,7 +162,7 @@ class LanguageWorld:
 
         tree = grown(roots, [*chain.from_iterable(episodes)], sampler, go_on, pack, self._forks)
         self._forks += tree.forks
-        return Collected(tree.x, tree.tokens, tree.metrics)
+        return Collected(tree.x, tree.tokens, tree.metrics | sampler.at.figures(tree.x))
 
     def _tried(self, sampler: Candidates) -> Collected:
         """Every candidate of each start state, as the task writes it; those that fail are counted and left out."""
@@ -435,7 +435,9 @@ def demonstrate(
 def _most_samples(sampler: Rollouts) -> int:
     """Episodes a group may have in all, failed ones and demonstrations included."""
     most = sampler.group_size * (sampler.refill_rounds + 1) + sampler.demonstrations
-    return max(most, sampler.branches) if isinstance(sampler, Branching) else most
+    if isinstance(sampler, Branching):
+        return max(most, sampler.branches * (sampler.depth if sampler.together else 1))
+    return most
 
 
 def _episode_metrics(episodes: Sequence[Episode], reward_names: Sequence[str]) -> dict[str, float]:

@@ -4,6 +4,7 @@ from stratagem.sampling.branching import AtTurns, Branching, OfBest
 from stratagem.sampling.calls import BeforeFailedCall, CallsCarriedOut
 from stratagem.sampling.downsampling import DecisiveTokens, MostVariedCredit
 from stratagem.sampling.likelihoods import Likelihood, MaskedElbo, OneStep, Views
+from stratagem.sampling.nodes import InformativeNodes, RandomNodes
 from stratagem.sampling.refill import Kept, kept_groups
 from stratagem.sampling.replay import RecentBatches, SuccessReplay
 from stratagem.sampling.samplers import (
@@ -46,6 +47,7 @@ __all__ = [
     "DivisibleTurns",
     "DrawnContexts",
     "DynamicSampling",
+    "InformativeNodes",
     "Kept",
     "Likelihood",
     "Masked",
@@ -53,6 +55,7 @@ __all__ = [
     "MostVariedCredit",
     "OfBest",
     "OneStep",
+    "RandomNodes",
     "RecentBatches",
     "Rollouts",
     "Segments",

@@ -6,12 +6,14 @@ from stratagem.recipes.reasoning import (
     normalized,
     sampled,
     transported,
+    tree_rollouts,
 )
 from stratagem.recipes.reasoning.conditional import *  # noqa: F403
 from stratagem.recipes.reasoning.entropies import *  # noqa: F403
 from stratagem.recipes.reasoning.normalized import *  # noqa: F403
 from stratagem.recipes.reasoning.sampled import *  # noqa: F403
 from stratagem.recipes.reasoning.transported import *  # noqa: F403
+from stratagem.recipes.reasoning.tree_rollouts import *  # noqa: F403
 
 __all__: list[str] = []
 __all__ += conditional.__all__
@@ -19,3 +21,4 @@ __all__ += entropies.__all__
 __all__ += normalized.__all__
 __all__ += sampled.__all__
 __all__ += transported.__all__
+__all__ += tree_rollouts.__all__
