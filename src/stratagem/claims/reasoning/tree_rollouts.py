@@ -50,8 +50,8 @@ def pivot_game() -> TokenGame:
         Expect("return_gain", above=0),
     ),
     scale="Tables of five steps with four ways each, one of which decides, three starts, three tables a seed. Shares "
-    "of groups with differing rewards over 400 groups of a table that has not learned; the exact return over 20 batches "
-    "of 8 groups at one learning rate. Independent rollouts get the trees' tokens, rounded up to a whole rollout. "
+    "of groups with differing rewards over 400 groups of a table that has not learned; the exact return over 20 "
+    "batches of 8 groups at one learning rate. Independent rollouts get the trees' tokens, rounded up to a whole rollout. "
     "local_gain is what the local advantage adds on the same trees, tree_gain what the trees add without it. Nothing "
     "here shares parameters between nodes, so that nothing learned at one node helps at another.",
 )
