@@ -6,7 +6,7 @@ from stratagem.advantages.components import PerReward, SpreadWeighted
 from stratagem.advantages.confidence import ConfidenceDiscounted
 from stratagem.advantages.critic import GAE
 from stratagem.advantages.demonstrations import WithDemonstrations
-from stratagem.advantages.entropy import EntropyModulated
+from stratagem.advantages.entropy import EntropyModulated, UncertaintyShaped
 from stratagem.advantages.graph import SharedSteps
 from stratagem.advantages.group import GroupCentered, GroupStandardized, LeaveOneOut
 from stratagem.advantages.halves import GroupHalves
@@ -62,6 +62,7 @@ __all__ = [
     "StandardizedTurnReturn",
     "TotalReturn",
     "TurnCriticAdvantage",
+    "UncertaintyShaped",
     "WeighedGroups",
     "WithDemonstrations",
 ]

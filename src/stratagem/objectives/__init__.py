@@ -41,6 +41,7 @@ from stratagem.objectives.ratios import GeometricMeanRatio, ProductRatio, TokenR
 from stratagem.objectives.regularizers import KL, BlendedPenalty, EntropyBonus, FullKL, Surprisal, kl_estimate
 from stratagem.objectives.restricted import Restricted, RoleLosses
 from stratagem.objectives.routing import RoutingReplay
+from stratagem.objectives.tails import TailConfidenceClip
 from stratagem.objectives.unified import UnifiedGradient
 from stratagem.objectives.views import InternalLayer, Perturbed, ResponseOnly
 
@@ -96,6 +97,7 @@ __all__ = [
     "SharedBudget",
     "StepModel",
     "Surprisal",
+    "TailConfidenceClip",
     "TokenMean",
     "TokenRatio",
     "TowardsTarget",

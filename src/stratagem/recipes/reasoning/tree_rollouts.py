@@ -1,15 +1,16 @@
-"""Recipes that roll out trees."""
+"""Recipes that roll out trees, and what comes with one of them."""
 
 from __future__ import annotations
 
-from stratagem.advantages import InformationGain, NodeStandardized
+from stratagem.advantages import GroupStandardized, InformationGain, NodeStandardized, UncertaintyShaped
 from stratagem.catalogue import paper
-from stratagem.objectives import KL, Clip, PolicyGradient, TokenMean
+from stratagem.objectives import KL, Clip, PolicyGradient, SequenceMean, TailConfidenceClip, TokenMean
 from stratagem.parts import Advantage
 from stratagem.recipe import Recipe
-from stratagem.sampling import Branching, InformativeNodes
+from stratagem.rewards import Majority
+from stratagem.sampling import Branching, FirstRollouts, InformativeNodes, Rollouts
 
-__all__ = ["ib_tpo"]
+__all__ = ["echo_ttrl", "ib_tpo"]
 
 
 @paper(
@@ -62,5 +63,51 @@ def ib_tpo(
             gate=Clip(clip, clip),
             aggregation=TokenMean(),
             regularizer=kl_coefficient * KL("k3") if kl_coefficient else None,
+        ),
+    )
+
+
+@paper(
+    "2602.02150",
+    title="ECHO: Entropy-Confidence Hybrid Optimization for Test-Time Reinforcement Learning",
+    family="reasoning",
+    roles=("gate", "advantage"),
+    year=2026,
+    base="grpo",
+)
+def echo_ttrl(
+    votes: int = 32,
+    trained: int = 16,
+    shaping: float = 0.1,
+    addend: float = 0.0,
+    least: float = 0.05,
+    most: float = 0.2,
+    slope: float = 4.0,
+    center: float = 0.0,
+) -> Recipe:
+    """GRPO on the majority's answer, tokens weighed by ``1 + shaping * S``, a clip as wide as the end was unsure.
+
+    Of ``votes`` rollouts the most frequent answer earns 1 (:class:`Majority`, TTRL) and the first ``trained`` train.
+    ``S`` adds up how far a token's entropy and its lack of confidence lie above the batch's mean
+    (:class:`UncertaintyShaped`); the clip is ``least + (most - least) sigmoid(slope (1 - C - center))`` with the
+    confidence ``C`` of the last tokens (:class:`TailConfidenceClip`). With ``shaping = 0`` and ``least = most`` this is
+    TTRL with GRPO.
+
+    This is the part of the released code that its default script runs. The other part, which decides during decoding
+    to branch where entropy is high and confidence low and to cut weak branches, is not here: the script switches it
+    off, and with ten candidates for a token its threshold, an entropy of 3.5, could not be reached, since entropy is
+    at most ``log 10 = 2.30``. The aggregation, and that there is no KL, are assumptions. Of equally frequent answers
+    the first wins.
+    """
+    return Recipe(
+        name="echo_ttrl",
+        base="grpo",
+        sampler=Rollouts(group_size=votes),
+        rewards=(Majority(),),
+        selections=(FirstRollouts(trained),),
+        advantage=UncertaintyShaped(GroupStandardized(), strength=shaping, addend=addend),
+        objective=PolicyGradient(
+            gate=TailConfidenceClip(least, most, slope, center),
+            aggregation=SequenceMean(),
         ),
     )
