@@ -10,10 +10,13 @@ from stratagem.language.hf_engine import HFEngine
 from stratagem.language.policy import LanguagePolicy
 from stratagem.language.pretrain import tiny_model_path
 from stratagem.language.world import LanguageWorld
-from stratagem.sampling import AtTurns, Branching, Rollouts
+from stratagem.sampling import AtTurns, Branching, RandomNodes, Rollouts
 from stratagem.tasks.registry import make
 
-TREES = {"at the second turn": Branching(group_size=4, at=AtTurns(first=True), branches=2)}
+TREES = {
+    "at the second turn": Branching(group_size=4, at=AtTurns(first=True), branches=2),
+    "at random nodes": Branching(group_size=4, at=RandomNodes(), branches=1, depth=8, together=True),
+}
 """Ways to grow twelve trajectories or more of a prompt from a few."""
 
 

@@ -26,6 +26,9 @@ def test_the_width_falls_with_confidence_and_stays_in_the_upper_half():
     assert TailConfidenceClip().width(x).tolist() == pytest.approx([0.19730, 0.18212, 0.125], abs=1e-5)
     centered = TailConfidenceClip(center=0.5).width(x).tolist()
     assert centered[1] == pytest.approx(0.125) and centered[0] - 0.125 == pytest.approx(0.125 - centered[2])
+    # A mean of five probabilities is at most 0.2, so that little of it is left.
+    likely = TailConfidenceClip().width(batch([0.0, 0.2], [1, 1])).tolist()
+    assert likely == pytest.approx([0.19730, 0.19412], abs=1e-5)
     assert TailConfidenceClip(slope=0.0).width(x).tolist() == pytest.approx([0.125] * 3)
 
 

@@ -109,7 +109,7 @@ def _effective(sampler: Rollouts, task: LabTask, seed: int) -> float:
 # ---- no labels ------------------------------------------------------------------------------------------------------
 
 PROMPTS, ANSWERS = 8, 8
-LESSONS, UNLABELED, STEPS_OF_BATCH = 12, 20, 4
+LESSONS, UNLABELED, STEPS_OF_BATCH = 30, 20, 4
 
 
 def question_game() -> TokenGame:
@@ -130,11 +130,12 @@ def question_game() -> TokenGame:
     baseline="TTRL: the majority's answer rewarded, GRPO with a clip of 0.2 and no shaping",
     rule=(Expect("gain", above=0),),
     scale="Without the tree, which the released default switches off, too. Tables of eight questions with eight "
-    "answers each, taught with labels for twelve batches, then twenty batches of 32 votes for each of eight groups, of "
+    "answers each, taught with labels for thirty batches, then twenty batches of 32 votes for each of eight groups, of "
     "which 16 train in four optimizer steps; two tables a seed; exact accuracy at the end. before says where it "
     "begins; learned is what TTRL itself gains. shaping_gain and clip_gain have one of the two alone. narrow_gain is "
     "the control: TTRL with a fixed clip of 0.16, the middle of the widths there are. A table shares nothing between "
-    "questions, so that a wrong majority can only grow.",
+    "questions, so that a wrong majority can only grow. Twelve batches of lessons, tried first, left accuracy at 0.2, far "
+    "below the 0.55 that was meant; nothing else was changed.",
 )
 def echo_ttrl_votes(seed: int) -> dict[str, float]:
     """Exact accuracy after learning from votes alone, above that of plain TTRL."""
