@@ -133,9 +133,9 @@ def question_game() -> TokenGame:
     "answers each, taught with labels for thirty batches, then twenty batches of 32 votes for each of eight groups, of "
     "which 16 train in four optimizer steps; two tables a seed; exact accuracy at the end. before says where it "
     "begins; learned is what TTRL itself gains. shaping_gain and clip_gain have one of the two alone. narrow_gain is "
-    "the control: TTRL with a fixed clip of 0.16, the middle of the widths there are. A table shares nothing between "
-    "questions, so that a wrong majority can only grow. Twelve batches of lessons, tried first, left accuracy at 0.2, far "
-    "below the 0.55 that was meant; nothing else was changed.",
+    "the control: TTRL with a fixed clip of 0.16. A table shares nothing between questions, so that a wrong "
+    "majority can only grow. Twelve batches of lessons, tried first, left accuracy at 0.2, far below the 0.55 that was "
+    "meant; nothing else was changed.",
 )
 def echo_ttrl_votes(seed: int) -> dict[str, float]:
     """Exact accuracy after learning from votes alone, above that of plain TTRL."""
