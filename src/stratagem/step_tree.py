@@ -63,14 +63,19 @@ def step_tree(x: Experience, step_tokens: int | None = None) -> StepTree:
     """
     if x.action is None or x.action.ndim != 1 or x.action.is_floating_point():
         raise ValueError("a tree of steps needs actions that are indices")
-    place = x.turn_of_token.position()
-    begins = (place == 0) if step_tokens is None else (place % step_tokens == 0)
-    first = torch.nonzero(begins).squeeze(1)
+    turn = first = x.turn_of_token.first()
+    if step_tokens is not None:
+        first = torch.nonzero(x.turn_of_token.position() % step_tokens == 0).squeeze(1)
     step_of_token = Partition.from_sizes(torch.diff(first, append=first.new_tensor([x.tokens])))
     trajectory_of_step = Partition(x.trajectory_of_token.labels[first], x.trajectories)
-    # What was said so far as a sum, since the place of every token, and what begins with it, are in its summand.
-    what = 4 * x.trajectory_of_token.position() + 2 * (place == 0).long() + begins.long()
-    bits = scrambled(x.action.long(), what).cumsum(0)
+    # What was said so far as a sum modulo 2^64: tokens times random factors of their places, and where steps begin.
+    place = x.trajectory_of_token.position()
+    longest = int(x.trajectory_of_token.size().max()) if x.tokens else 0
+    factor = scrambled(torch.arange(longest, device=x.device), place.new_zeros(1))
+    bits = (x.action.long() + 1) * factor[place]
+    for number, rows in enumerate((turn, first), 1):
+        bits[rows] += scrambled(place[rows], place.new_tensor([number]))
+    bits = bits.cumsum(0)
     before = torch.cat([bits.new_zeros(1), bits])[x.trajectory_of_token.first()]
     filled = torch.zeros(x.trajectories, dtype=bits.dtype, device=x.device)
     filled[x.trajectory_of_token.labels[x.trajectory_of_token.first()]] = before
