@@ -40,9 +40,22 @@ def most_likely(
     return ids, torch.softmax(logp.gather(1, ids), 1)
 
 
+LIKELY = 5
+"""How sure a policy is, is told by so many of the likeliest tokens."""
+
+
+def sureness(logp: Float[Tensor, "tokens vocabulary"], likely: int = LIKELY) -> Float[Tensor, " tokens"]:
+    """Mean probability of the ``likely`` likeliest tokens (all, when there are no more), in (0, 1 / likely].
+
+    Of the whole distribution: among these tokens alone it would always be the same.
+    """
+    return logp.topk(min(likely, logp.shape[1]), dim=1).values.exp().mean(1)
+
+
 OF_ACTIONS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "score_square": lambda logp, action: score(logp, action).square().sum(1),
     "score_variance": lambda logp, action: variance(logp.exp(), score(logp, action)),
+    "confidence": lambda logp, action: sureness(logp),
     "top_id": lambda logp, action: most_likely(logp, action)[0],
     "top_probability": lambda logp, action: most_likely(logp, action)[1],
 }

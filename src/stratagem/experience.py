@@ -44,9 +44,9 @@ class PolicyOutput:
     experts: those that a mixture of experts was routed to for each action; it has no gradient.
 
     Without gradients, of the last layer, whose logits are ``W h``: hidden, what it read (``h``, over the temperature),
-    and hidden_square, ``|h|^2``.  score_square: ``|v|^2`` with ``v = onehot(action) - pi``.  score_variance: variance
-    of ``v`` under ``pi``.  top_id: the action and the tokens that were likeliest beside it; top_probability: theirs,
-    adding up to 1.
+    and hidden_square, ``|h|^2``. score_square: ``|v|^2`` with ``v = onehot(action) - pi``. score_variance: variance of
+    ``v`` under ``pi``. confidence: mean probability of the five likeliest tokens. top_id: the action and the tokens
+    that were likeliest beside it; top_probability: theirs, adding up to 1.
 
     Without gradients, what a small head may read: before, of the state an action was taken in; after, of that state and
     the action. Either features, or the row of a table for a policy to which no two states are alike.
@@ -63,6 +63,7 @@ class PolicyOutput:
     hidden_square: Float[Tensor, " tokens"] | None = None
     score_square: Float[Tensor, " tokens"] | None = None
     score_variance: Float[Tensor, " tokens"] | None = None
+    confidence: Float[Tensor, " tokens"] | None = None
     top_id: Int[Tensor, "tokens few"] | None = None
     top_probability: Float[Tensor, "tokens few"] | None = None
     before: Shaped[Tensor, "tokens ..."] | None = None
@@ -106,12 +107,13 @@ class Experience:
     reference); ``ref_direction`` (mean direction of a latent under the frozen reference, [tokens, dims]);
     ``ref_log_probs`` (log-probabilities of all actions under the frozen reference, [tokens, vocabulary]);
     ``old_mean_logp`` (mean log-probability of all actions under the policy the update starts from); ``entropy`` and
-    ``value`` at sampling time; ``token_reward``; ``mask`` (False: excluded from learning); ``critic_mask`` (where the
-    critic learns, when not where ``mask`` says); ``version`` (of the weights that sampled it); ``version_logp``
-    (log-probability under the training engine with those weights, where whoever sampled has noted it); ``experts``
-    (that a mixture of experts was routed to, -1: no record); ``advantage``; ``value_target``; ``target`` (the ratio an
-    objective pulls towards, when it has one); ``latent`` (True: the action is a vector and no token); ``span`` (which
-    part of a structured turn a token belongs to, by the numbers of :class:`stratagem.spans.Span`; -1: to none);
+    ``value`` at sampling time; ``confidence`` (mean probability of the five likeliest tokens, at sampling time);
+    ``token_reward``; ``mask`` (False: excluded from learning); ``critic_mask`` (where the critic learns, when not where
+    ``mask`` says); ``version`` (of the weights that sampled it); ``version_logp`` (log-probability under the training
+    engine with those weights, where whoever sampled has noted it); ``experts`` (that a mixture of experts was routed
+    to, -1: no record); ``advantage``; ``value_target``; ``target`` (the ratio an objective pulls towards, when it has
+    one); ``latent`` (True: the action is a vector and no token); ``span`` (which part of a structured turn a token
+    belongs to, by the numbers of :class:`stratagem.spans.Span`; -1: to none);
     ``planning`` (True: the token is of a phrase that plans, and carries nothing out).
     Per turn: ``turn_reward``; ``turn_state`` (key of the state acted in); ``turn_role``; ``turn_context`` (number
     of the conversation it was acted in: those of a trajectory know nothing of each other); ``turn_done``; ``turn_call``
@@ -160,6 +162,7 @@ class Experience:
     old_mean_logp: Float[Tensor, " tokens"] | None = _at("token")
     entropy: Float[Tensor, " tokens"] | None = _at("token")
     value: Float[Tensor, " tokens"] | None = _at("token")
+    confidence: Float[Tensor, " tokens"] | None = _at("token")
     token_reward: Float[Tensor, " tokens"] | None = _at("token")
     mask: Bool[Tensor, " tokens"] | None = _at("token")
     critic_mask: Bool[Tensor, " tokens"] | None = _at("token")
@@ -724,6 +727,7 @@ _FIGURES = (
     "old_mean_logp",
     "entropy",
     "value",
+    "confidence",
     "advantage",
     "value_target",
     "target",

@@ -135,6 +135,10 @@ class Forking(Part):
         """True for tokens before which a fork is made: what comes before one is kept, the rest is sampled anew."""
         raise NotImplementedError
 
+    def figures(self, x: Experience) -> dict[str, float]:
+        """What to log of a batch that has grown."""
+        return {}
+
 
 @dataclass(frozen=True)
 class Replay(Part):

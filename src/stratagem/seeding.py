@@ -54,8 +54,12 @@ def uniform(seeds: Int[Tensor, "*#batch"], counters: Int[Tensor, "*#batch"]) -> 
 
     Counter-based: splitmix64's finaliser on the seed, then on the result plus (counter + 1) golden-ratio steps.
     """
-    bits = _mix(_mix(seeds + _GOLDEN) + (counters + 1) * _GOLDEN)
-    return _shift(bits, 11).to(torch.float64) * 2.0**-53
+    return _shift(scrambled(seeds, counters), 11).to(torch.float64) * 2.0**-53
+
+
+def scrambled(seeds: Int[Tensor, "*#batch"], counters: Int[Tensor, "*#batch"]) -> Int[Tensor, "*batch"]:
+    """64 bits for every (seed, counter) that look like chance: what :func:`uniform` makes its numbers of."""
+    return _mix(_mix(seeds + _GOLDEN) + (counters + 1) * _GOLDEN)
 
 
 def _mix(bits: Int[Tensor, "*batch"]) -> Int[Tensor, "*batch"]:

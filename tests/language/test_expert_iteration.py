@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -61,6 +62,11 @@ class Scripted:
 
     def close(self, sessions: Sequence[int]) -> None:
         pass
+
+    prefilled = taken_over = 0
+
+    def keeping(self, most: int) -> AbstractContextManager[None]:
+        return nullcontext()
 
     def load_weights(self, policy: Any, version: int) -> None:
         self.version = version

@@ -17,7 +17,7 @@ from stratagem.experience import Experience
 from stratagem.language.hf_engine import HFEngine
 from stratagem.language.world import LanguageWorld
 from stratagem.parts import Forking
-from stratagem.sampling import AtTurns, Branching, Rollouts
+from stratagem.sampling import AtTurns, Branching, RandomNodes, Rollouts
 from stratagem.tasks.task import Environment, Observation, Split, Step, Task, state_key
 
 
@@ -148,3 +148,22 @@ def test_an_environment_that_does_not_repeat_itself_loses_its_branches_and_nothi
     only = Branching(prompts_per_step=2, group_size=2, branches=3, train_roots=False)
     lost = world(Echoes(fickle=True)).collect(only, 0)
     assert lost.x is not None and lost.x.trajectories == 0
+
+
+def test_a_tree_grows_within_its_group_and_the_engine_reads_what_it_shares_once(world):
+    place = world(Echoes())
+    sampler = Branching(prompts_per_step=2, group_size=2, at=RandomNodes(), branches=2, depth=3, together=True)
+    got = place.collect(sampler, 0)
+    x = got.x
+    assert x.group_of_trajectory.size().tolist() == [2 + 3 * 2] * 2 and (x.branch == 0).all()
+    assert got.metrics["branches/taken_over"] == int((x.taken_over > 0).sum()) > 0
+    assert got.tokens == int(x.mask.sum()) and got.metrics["tree/tokens"] == got.tokens / 2
+    said = [tuple(piece.tolist()) for piece in x.action.split(x.trajectory_of_token.size().tolist())]
+    for number, kept in enumerate(x.taken_over.tolist()):
+        before = [other for other in range(number) if x.group_of_trajectory.labels[other] == number // 8]
+        assert kept == 0 or any(said[other][:kept] == said[number][:kept] for other in before)
+    # A place that is chosen again is gone on with otherwise.
+    assert len(x.seed.unique()) == len(x.episode.unique()) == x.trajectories
+    with torch.no_grad():
+        torch.testing.assert_close(place.policy(x).logp, x.behavior_logp, atol=1e-5, rtol=1e-4)
+    assert got.metrics["prefill/taken_over"] > 0

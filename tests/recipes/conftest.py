@@ -113,6 +113,8 @@ def fabricate(recipe: Recipe, seed: int = 0, spread: float = 0.3) -> tuple[Exper
         place = torch.arange(trajectories) % size
         x = x.replace(resampled=place == 0, mask=x.to_tokens(trajectory=place != 1))
     own = {"ref_logp": old + spread * noise(), "value": 0.3 * noise(), "entropy": 1 + 0.1 * noise()}
+    if "confidence" in recipe.experience_needs():
+        own["confidence"] = torch.rand(tokens, generator=source, dtype=torch.float64)
     needs = recipe.experience_needs()
     x = x.replace(**{name: values for name, values in own.items() if name in needs})
     if "previous_logp" in recipe.needs():

@@ -144,6 +144,7 @@ def test_padding_changes_nothing_whatever_it_holds(name, fabricate: Fabricate):
         "old_mean_logp",
         "value",
         "entropy",
+        "confidence",
         "advantage",
         "value_target",
     )

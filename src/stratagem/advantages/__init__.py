@@ -6,7 +6,7 @@ from stratagem.advantages.components import PerReward, SpreadWeighted
 from stratagem.advantages.confidence import ConfidenceDiscounted
 from stratagem.advantages.critic import GAE
 from stratagem.advantages.demonstrations import WithDemonstrations
-from stratagem.advantages.entropy import EntropyModulated
+from stratagem.advantages.entropy import EntropyModulated, UncertaintyShaped
 from stratagem.advantages.graph import SharedSteps
 from stratagem.advantages.group import GroupCentered, GroupStandardized, LeaveOneOut, TokenStandardized
 from stratagem.advantages.halves import GroupHalves
@@ -18,6 +18,7 @@ from stratagem.advantages.returns import Constant, MovingAverageBaseline, Reward
 from stratagem.advantages.roles import AlignedCalls, RoleCredit, RoleStandardized
 from stratagem.advantages.segments import HierarchicalGAE
 from stratagem.advantages.signs import Signed
+from stratagem.advantages.steps import InformationGain, NodeStandardized
 from stratagem.advantages.targets import GroupQuantileTarget
 from stratagem.advantages.thoughts import EntropyRaised
 from stratagem.advantages.turn_critics import TurnCriticAdvantage
@@ -42,10 +43,12 @@ __all__ = [
     "GroupRule",
     "GroupStandardized",
     "HierarchicalGAE",
+    "InformationGain",
     "LeaveOneOut",
     "LoneTrajectories",
     "LongerSuccess",
     "MovingAverageBaseline",
+    "NodeStandardized",
     "NormalizedReturn",
     "OverTurns",
     "PassRateBand",
@@ -64,6 +67,7 @@ __all__ = [
     "TokenStandardized",
     "TotalReturn",
     "TurnCriticAdvantage",
+    "UncertaintyShaped",
     "WeighedGroups",
     "WithDemonstrations",
 ]

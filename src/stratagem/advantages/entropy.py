@@ -13,6 +13,7 @@ from torch import Tensor
 from stratagem.advantages.group import GroupStandardized
 from stratagem.experience import Experience
 from stratagem.objectives.entropy_bands import entropy_of_turns
+from stratagem.partition import Partition
 from stratagem.parts import Advantage
 
 
@@ -68,6 +69,55 @@ class EntropyModulated(Advantage):
         addend = addend - (scale * mean_credit + addend).mean()
         factor, further = (_to_tokens(values.to(credit.dtype), turns, x) for values in (scale, addend))
         return x.of_learnable(torch.addcmul(further, factor, credit))
+
+
+@dataclass(frozen=True)
+class UncertaintyShaped(Advantage):
+    """``A' = A (1 + strength S) + addend (S - mean_g S)``, ``S = clip(entropy w(H) + doubt w(1 - c), -limit, limit)``.
+
+    Tokens at which the policy was unsure count more (ECHO, arXiv 2602.02150, eqs. 5 and 6, by the released code).
+    ``H`` is ``x.entropy``, ``c`` is ``x.confidence``, ``w`` takes off the mean over all tokens of the batch that may
+    train and divides by their standard deviation; it is 0 where all are the same. ``mean_g`` is over the tokens of the
+    group. With the defaults the factor is in [0.8, 1.2], so that no advantage changes its sign, and what is 0 stays 0;
+    an ``addend`` moves that, too.
+
+    of: the advantage to shape.  strength, addend: 0 for none.  entropy, doubt: weights of the two.  limit: of ``S``.
+
+    Raises ``ValueError`` without entropies or confidences, or one of a token that may train that is not finite.
+    """
+
+    requires: ClassVar[frozenset[str]] = frozenset({"entropy", "confidence"})
+
+    of: Advantage = GroupStandardized()
+    strength: Annotated[float, Ge(0)] = 0.1
+    addend: Annotated[float, Ge(0)] = 0.0
+    entropy: Annotated[float, Ge(0)] = 1.0
+    doubt: Annotated[float, Ge(0)] = 1.0
+    limit: Annotated[float, Gt(0)] = 2.0
+
+    def __call__(self, x: Experience) -> Float[Tensor, " tokens"]:
+        credit, score = self.of(x), self.score(x)
+        shaped = credit * (1 + self.strength * score)
+        if self.addend:
+            group = x.group_of_token
+            mean = group.sum(score) / group.sum(x.learnable().long()).clamp(min=1)
+            shaped = shaped + self.addend * (score - group.spread(mean))
+        return x.of_learnable(shaped)
+
+    def score(self, x: Experience) -> Float[Tensor, " tokens"]:
+        """``S`` of every token, 0 where it may not train."""
+        if x.entropy is None or x.confidence is None:
+            raise ValueError(f"{self.part_name()} needs x.entropy and x.confidence")
+        kept = x.learnable()
+        unsure = self.entropy * _whitened(x.entropy[kept]) + self.doubt * _whitened(1 - x.confidence[kept])
+        if not bool(unsure.isfinite().all()):
+            raise ValueError(f"{self.part_name()}: an entropy or confidence of a token that may train is not finite")
+        score = unsure.clamp(-self.limit, self.limit)
+        return torch.zeros(x.tokens, dtype=score.dtype, device=x.device).masked_scatter(kept, score)
+
+
+def _whitened(values: Tensor) -> Tensor:
+    return Partition.whole(len(values), values.device).standardize(values, 0, 1e-8)
 
 
 def _to_tokens(values: Tensor, turns: Tensor, x: Experience) -> Float[Tensor, " tokens"]:

@@ -29,6 +29,7 @@ class Drawn:
     kept: groups to learn from, perhaps none.  rounds: all rollouts from a start, round by round.
     rejected: how many groups of theirs the sampler did not want.  figures: of the sampler's curriculum.
     again: what sampling once more came to, where it was.
+    grown: forks whose branches joined a group of theirs, and the tokens sampled in them.
     """
 
     kept: Experience
@@ -36,6 +37,7 @@ class Drawn:
     rejected: int = 0
     figures: dict[str, float] = field(default_factory=dict)
     again: Regrouped | None = None
+    grown: tuple[int, int] = (0, 0)
 
     @property
     def groups(self) -> int:
@@ -44,7 +46,9 @@ class Drawn:
 
     @property
     def branches(self) -> tuple[int, int]:
-        """Groups that branch off in the middle, and the tokens sampled in them."""
+        """Groups that branch off in the middle, or forks in those of roots, and the tokens sampled in them."""
+        if self.grown[0]:
+            return self.grown
         if self.kept.branch is None or self.kept.mask is None:
             return 0, 0
         on_branch = self.kept.branch > 0
@@ -104,12 +108,13 @@ def collect(
     if sampler.demonstrations and x.groups:
         assert solver is not None, "whoever collects says how the solver plays"
         x = _with_demonstrations(x, leaves, solver(), sampler.demonstrations, source(len(rounds)))
+    grown = 0, 0
     if isinstance(sampler, Branching):
-        x = _branched(x, leaves, probability, sampler, source)
+        x, grown = _branched(x, leaves, probability, sampler, source)
     if isinstance(sampler, Resampled):
         again = _resampled(x, leaves, probability, sampler, source(len(rounds)))
-        return Drawn(again.x, rounds, rejected, kept.figures, again)
-    return Drawn(x, rounds, rejected, kept.figures)
+        return Drawn(again.x, rounds, rejected, kept.figures, again, grown)
+    return Drawn(x, rounds, rejected, kept.figures, grown=grown)
 
 
 def _guided(
@@ -175,10 +180,13 @@ def _branched(
     probability: Float64[Tensor, " leaves"],
     sampler: Branching,
     source: Callable[[int], torch.Generator],
-) -> Experience:
-    """``x`` and the branches off it. Leaves of a node follow one another: a branch is drawn among those of its node."""
+) -> tuple[Experience, tuple[int, int]]:
+    """``x`` and the branches off it; of branches within its groups, how many forks and tokens there were. Leaves
+    of a node follow one another: a branch is drawn among those of its node.
+    """
     newest = as_roots(x)
     pieces = [newest] if sampler.train_roots or not sampler.branches else []
+    forks = tokens = 0
     for generation in range(1, sampler.depth + 1 if sampler.branches else 1):
         token = torch.nonzero(sampler.at(newest)).squeeze(1)
         if not len(token):
@@ -196,11 +204,19 @@ def _branched(
         uniform = torch.rand((len(node), sampler.branches), dtype=torch.float64, generator=drawing)
         drawn = _packed(leaves, _within(probability, first[node], last[node], uniform), drawing)
         kept = newest.trajectory_of_token.position()[token].repeat_interleave(sampler.branches)
-        newest = as_branches(drawn, kept, generation)
-        newest = newest if sampler.branch_turns is None else cut(newest, sampler.branch_turns)
+        branches = as_branches(drawn, kept, generation)
+        branches = branches if sampler.branch_turns is None else cut(branches, sampler.branch_turns)
+        if sampler.together:
+            forks, tokens = forks + len(token), tokens + int(branches.learnable_tokens)
+            newest = newest.with_others(
+                branches, newest.group_of_token.labels[token].repeat_interleave(sampler.branches)
+            )
+            pieces = [newest]
+            continue
+        newest = branches
         pieces.append(newest)
     nothing = torch.zeros(x.trajectories, dtype=torch.bool)
-    return Experience.concatenate(pieces) if pieces else as_roots(x).select(nothing)
+    return (Experience.concatenate(pieces) if pieces else as_roots(x).select(nothing)), (forks, tokens)
 
 
 def _leaves_of_nodes(node: Int[Tensor, " tokens"], leaf: Int[Tensor, " tokens"]) -> tuple[Tensor, Tensor]:

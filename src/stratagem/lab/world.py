@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
+from types import MappingProxyType
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -24,7 +25,7 @@ from stratagem.lab.tree import Tree
 from stratagem.lab.windows import Slots
 from stratagem.parts import Sampler
 from stratagem.recipe import Recipe
-from stratagem.sampling import Candidates, Demonstrations, Windows
+from stratagem.sampling import Branching, Candidates, Demonstrations, Windows
 from stratagem.sampling.guided import guided_metrics
 from stratagem.seeding import generator
 from stratagem.tasks.options import check_names
@@ -213,7 +214,8 @@ class LabWorld:
             self._read,
             lambda choices: led_policy(acting, choices).leaf_probability,
         )
-        return self._collected(drawn)
+        figures = sampler.at.figures(drawn.kept) if isinstance(sampler, Branching) else {}
+        return self._collected(drawn, figures)
 
     def _read(self, starts: Sequence[int]) -> list[str]:
         """The states in which these starts begin, as text."""
@@ -271,12 +273,13 @@ class LabWorld:
         """Probability of every leaf when it is demonstrated."""
         return demonstrator(self.tree).leaf_probability
 
-    def _collected(self, drawn: Drawn) -> Collected:
+    def _collected(self, drawn: Drawn, figures: Mapping[str, float] = MappingProxyType({})) -> Collected:
         self.last_batch = drawn.kept
         # What a trajectory was led by, nobody sampled.
         lengths = [x.trajectory_of_token.size() - (0 if x.taken_over is None else x.taken_over) for x in drawn.rounds]
         metrics = _episode_metrics(drawn.rounds) | _decode_metrics(lengths)
         metrics |= {
+            **figures,
             "groups/kept": float(drawn.groups - drawn.rejected),
             "groups/rejected": float(drawn.rejected),
             **drawn.figures,

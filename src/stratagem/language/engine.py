@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -77,6 +78,17 @@ class Engine(Protocol):
 
     def close(self, sessions: Sequence[int]) -> None:
         """Forget these sessions and free what they hold."""
+
+    @property
+    def prefilled(self) -> int:
+        """Tokens computed so far that were read and not sampled."""
+
+    @property
+    def taken_over(self) -> int:
+        """Tokens so far that a session read and another one had computed."""
+
+    def keeping(self, most: int) -> AbstractContextManager[None]:
+        """While it lasts, what up to ``most`` closed sessions computed stays, for new ones that begin alike."""
 
     def generate(self, requests: Sequence[Request]) -> list[Completion]:
         """One turn of each of these sessions, in the order of the requests."""

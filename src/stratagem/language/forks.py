@@ -63,9 +63,13 @@ class Grown:
 
     @property
     def metrics(self) -> dict[str, float]:
-        """Groups on branches, and episodes lost."""
-        assert self.x.branch is not None
-        return {"branches/groups": float((self.x.branch > 0).sum()), "branches/failed": float(self.failed)}
+        """Groups on branches, trajectories that took something over, and episodes lost."""
+        assert self.x.branch is not None and self.x.taken_over is not None
+        return {
+            "branches/groups": float((self.x.branch > 0).sum()),
+            "branches/taken_over": float((self.x.taken_over > 0).sum()),
+            "branches/failed": float(self.failed),
+        }
 
 
 def grown(
@@ -85,11 +89,13 @@ def grown(
     pieces = [newest] if sampler.train_roots or not sampler.branches else []
     tokens, lost, count = 0, 0, 0
     for generation in range(1, sampler.depth + 1 if sampler.branches else 1):
-        forks = _forks(newest, episodes, sampler.at)
+        forks, home = _forks(newest, episodes, sampler.at)
         if not forks:
             break
+        # A place of a tree may be chosen again, and has to be gone on with otherwise.
+        first = (generation - 1) * sampler.branches if sampler.together else 0
         groups = [
-            [_fresh(fork, number, -(numbered + count + place)) for number in range(sampler.branches)]
+            [_fresh(fork, number, -(numbered + count + place)) for number in range(first, first + sampler.branches)]
             for place, fork in enumerate(forks, 1)
         ]
         count += len(forks)
@@ -102,21 +108,31 @@ def grown(
         good = [usable for group in groups if (usable := [e for e in group if e.failure is None])]
         if not good:
             break
-        episodes = [*chain.from_iterable(good)]
-        taken_over = torch.tensor([kept[id(episode)] for episode in episodes])
-        newest = as_branches(pack(good), taken_over, generation)
+        fresh = [*chain.from_iterable(good)]
+        taken_over = torch.tensor([kept[id(episode)] for episode in fresh])
+        grown_by = as_branches(pack(good), taken_over, generation)
+        if sampler.together:
+            back = [home[place] for place, group in enumerate(groups) for e in group if e.failure is None]
+            joined = torch.cat([newest.group_of_trajectory.labels, torch.tensor(back)])
+            newest = newest.with_others(grown_by, torch.tensor(back))
+            everyone = [*episodes, *fresh]
+            episodes = [everyone[number] for number in joined.argsort(stable=True).tolist()]
+            pieces = [newest]
+            continue
+        episodes, newest = fresh, grown_by
         pieces.append(newest)
     nothing = torch.zeros(roots.trajectories, dtype=torch.bool)
     x = Experience.concatenate(pieces) if pieces else as_roots(roots).select(nothing)
     return Grown(x, tokens, count, lost)
 
 
-def _forks(x: Experience, episodes: Sequence[Episode], at: Forking) -> list[Fork]:
-    """Where to fork the episodes that were packed into a batch."""
+def _forks(x: Experience, episodes: Sequence[Episode], at: Forking) -> tuple[list[Fork], list[int]]:
+    """Where to fork the episodes that were packed into a batch, and the number of each one's group."""
     places = torch.nonzero(at(x)).squeeze(1)
     kept = x.trajectory_of_token.position()[places].tolist()
     trajectories = x.trajectory_of_token.labels[places].tolist()
-    return [Fork(episodes[trajectory], tokens) for trajectory, tokens in zip(trajectories, kept, strict=True)]
+    forks = [Fork(episodes[trajectory], tokens) for trajectory, tokens in zip(trajectories, kept, strict=True)]
+    return forks, x.group_of_token.labels[places].tolist()
 
 
 def _fresh(fork: Fork, number: int, group: int) -> Episode:

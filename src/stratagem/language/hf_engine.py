@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, cast
@@ -19,6 +20,7 @@ from stratagem.language.engine import Completion, FinishReason, Request, WeightS
 from stratagem.language.fused import fuse
 from stratagem.language.kv_cache import CachedSequences, KVCache, NextTokens
 from stratagem.language.policy import ComputeType, LanguagePolicy, native_bfloat16
+from stratagem.language.prefixes import Known, rounds
 from stratagem.language.sampling import Sampler
 
 # A prefill is cut into pieces of at most this many new tokens and this many attention scores per head.
@@ -56,7 +58,9 @@ class HFEngine:
     """Serves a copy of a policy's weights (see :class:`~stratagem.language.engine.Engine`).
 
     Sessions keep their keys and values between turns, so a turn computes only what is new; turns that finish leave
-    the running batch; openings that several new sessions share are computed once.
+    the running batch. What new sessions begin with is computed once for all of them, and taken over from an open
+    session that begins alike (or, within :meth:`keeping`, from one that was closed): a branch of a conversation reads
+    only what is new in it. Weights that change invalidate all of it.
 
     policy: whose model and tokenizer to serve; the engine has its own copy of the weights, adapters merged.
     max_sessions: most sessions open at once.
@@ -81,7 +85,10 @@ class HFEngine:
         self._max_sessions = max_sessions
         self._sessions: dict[int, _Session] = {}
         self._rows: list[_Session] = []
+        self._kept: list[_Session] = []
+        self._keeping = 0
         self._opened = 0
+        self._prefilled = self._taken_over = 0
         self._cache = _cache_for(self._model)
         self._stops = _StopStrings(self._tokenizer)
         eos = cast(Any, self._tokenizer).eos_token_id
@@ -93,12 +100,38 @@ class HFEngine:
         """Of the weights being served."""
         return self._version
 
+    @property
+    def prefilled(self) -> int:
+        """Tokens computed so far that were read and not sampled."""
+        return self._prefilled
+
+    @property
+    def taken_over(self) -> int:
+        """Tokens so far that a session read and another one had computed."""
+        return self._taken_over
+
+    @contextmanager
+    def keeping(self, most: int) -> Iterator[None]:
+        """While it lasts, what closed sessions computed stays, for new ones that begin with the same tokens.
+
+        most: sessions kept, those closed first; and fewer where ``max_sessions`` would be held in all.
+        """
+        before, self._keeping = self._keeping, most
+        try:
+            yield
+        finally:
+            self._keeping = before
+            self._forget(self._kept[before:])
+
     def open(self, count: int) -> list[int]:
         """Start ``count`` empty sessions. Raises :class:`InputError` beyond ``max_sessions``."""
         if len(self._sessions) + count > self._max_sessions:
             raise InputError(
                 f"{count} sessions beside the {len(self._sessions)} open ones exceed max_sessions={self._max_sessions}"
             )
+        too_many = len(self._rows) + count - self._max_sessions
+        if too_many > 0:
+            self._forget(self._kept[-too_many:])
         numbers = list(range(self._opened, self._opened + count))
         self._opened += count
         for number in numbers:
@@ -107,19 +140,27 @@ class HFEngine:
             self._rows.append(session)
         return numbers
 
-    @torch.inference_mode()
     def close(self, sessions: Sequence[int]) -> None:
         """Forget these sessions. The cache's memory is given back with the last one."""
-        closed = {self._session(number) for number in sessions}
+        closed = list(dict.fromkeys(self._session(number) for number in sessions))
         for number in sessions:
             self._sessions.pop(number, None)
-        if not self._sessions:
+        kept = [session for session in closed if session.cached][: max(self._keeping - len(self._kept), 0)]
+        self._kept += kept
+        self._forget([session for session in closed if session not in kept])
+
+    @torch.inference_mode()
+    def _forget(self, sessions: Sequence[_Session]) -> None:
+        """Give up the rows of these sessions, which are no longer open."""
+        gone = set(sessions)
+        self._kept = [session for session in self._kept if session not in gone]
+        if not self._sessions and not self._kept:
             self._rows.clear()
             self._cache.free()
             return
-        left = len(self._rows) - len(closed)
-        holes = sorted(session.row for session in closed if session.row < left)
-        movers = [session for session in self._rows[left:] if session not in closed]
+        left = len(self._rows) - len(gone)
+        holes = sorted(session.row for session in gone if session.row < left)
+        movers = [session for session in self._rows[left:] if session not in gone]
         if any(session.cached for session in movers):
             self._cache.reserve(len(self._rows), self._cache.capacity)
             self._cache.move([session.row for session in movers], holes, self._cache.capacity)
@@ -134,6 +175,7 @@ class HFEngine:
         Raises :class:`WeightMismatchError` unless every served tensor has the fingerprint of the policy's.
         """
         copy_weights(policy, self._model.state_dict())
+        self._forget(self._kept)
         for session in self._rows:
             session.cached = 0
         self._version = version
@@ -235,25 +277,61 @@ class HFEngine:
 
     def _prefill(self, turns: list[_Turn]) -> Float[Tensor, "turns vocabulary"]:
         """Bring every turn's session into the cache; the logits of its next token."""
-        self._cache.reserve(len(self._rows), max(len(turn.session.tokens) for turn in turns))
-        return torch.cat([self._read(piece) for piece in _pieces([turn.session for turn in turns])])
+        sessions = [turn.session for turn in turns]
+        self._cache.reserve(len(self._rows), max(len(session.tokens) for session in sessions))
+        leaders, followed = _distinct(sessions)
+        read: list[_Session] = []
+        logits = []
+        for some in self._rounds(leaders):
+            for piece in _pieces(some):
+                read += piece
+                logits.append(self._read(piece))
+        place = {session: number for number, session in enumerate(read)}
+        self._copy([(leaders[to], session) for to, session in zip(followed, sessions, strict=True)])
+        return torch.cat(logits)[torch.tensor([place[leaders[to]] for to in followed], device=logits[0].device)]
+
+    def _rounds(self, sessions: list[_Session]) -> Iterator[list[_Session]]:
+        """Sessions in the order in which to read them; new ones are given what others have read of theirs before."""
+        fresh = [(tuple(session.tokens), session.row) for session in sessions if not session.cached]
+        begun = [session for session in sessions if session.cached]
+        known = Known()
+        for session in self._rows if fresh else ():
+            if session.cached:
+                known.add(tuple(session.tokens[: session.cached]), session.row)
+        for some in rounds(fresh, known):
+            for one in some:
+                if one.source is not None:
+                    self._cache.move([one.source], [one.owner], one.shared)
+                    self._rows[one.owner].cached = one.shared
+                    self._taken_over += one.shared
+            yield begun + [self._rows[one.owner] for one in sorted(some, key=lambda one: one.owner)]
+            begun = []
+        if begun:
+            yield begun
 
     def _read(self, sessions: list[_Session]) -> Float[Tensor, "sessions vocabulary"]:
-        leaders, followed = _distinct(sessions)
-        starts = [session.cached for session in leaders]
-        fresh = [session.tokens[session.cached :] for session in leaders]
+        starts = [session.cached for session in sessions]
+        fresh = [session.tokens[session.cached :] for session in sessions]
         counts = [len(tokens) for tokens in fresh]
-        layout = CachedSequences(self._cache, [session.row for session in leaders], starts, counts)
+        layout = CachedSequences(self._cache, [session.row for session in sessions], starts, counts)
         token_ids = torch.tensor([token for tokens in fresh for token in tokens], device=self._model.device)
         hidden = self._trunk(token_ids, layout)
-        logits = self._logits(hidden[torch.tensor(counts, device=hidden.device).cumsum(0) - 1])
+        self._prefilled += len(token_ids)
         for session in sessions:
             session.cached = len(session.tokens)
-        if len(leaders) == len(sessions):
-            return logits
-        sources = [leaders[place].row for place in followed]
-        self._cache.move(sources, [session.row for session in sessions], max(counts))
-        return logits[torch.tensor(followed, device=logits.device)]
+        return self._logits(hidden[torch.tensor(counts, device=hidden.device).cumsum(0) - 1])
+
+    def _copy(self, pairs: list[tuple[_Session, _Session]]) -> None:
+        """Give the second of each pair all that the first has read, which is the same."""
+        pairs = [(leader, follower) for leader, follower in pairs if leader is not follower]
+        while pairs:
+            length = len(pairs[0][0].tokens)
+            some = [pair for pair in pairs if len(pair[0].tokens) == length][: max(_PREFILL_TOKENS // length, 1)]
+            self._cache.move([leader.row for leader, _ in some], [follower.row for _, follower in some], length)
+            for _, follower in some:
+                follower.cached = length
+                self._taken_over += length
+            pairs = [pair for pair in pairs if not pair[1].cached]
 
     def _trunk(
         self, token_ids: Int[Tensor, " positions"], layout: CachedSequences | NextTokens
@@ -356,15 +434,13 @@ def _pieces(sessions: list[_Session]) -> Iterator[list[_Session]]:
 def _distinct(sessions: list[_Session]) -> tuple[list[_Session], list[int]]:
     """Sessions to compute, and for each session which of them holds its result.
 
-    Sessions that are all new and begin with the same tokens need computing once.
+    New sessions of the same tokens need computing once.
     """
-    if any(session.cached for session in sessions):
-        return sessions, list(range(len(sessions)))
     places: dict[tuple[int, ...], int] = {}
     leaders: list[_Session] = []
     followed = []
     for session in sessions:
-        place = places.setdefault(tuple(session.tokens), len(leaders))
+        place = len(leaders) if session.cached else places.setdefault(tuple(session.tokens), len(leaders))
         if place == len(leaders):
             leaders.append(session)
         followed.append(place)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
@@ -294,6 +295,24 @@ class TeamEngine:
     def version(self) -> int:
         """Of the weights being served."""
         return self._engines[0].version
+
+    @property
+    def prefilled(self) -> int:
+        """Tokens that the members computed so far, and did not sample."""
+        return sum(engine.prefilled for engine in self._engines)
+
+    @property
+    def taken_over(self) -> int:
+        """Tokens so far that a member read in one session and had computed in another one."""
+        return sum(engine.taken_over for engine in self._engines)
+
+    @contextmanager
+    def keeping(self, most: int) -> Iterator[None]:
+        """While it lasts, what up to ``most`` closed sessions of every member computed stays."""
+        with ExitStack() as stack:
+            for engine in self._engines:
+                stack.enter_context(engine.keeping(most))
+            yield
 
     def open(self, count: int) -> list[int]:
         """Start ``count`` empty sessions; the limit is that of the engines, and met when members act."""

@@ -108,9 +108,10 @@ class LanguageWorld:
         of episodes that run on across batches; one that fails makes room for another, and metrics of episodes are of
         those that ended.
 
-        ``decode/steps``: tokens one after the other, if all episodes of a batch are played side by side, turn by turn,
-        and each of their tokens takes one step.  ``decode/utilization``: share of places in those steps in which a
-        token was sampled.
+        ``prefill/tokens``: of what episodes read, computed by the engine.  ``prefill/taken_over``: of it, computed once
+        before, for an episode that began alike.  ``decode/steps``: tokens one after the other, if all episodes of a
+        batch are played side by side, turn by turn, and each of their tokens takes one step.  ``decode/utilization``:
+        share of places in those steps in which a token was sampled.
         """
         if isinstance(sampler, Demonstrations):
             return self._demonstrate(sampler, step)
@@ -128,7 +129,11 @@ class LanguageWorld:
                 f"sampler {sampler.part_name()}: task {self.task.name} has no guided problems; train on "
                 f"guided:{self.task.name}"
             )
-        clock = time.perf_counter()
+        with self._engine.keeping(self._concurrency if isinstance(sampler, Branching) else 0):
+            return self._rolled_out(sampler, step)
+
+    def _rolled_out(self, sampler: Rollouts, step: int) -> Collected:
+        clock, prefilled, taken_over = time.perf_counter(), self._engine.prefilled, self._engine.taken_over
         params = self._params(sampler.temperature, sampler.top_p, sampler.top_k, tempering=sampler.tempering)
         played: list[Episode] = []
         leading: list[Episode] = []
@@ -172,6 +177,8 @@ class LanguageWorld:
             shown = 0 if batch.demonstrated is None else int(batch.demonstrated.sum()) // sampler.demonstrations
             metrics["groups/without_demonstration"] = metrics["groups/kept"] - shown
         metrics |= _decode_metrics(sum(e.length for e in played), _decode_steps(played), len(played))
+        metrics["prefill/tokens"] = float(self._engine.prefilled - prefilled)
+        metrics["prefill/taken_over"] = float(self._engine.taken_over - taken_over)
         metrics["timing/tokens_per_second"] = tokens / max(time.perf_counter() - clock, 1e-9)
         return Collected(batch, tokens, metrics, [episode.transcript() for episode in leading])
 
@@ -192,7 +199,7 @@ class LanguageWorld:
 
         tree = grown(roots, [*chain.from_iterable(episodes)], sampler, go_on, pack, self._forks)
         self._forks += tree.forks
-        return Collected(tree.x, tree.tokens, tree.metrics)
+        return Collected(tree.x, tree.tokens, tree.metrics | sampler.at.figures(tree.x))
 
     def _resampled(
         self, x: Experience, groups: Sequence[Episode], sampler: Resampled, params: SamplingParams
@@ -226,7 +233,7 @@ class LanguageWorld:
         good = {n: kept for n, group in fresh.items() if (kept := [e for e in group if e.failure is None])}
         again = Regrouped(x, len(failed))
         if good:
-            packed = self._packed([*good.values()], _most_samples(sampler), sampler.similar_states)
+            packed = self._packed([*good.values()], _most_samples(sampler), sampler)
             again = regrouped(x, packed, torch.tensor([*good]))
         lost = {"resampled/failed": float(len(played) - sum(map(len, good.values())))}
         return Collected(again.x, sum(episode.length for episode in played), again.metrics | lost)
@@ -540,7 +547,9 @@ def _most_samples(sampler: Rollouts) -> int:
     most = sampler.largest_group * (sampler.refill_rounds + 1) + sampler.demonstrations
     if isinstance(sampler, Resampled):
         most += sampler.resamples
-    return max(most, sampler.branches) if isinstance(sampler, Branching) else most
+    if isinstance(sampler, Branching):
+        return max(most, sampler.branches * (sampler.depth if sampler.together else 1))
+    return most
 
 
 def _episode_metrics(episodes: Sequence[Episode], reward_names: Sequence[str]) -> dict[str, float]:

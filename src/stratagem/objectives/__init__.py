@@ -53,6 +53,7 @@ from stratagem.objectives.regularizers import KL, BlendedPenalty, EntropyBonus, 
 from stratagem.objectives.restricted import Restricted, RoleLosses
 from stratagem.objectives.routing import RoutingReplay
 from stratagem.objectives.step_values import StepValueLoss
+from stratagem.objectives.tails import TailConfidenceClip
 from stratagem.objectives.unified import UnifiedGradient
 from stratagem.objectives.views import InternalLayer, Perturbed, ResponseOnly
 
@@ -112,9 +113,10 @@ __all__ = [
     "SequenceSum",
     "SharedBudget",
     "StepModel",
-    "SureNegatives",
     "StepValueLoss",
+    "SureNegatives",
     "Surprisal",
+    "TailConfidenceClip",
     "TokenMean",
     "TokenRatio",
     "TowardsTarget",

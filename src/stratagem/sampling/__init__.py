@@ -6,6 +6,7 @@ from stratagem.sampling.curricula import Domains, Learnability, Shuffled, Succes
 from stratagem.sampling.downsampling import DecisiveTokens, MostVariedCredit
 from stratagem.sampling.guided import Guided, Prefix, minimal_prefixes, prefix_lengths
 from stratagem.sampling.likelihoods import Likelihood, MaskedElbo, OneStep, Views
+from stratagem.sampling.nodes import InformativeNodes, RandomNodes
 from stratagem.sampling.nonsense import nonsense
 from stratagem.sampling.refill import Kept, kept_groups
 from stratagem.sampling.replay import RecentBatches, SuccessReplay
@@ -29,6 +30,7 @@ from stratagem.sampling.selections import (
     Disagreeing,
     DivisibleTurns,
     DrawnContexts,
+    FirstRollouts,
     Masked,
     ShortestSuccess,
     ShownAtRandom,
@@ -56,7 +58,9 @@ __all__ = [
     "DynamicSampling",
     "EntropyTempering",
     "Exploring",
+    "FirstRollouts",
     "Guided",
+    "InformativeNodes",
     "Kept",
     "Learnability",
     "Likelihood",
@@ -67,6 +71,7 @@ __all__ = [
     "OneStep",
     "Planned",
     "Prefix",
+    "RandomNodes",
     "RecentBatches",
     "Regrouped",
     "Resampled",

@@ -78,11 +78,11 @@ class OfBest(Forking):
 class Branching(Rollouts):
     """Rollouts, some of which are gone on with from the middle, again and again: tree rollouts.
 
-    Every place that ``at`` chooses in a trajectory becomes a group of its own: ``branches`` trajectories that share
-    all tokens before that place and are sampled from there on, in an environment that was led to it by the same
-    actions. What is shared has ``mask`` False: it was sampled once, and trains where it was. ``taken_over`` says how
-    many tokens that is, ``branch`` in which round of forking a group came about (0: from a start). Only sampled tokens
-    count in a budget.
+    Every place that ``at`` chooses in a trajectory becomes a group of its own, or grows its own group (``together``):
+    ``branches`` trajectories that share all tokens before that place and are sampled from there on, in an environment
+    that was led to it by the same actions. What is shared has ``mask`` False: it was sampled once, and trains where it
+    was. ``taken_over`` says how many tokens that is, ``branch`` in which round of forking a group came about (0: from a
+    start). Only sampled tokens count in a budget.
 
     An environment has to answer the same actions as before, which the contract of a task asks for; one that does not
     loses the branch, which is counted. Demonstrations are not possible beside branches.
@@ -91,8 +91,11 @@ class Branching(Rollouts):
     brought.  branch_turns: after so many turns of its own a branch is cut, as by a limit; None: it is played to its
     end. What the lab cuts off stays in the batch, masked and unpaid; it can only cut games with a single reward.
     train_roots: whether episodes from a start are learned from, or only show where to fork.
+    together: whether branches join the group of the trajectory they left, so that a group is one tree. ``at`` is then
+    shown all that has grown, and not only what the round before brought, and may choose a place again; ``branch`` stays
+    0, and ``taken_over`` says who branched off where.
 
-    Raises :class:`InputError` for demonstrations.
+    Raises :class:`InputError` for demonstrations, and for a tree without its roots.
     """
 
     tags: ClassVar[frozenset[str]] = frozenset({"search.structure.tree", "search.action.step", "search.phase.training"})
@@ -102,9 +105,12 @@ class Branching(Rollouts):
     depth: Annotated[int, Ge(1)] = 1
     branch_turns: Annotated[int, Ge(1)] | None = None
     train_roots: bool = True
+    together: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.together and not self.train_roots:
+            raise InputError(f"{self.part_name()}.train_roots = False: must be True where together = True")
         if self.demonstrations:
             raise InputError(
                 f"{self.part_name()}.demonstrations = {self.demonstrations}: must be 0, branches have no demonstrations"
@@ -112,7 +118,7 @@ class Branching(Rollouts):
 
     @property
     def smallest_group(self) -> tuple[str, int]:
-        if self.branches and not (self.train_roots and self.group_size < self.branches):
+        if self.branches and not self.together and not (self.train_roots and self.group_size < self.branches):
             return "branches", self.branches
         return super().smallest_group
 

@@ -45,6 +45,19 @@ class BelowReward(Selection):
 
 
 @dataclass(frozen=True)
+class FirstRollouts(Selection):
+    """The first ``count`` trajectories of each group: the others have only voted, or set a baseline.
+
+    What a reward says of a group is said before, with all of it.
+    """
+
+    count: Annotated[int, Ge(1)] = 16
+
+    def __call__(self, x: Experience) -> Bool[Tensor, " trajectories"]:
+        return x.group_of_trajectory.position() < self.count
+
+
+@dataclass(frozen=True)
 class Untruncated(Selection):
     """Trajectories that ended by themselves and were not cut by a limit.
 

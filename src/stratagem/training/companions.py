@@ -15,7 +15,13 @@ from stratagem.training.estimation import Estimation
 from stratagem.training.microbatches import microbatches
 from stratagem.training.world import FrozenPolicy, Policy
 
-SAID = {"old_logp": "logp", "old_mean_logp": "mean_logp", "value": "value", "entropy": "entropy"}
+SAID = {
+    "old_logp": "logp",
+    "old_mean_logp": "mean_logp",
+    "value": "value",
+    "entropy": "entropy",
+    "confidence": "confidence",
+}
 """Fields of a batch that the policy itself says before it learns from it, by what it calls them."""
 
 REFERENCE = {"ref_logp": "logp", "ref_direction": "direction", "ref_log_probs": "log_probs"}
@@ -25,11 +31,11 @@ REFERENCE = {"ref_logp": "logp", "ref_direction": "direction", "ref_log_probs": 
 class Companions:
     """Fills in what a recipe reads of a batch and only a policy can say.
 
-    ``old_logp``, ``value`` and ``entropy`` are of the policy as it is when the batch arrives, unless the recipe names
-    another proximal policy for ``old_logp``; ``previous_logp`` of the policy as it was when the batch before arrived
-    (at first, the one the run began with); ``ref_logp``, ``ref_direction`` and ``ref_log_probs`` of the one the run
-    began with, or of the one that got batch number ``recipe.reference_from``. What a view records is said by the policy
-    first, and what an estimator says comes last. Only what the recipe reads is kept and computed.
+    ``old_logp``, ``value``, ``entropy`` and ``confidence`` are of the policy as it is when the batch arrives, unless
+    the recipe names another proximal policy for ``old_logp``; ``previous_logp`` of the policy as it was when the batch
+    before arrived (at first, the one the run began with); ``ref_logp``, ``ref_direction`` and ``ref_log_probs`` of the
+    one the run began with, or of the one that got batch number ``recipe.reference_from``. What a view records is said
+    by the policy first, and what an estimator says comes last. Only what the recipe reads is kept and computed.
 
     seed: of an estimator's first weights.
     """

@@ -1,0 +1,113 @@
+"""Recipes that roll out trees, and what comes with one of them."""
+
+from __future__ import annotations
+
+from stratagem.advantages import GroupStandardized, InformationGain, NodeStandardized, UncertaintyShaped
+from stratagem.catalogue import paper
+from stratagem.objectives import KL, Clip, PolicyGradient, SequenceMean, TailConfidenceClip, TokenMean
+from stratagem.parts import Advantage
+from stratagem.recipe import Recipe
+from stratagem.rewards import Majority
+from stratagem.sampling import Branching, FirstRollouts, InformativeNodes, Rollouts
+
+__all__ = ["echo_ttrl", "ib_tpo"]
+
+
+@paper(
+    "2605.28109",
+    title="IB-Score and IB-TPO: Information Bottleneck Driven Tree-based Policy Optimization",
+    family="reasoning",
+    roles=("sampler", "advantage"),
+    year=2026,
+    base="grpo",
+)
+def ib_tpo(
+    roots: int = 4,
+    depth: int = 9,
+    nodes: int = 1,
+    branches: int = 1,
+    local: float = 0.1,
+    beta: float = 5.0,
+    step_tokens: int | None = None,
+    clip: float = 0.2,
+    kl_coefficient: float = 0.001,
+) -> Recipe:
+    """GRPO on trees that grow where confidence lies on informative steps, with ``A(s) = A_global + local * A_local``.
+
+    ``roots`` rollouts grow in ``depth - 1`` rounds by ``branches`` each from the ``nodes`` best nodes of every group
+    (:class:`InformativeNodes`), so that a group has ``roots + (depth - 1) nodes branches`` trajectories, 12 by default.
+    ``A_global(s)`` standardizes the mean return behind a step (:class:`NodeStandardized`), ``A_local(s) = (p(s) /
+    p(s_p) - (1 + 1 / beta)) pi_ref(s)`` says whether it helped (:class:`InformationGain`). Without branches and with
+    ``local = 0`` this is GRPO with a token mean, as long as no two rollouts begin alike.
+
+    What a branch shares is trained once, where it was sampled: as much as in every trajectory with one over their
+    number. That, like the parts' own choices, is a reconstruction; the paper was available in summaries only. These
+    split steps at blank lines. Here a step is a turn, or ``step_tokens`` tokens of one. Reported: ``local = 0.5``
+    collapses.
+    """
+    advantage: Advantage = NodeStandardized(step_tokens=step_tokens)
+    if local:
+        advantage = advantage + local * InformationGain(beta, step_tokens)
+    return Recipe(
+        name="ib_tpo",
+        base="grpo",
+        sampler=Branching(
+            group_size=roots,
+            at=InformativeNodes(nodes, step_tokens=step_tokens, beta=beta),
+            branches=branches if depth > 1 else 0,
+            depth=max(depth - 1, 1),
+            together=True,
+        ),
+        advantage=advantage,
+        objective=PolicyGradient(
+            gate=Clip(clip, clip),
+            aggregation=TokenMean(),
+            regularizer=kl_coefficient * KL("k3") if kl_coefficient else None,
+        ),
+    )
+
+
+@paper(
+    "2602.02150",
+    title="ECHO: Entropy-Confidence Hybrid Optimization for Test-Time Reinforcement Learning",
+    family="reasoning",
+    roles=("gate", "advantage"),
+    year=2026,
+    base="grpo",
+)
+def echo_ttrl(
+    votes: int = 32,
+    trained: int = 16,
+    shaping: float = 0.1,
+    addend: float = 0.0,
+    least: float = 0.05,
+    most: float = 0.2,
+    slope: float = 4.0,
+    center: float = 0.0,
+) -> Recipe:
+    """GRPO on the majority's answer, tokens weighed by ``1 + shaping * S``, a clip as wide as the end was unsure.
+
+    Of ``votes`` rollouts the most frequent answer earns 1 (:class:`Majority`, TTRL) and the first ``trained`` train.
+    ``S`` adds up how far a token's entropy and its lack of confidence lie above the batch's mean
+    (:class:`UncertaintyShaped`); the clip is ``least + (most - least) sigmoid(slope (1 - C - center))`` with the
+    confidence ``C`` of the last tokens (:class:`TailConfidenceClip`). With ``shaping = 0`` and ``least = most`` this is
+    TTRL with GRPO.
+
+    This is the part of the released code that its default script runs. The other part, which decides during decoding
+    to branch where entropy is high and confidence low and to cut weak branches, is not here: the script switches it
+    off, and with ten candidates for a token its threshold, an entropy of 3.5, could not be reached, since entropy is
+    at most ``log 10 = 2.30``. The aggregation, and that there is no KL, are assumptions. Of equally frequent answers
+    the first wins.
+    """
+    return Recipe(
+        name="echo_ttrl",
+        base="grpo",
+        sampler=Rollouts(group_size=votes),
+        rewards=(Majority(),),
+        selections=(FirstRollouts(trained),),
+        advantage=UncertaintyShaped(GroupStandardized(), strength=shaping, addend=addend),
+        objective=PolicyGradient(
+            gate=TailConfidenceClip(least, most, slope, center),
+            aggregation=SequenceMean(),
+        ),
+    )

@@ -1,0 +1,94 @@
+"""Trajectories of a group as a tree: steps that begin alike are one node, whoever sampled them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from stratagem.experience import Experience
+from stratagem.partition import Partition
+from stratagem.seeding import scrambled
+
+
+@dataclass(frozen=True, eq=False)
+class StepTree:
+    """Steps of a batch, and the node each of them is.
+
+    Steps of two trajectories of a group are one node when all that the policy said up to their ends is the same. Equal
+    beginnings are recognised by 64 bits of them.
+
+    step_of_token: tokens by step, in order.  trajectory_of_step: steps by trajectory, in order.
+    node_of_step: steps by node.  parent: of every node, -1 where that is the start.
+    """
+
+    step_of_token: Partition
+    trajectory_of_step: Partition
+    node_of_step: Partition
+    parent: Int[Tensor, " nodes"]
+    group_of_node: Partition
+
+    def mean(self, values: Float[Tensor, " trajectories"], x: Experience) -> tuple[Tensor, Tensor]:
+        """Mean over the trajectories that come through each node; and through the node before it."""
+        node = self.node_of_step.mean(values[self.trajectory_of_step.labels])
+        start = self.group_of_node.spread(x.group_of_trajectory.mean(values))
+        return node, torch.where(self.parent < 0, start, node[self.parent.clamp(min=0)])
+
+    def to_tokens(self, values: Float[Tensor, " nodes"]) -> Float[Tensor, " tokens"]:
+        """What a node has, at every token of its steps."""
+        return self.step_of_token.spread(self.node_of_step.spread(values))
+
+    def confidence(self, logp: Float[Tensor, " tokens"], x: Experience) -> Float[Tensor, " steps"]:
+        """``exp(mean logp)`` over the tokens of a step that may train, in [0, 1]; 0 where there is none."""
+        count = self.step_of_token.sum(x.learnable().long())
+        mean = self.step_of_token.sum(x.of_learnable(logp)) / count.clamp(min=1)
+        return torch.where(count > 0, mean.exp(), 0.0)
+
+    def sampled(self, x: Experience) -> Bool[Tensor, " steps"]:
+        """Steps that were sampled where they stand, and not taken over from another trajectory."""
+        if x.taken_over is None:
+            return torch.ones(len(self.trajectory_of_step), dtype=torch.bool, device=x.device)
+        place = x.trajectory_of_token.position()[self.step_of_token.first()]
+        return place >= x.taken_over[self.trajectory_of_step.labels]
+
+
+def step_tree(x: Experience, step_tokens: int | None = None) -> StepTree:
+    """The tree of every group.
+
+    step_tokens: a step is so many tokens of a turn, its last step fewer; None: it is the turn.
+
+    Raises ``ValueError`` without actions that are indices.
+    """
+    if x.action is None or x.action.ndim != 1 or x.action.is_floating_point():
+        raise ValueError("a tree of steps needs actions that are indices")
+    turn = first = x.turn_of_token.first()
+    if step_tokens is not None:
+        first = torch.nonzero(x.turn_of_token.position() % step_tokens == 0).squeeze(1)
+    step_of_token = Partition.from_sizes(torch.diff(first, append=first.new_tensor([x.tokens])))
+    trajectory_of_step = Partition(x.trajectory_of_token.labels[first], x.trajectories)
+    # What was said so far as a sum modulo 2^64: tokens times random factors of their places, and where steps begin.
+    place = x.trajectory_of_token.position()
+    longest = int(x.trajectory_of_token.size().max()) if x.tokens else 0
+    factor = scrambled(torch.arange(longest, device=x.device), place.new_zeros(1))
+    bits = (x.action.long() + 1) * factor[place]
+    for number, rows in enumerate((turn, first), 1):
+        bits[rows] += scrambled(place[rows], place.new_tensor([number]))
+    bits = bits.cumsum(0)
+    before = torch.cat([bits.new_zeros(1), bits])[x.trajectory_of_token.first()]
+    filled = torch.zeros(x.trajectories, dtype=bits.dtype, device=x.device)
+    filled[x.trajectory_of_token.labels[x.trajectory_of_token.first()]] = before
+    said = bits[step_of_token.last()] - filled[trajectory_of_step.labels]
+    group_of_step = Partition(x.group_of_trajectory.labels[trajectory_of_step.labels], x.groups)
+    node_of_step = Partition.by(said, within=group_of_step)
+    labels = node_of_step.labels
+    previous = torch.where(trajectory_of_step.position() > 0, labels.roll(1), -1)
+    lead = node_of_step.first()
+    return StepTree(
+        step_of_token,
+        trajectory_of_step,
+        node_of_step,
+        previous[lead],
+        Partition(group_of_step.labels[lead], x.groups),
+    )
