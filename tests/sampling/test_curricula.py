@@ -257,7 +257,7 @@ def test_what_to_choose_from_must_be_known():
     with pytest.raises(
         InputError, match=r"curriculum shuffled: start state 8: the task has only the start states 0 to 3"
     ):
-        Rollouts(curriculum=Shuffled(prompts=9)).planned(range(1), lambda: generator(0), known=4)
+        Rollouts(start_states=(8, 1), curriculum=Shuffled()).planned(range(1), lambda: generator(0), known=4)
     with pytest.raises(InputError, match=r"shuffled.prompts = 0: input should be greater than or equal to 1"):
         Shuffled(prompts=0)
 

@@ -5,6 +5,7 @@ from stratagem.sampling.calls import BeforeFailedCall, CallsCarriedOut
 from stratagem.sampling.curricula import Domains, Learnability, Shuffled, SuccessBand
 from stratagem.sampling.downsampling import DecisiveTokens, MostVariedCredit
 from stratagem.sampling.likelihoods import Likelihood, MaskedElbo, OneStep, Views
+from stratagem.sampling.promotion import Promoting
 from stratagem.sampling.refill import Kept, kept_groups
 from stratagem.sampling.replay import RecentBatches, SuccessReplay
 from stratagem.sampling.samplers import (
@@ -58,6 +59,7 @@ __all__ = [
     "OfBest",
     "OneStep",
     "Planned",
+    "Promoting",
     "RecentBatches",
     "Rollouts",
     "Segments",
