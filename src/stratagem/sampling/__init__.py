@@ -1,10 +1,12 @@
 """What to roll out, what to keep of it, and what to learn from again."""
 
 from stratagem.sampling.branching import AtTurns, Branching, OfBest
+from stratagem.sampling.budgets import Budgeted, allocate, group_gain
 from stratagem.sampling.calls import BeforeFailedCall, CallsCarriedOut
 from stratagem.sampling.curricula import Domains, Learnability, Shuffled, SuccessBand
 from stratagem.sampling.downsampling import DecisiveTokens, MostVariedCredit
 from stratagem.sampling.likelihoods import Likelihood, MaskedElbo, OneStep, Views
+from stratagem.sampling.predictors import ContextMean, InContext, Logistic, Neighbours, Predictor, TextFeatures
 from stratagem.sampling.promotion import Promoting
 from stratagem.sampling.refill import Kept, kept_groups
 from stratagem.sampling.replay import RecentBatches, SuccessReplay
@@ -38,10 +40,12 @@ __all__ = [
     "BeforeFailedCall",
     "BelowReward",
     "Branching",
+    "Budgeted",
     "ByPassRate",
     "CallsCarriedOut",
     "Candidates",
     "ComparedRole",
+    "ContextMean",
     "DecisiveTokens",
     "Demonstrations",
     "Denoising",
@@ -50,15 +54,19 @@ __all__ = [
     "Domains",
     "DrawnContexts",
     "DynamicSampling",
+    "InContext",
     "Kept",
     "Learnability",
     "Likelihood",
+    "Logistic",
     "Masked",
     "MaskedElbo",
     "MostVariedCredit",
+    "Neighbours",
     "OfBest",
     "OneStep",
     "Planned",
+    "Predictor",
     "Promoting",
     "RecentBatches",
     "Rollouts",
@@ -68,8 +76,11 @@ __all__ = [
     "Shuffled",
     "SuccessBand",
     "SuccessReplay",
+    "TextFeatures",
     "Untruncated",
     "Views",
     "Windows",
+    "allocate",
+    "group_gain",
     "kept_groups",
 ]

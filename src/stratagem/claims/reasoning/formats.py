@@ -44,8 +44,8 @@ HIDDEN = -20.0
 @claim(
     "cog_drift",
     statement="On questions that a model never solves in 64 attempts, GRPO on choices first, then blanks, then the "
-    "open question, promoting each question by its own score, gains 10.1 points with Qwen3-4B (8.6 with Llama-3.2-3B); the "
-    "curriculum is better than a static mixture of the formats.",
+    "open question, promoting each question by its own score, gains 10.1 points with Qwen3-4B (8.6 with Llama-3.2-3B); "
+    "the curriculum is better than a static mixture of the formats.",
     source="arXiv 2604.04767, abstract, and its comparison of the curriculum with static mixing",
     baseline="grpo on the open questions alone, on a static mixture of the formats, on choices of four alone; the "
     "curriculum with wrong answers marked as right in both kinds of choice",
