@@ -34,21 +34,16 @@ class QueryAdapter(nn.Module):
         self.queries, self.size, self.heads = queries, size, heads
         source = generator(seed, "query adapter")
         self.static = nn.Parameter(torch.randn(queries, size, generator=source) / size**0.5)
-        self.change = nn.Sequential(
-            nn.Linear(width, hidden),
-            nn.LayerNorm(hidden),
-            nn.GELU(),
-            nn.Dropout(0.2),
-            nn.Linear(hidden, queries * size),
-        )
+        first, last = nn.Linear(width, hidden), nn.Linear(hidden, queries * size)
+        self.change = nn.Sequential(first, nn.LayerNorm(hidden), nn.GELU(), nn.Dropout(0.2), last)
         self.read = nn.Linear(width, size)
         self.norm_query, self.norm_key = nn.LayerNorm(size), nn.LayerNorm(size)
         with torch.no_grad():
-            for layer in (self.change[0], self.read):
+            for layer in (first, self.read):
                 layer.weight.copy_(torch.randn(layer.weight.shape, generator=source) / width**0.5)
                 layer.bias.zero_()
-            self.change[4].weight.zero_()
-            self.change[4].bias.zero_()
+            last.weight.zero_()
+            last.bias.zero_()
 
     def forward(
         self, states: Float[Tensor, "prompts tokens width"], mask: Bool[Tensor, "prompts tokens"] | None = None
@@ -74,7 +69,8 @@ class ContextValue(nn.Module):
 
     A prompt attends to the context twice: by softmax, to scores of prompts like it, and linearly, by
     ``<W x, W' sum_i (r_i - r) x_i / sqrt(n)>`` in each head, which is a step of a linear regression. What it finds, its
-    own features and the mean score ``r`` are read by two layers. Of our own design: the paper's is a tabular classifier.
+    own features and the mean score ``r`` are read by two layers. It is of our own design, in the place of the paper's
+    tabular classifier.
 
     width: of the features.  size, heads: of both kinds of attention.
     """
@@ -235,7 +231,8 @@ def residual_correlations(
 
 def _means(values: Tensor, by: Tensor) -> Tensor:
     _, label = by.unique(return_inverse=True)
-    return (torch.bincount(label, values) / torch.bincount(label))[label]
+    means: Tensor = torch.bincount(label, values) / torch.bincount(label)
+    return means[label]
 
 
 def _spearman(first: Tensor, second: Tensor) -> float:

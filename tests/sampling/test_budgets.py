@@ -70,7 +70,7 @@ def test_the_exact_allocation_is_never_behind_and_is_the_best_of_all():
     rate = np.array([0.05, 0.4, 0.2])
     every = [np.array(sizes) for sizes in product(range(2, 9), repeat=3) if sum(sizes) == 13]
     best = max(total(sizes, rate) for sizes in every)
-    assert total(allocate(rate, 13, 2, 8), rate) == pytest.approx(best, rel=1e-12)
+    assert total(allocate(rate, 13, 2, 8, "exact"), rate) == pytest.approx(best, rel=1e-12)
 
 
 def test_prompts_that_gain_least_are_dropped_where_there_is_not_enough_for_all():

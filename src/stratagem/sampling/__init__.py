@@ -6,7 +6,15 @@ from stratagem.sampling.calls import BeforeFailedCall, CallsCarriedOut
 from stratagem.sampling.curricula import Domains, Learnability, Shuffled, SuccessBand
 from stratagem.sampling.downsampling import DecisiveTokens, MostVariedCredit
 from stratagem.sampling.likelihoods import Likelihood, MaskedElbo, OneStep, Views
-from stratagem.sampling.predictors import ContextMean, InContext, Logistic, Neighbours, Predictor, TextFeatures
+from stratagem.sampling.predictors import (
+    ContextMean,
+    Features,
+    InContext,
+    Logistic,
+    Neighbours,
+    Predictor,
+    TextFeatures,
+)
 from stratagem.sampling.promotion import Promoting
 from stratagem.sampling.refill import Kept, kept_groups
 from stratagem.sampling.replay import RecentBatches, SuccessReplay
@@ -54,6 +62,7 @@ __all__ = [
     "Domains",
     "DrawnContexts",
     "DynamicSampling",
+    "Features",
     "InContext",
     "Kept",
     "Learnability",

@@ -17,7 +17,7 @@ from stratagem.errors import InputError
 from stratagem.parts import Curriculum
 from stratagem.prompts import Pool
 from stratagem.sampling.curricula import Shuffled
-from stratagem.sampling.predictors import Logistic, Predictor, TextFeatures
+from stratagem.sampling.predictors import Features, Logistic, Predictor, TextFeatures
 
 Method = Literal["greedy", "exact", "uniform"]
 
@@ -36,7 +36,7 @@ def group_gain(size: np.ndarray, rate: np.ndarray) -> Float64[np.ndarray, "..."]
 
 
 def allocate(
-    rate: np.ndarray, total: int, least: int = 2, most: int = 128, method: Method = "exact"
+    rate: np.ndarray, total: int, least: int = 2, most: int = 128, method: Method = "greedy"
 ) -> Int64[np.ndarray, " prompts"]:
     """Group sizes in ``[least, most]`` with a large sum of :func:`group_gain`, at most ``total`` in all.
 
@@ -87,8 +87,8 @@ def _exact(rate: np.ndarray, spare: int, least: int, room: int) -> np.ndarray:
     best = np.full(spare + 1, -np.inf)
     best[0] = 0.0
     chosen = np.zeros((len(rate), spare + 1), dtype=np.int64)
-    for prompt, p in enumerate(rate):
-        gain = group_gain(least + np.arange(room + 1), np.float64(p))
+    for prompt, p in enumerate(rate[:, None]):
+        gain = group_gain(least + np.arange(room + 1), p)
         padded = np.concatenate([np.full(room, -np.inf), best])
         # Row j: best[j - room] ... best[j].
         windows = np.lib.stride_tricks.sliding_window_view(padded, room + 1)[:, ::-1] + gain
@@ -116,7 +116,7 @@ class Budgeted(Curriculum):
     rollouts are shared out by :func:`allocate`; ``prompts_per_step * group_size`` of a batch stay what they are.
 
     of: chooses the prompts.  predictor: of the success rates.  features: what it reads of a prompt.
-    method: ``exact`` or ``greedy`` (as published), or ``uniform``.  least, most: rollouts of a group.
+    method: ``greedy`` (as published), ``exact`` or ``uniform``.  least, most: rollouts of a group.
     clip: predictions lie in ``[clip, 1 - clip]``.
     lowest, highest: of the scores, which are mapped to [0, 1].
 
@@ -126,9 +126,9 @@ class Budgeted(Curriculum):
 
     of: Curriculum = Shuffled()
     predictor: Predictor = Logistic()
-    features: TextFeatures = TextFeatures()
+    features: Features = TextFeatures()
     context: Annotated[int, Ge(1)] = 256
-    method: Method = "exact"
+    method: Method = "greedy"
     least: Annotated[int, Ge(1)] = 2
     most: Annotated[int, Ge(1)] = 128
     clip: Annotated[float, Gt(0), Lt(0.5)] = 0.01

@@ -22,8 +22,19 @@ Encoder = Callable[[Sequence[str]], Sequence[Sequence[float]]]
 
 
 @dataclass(frozen=True)
-class TextFeatures(Part):
-    """Vectors of prompts, of length 1.
+class Features(Part):
+    """Vectors of start states, by what they show."""
+
+    kind: ClassVar[str] = "features"
+
+    def __call__(self, number: Int[Tensor, " prompts"], read: Reader) -> Float64[Tensor, "prompts width"]:
+        """Of start states, given who reads their texts."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class TextFeatures(Features):
+    """Vectors of prompts, of length 1; a text is encoded once.
 
     encoder: ``ngrams`` counts runs of three characters, each at a place its checksum says; or
     ``python:module:function``, which maps texts to vectors, such as those of an embedding model.
@@ -31,8 +42,6 @@ class TextFeatures(Part):
 
     Raises :class:`InputError` for an encoder that cannot be loaded or returns what is no finite vector.
     """
-
-    kind: ClassVar[str] = "features"
 
     encoder: str = "ngrams"
     width: Annotated[int, Ge(1)] = 256
@@ -44,7 +53,6 @@ class TextFeatures(Part):
             raise InputError(f"{self.part_name()}.encoder = {self.encoder!r}: must be ngrams or python:module:function")
 
     def __call__(self, number: Int[Tensor, " prompts"], read: Reader) -> Float64[Tensor, "prompts width"]:
-        """Of start states, given who reads their texts; a text is encoded once."""
         if not len(number):
             return torch.zeros(0, self.width, dtype=torch.float64)
         texts = read(number.tolist())

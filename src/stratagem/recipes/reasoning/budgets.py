@@ -25,7 +25,7 @@ _PREDICTORS: dict[str, type[Predictor]] = {"logistic": Logistic, "neighbours": N
 def v0_value_model(
     prompts: int | None = 1024,
     predictor: Literal["logistic", "neighbours", "in_context"] = "logistic",
-    method: Literal["exact", "greedy", "uniform"] = "exact",
+    method: Literal["greedy", "exact", "uniform"] = "greedy",
     context: int = 256,
     least: int = 2,
     most: int = 128,
@@ -38,8 +38,8 @@ def v0_value_model(
 
     prompts: start states to train on.  predictor: ``logistic`` regression on the prompts' features, the mean of
     ``neighbours``, or a small transformer trained ``in_context`` on made-up policies.
-    method: ``greedy`` is reported of the paper; the gain is not concave, so that is not the best there is, and
-    ``exact`` is the default here.  least, most: of a group. ``uniform`` is GRPO with prompts in an order at random.
+    method: ``greedy`` is reported of the paper; the gain is not concave, so that need not be the best there is, which
+    is ``exact``; ``uniform`` is GRPO with prompts in an order at random.  least, most: rollouts of a group.
 
     The paper's model, a frozen tabular classifier (TabPFN) behind an adapter that is trained, is not installed here:
     the predictors are stand-ins of our own, on character n-grams unless ``sampler.curriculum.features.encoder`` names
