@@ -245,4 +245,5 @@ def _spearman(first: Tensor, second: Tensor) -> float:
 def _ranked(values: Tensor) -> Tensor:
     """Ranks, equal values at the mean of theirs."""
     _, label, count = values.unique(return_inverse=True, return_counts=True)
-    return (count.cumsum(0) - (count - 1) / 2)[label].double()
+    middle: Tensor = count.cumsum(0) - (count - 1) / 2
+    return middle[label].double()

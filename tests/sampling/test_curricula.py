@@ -20,6 +20,7 @@ from stratagem.prompts import Pool, PromptHistory
 from stratagem.recipe import Recipe
 from stratagem.recipes import grpo
 from stratagem.sampling import (
+    Budgeted,
     Domains,
     DynamicSampling,
     Learnability,
@@ -326,7 +327,7 @@ def test_domains_are_noted_in_the_batch():
     assert sorted(x.domain.tolist()) == [0, 0, 1, 1]
 
 
-@pytest.mark.parametrize("curriculum", [Learnability(window=3), Domains(domains=2, of=SuccessBand())])
+@pytest.mark.parametrize("curriculum", [Learnability(window=3), Domains(domains=2, of=SuccessBand()), Budgeted()])
 def test_a_resumed_run_chooses_as_an_unbroken_one(tmp_path: Path, curriculum: Curriculum):
     sampler = DynamicSampling(prompts_per_step=3, group_size=4, refill_rounds=2, curriculum=curriculum)
     recipe = grpo().replace(sampler=sampler)
