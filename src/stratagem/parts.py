@@ -79,8 +79,8 @@ class Curriculum(Part):
     It is a part of :class:`stratagem.sampling.Rollouts`, which keeps the history, tells it of every round of rollouts,
     rejected groups included, and asks for the start states of the next round.
 
-    prompts: it chooses among start states 0 to ``prompts - 1``; None: among all there are, where the task has an end of
-    them. A sampler that names its ``start_states`` has these chosen from instead.
+    prompts: it chooses among start states 0 to ``prompts - 1``, as far as the task has them; None: among all there are,
+    where the task has an end of them. A sampler that names its ``start_states`` has these chosen from instead.
     window: visits of a start state that are remembered one by one.
     """
 

@@ -20,6 +20,7 @@ from stratagem.prompts import Pool, PromptHistory
 from stratagem.recipe import Recipe
 from stratagem.recipes import grpo
 from stratagem.sampling import (
+    Budgeted,
     Domains,
     DynamicSampling,
     Learnability,
@@ -257,7 +258,7 @@ def test_what_to_choose_from_must_be_known():
     with pytest.raises(
         InputError, match=r"curriculum shuffled: start state 8: the task has only the start states 0 to 3"
     ):
-        Rollouts(curriculum=Shuffled(prompts=9)).planned(range(1), lambda: generator(0), known=4)
+        Rollouts(start_states=(8, 1), curriculum=Shuffled()).planned(range(1), lambda: generator(0), known=4)
     with pytest.raises(InputError, match=r"shuffled.prompts = 0: input should be greater than or equal to 1"):
         Shuffled(prompts=0)
 
@@ -326,7 +327,7 @@ def test_domains_are_noted_in_the_batch():
     assert sorted(x.domain.tolist()) == [0, 0, 1, 1]
 
 
-@pytest.mark.parametrize("curriculum", [Learnability(window=3), Domains(domains=2, of=SuccessBand())])
+@pytest.mark.parametrize("curriculum", [Learnability(window=3), Domains(domains=2, of=SuccessBand()), Budgeted()])
 def test_a_resumed_run_chooses_as_an_unbroken_one(tmp_path: Path, curriculum: Curriculum):
     sampler = DynamicSampling(prompts_per_step=3, group_size=4, refill_rounds=2, curriculum=curriculum)
     recipe = grpo().replace(sampler=sampler)

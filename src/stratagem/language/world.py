@@ -87,6 +87,7 @@ class LanguageWorld:
         self._plans = plan_reader(task, self._chat.said)
         self._watch = Watch(timeout)
         self._next_index = 0
+        self._openings: dict[int, str] = {}
         self._forks = 0
         self._slots = Slots(task, self._chat, self._watch)
 
@@ -295,7 +296,10 @@ class LanguageWorld:
 
     def _read(self, indices: Sequence[int]) -> list[str]:
         """What start states show first, as text."""
-        return [first_observation(self.task, "train", index).text for index in indices]
+        for index in indices:
+            if index not in self._openings:
+                self._openings[index] = first_observation(self.task, "train", index).text
+        return [self._openings[index] for index in indices]
 
     def _play_groups(
         self, planned: Mapping[int, Planned], refill_rounds: int, params: SamplingParams

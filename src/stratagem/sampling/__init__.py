@@ -1,6 +1,7 @@
 """What to roll out, what to keep of it, and what to learn from again."""
 
 from stratagem.sampling.branching import AtTurns, Branching, OfBest
+from stratagem.sampling.budgets import Budgeted, allocate, group_gain
 from stratagem.sampling.calls import BeforeFailedCall, CallsCarriedOut
 from stratagem.sampling.curricula import Domains, Learnability, Shuffled, SuccessBand
 from stratagem.sampling.downsampling import DecisiveTokens, MostVariedCredit
@@ -8,6 +9,16 @@ from stratagem.sampling.guided import Guided, Prefix, minimal_prefixes, prefix_l
 from stratagem.sampling.likelihoods import Likelihood, MaskedElbo, OneStep, Views
 from stratagem.sampling.nodes import InformativeNodes, RandomNodes
 from stratagem.sampling.nonsense import nonsense
+from stratagem.sampling.predictors import (
+    ContextMean,
+    Features,
+    InContext,
+    Logistic,
+    Neighbours,
+    Predictor,
+    TextFeatures,
+)
+from stratagem.sampling.promotion import Promoting
 from stratagem.sampling.refill import Kept, kept_groups
 from stratagem.sampling.replay import RecentBatches, SuccessReplay
 from stratagem.sampling.resampling import Regrouped, Resampled, regrouped
@@ -44,10 +55,12 @@ __all__ = [
     "BeforeFailedCall",
     "BelowReward",
     "Branching",
+    "Budgeted",
     "ByPassRate",
     "CallsCarriedOut",
     "Candidates",
     "ComparedRole",
+    "ContextMean",
     "DecisiveTokens",
     "Demonstrations",
     "Denoising",
@@ -58,19 +71,25 @@ __all__ = [
     "DynamicSampling",
     "EntropyTempering",
     "Exploring",
+    "Features",
     "FirstRollouts",
     "Guided",
+    "InContext",
     "InformativeNodes",
     "Kept",
     "Learnability",
     "Likelihood",
+    "Logistic",
     "Masked",
     "MaskedElbo",
     "MostVariedCredit",
+    "Neighbours",
     "OfBest",
     "OneStep",
     "Planned",
+    "Predictor",
     "Prefix",
+    "Promoting",
     "RandomNodes",
     "RecentBatches",
     "Regrouped",
@@ -82,9 +101,12 @@ __all__ = [
     "Shuffled",
     "SuccessBand",
     "SuccessReplay",
+    "TextFeatures",
     "Untruncated",
     "Views",
     "Windows",
+    "allocate",
+    "group_gain",
     "kept_groups",
     "minimal_prefixes",
     "nonsense",

@@ -229,7 +229,7 @@ class Rollouts(Sampler):
         elif count is None:
             raise InputError(f"{name}: prompts = None: must be a number, the task has no end of start states")
         else:
-            number = torch.arange(count)
+            number = torch.arange(count if known is None else min(count, known))
         if known is not None and int(number[-1]) >= known:
             last = int(number[-1])
             raise InputError(f"{name}: start state {last}: the task has only the start states 0 to {known - 1}")

@@ -103,6 +103,12 @@ _BUILT_IN = (
         "stratagem.tasks.guided:from_spec",
     ),
     TaskCard(
+        "formats",
+        "formats:TASK[,format_reward=0.2,format_seed=0,option=value]",
+        "another task with short answers, each question as a choice, to fill in, and open",
+        "stratagem.tasks.formats:from_spec",
+    ),
+    TaskCard(
         "skilled",
         "skilled:TASK,skills=PATH[,audit_every=20,validation=64,shown=3,option=value]",
         "another task, whose prompts begin with skills from a bank",

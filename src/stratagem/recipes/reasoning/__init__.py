@@ -1,8 +1,10 @@
 """Recipes for single answers that can be verified: advantages, entropy, what to learn from, rewards on one scale."""
 
 from stratagem.recipes.reasoning import (
+    budgets,
     conditional,
     entropies,
+    formats,
     function_calls,
     guided,
     heterogeneous,
@@ -15,8 +17,10 @@ from stratagem.recipes.reasoning import (
     tree_rollouts,
     vectors,
 )
+from stratagem.recipes.reasoning.budgets import *  # noqa: F403
 from stratagem.recipes.reasoning.conditional import *  # noqa: F403
 from stratagem.recipes.reasoning.entropies import *  # noqa: F403
+from stratagem.recipes.reasoning.formats import *  # noqa: F403
 from stratagem.recipes.reasoning.function_calls import *  # noqa: F403
 from stratagem.recipes.reasoning.guided import *  # noqa: F403
 from stratagem.recipes.reasoning.heterogeneous import *  # noqa: F403
@@ -30,8 +34,10 @@ from stratagem.recipes.reasoning.tree_rollouts import *  # noqa: F403
 from stratagem.recipes.reasoning.vectors import *  # noqa: F403
 
 __all__: list[str] = []
+__all__ += budgets.__all__
 __all__ += conditional.__all__
 __all__ += entropies.__all__
+__all__ += formats.__all__
 __all__ += function_calls.__all__
 __all__ += guided.__all__
 __all__ += heterogeneous.__all__
