@@ -6,7 +6,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from docstrings import plain_roles
+from docstrings import as_markdown
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File, Files
@@ -41,7 +41,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
             if by_hand is not None:
                 text += "\n" + by_hand.content_string
                 files.remove(by_hand)
-            files.append(File.generated(config, address, content=plain_roles(text)))
+            files.append(File.generated(config, address, content=as_markdown(text)))
         for name, comparison in evidence.comparisons.items():
             files.append(File.generated(config, f"comparisons/{name}.html", content=_report(comparison)))
         for name, stress in evidence.stress.items():

@@ -30,7 +30,7 @@ def _comparison(verdict="better", difference=0.1) -> Comparison:
     ends = {"grpo": Estimate(0.7, 0.65, 0.75), "rloo": Estimate(0.8, 0.75, 0.85)}
     given = dict.fromkeys((field.name for field in dataclasses.fields(Summary)), 2)
     summaries = [
-        Summary(**{**given, "arm": arm, "task": "key_door", "final": end, "greedy": end, "area": end})
+        Summary(**{**given, "arm": arm, "task": "key_door", "final": end, "greedy": end, "area": end, "figures": {}})
         for arm, end in ends.items()
     ]
     change = Estimate(difference, difference - 0.05, difference + 0.05)

@@ -47,6 +47,15 @@ def test_a_page_ends_with_what_was_written_by_hand(config):
     assert page.startswith("# Baselines\n") and page.endswith("\n## Side by side\n\nBy hand.")
 
 
+def test_sessions_of_docstrings_are_blocks_of_code():
+    from docstrings import as_markdown
+
+    text = "It adds.\n\n>>> [one for one in (1, 2)]\n[1, 2]\n>>> 1 + 1\n2\n\nname: what it is."
+    fenced = "```pycon\n>>> [one for one in (1, 2)]\n[1, 2]\n>>> 1 + 1\n2\n```"
+    assert as_markdown(text) == f"It adds.\n\n{fenced}\n\nname: what it is."
+    assert as_markdown(">>> 1") == "```pycon\n>>> 1\n```"
+
+
 def test_roles_of_docstrings_are_plain_code_on_pages(config):
     assert not [file.src_uri for file in files_of(config) if ":class:" in file.content_string]
 
