@@ -5,6 +5,7 @@ from stratagem.sampling.calls import BeforeFailedCall, CallsCarriedOut
 from stratagem.sampling.curricula import Domains, Learnability, Shuffled, SuccessBand
 from stratagem.sampling.downsampling import DecisiveTokens, MostVariedCredit
 from stratagem.sampling.guided import Guided, Prefix, minimal_prefixes, prefix_lengths
+from stratagem.sampling.improving import History, Improving
 from stratagem.sampling.likelihoods import Likelihood, MaskedElbo, OneStep, Views
 from stratagem.sampling.nonsense import nonsense
 from stratagem.sampling.refill import Kept, kept_groups
@@ -55,6 +56,8 @@ __all__ = [
     "DynamicSampling",
     "EntropyTempering",
     "Guided",
+    "History",
+    "Improving",
     "Kept",
     "Learnability",
     "Likelihood",

@@ -12,6 +12,7 @@ from stratagem.tasks.experts import ExpertRegistry, Model, Skill
 from stratagem.tasks.guided import Guidance, GuidedTask
 from stratagem.tasks.house import HouseTask
 from stratagem.tasks.household import HouseholdTask
+from stratagem.tasks.improve import ImproveTask
 from stratagem.tasks.jsonl import JsonlTask
 from stratagem.tasks.key_door import KeyDoorTask
 from stratagem.tasks.memory import MemoryTask
@@ -51,6 +52,7 @@ __all__ = [
     "GuidedTask",
     "HouseTask",
     "HouseholdTask",
+    "ImproveTask",
     "JsonlTask",
     "KeyDoorTask",
     "MemoryTask",

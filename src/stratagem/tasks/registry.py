@@ -103,6 +103,12 @@ _BUILT_IN = (
         "stratagem.tasks.guided:from_spec",
     ),
     TaskCard(
+        "improve",
+        "improve:TASK[,attempts=16,shown=2,feedback=score,judged=best,divergence=0.2,option=value]",
+        "another task of one turn, whose attempts are to be improved",
+        "stratagem.tasks.improve:from_spec",
+    ),
+    TaskCard(
         "skilled",
         "skilled:TASK,skills=PATH[,audit_every=20,validation=64,shown=3,option=value]",
         "another task, whose prompts begin with skills from a bank",

@@ -5,6 +5,7 @@ from stratagem.recipes.reasoning import (
     entropies,
     guided,
     heterogeneous,
+    iteration,
     normalized,
     sampled,
     transported,
@@ -14,6 +15,7 @@ from stratagem.recipes.reasoning.conditional import *  # noqa: F403
 from stratagem.recipes.reasoning.entropies import *  # noqa: F403
 from stratagem.recipes.reasoning.guided import *  # noqa: F403
 from stratagem.recipes.reasoning.heterogeneous import *  # noqa: F403
+from stratagem.recipes.reasoning.iteration import *  # noqa: F403
 from stratagem.recipes.reasoning.normalized import *  # noqa: F403
 from stratagem.recipes.reasoning.sampled import *  # noqa: F403
 from stratagem.recipes.reasoning.transported import *  # noqa: F403
@@ -24,6 +26,7 @@ __all__ += conditional.__all__
 __all__ += entropies.__all__
 __all__ += guided.__all__
 __all__ += heterogeneous.__all__
+__all__ += iteration.__all__
 __all__ += normalized.__all__
 __all__ += sampled.__all__
 __all__ += transported.__all__
