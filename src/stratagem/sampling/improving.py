@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
+from itertools import islice
 from typing import Annotated, Literal
 
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from stratagem.errors import InputError
 from stratagem.experience import Experience
+from stratagem.partition import Partition
 from stratagem.prompts import Reader
 from stratagem.sampling.samplers import Planned, Rollouts
 
@@ -178,8 +180,7 @@ class Improving(Rollouts):
 
     def from_problems(self) -> Rollouts:
         """The same rollouts without histories, for games that know no attempts."""
-        shared = {name: getattr(self, name) for name, one in Rollouts.__dataclass_fields__.items() if one.init}
-        return Rollouts(**shared)
+        return Rollouts(**{one.name: getattr(self, one.name) for one in fields(Rollouts) if one.init})
 
     def check_from_start(self, who: str) -> None:
         raise InputError(f"sampler {self.part_name()}: {who} cannot begin behind earlier attempts")
@@ -216,18 +217,16 @@ def _grown(x: Experience) -> list[tuple[float, tuple[int, ...]] | None]:
     seeds, lengths = x.seed.cpu(), x.trajectory_of_token.size().cpu()
     ends = lengths.cumsum(0)
     actions = x.action.cpu()
-    found: list[tuple[float, tuple[int, ...]] | None] = []
-    for number in range(x.groups):
-        row = torch.nonzero((group == number) & counted).squeeze(1)
-        if not len(row):
-            found.append(None)
-            continue
-        earned = returns[row]
-        # By comparison: the variance of equal numbers may be a rounding away from 0.
-        variance = 0.0 if bool((earned == earned[0]).all()) else float(earned.var(correction=0))
-        # Seeds are hashes, so the smallest is anybody's, and a resumed run finds the same.
-        one = int(row[seeds[row].argmin()])
-        found.append((variance, tuple(actions[int(ends[one] - lengths[one]) : int(ends[one])].tolist())))
+    by = Partition(group[counted], x.groups)
+    earned = returns[counted]
+    # By comparison: the variance of equal numbers may be a rounding away from 0.
+    variance = by.var(earned, correction=0).where(by.max(earned) > by.min(earned), 0.0).tolist()
+    # Seeds are hashes, so the smallest is anybody's, and a resumed run finds the same.
+    chosen = torch.nonzero(counted).squeeze(1)[by.rank(seeds[counted]) == 0]
+    found: list[tuple[float, tuple[int, ...]] | None] = [None] * x.groups
+    for one, number in zip(chosen.tolist(), group[chosen].tolist(), strict=True):
+        end = int(ends[one])
+        found[number] = variance[number], tuple(actions[end - int(lengths[one]) : end].tolist())
     return found
 
 
@@ -247,10 +246,11 @@ def _packed(histories: Sequence[History], fresh: int) -> dict[str, Tensor]:
 
 
 def _unpacked(packed: dict[str, Tensor]) -> list[History]:
-    said = iter(packed["token"].split(packed["tokens"].tolist()))
+    said = iter(packed["token"].tolist())
+    lengths = iter(packed["tokens"].tolist())
     columns = [packed[name].tolist() for name in (*_WHOLE, "attempts", "variance")]
     histories = []
     for number, problem, depth, idle, step, attempts, variance in zip(*columns, strict=True):
-        tokens = tuple(tuple(next(said).tolist()) for _ in range(attempts))
+        tokens = tuple(tuple(islice(said, next(lengths))) for _ in range(attempts))
         histories.append(History(number, problem, tokens, depth, variance, idle, step))
     return histories

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
@@ -11,7 +12,6 @@ from annotated_types import Ge, Le
 
 from stratagem.errors import InputError
 from stratagem.seeding import derive
-from stratagem.tasks.guided import gives_away
 from stratagem.tasks.mixture import Composite
 from stratagem.tasks.structured import Plan
 from stratagem.tasks.task import Environment, Observation, Split, Step, Task, state_key
@@ -89,7 +89,8 @@ class ImproveEnvironment(Environment):
             return f"Score: {self._task.score(graded):g}."
         shown = graded.observation.text
         for solution in self._task.solutions(self._split, self._index):
-            if gives_away(self._task.of, f"{self._question.text}\n{attempt}", shown, solution):
+            answer = self._task.of.answer(solution)
+            if answer and _says(shown, answer) and not _says(f"{self._question.text}\n{attempt}", answer):
                 raise ValueError(f"task {self._task.name}: what an attempt is shown gives the answer away")
         return shown
 
@@ -133,8 +134,8 @@ class ImproveTask(Task):
 
     of: the task.  attempts: of a test episode, at least 1.
     shown: attempts that are shown, the last ones, at least 1; older ones are dropped and the question stays.
-    feedback: on an attempt, its ``score``; what the task has ``shown`` in answer to it, in which no answer must stand;
-    or ``none``. Only take what is known wherever the policy is used.
+    feedback: on an attempt, its ``score``; what the task has ``shown`` in answer to it, in which the answer of its
+    solver must not stand, unless question or attempt say it, too; or ``none``. Only take what is known wherever the policy is used.
     judged: ``best`` or ``last``.
     divergence: share of training histories behind which an answer that differs is asked for, instead of a better one,
     in [0, 1]. Which ones follows from the attempts.
@@ -213,6 +214,11 @@ class ImproveTask(Task):
 
     def plan(self, text: str) -> Plan | None:
         return self.of.plan(text)
+
+
+def _says(text: str, answer: str) -> bool:
+    """Whether an answer stands in a text, not as a part of another word or number."""
+    return re.search(rf"(?<![\w.]){re.escape(answer)}(?!\.?\w)", text) is not None
 
 
 def _reward(step: Step) -> float:
