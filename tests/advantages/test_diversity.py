@@ -93,3 +93,5 @@ def test_a_weight_below_zero_is_refused_and_actions_are_needed():
         DiversityBonus(strength=-1.0)
     with pytest.raises(ValueError, match="action"):
         DiversityBonus()(answers([SAME, OTHER], [0.0, 1.0]).replace(action=None))
+    with pytest.raises(ValueError, match="numbers of tokens"):
+        DiversityBonus()(answers([SAME, OTHER], [0.0, 1.0]).replace(action=torch.rand(7, 2)))

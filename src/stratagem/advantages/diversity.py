@@ -6,17 +6,16 @@ from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
 import torch
-from annotated_types import Ge
+from annotated_types import Ge, Le
 from jaxtyping import Float
 from torch import Tensor
 
 from stratagem.advantages.group import GroupStandardized
 from stratagem.experience import Experience
-from stratagem.masking import only
 from stratagem.parts import Advantage
 
-# An odd number near 2^64 over the golden ratio, as a signed 64-bit integer (multiplicative hashing).
-_SPREAD = 0x9E3779B97F4A7C15 - 2**64
+# Odd numbers as signed 64-bit integers, near 2^64 over the golden ratio and of splitmix64 (multiplicative hashing).
+_SPREAD, _MIX, _APART = 0x9E3779B97F4A7C15 - 2**64, 0xBF58476D1CE4E5B9 - 2**64, 0x94D049BB133111EB - 2**64
 
 
 @dataclass(frozen=True)
@@ -34,9 +33,9 @@ class DiversityBonus(Advantage):
     Written after arXiv 2509.04575, which adds such a bonus by an embedding of answers; its formula, its ``strength``
     and its embedding were not available. All three are reconstructions.
 
-    of: the advantage it is added to.  strength: 0 is ``of``.  width: at least 1.
+    of: the advantage it is added to.  strength: 0 is ``of``.  width: in [1, 2^24].
 
-    Raises ``ValueError`` when actions are missing.
+    Raises ``ValueError`` when actions are missing, or no numbers of tokens.
     """
 
     requires: ClassVar[frozenset[str]] = frozenset({"action"})
@@ -44,7 +43,7 @@ class DiversityBonus(Advantage):
 
     of: Advantage = GroupStandardized()
     strength: Annotated[float, Ge(0)] = 0.1
-    width: Annotated[int, Ge(1)] = 256
+    width: Annotated[int, Ge(1), Le(2**24)] = 256
 
     def __call__(self, x: Experience) -> Float[Tensor, " tokens"]:
         credit = self.of(x)
@@ -67,23 +66,29 @@ def group_distance(x: Experience, width: int = 256) -> Float[Tensor, " trajector
     unit = counts / counts.norm(dim=1, keepdim=True).clamp(min=1e-12)
     group = x.group_of_trajectory
     middle = group.spread(group.sum(unit))
-    return 1 - (unit * middle).sum(1) / middle.norm(dim=1).clamp(min=1e-12)
+    cosine: Tensor = (unit * middle).sum(1) / middle.norm(dim=1).clamp(min=1e-12)
+    return 1 - cosine
 
 
 def _token_counts(x: Experience, width: int) -> Float[Tensor, "trajectories width"]:
     """Counts of tokens and of neighbouring pairs, as far as they may train, hashed with signs."""
-    if x.action is None:
-        raise ValueError("a diversity bonus needs x.action")
-    kept = torch.ones(x.tokens, dtype=torch.bool, device=x.device) if x.mask is None else x.mask
-    trajectory = x.trajectory_of_token.labels
-    action = torch.where(kept, x.action, 0)
-    both = kept[1:] & kept[:-1] & (trajectory[1:] == trajectory[:-1])
-    # A pair is another word than any token: ids are not negative.
-    pair = -1 - (action[:-1] * _SPREAD + action[1:]).abs()
-    counts = torch.zeros(x.trajectories * width, dtype=torch.float64, device=x.device)
-    for word, present, row in ((action, kept, trajectory), (pair, both, trajectory[1:])):
-        mixed = (word + 1) * _SPREAD
-        mixed = (mixed ^ (mixed >> 29)) * _SPREAD
-        sign = torch.where(mixed < 0, -1.0, 1.0).double()
-        counts.index_add_(0, row * width + (mixed >> 33) % width, only(present, sign))
-    return counts.view(x.trajectories, width)
+    if x.action is None or x.action.ndim != 1 or x.action.is_floating_point():
+        raise ValueError("a diversity bonus needs x.action, and actions that are numbers of tokens")
+    trajectory, cells = x.trajectory_of_token.labels, 2 * width
+    row = trajectory * cells
+    word = x.action.long() * _SPREAD + _APART
+    pair = word[:-1] * _MIX + word[1:]
+    together = trajectory[1:] == trajectory[:-1]
+    kept = None
+    if x.mask is not None:
+        kept, together = x.mask, together & x.mask[1:] & x.mask[:-1]
+    # Of the upper bits of a hash, one says the sign: counting is faster than adding up numbers with signs.
+    nowhere = x.trajectories * cells
+    counts = torch.zeros(nowhere + 1, dtype=torch.int64, device=x.device)
+    for words, present, begin in ((word, kept, row), (pair, together, row[1:])):
+        place = words.bitwise_right_shift(32).bitwise_and_(2**32 - 1).mul_(cells).bitwise_right_shift_(32).add_(begin)
+        if present is not None:
+            place.masked_fill_(~present, nowhere)
+        counts += torch.bincount(place, minlength=nowhere + 1)
+    plus, minus = counts[:-1].view(x.trajectories, width, 2).unbind(2)
+    return (plus - minus).double()

@@ -16,7 +16,17 @@ from stratagem.lab.policy import NodeInputs
 from stratagem.partition import Partition
 from stratagem.parts import Sampler
 from stratagem.prompts import Reader
-from stratagem.sampling import Branching, Candidates, Guided, Improving, Regrouped, Resampled, Rollouts, kept_groups, regrouped
+from stratagem.sampling import (
+    Branching,
+    Candidates,
+    Guided,
+    Improving,
+    Regrouped,
+    Resampled,
+    Rollouts,
+    kept_groups,
+    regrouped,
+)
 from stratagem.sampling.branching import as_branches, as_roots, cut
 from stratagem.sampling.guided import led
 from stratagem.sampling.resampling import failed_groups

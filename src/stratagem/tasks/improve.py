@@ -126,16 +126,17 @@ class ImproveEnvironment(Environment):
 class ImproveTask(Task):
     """``of``, attempted again and again: each attempt reads the question, the last attempts and their feedback.
 
-    A training episode is one attempt and is paid what ``of`` pays: the first one, which is an episode of ``of`` to the letter,
-    or one behind earlier attempts (:meth:`after`, which :class:`~stratagem.sampling.Improving` asks for). Those are
-    prompt, as messages of the conversation. A test episode is ``attempts`` in a row, from none; a conversation begins
-    anew with each, so that what is read is bounded. Its return and its success are those of its ``best`` attempt, with
+    A training episode is one attempt and is paid what ``of`` pays: the first one, which is an episode of ``of`` to the
+    letter, or one behind earlier attempts (:meth:`after`, which :class:`~stratagem.sampling.Improving` asks for). Those
+    are prompt, as messages of the conversation. A test episode is ``attempts`` in a row, from none; a conversation
+    begins anew with each, so that what is read is bounded. Its return and its success are those of its ``best`` attempt, with
     which it ends once one succeeds, for then a verifier has to be at hand; or those of the ``last``, without one.
 
     of: the task.  attempts: of a test episode, at least 1.
     shown: attempts that are shown, the last ones, at least 1; older ones are dropped and the question stays.
     feedback: on an attempt, its ``score``; what the task has ``shown`` in answer to it, in which the answer of its
-    solver must not stand, unless question or attempt say it, too; or ``none``. Only take what is known wherever the policy is used.
+    solver must not stand, unless question or attempt say it, too; or ``none``. Only take what is known wherever the
+    policy is used.
     judged: ``best`` or ``last``.
     divergence: share of training histories behind which an answer that differs is asked for, instead of a better one,
     in [0, 1]. Which ones follows from the attempts.

@@ -56,9 +56,7 @@ def test_it_is_grpo_with_other_rollouts_and_a_bonus():
 def test_without_share_and_bonus_batches_and_losses_are_those_of_grpo_on_the_task_itself(
     make_world, chatter, attempts, small
 ):
-    ours = exit_exploratory_iteration(0.0, 0.0).with_values(
-        {"sampler.prompts_per_step": 3, "sampler.group_size": 4}
-    )
+    ours = exit_exploratory_iteration(0.0, 0.0).with_values({"sampler.prompts_per_step": 3, "sampler.group_size": 4})
     plain, worlds = small("grpo"), (make_world(attempts), make_world(chatter(turns=1, patience=1)))
     for step in range(3):
         batches = []
@@ -103,9 +101,7 @@ def test_histories_get_longer_than_any_episode_and_are_logged(make_trainer, make
 
 
 @pytest.mark.parametrize("within", [False, True])
-def test_a_resumed_run_repeats_an_unbroken_one(
-    make_trainer, make_world, attempts, small, stopped_and_resumed, within
-):
+def test_a_resumed_run_repeats_an_unbroken_one(make_trainer, make_world, attempts, small, stopped_and_resumed, within):
     recipe = small("exit_exploratory_iteration", optimization__minibatches=2)
 
     def trainer(name: str):
@@ -137,7 +133,7 @@ def test_evaluation_is_many_attempts_from_none(make_world, chatter):
 def test_a_task_without_attempts_is_refused_with_the_task_to_take(make_world, chatter, small):
     world = make_world(chatter())
     world.serve(0)
-    with pytest.raises(InputError, match="improving: task 'chatter' has no attempts.*train on improve:chatter"):
+    with pytest.raises(InputError, match=r"improving: task 'chatter' has no attempts.*train on improve:chatter"):
         world.collect(small("exit_exploratory_iteration").sampler, 0)
 
 

@@ -52,7 +52,8 @@ class Trained:
 def score(bits: Bool[Tensor, "... bits"], hidden: Bool[Tensor, "... bits"]) -> Float64[Tensor, "..."]:
     """Share of blocks that are right before the first wrong one."""
     right = (bits == hidden).unflatten(-1, (-1, BLOCK)).all(-1)
-    return right.long().cumprod(-1).double().mean(-1)
+    share: Tensor = right.long().cumprod(-1).double().mean(-1)
+    return share
 
 
 def seen(
@@ -123,7 +124,9 @@ def trained(arm: Arm, seed: int) -> Trained:
     return Trained(logits.detach(), fmean(depths) if depths else 0.0)
 
 
-def iterated(logits: Tensor, hidden: Bool[Tensor, "rows bits"], source: torch.Generator) -> Float64[Tensor, "steps rows"]:
+def iterated(
+    logits: Tensor, hidden: Bool[Tensor, "rows bits"], source: torch.Generator
+) -> Float64[Tensor, "steps rows"]:
     """Scores of ``STEPS`` attempts in a row."""
     attempts = torch.zeros(len(hidden), SHOWN, BITS, dtype=torch.bool)
     earned = []

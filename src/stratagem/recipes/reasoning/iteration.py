@@ -28,9 +28,10 @@ def exit_exploratory_iteration(share: float = 0.5, diversity: float = 0.1, group
     gain more (:class:`~stratagem.advantages.DiversityBonus`).
 
     In text it takes a task ``improve:TASK``, whose option ``divergence`` asks for a different answer behind a share of
-    the histories, and whose test episodes are many attempts, judged by the best or the last. With ``share`` and
-    ``diversity`` at 0 it is GRPO on the task itself. What it is compared with: ``diversity=0`` and ``divergence=0`` (the
-    ordering alone), and ``sampler.priority=none`` (histories without an order).
+    the histories, and whose test episodes are many attempts, judged by the best or the last. Games of the lab have no
+    attempts; there it is GRPO with the bonus. With ``share`` and ``diversity`` at 0 it is GRPO on the task itself. What
+    it is compared with: ``diversity=0`` and ``divergence=0`` (the ordering alone), and ``sampler.priority=none``
+    (histories without an order).
 
     share: of groups that begin behind earlier attempts, in [0, 1].  diversity: strength of the bonus.
     group_size: attempts of a group.
