@@ -129,8 +129,9 @@ class ImproveTask(Task):
     A training episode is one attempt and is paid what ``of`` pays: the first one, which is an episode of ``of`` to the
     letter, or one behind earlier attempts (:meth:`after`, which :class:`~stratagem.sampling.Improving` asks for). Those
     are prompt, as messages of the conversation. A test episode is ``attempts`` in a row, from none; a conversation
-    begins anew with each, so that what is read is bounded. Its return and its success are those of its ``best`` attempt, with
-    which it ends once one succeeds, for then a verifier has to be at hand; or those of the ``last``, without one.
+    begins anew with each, so that what is read is bounded. Its return and its success are those of its ``best``
+    attempt, with which it ends once one succeeds, for then a verifier has to be at hand; or those of the ``last``,
+    without one.
 
     of: the task.  attempts: of a test episode, at least 1.
     shown: attempts that are shown, the last ones, at least 1; older ones are dropped and the question stays.
