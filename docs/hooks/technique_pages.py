@@ -25,7 +25,7 @@ from stratagem.lab import Diagnosis, diagnose
 from stratagem.lab.record import LabRecord, read_lab_record
 from stratagem.part import Part
 from stratagem.recipe import Recipe
-from stratagem.sampling import Guided
+from stratagem.sampling import Guided, Improving
 from stratagem.study.claims import FOLDER, Claim, Expect, Record, Verdict, claims, read_record
 from stratagem.study.comparison import Comparison, Quantity, Summary, read_comparison
 from stratagem.study.comparison_report import finding, judgement, measure_on, overview, question, score_text
@@ -242,6 +242,7 @@ def _commands(card: Card, recipe: Recipe | None, claim: Claim | None) -> Iterato
     if recipe is not None:
         task = "structured:key_door" if "span" in recipe.needs() else "key_door"
         task = "guided:key_door" if isinstance(recipe.sampler, Guided) else task
+        task = "improve:routes" if isinstance(recipe.sampler, Improving) else task
         yield f"stratagem train {card.name} --task {task}"
     if claim is not None:
         yield f"stratagem claim {card.name}"

@@ -6,6 +6,7 @@ from stratagem.advantages.components import PerReward, SpreadWeighted
 from stratagem.advantages.confidence import ConfidenceDiscounted
 from stratagem.advantages.critic import GAE
 from stratagem.advantages.demonstrations import WithDemonstrations
+from stratagem.advantages.diversity import DiversityBonus
 from stratagem.advantages.entropy import EntropyModulated, UncertaintyShaped
 from stratagem.advantages.graph import SharedSteps
 from stratagem.advantages.group import GroupCentered, GroupStandardized, LeaveOneOut, TokenStandardized
@@ -33,6 +34,7 @@ __all__ = [
     "ClippedAdvantage",
     "ConfidenceDiscounted",
     "Constant",
+    "DiversityBonus",
     "EntropyModulated",
     "EntropyRaised",
     "Exponential",

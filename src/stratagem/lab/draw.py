@@ -16,7 +16,17 @@ from stratagem.lab.policy import NodeInputs
 from stratagem.partition import Partition
 from stratagem.parts import Sampler
 from stratagem.prompts import Reader
-from stratagem.sampling import Branching, Candidates, Guided, Regrouped, Resampled, Rollouts, kept_groups, regrouped
+from stratagem.sampling import (
+    Branching,
+    Candidates,
+    Guided,
+    Improving,
+    Regrouped,
+    Resampled,
+    Rollouts,
+    kept_groups,
+    regrouped,
+)
 from stratagem.sampling.branching import as_branches, as_roots, cut
 from stratagem.sampling.guided import led
 from stratagem.sampling.resampling import failed_groups
@@ -81,6 +91,9 @@ def collect(
     """
     if not isinstance(sampler, Rollouts):
         raise InputError(f"sampler {sampler.part_name()}: the lab draws rollouts of the policy itself")
+    if isinstance(sampler, Improving):
+        # An episode of a game is one attempt, and no later one is shown it.
+        sampler = sampler.from_problems()
     sampler.check_asked("the lab", "curricula", "tempering", "exploration", "middles", "guidance", "perturbation")
     if max(sampler.start_states, default=0) >= leaves.groups:
         raise InputError(

@@ -50,6 +50,8 @@ class Episode:
     truncated: cut by a limit (turns, tokens, or the environment's own).
     answer: key of the final answer, -1 while there is none.
     group: number of its group in the run, None where that is the start state's.
+    start: by which the batch knows where it began; None: the number of the start state.
+    earlier: attempts of other episodes behind which it begins, as text.
     """
 
     index: int
@@ -62,6 +64,8 @@ class Episode:
     failure: str | None = None
     answer: int = -1
     group: int | None = None
+    start: int | None = None
+    earlier: tuple[str, ...] = ()
 
     @property
     def reward(self) -> float:
@@ -204,7 +208,7 @@ def to_experience(
         episode=torch.tensor([_group(e) * most_samples + e.sample for e in episodes], dtype=torch.int64),
         seed=torch.tensor([e.seed for e in episodes], dtype=torch.int64) if sampled else None,
         answer=torch.tensor([e.answer for e in episodes], dtype=torch.int64),
-        task_id=torch.tensor([group[0].index for group in groups], dtype=torch.int64),
+        task_id=torch.tensor([_start(group[0]) for group in groups], dtype=torch.int64),
         inputs=_inputs(episodes),
         **({} if plans is None else _planned(episodes, plans)),
     )
@@ -229,6 +233,10 @@ def _planned(episodes: Sequence[Episode], plans: PlanReader) -> dict[str, torch.
         "span": _flat((spans for spans, _ in read), torch.int64),
         "segment_start": torch.tensor([switches for _, switches in read], dtype=torch.bool),
     }
+
+
+def _start(episode: Episode) -> int:
+    return episode.index if episode.start is None else episode.start
 
 
 def _group(episode: Episode) -> int:

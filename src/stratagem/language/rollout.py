@@ -119,8 +119,9 @@ def reading(task: Task, observation: Observation, turns: Sequence[Turn], chat: C
 def start(task: Task, split: Split, episodes: Sequence[Episode], chat: ChatFormat, watch: Watch) -> list[Live]:
     """Reset the environments of fresh episodes; one that cannot start has failed."""
 
-    def begin(index: int) -> tuple[Environment, Observation]:
-        environment = task.environment(split, index)
+    def begin(episode: Episode) -> tuple[Environment, Observation]:
+        index, earlier = episode.index, episode.earlier
+        environment = task.after(split, index, earlier) if earlier else task.environment(split, index)
         try:
             return environment, reset(environment)
         except BaseException:
@@ -128,7 +129,7 @@ def start(task: Task, split: Split, episodes: Sequence[Episode], chat: ChatForma
                 environment.close()
             raise
 
-    outcomes = watch.run([partial(begin, episode.index) for episode in episodes])
+    outcomes = watch.run([partial(begin, episode) for episode in episodes])
     live = []
     for episode, outcome in zip(episodes, outcomes, strict=True):
         if outcome.value is None:

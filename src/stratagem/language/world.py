@@ -35,6 +35,7 @@ from stratagem.sampling import (
     Candidates,
     Demonstrations,
     Guided,
+    Improving,
     Planned,
     Regrouped,
     Resampled,
@@ -56,7 +57,7 @@ HELD_OUT = 2**20
 
 _CAN = (
     *("cuts", "similar_states", "similar_answers", "phrases"),
-    *("curricula", "tempering", "middles", "guidance", "perturbation"),
+    *("curricula", "tempering", "middles", "guidance", "perturbation", "attempts"),
 )
 """What a sampler may ask of a language policy (:meth:`stratagem.sampling.Rollouts.check_asked`)."""
 
@@ -130,6 +131,8 @@ class LanguageWorld:
                 f"sampler {sampler.part_name()}: task {self.task.name} has no guided problems; train on "
                 f"guided:{self.task.name}"
             )
+        if isinstance(sampler, Improving) and sampler.share:
+            self._check_attempts(sampler)
         with self._engine.keeping(self._concurrency if isinstance(sampler, Branching) else 0):
             return self._rolled_out(sampler, step)
 
@@ -141,7 +144,8 @@ class LanguageWorld:
         usable: list[list[list[Episode]]] = []
 
         def roll(groups: int, attempt: int) -> Experience | None:
-            fresh = self._play_groups(self._planned(groups, sampler, step, attempt), sampler.refill_rounds, params)
+            planned = self._planned(groups, sampler, step, attempt)
+            fresh = self._play_groups(planned, sampler, params)
             leading.extend(group[0] for group in fresh)
             played.extend(episode for group in fresh for episode in group)
             good = [[e for e in group if e.failure is None] for group in fresh]
@@ -302,17 +306,18 @@ class LanguageWorld:
         return [self._openings[index] for index in indices]
 
     def _play_groups(
-        self, planned: Mapping[int, Planned], refill_rounds: int, params: SamplingParams
+        self, planned: Mapping[int, Planned], sampler: Rollouts, params: SamplingParams
     ) -> list[list[Episode]]:
         """Fresh groups, failed episodes replaced while rounds last; a replaced failure stays counted in its group."""
+        fresh = self._from_histories(sampler) if isinstance(sampler, Improving) else self._episode
         groups = {
-            number: [self._episode(start, number, sample) for sample in range(size)]
+            number: [fresh(start, number, sample) for sample in range(size)]
             for number, (start, size) in planned.items()
         }
         self._play("train", [episode for group in groups.values() for episode in group], params)
-        for _ in range(refill_rounds):
+        for _ in range(sampler.refill_rounds):
             again = [
-                (number, self._episode(planned[number].start, number, len(group) + extra))
+                (number, fresh(planned[number].start, number, len(group) + extra))
                 for number, group in groups.items()
                 for extra in range(planned[number].size - sum(e.failure is None for e in group))
             ]
@@ -322,6 +327,25 @@ class LanguageWorld:
             for number, episode in again:
                 groups[number].append(episode)
         return list(groups.values())
+
+    def _check_attempts(self, sampler: Improving) -> None:
+        """Raise :class:`InputError` for a task whose attempts cannot be gone on from."""
+        try:
+            self.task.after("train", 0, ()).close()
+        except NotImplementedError as error:
+            raise InputError(f"sampler {sampler.part_name()}: {error}; train on improve:{self.task.name}") from None
+
+    def _from_histories(self, sampler: Improving) -> Callable[[int, int, int], Episode]:
+        """Makes episodes of what the sampler planned, some of which begin behind earlier attempts."""
+        begun = {
+            start: (one.problem, tuple(map(self._chat.said, one.attempts))) for start, one in sampler.begun().items()
+        }
+
+        def fresh(start: int, group: int, sample: int) -> Episode:
+            problem, earlier = begun.get(start, (start, ()))
+            return dataclasses.replace(self._episode(problem, group, sample), start=start, earlier=earlier)
+
+        return fresh
 
     def _episode(self, start: int, group: int, sample: int) -> Episode:
         return Episode(start, sample, derive(self._seed, "episode", group, sample), group=group)

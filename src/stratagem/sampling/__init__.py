@@ -6,6 +6,7 @@ from stratagem.sampling.calls import BeforeFailedCall, CallsCarriedOut
 from stratagem.sampling.curricula import Domains, Learnability, Shuffled, SuccessBand
 from stratagem.sampling.downsampling import DecisiveTokens, MostVariedCredit
 from stratagem.sampling.guided import Guided, Prefix, minimal_prefixes, prefix_lengths
+from stratagem.sampling.improving import History, Improving
 from stratagem.sampling.likelihoods import Likelihood, MaskedElbo, OneStep, Views
 from stratagem.sampling.nodes import InformativeNodes, RandomNodes
 from stratagem.sampling.nonsense import nonsense
@@ -74,6 +75,8 @@ __all__ = [
     "Features",
     "FirstRollouts",
     "Guided",
+    "History",
+    "Improving",
     "InContext",
     "InformativeNodes",
     "Kept",

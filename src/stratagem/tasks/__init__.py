@@ -13,6 +13,7 @@ from stratagem.tasks.function_calls import FunctionCallsTask
 from stratagem.tasks.guided import Guidance, GuidedTask
 from stratagem.tasks.house import HouseTask
 from stratagem.tasks.household import HouseholdTask
+from stratagem.tasks.improve import ImproveTask
 from stratagem.tasks.jsonl import JsonlTask
 from stratagem.tasks.key_door import KeyDoorTask
 from stratagem.tasks.memory import MemoryTask
@@ -54,6 +55,7 @@ __all__ = [
     "GuidedTask",
     "HouseTask",
     "HouseholdTask",
+    "ImproveTask",
     "JsonlTask",
     "KeyDoorTask",
     "MemoryTask",

@@ -103,6 +103,12 @@ _BUILT_IN = (
         "stratagem.tasks.guided:from_spec",
     ),
     TaskCard(
+        "improve",
+        "improve:TASK[,attempts=16,shown=2,feedback=score,judged=best,divergence=0.2,option=value]",
+        "another task of one turn, whose attempts are to be improved",
+        "stratagem.tasks.improve:from_spec",
+    ),
+    TaskCard(
         "formats",
         "formats:TASK[,format_reward=0.2,format_seed=0,option=value]",
         "another task with short answers, each question as a choice, to fill in, and open",

@@ -166,6 +166,13 @@ class Task(ABC):
         """
         raise NotImplementedError(f"task {self.name!r} does not list what there is to do")
 
+    def after(self, split: Split, index: int, attempts: Sequence[str]) -> Environment:
+        """The episode with this number behind earlier attempts at it: its first observation shows them.
+
+        Raises ``NotImplementedError`` for a task in which nothing is attempted again, which is the rule.
+        """
+        raise NotImplementedError(f"task {self.name!r} has no attempts that could be improved")
+
     def start_states(self, split: Split) -> int | None:
         """The number of different episodes of a split; None: there is no end of them, or nobody counted."""
         return None

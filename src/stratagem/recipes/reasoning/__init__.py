@@ -8,6 +8,7 @@ from stratagem.recipes.reasoning import (
     function_calls,
     guided,
     heterogeneous,
+    iteration,
     latent,
     long_context,
     normalized,
@@ -24,6 +25,7 @@ from stratagem.recipes.reasoning.formats import *  # noqa: F403
 from stratagem.recipes.reasoning.function_calls import *  # noqa: F403
 from stratagem.recipes.reasoning.guided import *  # noqa: F403
 from stratagem.recipes.reasoning.heterogeneous import *  # noqa: F403
+from stratagem.recipes.reasoning.iteration import *  # noqa: F403
 from stratagem.recipes.reasoning.latent import *  # noqa: F403
 from stratagem.recipes.reasoning.long_context import *  # noqa: F403
 from stratagem.recipes.reasoning.normalized import *  # noqa: F403
@@ -41,6 +43,7 @@ __all__ += formats.__all__
 __all__ += function_calls.__all__
 __all__ += guided.__all__
 __all__ += heterogeneous.__all__
+__all__ += iteration.__all__
 __all__ += latent.__all__
 __all__ += long_context.__all__
 __all__ += normalized.__all__
