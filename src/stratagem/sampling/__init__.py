@@ -8,6 +8,7 @@ from stratagem.sampling.guided import Guided, Prefix, minimal_prefixes, prefix_l
 from stratagem.sampling.likelihoods import Likelihood, MaskedElbo, OneStep, Views
 from stratagem.sampling.nodes import InformativeNodes, RandomNodes
 from stratagem.sampling.nonsense import nonsense
+from stratagem.sampling.online import BranchWhere, OnlineTree, PruneWhere, Range, Uncertainty
 from stratagem.sampling.refill import Kept, kept_groups
 from stratagem.sampling.replay import RecentBatches, SuccessReplay
 from stratagem.sampling.resampling import Regrouped, Resampled, regrouped
@@ -43,6 +44,7 @@ __all__ = [
     "AtTurns",
     "BeforeFailedCall",
     "BelowReward",
+    "BranchWhere",
     "Branching",
     "ByPassRate",
     "CallsCarriedOut",
@@ -69,9 +71,12 @@ __all__ = [
     "MostVariedCredit",
     "OfBest",
     "OneStep",
+    "OnlineTree",
     "Planned",
     "Prefix",
+    "PruneWhere",
     "RandomNodes",
+    "Range",
     "RecentBatches",
     "Regrouped",
     "Resampled",
@@ -82,6 +87,7 @@ __all__ = [
     "Shuffled",
     "SuccessBand",
     "SuccessReplay",
+    "Uncertainty",
     "Untruncated",
     "Views",
     "Windows",
