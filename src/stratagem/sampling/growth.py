@@ -129,6 +129,8 @@ class Growth:
 
     # ---- growing ---------------------------------------------------------------------------------------------------
 
+    # What is remembered must outlive the inference mode of whoever shows.
+    @torch.inference_mode(False)
     def shown(self, path: Int[Tensor, " paths"], logp: Float[Tensor, "paths vocabulary"]) -> Step:
         """What becomes of these paths, whose next token has these log-probabilities."""
         order = path.argsort()

@@ -263,10 +263,8 @@ class OnlineTree(Rollouts):
 
     @property
     def smallest_group(self) -> tuple[str, int]:
-        least = super().smallest_group[1]
-        if self.prune is not None:
-            return "prune", 1
-        return ("roots", self.roots) if self.roots < least else super().smallest_group
+        # What is cut is lost, as failed episodes are, and does not count here.
+        return ("roots", self.roots) if self.roots < super().smallest_group[1] else super().smallest_group
 
     @property
     def asks(self) -> dict[str, str]:
