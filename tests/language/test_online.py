@@ -128,9 +128,7 @@ def test_what_a_tree_is_does_not_depend_on_who_is_written_beside_it(world):
 
 def test_a_tree_that_never_branches_nor_cuts_is_rollouts(world):
     plain = world(Echoes(2)).collect(Rollouts(prompts_per_step=3, group_size=4), 0).x
-    tree = world(Echoes(2)).collect(
-        OnlineTree(prompts_per_step=3, group_size=4, roots=4, branch=None, prune=None), 0
-    ).x
+    tree = world(Echoes(2)).collect(OnlineTree(prompts_per_step=3, group_size=4, roots=4, branch=None, prune=None), 0).x
     assert texts(tree) == texts(plain) and tree.mask.all()
     torch.testing.assert_close(tree.behavior_logp, plain.behavior_logp)
 
@@ -156,7 +154,9 @@ def test_environments_that_cannot_be_led_again_lose_their_branches_alone(world):
 
 def test_thresholds_that_nothing_can_meet_are_refused_with_the_arithmetic(world):
     place = world(Echoes())
-    with pytest.raises(InputError, match=r"entropy = 9\.0: never branches, .* over 320 tokens is at most log 320 = 5\.7"):
+    with pytest.raises(
+        InputError, match=r"entropy = 9\.0: never branches, .* over 320 tokens is at most log 320 = 5\.7"
+    ):
         place.collect(OnlineTree(branch=BranchWhere(entropy=9.0)), 0)
 
 

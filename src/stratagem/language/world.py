@@ -348,7 +348,9 @@ class LanguageWorld:
         growths = []
         waiting = list(planned.items())
         while waiting:
-            fits = [sum(plan.size for _, plan in waiting[: end + 1]) <= self._concurrency for end in range(len(waiting))]
+            fits = [
+                sum(plan.size for _, plan in waiting[: end + 1]) <= self._concurrency for end in range(len(waiting))
+            ]
             now, waiting = waiting[: max(sum(fits), 1)], waiting[max(sum(fits), 1) :]
             growth = Growth(sampler, [plan.size for _, plan in now], self._engine.vocabulary)
             growths.append(growth)

@@ -38,8 +38,8 @@ class History:
     def blank(cls, paths: int) -> History:
         """Of paths that have not begun."""
         none, nothing = torch.zeros(paths, dtype=torch.int64), torch.zeros(paths, dtype=torch.float64)
-        windows = (nothing.unsqueeze(1).repeat(1, size) for size in (SHORT, LONG))
-        return cls(*windows, none, nothing + torch.inf, nothing - torch.inf, none, none, none)
+        short, long = nothing.unsqueeze(1).repeat(1, SHORT), nothing.unsqueeze(1).repeat(1, LONG)
+        return cls(short, long, none, nothing + torch.inf, nothing - torch.inf, none, none, none)
 
     def shown(
         self, entropy: Float64[Tensor, " paths"], confidence: Float64[Tensor, " paths"]
@@ -110,13 +110,15 @@ class Growth:
     sampler: by whose rules.  leaves: how many paths each group may have at once.  vocabulary: tokens to choose among.
 
     Whoever writes shows the distributions of the next token (:meth:`shown`), of all paths that go on or of some, and
-    writes as it is told. The order in which paths are shown does not matter.
+    writes as it is told. The order in which paths are shown does not matter.  spared: groups whose last path would have
+    been cut.
     """
 
     sampler: OnlineTree
     leaves: Sequence[int]
     vocabulary: int
     paths: Paths = field(init=False)
+    spared: Bool[Tensor, " groups"] = field(init=False)
 
     def __post_init__(self) -> None:
         self._branch, self._prune = self.sampler.within(self.vocabulary)
@@ -124,7 +126,7 @@ class Growth:
         group = torch.arange(len(most)).repeat_interleave(most.clamp(max=self.sampler.roots))
         none = torch.zeros_like(group)
         self.paths = Paths(group, none - 1, none, none.clone(), none.clone(), none.double())
-        self._most, self._spared = most, torch.zeros(len(most), dtype=torch.bool)
+        self._most, self.spared = most, torch.zeros(len(most), dtype=torch.bool)
         self._history = History.blank(len(group))
 
     # ---- growing ---------------------------------------------------------------------------------------------------
@@ -165,7 +167,7 @@ class Growth:
         over = self._open() - torch.bincount(group[cut], minlength=len(self._most)) == 0
         last = torch.full_like(self._most, -1).scatter_reduce(0, group[cut], path[cut], "amax")
         spared = cut & over[group] & (path == last[group])
-        self._spared[group[spared]] = True
+        self.spared[group[spared]] = True
         cut = cut & ~spared
         self.paths.rule[path[cut]] = rule[cut]
         if bool(cut.any()):
@@ -255,7 +257,7 @@ def figures(growths: Sequence[Growth]) -> dict[str, float]:
         return {}
     rule = torch.cat([growth.paths.rule for growth in growths])
     parent = torch.cat([growth.paths.parent for growth in growths])
-    spared = sum(int(growth._spared.sum()) for growth in growths)
+    spared = sum(int(growth.spared.sum()) for growth in growths)
     counts = {
         "branches": int((parent >= 0).sum()),
         "pruned": int((rule > 0).sum()),

@@ -203,7 +203,10 @@ class PruneWhere(OnlineRule):
         return rule
 
     def penalty(
-        self, u: Uncertainty, logp: Float[Tensor, "paths vocabulary"], weights: tuple[float, float, float] = (1, 1, 0.05)
+        self,
+        u: Uncertainty,
+        logp: Float[Tensor, "paths vocabulary"],
+        weights: tuple[float, float, float] = (1, 1, 0.05),
     ) -> Float64[Tensor, " paths"]:
         """``w_0 C^T - w_1 (1 - b) - w_2`` of every path."""
         likely = logp.topk(min(self.candidates, logp.shape[1]), dim=1).values.double().exp()
@@ -257,7 +260,9 @@ class OnlineTree(Rollouts):
         if self.roots > self.group_size:
             raise InputError(f"{name}.roots = {self.roots}: must be at most group_size = {self.group_size}")
         if self.top_p < 1 or self.top_k:
-            raise InputError(f"{name}: top_p = {self.top_p}, top_k = {self.top_k}: must be 1 and 0, branches are not cut")
+            raise InputError(
+                f"{name}: top_p = {self.top_p}, top_k = {self.top_k}: must be 1 and 0, branches are not cut"
+            )
         if self.demonstrations:
             raise InputError(f"{name}.demonstrations = {self.demonstrations}: must be 0, they grow no branches")
 
@@ -280,7 +285,9 @@ class OnlineTree(Rollouts):
 
     def sure(self, logp: Float[Tensor, "paths vocabulary"]) -> Float64[Tensor, " paths"]:
         """``c_t``, by the measure of ``confidence``."""
-        return sureness(logp.double(), self.likely) if self.confidence == "mean_probability" else peaked(logp, self.likely)
+        return (
+            sureness(logp.double(), self.likely) if self.confidence == "mean_probability" else peaked(logp, self.likely)
+        )
 
 
 def peaked(logp: Float[Tensor, "paths vocabulary"], likely: int = LIKELY) -> Float64[Tensor, " paths"]:
