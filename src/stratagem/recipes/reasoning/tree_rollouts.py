@@ -20,6 +20,9 @@ from stratagem.sampling import (
 
 __all__ = ["echo_ttrl", "ib_tpo"]
 
+BRANCH, PRUNE = BranchWhere(), PruneWhere()
+"""Thresholds that a distribution can meet, whatever its vocabulary."""
+
 
 @paper(
     "2605.28109",
@@ -87,8 +90,8 @@ def echo_ttrl(
     votes: int = 32,
     trained: int = 16,
     roots: int | None = None,
-    branch: BranchWhere | None = BranchWhere(),
-    prune: PruneWhere | None = PruneWhere(),
+    branch: BranchWhere | None = BRANCH,
+    prune: PruneWhere | None = PRUNE,
     shaping: float = 0.1,
     addend: float = 0.0,
     least: float = 0.05,
