@@ -82,7 +82,7 @@ def test_all_vote_and_the_first_train():
     x = recipe.prepare(voted([7, 4, 4, 4, 7, 5]))
     assert x.trajectories == 2 and x.returns.tolist() == [0, 1]
     recipe = recipes.echo_ttrl()
-    assert recipe.sampler.group_size == 32 and recipe.selections[0].count == recipe.sampler.roots == 16
+    assert (recipe.sampler.group_size, recipe.selections[0].count, recipe.sampler.roots) == (32, 16, 8)
     assert isinstance(recipe.sampler, OnlineTree) and "behavior_logp" in recipe.needs()
 
 
