@@ -158,11 +158,12 @@ def _right(question: int) -> int:
     "version, in which trees had 16 roots, at most 48 leaves and as many groups, was given up: its trees had "
     "from half to more than all of the tokens, and the 16 leaves that train were the roots. gain is everything "
     "together; tree_gain branching and pruning alone, entropy_gain branching by entropy alone, shaped_gain "
-    "shaping and clip alone, and narrow_gain the control, TTRL with a fixed clip of 0.16. learned is what TTRL "
-    "itself gains. low_* begin at an accuracy of 0.35, where the majority is wrong more often. Thresholds are "
-    "ours, since the published ones cannot be met. A table shares nothing between questions or thoughts, so "
-    "that a wrong majority can only grow. An earlier experiment, without trees and on tables taught with "
-    "labels, counted thought and answer as one vote; here the answer is a turn of its own.",
+    "shaping and clip alone, and narrow_gain a control, TTRL with a fixed clip of 0.16. few_gain is another: "
+    "TTRL with more groups of fewer votes, so many as a tree of branching and pruning has tokens for. learned "
+    "is what TTRL itself gains. low_* begin at an accuracy of 0.35, where the majority is wrong more often. "
+    "Thresholds are ours, since the published ones cannot be met. A table shares nothing between questions or "
+    "thoughts, so that a wrong majority can only grow. An earlier experiment, without trees and on tables "
+    "taught with labels, counted thought and answer as one vote; here the answer is a turn of its own.",
 )
 def echo_ttrl_votes(seed: int) -> dict[str, float]:
     """Exact accuracy after learning from votes alone, above that of plain TTRL."""
@@ -190,6 +191,8 @@ def echo_ttrl_votes(seed: int) -> dict[str, float]:
         for name in ("tree", "entropy"):
             told = _told(arms[f"{name}_"], task, number, start)
             row |= {f"tokens_{name}": told["tree/tokens"], f"votes_{name}": told["tree/leaves"]}
+        few = echo_ttrl(**flat, **plain, votes=round(row["tokens_tree"] / (THOUGHTS + 1)))
+        row["few_gain"] = _unlabeled(few, task, number, start) - reached
         rows.append(row)
     return {name: fmean(row[name] for row in rows) for name in rows[0]}
 
@@ -219,7 +222,7 @@ def _knowing(task: LabTask, seed: int, accuracy: float) -> Exact:
 
 
 def _unlabeled(recipe: Recipe, task: LabTask, seed: int, start: Exact) -> float:
-    tokens = _told(recipe, task, seed, start).get("tree/tokens", VOTES * (THOUGHTS + 1))
+    tokens = _told(recipe, task, seed, start).get("tree/tokens", recipe.sampler.group_size * (THOUGHTS + 1))
     groups = round(PER_BATCH * VOTES * (THOUGHTS + 1) / tokens)
     recipe = recipe.with_values({"optimization.minibatches": STEPS_OF_BATCH, "sampler.prompts_per_step": groups})
     return learn(recipe, task, derive(seed, "unlabeled"), UNLABELED, start).last.success
