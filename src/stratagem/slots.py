@@ -23,6 +23,7 @@ OF_ROLES = {
     "sampler": "search",
     "planner": "search",
     "forking": "search",
+    "online_rule": "search",
     "search": "search",
     "selection": "search",
     "reward": "reward",

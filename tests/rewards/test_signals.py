@@ -195,3 +195,26 @@ def test_a_signal_says_what_it_reads_and_misses(signal, field):
     assert field in signal.needs()
     with pytest.raises(ValueError, match=f"{signal.part_name()} reads {field}"):
         signal(Experience.from_lengths([1], [1], [1], reward=[1.0]))
+
+
+def test_equally_frequent_answers_are_decided_by_how_likely_they_were_and_then_by_their_keys():
+    x = Experience.from_lengths(
+        [1, 2, 1, 1],
+        [1] * 4,
+        [4],
+        answer=[7, 7, 4, 4],
+        reward=[0.0] * 4,
+        behavior_logp=[-1.0, -3.0, -1.0, -1.0, -2.0],
+    )
+    likeliest = Majority("likeliest")
+    # Means -1 and -2 against -1 and -2: a tie, so that the smallest key decides.
+    assert likeliest(x).returns.tolist() == [0, 0, 1, 1] and Majority()(x).returns.tolist() == [1, 1, 0, 0]
+    surer = x.replace(behavior_logp=torch.tensor([-1.0, -2.9, -1.0, -1.0, -2.0]))
+    assert likeliest(surer).returns.tolist() == [1, 1, 0, 0]
+    masked = surer.replace(mask=torch.tensor([True, False, True, True, True]), behavior_logp=x.behavior_logp.clone())
+    masked.behavior_logp[1] = torch.nan
+    assert likeliest(masked).returns.tolist() == [1, 1, 0, 0]
+    outvoted = surer.replace(answer=torch.tensor([7, 4, 4, -1]))
+    assert likeliest(outvoted).returns.tolist() == [0, 1, 1, 0]
+    with pytest.raises(ValueError, match="behavior_logp"):
+        likeliest(x.replace(behavior_logp=None))

@@ -12,7 +12,10 @@ from torch import Tensor
 
 from stratagem.errors import InputError
 from stratagem.experience import Experience
+from stratagem.lab.online import Nodes
+from stratagem.lab.online import grown as grown_online
 from stratagem.lab.policy import NodeInputs
+from stratagem.lab.ranges import place, within
 from stratagem.partition import Partition
 from stratagem.parts import Sampler
 from stratagem.prompts import Reader
@@ -21,6 +24,7 @@ from stratagem.sampling import (
     Candidates,
     Guided,
     Improving,
+    OnlineTree,
     Regrouped,
     Resampled,
     Rollouts,
@@ -28,6 +32,7 @@ from stratagem.sampling import (
     regrouped,
 )
 from stratagem.sampling.branching import as_branches, as_roots, cut
+from stratagem.sampling.growth import Growth, figures
 from stratagem.sampling.guided import led
 from stratagem.sampling.resampling import failed_groups
 
@@ -40,6 +45,7 @@ class Drawn:
     rejected: how many groups of theirs the sampler did not want.  figures: of the sampler's curriculum.
     again: what sampling once more came to, where it was.
     grown: forks whose branches joined a group of theirs, and the tokens sampled in them.
+    online: what grew while it was written, round by round.
     """
 
     kept: Experience
@@ -48,6 +54,7 @@ class Drawn:
     figures: dict[str, float] = field(default_factory=dict)
     again: Regrouped | None = None
     grown: tuple[int, int] = (0, 0)
+    online: list[Growth] = field(default_factory=list)
 
     @property
     def groups(self) -> int:
@@ -94,12 +101,14 @@ def collect(
     if isinstance(sampler, Improving):
         # An episode of a game is one attempt, and no later one is shown it.
         sampler = sampler.from_problems()
-    sampler.check_asked("the lab", "curricula", "tempering", "exploration", "middles", "guidance", "perturbation")
+    sampler.check_asked("the lab", *_CAN)
     if max(sampler.start_states, default=0) >= leaves.groups:
         raise InputError(
             f"sampler {sampler.part_name()}: start_states = {sampler.start_states}: the game has only the start states "
             f"0 to {leaves.groups - 1}"
         )
+
+    online: list[Growth] = []
 
     def roll(groups: int, attempt: int) -> Experience:
         nonlocal first
@@ -108,10 +117,14 @@ def collect(
         if isinstance(sampler, Guided):
             assert guide is not None, "whoever collects says how starts are led"
             return _guided(leaves, probability, guide, numbers, sampler, source(attempt))
-        if sampler.curriculum is None and not sampler.start_states:
-            return draw(leaves, probability, groups, sampler.group_size, source(attempt))
-        planned = sampler.planned(numbers, partial(choice or source, attempt), step, leaves.groups, read)
-        starts, sizes = (torch.tensor(column) for column in zip(*planned, strict=True))
+        starts, sizes = None, torch.full((groups,), sampler.group_size)
+        if sampler.curriculum is not None or sampler.start_states:
+            planned = sampler.planned(numbers, partial(choice or source, attempt), step, leaves.groups, read)
+            starts, sizes = (torch.tensor(column) for column in zip(*planned, strict=True))
+        if isinstance(sampler, OnlineTree):
+            x, growth = _written(Nodes(leaves, probability), sampler, sizes, source(attempt), starts)
+            online.append(growth)
+            return x
         return draw(leaves, probability, groups, sizes, source(attempt), starts)
 
     kept = kept_groups(sampler, roll, step)
@@ -127,7 +140,29 @@ def collect(
     if isinstance(sampler, Resampled):
         again = _resampled(x, leaves, probability, sampler, source(len(rounds)))
         return Drawn(again.x, rounds, rejected, kept.figures, again, grown)
-    return Drawn(x, rounds, rejected, kept.figures, grown=grown)
+    return Drawn(x, rounds, rejected, kept.figures | figures(online), grown=grown, online=online)
+
+
+_CAN = ("curricula", "tempering", "exploration", "middles", "guidance", "perturbation", "online")
+"""What a sampler may ask of the lab (:meth:`stratagem.sampling.Rollouts.check_asked`)."""
+
+
+def _written(
+    nodes: Nodes,
+    sampler: OnlineTree,
+    sizes: Int[Tensor, " groups"],
+    source: torch.Generator,
+    starts: Int[Tensor, " groups"] | None,
+) -> tuple[Experience, Growth]:
+    """Groups that grow while they are written, and how they did. starts: of the groups; None draws them, too."""
+    leaves = nodes.leaves
+    start = _drawn_starts(leaves, nodes.probability, len(sizes), source) if starts is None else starts
+    first, last = (ends[start.repeat_interleave(sizes.clamp(max=sampler.roots))] for ends in _ranges(leaves))
+    uniform = torch.rand((len(first), 1), dtype=torch.float64, generator=source)
+    roots = within(nodes.probability, first, last, uniform).squeeze(1)
+    growth, leaf, taken_over = grown_online(nodes, roots, sampler, sizes, source)
+    left = torch.bincount(growth.paths.group[growth.paths.rule == 0], minlength=len(sizes))
+    return as_branches(_packed(leaves, leaf.unsqueeze(1), source, left), taken_over, 0), growth
 
 
 def _guided(
@@ -162,7 +197,7 @@ def _drawn_starts(
 ) -> Int[Tensor, " count"]:
     """Starts as the game draws them."""
     high = probability.cumsum(0)[_ranges(leaves)[1]]
-    return _place(high, torch.rand(count, dtype=torch.float64, generator=source) * high[-1])
+    return place(high, torch.rand(count, dtype=torch.float64, generator=source) * high[-1])
 
 
 def _resampled(
@@ -215,7 +250,7 @@ def _branched(
         # A number that no round of rolling out has: what is drawn must not repeat theirs.
         drawing = source(-generation)
         uniform = torch.rand((len(node), sampler.branches), dtype=torch.float64, generator=drawing)
-        drawn = _packed(leaves, _within(probability, first[node], last[node], uniform), drawing)
+        drawn = _packed(leaves, within(probability, first[node], last[node], uniform), drawing)
         kept = newest.trajectory_of_token.position()[token].repeat_interleave(sampler.branches)
         branches = as_branches(drawn, kept, generation)
         branches = branches if sampler.branch_turns is None else cut(branches, sampler.branch_turns)
@@ -269,7 +304,7 @@ def draw(
     sizes = torch.as_tensor(size).expand(groups)
     start = start.repeat_interleave(sizes)
     uniform = torch.rand((len(start), 1), dtype=torch.float64, generator=source)
-    return _packed(leaves, _within(probability, first[start], last[start], uniform), source, sizes)
+    return _packed(leaves, within(probability, first[start], last[start], uniform), source, sizes)
 
 
 def candidates(
@@ -297,12 +332,12 @@ def candidates(
     said_first = leaves.action[leaves.trajectory_of_token.first()]
     upper = leaves.group_of_trajectory.sum(probability).cumsum(0)
     drawn = torch.rand(sampler.prompts_per_step, dtype=torch.float64, generator=source)
-    start = _place(upper, drawn * upper[-1])
+    start = place(upper, drawn * upper[-1])
     first, last = _ranges(leaves)
     chosen = []
     for token in tokens:
         uniform = torch.rand((len(start), 1), dtype=torch.float64, generator=source)
-        chosen.append(_within(given_first.where(said_first == token, 0.0), first[start], last[start], uniform))
+        chosen.append(within(given_first.where(said_first == token, 0.0), first[start], last[start], uniform))
     return _packed(leaves, torch.cat(chosen, 1), source)
 
 
@@ -310,20 +345,6 @@ def _ranges(leaves: Experience) -> tuple[Int[Tensor, " starts"], Int[Tensor, " s
     """The first and the last leaf of every start."""
     last = leaves.group_of_trajectory.size().cumsum(0) - 1
     return torch.cat([last.new_zeros(1), last[:-1] + 1]), last
-
-
-def _within(
-    probability: Float64[Tensor, " leaves"],
-    first: Int[Tensor, " groups"],
-    last: Int[Tensor, " groups"],
-    uniform: Float64[Tensor, "groups size"],
-) -> Int[Tensor, "groups size"]:
-    """The leaves of these ranges at which uniform numbers point."""
-    upper = probability.cumsum(0)
-    low, high = torch.cat([upper.new_zeros(1), upper])[first], upper[last]
-    chosen = _place(upper, torch.lerp(low[:, None], high[:, None], uniform))
-    # What rounding may do at the edge of a range must not lead into another one.
-    return chosen.clamp(first[:, None], last[:, None])
 
 
 def _packed(
@@ -342,8 +363,3 @@ def _packed(
         task_id=start,
         seed=torch.randint(2**63 - 1, (len(chosen),), generator=source),
     )
-
-
-def _place(upper: Float64[Tensor, " cells"], point: Float64[Tensor, "..."]) -> Int[Tensor, "..."]:
-    """The cell in which each point lies; cells end at ``upper``, and empty ones hold nothing."""
-    return torch.searchsorted(upper, point, right=True).clamp_(max=len(upper) - 1)

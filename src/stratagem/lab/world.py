@@ -302,6 +302,8 @@ class LabWorld:
                 own = own[sampled.trajectory_of_token.position() >= begun]
             metrics["entropy"] = -float(own.mean())
         tokens = sum(int(length.sum()) for length in lengths) + branched
+        if drawn.online:
+            tokens = sum(growth.tokens for growth in drawn.online)
         tokens += 0 if drawn.again is None else drawn.again.tokens
         return Collected(drawn.kept, tokens, metrics, _transcripts(self.tree, drawn.rounds[0]))
 
@@ -372,7 +374,7 @@ def _rewards(x: Experience) -> Tensor:
 
 def _guided_metrics(rounds: Sequence[Experience]) -> dict[str, float]:
     """How trajectories did that were led part of the way, and the others; nothing where nobody was to be led."""
-    if any(x.taken_over is None for x in rounds):
+    if any(x.taken_over is None or x.branch is not None for x in rounds):
         return {}
     success, taken = (
         torch.cat([value for x in rounds if (value := getattr(x, name)) is not None])

@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from stratagem.language.sampling import SamplingParams
+from stratagem.sampling.growth import Growth
 
-FinishReason = Literal["stop", "length"]
+FinishReason = Literal["stop", "length", "cut"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +44,8 @@ class Completion:
     tokens: exactly the sampled ids, end token and stop string included; they are part of the session from now on.
     logp: log-probability of each, under the distribution actually sampled from (temperature, top-k, top-p included).
     finish_reason: "stop" (end token or stop string) or "length" (``max_new_tokens``, or the model's context is full;
-        a turn whose new tokens already fill the context samples nothing and leaves the session as it was).
+        a turn whose new tokens already fill the context samples nothing and leaves the session as it was), or "cut" by
+        the rules of a tree (:class:`TreeEngine`).
     version: of the weights that sampled.
     text: the turn's tokens decoded, without the end token and other special tokens; a stop string stays.
     """
@@ -53,6 +55,20 @@ class Completion:
     finish_reason: FinishReason
     version: int
     text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """A turn of a path of a tree.
+
+    path: its number.  session: which holds it.  seed: everything random in it follows from that, after its first tokens
+    where it came off another path.
+    """
+
+    path: int
+    session: int
+    seed: int
+    completion: Completion
 
 
 class WeightSource(Protocol):
@@ -97,6 +113,22 @@ class Engine(Protocol):
         """Serve the policy's weights from now on, open sessions included.
 
         Raises :class:`WeightMismatchError` unless the fingerprint of every tensor served equals the policy's.
+        """
+
+
+@runtime_checkable
+class TreeEngine(Protocol):
+    """An engine that shows its distributions while it samples."""
+
+    @property
+    def vocabulary(self) -> int:
+        """Tokens it chooses among."""
+
+    def grow(self, requests: Sequence[Request], paths: Sequence[int], growth: Growth) -> list[Written]:
+        """One turn of each of these paths, and of all that come off them meanwhile, which get sessions of their own.
+
+        Before each token ``growth`` is shown what it is drawn from, and decides. The requests' own paths come first, in
+        their order.
         """
 
 

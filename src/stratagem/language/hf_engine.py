@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any, cast
 
@@ -16,12 +16,14 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from stratagem.errors import InputError, unknown
 from stratagem.language.attention import Layout, run_trunk
-from stratagem.language.engine import Completion, FinishReason, Request, WeightSource, copy_weights
+from stratagem.language.engine import Completion, FinishReason, Request, WeightSource, Written, copy_weights
 from stratagem.language.fused import fuse
 from stratagem.language.kv_cache import CachedSequences, KVCache, NextTokens
 from stratagem.language.policy import ComputeType, LanguagePolicy, native_bfloat16
 from stratagem.language.prefixes import Known, rounds
 from stratagem.language.sampling import Sampler
+from stratagem.sampling.growth import Growth
+from stratagem.seeding import derive
 
 # A prefill is cut into pieces of at most this many new tokens and this many attention scores per head.
 _PREFILL_TOKENS = 2**14
@@ -39,7 +41,7 @@ class _Session:
 
 @dataclass(eq=False)
 class _Turn:
-    """A request being served."""
+    """A request being served. path: its number, where it is a path of a tree."""
 
     request: Request
     session: _Session
@@ -48,6 +50,7 @@ class _Turn:
     tokens: list[int] = field(default_factory=list)
     logp: list[float] = field(default_factory=list)
     finish_reason: FinishReason = "length"
+    path: int = -1
 
     @property
     def ended_by_token(self) -> bool:
@@ -99,6 +102,11 @@ class HFEngine:
     def version(self) -> int:
         """Of the weights being served."""
         return self._version
+
+    @property
+    def vocabulary(self) -> int:
+        """Tokens it chooses among, those without a meaning included."""
+        return int(cast(nn.Linear, self._head).weight.shape[0])
 
     @property
     def prefilled(self) -> int:
@@ -194,6 +202,24 @@ class HFEngine:
             self._decode(running)
         return [self._completion(turn) for turn in turns]
 
+    @torch.inference_mode()
+    def grow(self, requests: Sequence[Request], paths: Sequence[int], growth: Growth) -> list[Written]:
+        """One turn of each of these paths and of all that come off them (:class:`~.engine.TreeEngine`).
+
+        What a path takes over is copied and not computed again. Raises :class:`InputError` as :meth:`generate` does,
+        and when the paths of a turn, cut ones included, are more than ``max_sessions``.
+        """
+        self._check(requests)
+        turns = [self._begin(request) for request in requests]
+        for turn, path in zip(turns, paths, strict=True):
+            turn.path = path
+        every = list(turns)
+        running = sorted((turn for turn in turns if turn.budget > 0), key=lambda turn: turn.session.row)
+        if running:
+            self._to_front(running)
+            self._decode(running, growth, every)
+        return [Written(t.path, t.request.session, t.request.seed, self._completion(t)) for t in every]
+
     # ---- one turn -------------------------------------------------------------------------------------------------
 
     def _check(self, requests: Sequence[Request]) -> None:
@@ -219,15 +245,26 @@ class HFEngine:
         text = cast(str, self._tokenizer.decode(said, skip_special_tokens=True)) if said else ""
         return Completion(turn.tokens, turn.logp, turn.finish_reason, self._version, text)
 
-    def _decode(self, turns: list[_Turn]) -> None:
-        """Sample all turns, which sit in the first rows of the cache, to their end."""
+    def _decode(self, turns: list[_Turn], growth: Growth | None = None, every: list[_Turn] | None = None) -> None:
+        """Sample all turns, which sit in the first rows of the cache, to their end.
+
+        growth: decides which are cut and which go on in several ways.  every: gets those that come off others.
+        """
         device = self._model.device
         sampler = Sampler([t.request.params for t in turns], [t.request.seed for t in turns], device)
         logits = self._prefill(turns)
         lengths = torch.tensor([turn.session.cached for turn in turns], device=device)
         index = 0
         while True:
+            steered = None
+            if growth is not None and every is not None:
+                turns, logits, lengths, steered = self._decided(turns, growth, every, sampler, logits, lengths)
+                if not turns:
+                    return
             tokens, logp = sampler.sample(logits, index)
+            if steered is not None:
+                tokens = torch.where(steered >= 0, steered, tokens)
+                logp = torch.log_softmax(sampler.tempered(logits), -1).gather(1, tokens.unsqueeze(1)).squeeze(1)
             if finished := self._record(turns, tokens.tolist(), logp.tolist()):
                 turns, kept = self._retire(turns, finished)
                 if not turns:
@@ -241,6 +278,59 @@ class HFEngine:
             self._cache.reserve(len(self._rows), longest + 1)
             logits = self._logits(self._trunk(tokens, NextTokens(self._cache, lengths, longest)))
             lengths, longest, index = lengths + 1, longest + 1, index + 1
+
+    def _decided(
+        self,
+        turns: list[_Turn],
+        growth: Growth,
+        every: list[_Turn],
+        sampler: Sampler,
+        logits: Float[Tensor, "turns vocabulary"],
+        lengths: Int[Tensor, " turns"],
+    ) -> tuple[list[_Turn], Tensor, Tensor, Int[Tensor, " turns"]]:
+        """Turns that go on once it was decided what becomes of each, their logits and lengths, and what they must say.
+
+        The last is -1 for those that may say what they like.
+        """
+        said = torch.log_softmax(sampler.tempered(logits), -1)
+        step = growth.shown(torch.tensor([turn.path for turn in turns]), said)
+        steered = torch.cat([step.token, step.first]).to(logits.device)
+        if len(step.path):
+            place = step.place.to(logits.device)
+            fresh = self._come_off(turns, step.place.tolist(), step.path.tolist(), int(lengths.max()))
+            sampler.fork(place, [turn.request.seed for turn in fresh])
+            logits, lengths = torch.cat([logits, logits[place]]), torch.cat([lengths, lengths[place]])
+            turns = [*turns, *fresh]
+            every += fresh
+        cut = torch.nonzero(step.cut).squeeze(1).tolist()
+        if cut:
+            for number in cut:
+                turns[number].finish_reason = "cut"
+            turns, kept = self._retire(turns, cut)
+            keep = torch.tensor(kept, dtype=torch.int64, device=logits.device)
+            sampler.keep(keep)
+            logits, lengths, steered = logits[keep], lengths[keep], steered[keep]
+        return turns, logits, lengths, steered
+
+    def _come_off(self, turns: list[_Turn], places: list[int], paths: list[int], held: int) -> list[_Turn]:
+        """Turns that begin as those in these places do, in the rows behind them; each row holds ``held`` tokens."""
+        numbers = self.open(len(places))
+        wanted = range(len(turns), len(turns) + len(places))
+        rows = [self._sessions[number].row for number in numbers]
+        holes = [row for row in wanted if row not in rows]
+        self._exchange(list(zip(holes, [row for row in rows if row not in wanted], strict=True)))
+        numbers.sort(key=lambda number: self._sessions[number].row)
+        self._cache.reserve(len(self._rows), self._cache.capacity)
+        self._cache.move([turns[place].session.row for place in places], wanted, held)
+        fresh = []
+        for count, (place, path, session) in enumerate(zip(places, paths, numbers, strict=True)):
+            parent, own = turns[place], self._sessions[session]
+            own.tokens, own.cached = list(parent.session.tokens), parent.session.cached
+            seed = derive(parent.request.seed, "branch", len(parent.tokens), places[:count].count(place))
+            request = replace(parent.request, session=session, seed=seed)
+            said = list(parent.tokens), list(parent.logp)
+            fresh.append(_Turn(request, own, parent.budget, parent.ends, *said, path=path))
+        return fresh
 
     def _record(self, turns: list[_Turn], tokens: list[int], logp: list[float]) -> list[int]:
         """Append what was sampled; the places of the turns that are thereby finished."""

@@ -140,7 +140,7 @@ def start(task: Task, split: Split, episodes: Sequence[Episode], chat: ChatForma
     return live
 
 
-def _seat(live: Sequence[Live], engine: Engine) -> None:
+def seat(live: Sequence[Live], engine: Engine) -> None:
     """A session for the conversation that each is in; what was said in it before is read again when it had none."""
     lacking = [one for one in live if one.observation.context not in one.sessions]
     engine.close([one.sessions.pop(next(iter(one.sessions))) for one in lacking if len(one.sessions) == SESSIONS])
@@ -152,27 +152,33 @@ def _seat(live: Sequence[Live], engine: Engine) -> None:
 
 def act(live: Sequence[Live], engine: Engine, params: SamplingParams, most: Sequence[int] | None = None) -> None:
     """Sample the next turn of every live episode, no more tokens of each than ``most``; one cut there is ``begun``."""
-    _seat(live, engine)
+    seat(live, engine)
     bounds = [params.max_new_tokens] * len(live) if most is None else most
-    requests = [_request(one, params, bound) for one, bound in zip(live, bounds, strict=True)]
+    requests = [requested(one, params, bound) for one, bound in zip(live, bounds, strict=True)]
     for one, request, completion in zip(live, requests, engine.generate(requests), strict=True):
-        one.behind = []
-        if not completion.tokens and one.begun is None:
-            # The context is full: the policy could not act. The episode ends with the turns it has.
-            one.episode.truncated = True
-            if not one.episode.turns:
-                one.episode.failure = "the first observation fills the model's context"
-            continue
-        turn, asked = _turn(one, completion), request.params.max_new_tokens
-        cut = completion.finish_reason == "length" and len(completion.tokens) == asked
-        if cut and len(turn.action) < params.max_new_tokens:
-            one.begun, one.unread = turn, []
-        else:
-            one.begun = None
-            one.episode.turns.append(turn)
+        enter_said(one, request, completion, params)
 
 
-def _request(one: Live, params: SamplingParams, most: int) -> Request:
+def enter_said(one: Live, request: Request, completion: Completion, params: SamplingParams) -> None:
+    """Enter what was sampled for an episode."""
+    one.behind = []
+    if not completion.tokens and one.begun is None:
+        # The context is full: the policy could not act. The episode ends with the turns it has.
+        one.episode.truncated = True
+        if not one.episode.turns:
+            one.episode.failure = "the first observation fills the model's context"
+        return
+    turn, asked = _turn(one, completion), request.params.max_new_tokens
+    cut = completion.finish_reason == "length" and len(completion.tokens) == asked
+    if cut and len(turn.action) < params.max_new_tokens:
+        one.begun, one.unread = turn, []
+    else:
+        one.begun = None
+        one.episode.turns.append(turn)
+
+
+def requested(one: Live, params: SamplingParams, most: int) -> Request:
+    """What to ask of the engine for an episode that has a seat, no more tokens than ``most``."""
     turn = len(one.episode.turns)
     if one.begun is None:
         tokens, said, seed = [*one.behind, *one.unread], [], derive(one.episode.seed, turn)

@@ -71,16 +71,13 @@ class Sampler:
         self._tempering = torch.tensor(numbers, device=device)
         self._filtered = any((p.top_k > 0 or p.top_p < 1) and not p.greedy for p in params)
         self._some_greedy = any(p.greedy for p in params)
-        self._uniforms = torch.empty(0)
+        self._uniforms = torch.empty(len(params), 0, device=device)
 
     def sample(
         self, logits: Float[Tensor, "requests vocabulary"], index: int
     ) -> tuple[Int[Tensor, " requests"], Float[Tensor, " requests"]]:
         """Token number ``index`` of every request, and its log-probability under the distribution it was drawn from."""
-        if self._tempered:
-            logits = logits / self._temperature
-        for number, tempering in enumerate(self._temperings):
-            logits = torch.where((self._tempering == number).unsqueeze(1), tempering.tempered(logits), logits)
+        logits = self.tempered(logits)
         if self._filtered:
             logits = keep_likeliest(logits, self._top_k, self._top_p)
         probabilities = torch.softmax(logits, dim=-1)
@@ -91,13 +88,28 @@ class Sampler:
             chosen = chosen.masked_fill(self._greedy, 0.0)
         return tokens, chosen
 
+    def tempered(self, logits: Float[Tensor, "requests vocabulary"]) -> Float[Tensor, "requests vocabulary"]:
+        """Logits of what is drawn from, before it is cut."""
+        if self._tempered:
+            logits = logits / self._temperature
+        for number, tempering in enumerate(self._temperings):
+            logits = torch.where((self._tempering == number).unsqueeze(1), tempering.tempered(logits), logits)
+        return logits
+
+    def fork(self, rows: Int[Tensor, " forked"], seeds: Sequence[int]) -> None:
+        """Go on with further requests, last, that are as these are, but with seeds of their own."""
+        self.keep(torch.cat([torch.arange(len(self._seeds), device=rows.device), rows]))
+        own = torch.tensor([_signed(seed) for seed in seeds], dtype=torch.int64, device=self._seeds.device)
+        self._seeds = torch.cat([self._seeds[: len(self._seeds) - len(rows)], own])
+        self._uniforms = self._uniforms[:, :0]
+
     def keep(self, rows: Int[Tensor, " kept"]) -> None:
         """Go on with these requests only, in this order."""
         for name in ("_seeds", "_temperature", "_tempering", "_top_k", "_top_p", "_greedy", "_uniforms"):
             setattr(self, name, getattr(self, name)[rows])
 
     def _uniform(self, index: int) -> Float[Tensor, " requests"]:
-        if index % _BLOCK == 0 or len(self._uniforms) == 0:
+        if index % _BLOCK == 0 or not self._uniforms.shape[1]:
             first = index - index % _BLOCK
             steps = torch.arange(first, first + _BLOCK, device=self._seeds.device)
             self._uniforms = uniform(self._seeds.unsqueeze(1), steps)

@@ -16,9 +16,10 @@ from torch import Tensor
 from stratagem.errors import InputError
 from stratagem.experience import Experience
 from stratagem.language.chat import ChatFormat
-from stratagem.language.engine import Engine, Request
+from stratagem.language.engine import Engine, Request, TreeEngine
 from stratagem.language.episodes import Episode, Turn, step_fault, to_experience
 from stratagem.language.forks import Fork, branches, grown
+from stratagem.language.online import play_trees
 from stratagem.language.perturbed import play_perturbed
 from stratagem.language.plans import plan_reader
 from stratagem.language.policy import LanguagePolicy
@@ -36,6 +37,7 @@ from stratagem.sampling import (
     Demonstrations,
     Guided,
     Improving,
+    OnlineTree,
     Planned,
     Regrouped,
     Resampled,
@@ -44,6 +46,8 @@ from stratagem.sampling import (
     kept_groups,
     regrouped,
 )
+from stratagem.sampling.branching import as_branches
+from stratagem.sampling.growth import Growth, figures
 from stratagem.sampling.guided import guided_metrics
 from stratagem.sampling.resampling import failed_groups
 from stratagem.seeding import derive, generator
@@ -125,7 +129,8 @@ class LanguageWorld:
             raise InputError(
                 f"sampler {sampler.part_name()}: a language task takes rollouts, windows, candidates or demonstrations"
             )
-        sampler.check_asked("a language policy", *_CAN)
+        can = (*_CAN, "online") if isinstance(self._engine, TreeEngine) else _CAN
+        sampler.check_asked("a language policy", *can)
         if isinstance(sampler, Guided) and "guided" not in self.task.reward_names:
             raise InputError(
                 f"sampler {sampler.part_name()}: task {self.task.name} has no guided problems; train on "
@@ -143,9 +148,15 @@ class LanguageWorld:
         leading: list[Episode] = []
         usable: list[list[list[Episode]]] = []
 
+        trees: list[Growth] = []
+
         def roll(groups: int, attempt: int) -> Experience | None:
-            planned = self._planned(groups, sampler, step, attempt)
-            fresh = self._play_groups(planned, sampler, params)
+            planned, taken_over = self._planned(groups, sampler, step, attempt), dict[int, int]()
+            if isinstance(sampler, OnlineTree):
+                fresh, taken_over, growths = self._grow_groups(planned, sampler, params)
+                trees.extend(growths)
+            else:
+                fresh = self._play_groups(planned, sampler, params)
             leading.extend(group[0] for group in fresh)
             played.extend(episode for group in fresh for episode in group)
             good = [[e for e in group if e.failure is None] for group in fresh]
@@ -153,7 +164,10 @@ class LanguageWorld:
             if not good:
                 return None
             usable.append(good)
-            return self._packed(good, _most_samples(sampler), sampler)
+            x = self._packed(good, _most_samples(sampler), sampler)
+            if not isinstance(sampler, OnlineTree):
+                return x
+            return as_branches(x, torch.tensor([taken_over[id(e)] for group in good for e in group]), 0)
 
         kept = kept_groups(sampler, roll, step)
         batch = kept.x
@@ -168,7 +182,8 @@ class LanguageWorld:
         ]
         if sampler.phrases is not None:
             metrics["strategies/entropy"] = strategy_entropy(good, sampler.phrases, self._chat.said)
-        tokens = sum(episode.length for episode in played)
+        tokens = sum(growth.tokens for growth in trees) if trees else sum(episode.length for episode in played)
+        metrics |= figures(trees)
         if batch is not None and isinstance(sampler, Branching):
             branched = self._branched(batch, good, sampler, params)
             batch, tokens = branched.x, tokens + branched.tokens
@@ -346,6 +361,38 @@ class LanguageWorld:
             return dataclasses.replace(self._episode(problem, group, sample), start=start, earlier=earlier)
 
         return fresh
+
+    def _grow_groups(
+        self, planned: Mapping[int, Planned], sampler: OnlineTree, params: SamplingParams
+    ) -> tuple[list[list[Episode]], dict[int, int], list[Growth]]:
+        """Groups of what is left of trees, tokens that each episode (by ``id``) took over, and how the trees grew.
+
+        As many trees side by side as fit in ``concurrency``, and at least one. Episodes that failed are among them.
+        """
+        assert isinstance(self._engine, TreeEngine)
+        groups: list[list[Episode]] = []
+        taken_over: dict[int, int] = {}
+        growths = []
+        waiting = list(planned.items())
+        while waiting:
+            fits = [
+                sum(plan.size for _, plan in waiting[: end + 1]) <= self._concurrency for end in range(len(waiting))
+            ]
+            now, waiting = waiting[: max(sum(fits), 1)], waiting[max(sum(fits), 1) :]
+            growth = Growth(sampler, [plan.size for _, plan in now], self._engine.vocabulary)
+            growths.append(growth)
+            roots = [
+                self._episode(plan.start, number, sample)
+                for number, plan in now
+                for sample in range(min(plan.size, sampler.roots))
+            ]
+            left = play_trees(self.task, "train", roots, growth, self._engine, self._chat, params, self._watch)
+            taken_over |= {id(episode): held for episode, held in left}
+            for number, _ in now:
+                groups.append([episode for episode, _ in left if episode.group == number])
+                for sample, episode in enumerate(groups[-1]):
+                    episode.sample = sample
+        return groups, taken_over, growths
 
     def _episode(self, start: int, group: int, sample: int) -> Episode:
         return Episode(start, sample, derive(self._seed, "episode", group, sample), group=group)

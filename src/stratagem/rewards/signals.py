@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from annotated_types import Ge, Le
@@ -23,7 +23,7 @@ class _Signal(Reward):
     tags: ClassVar[frozenset[str]] = frozenset()
 
     def __call__(self, x: Experience) -> Experience:
-        missing = x.missing(self.requires)
+        missing = x.missing(self.needs())
         if missing:
             raise ValueError(f"{self.part_name()} reads {', '.join(missing)}, which this experience does not have")
         return x.replace(
@@ -102,17 +102,25 @@ class RandomSignal(_Signal):
 class Majority(_Signal):
     """``R = 1`` for the answer that most of the group gave, else 0: no verifier needed (TTRL, arXiv 2504.16084).
 
-    A trajectory whose answer cannot be read has no vote and earns 0. Of equally frequent answers the one that came
-    first in the batch wins. Answers are the same when their keys are: they are compared as text, or as numbers, by
-    the task.
+    A trajectory whose answer cannot be read has no vote and earns 0. Answers are the same when their keys are: they are
+    compared as text, or as numbers, by the task.
+
+    ties: which of equally frequent answers wins: the one that came "first" in the batch; or the "likeliest", for whose
+    trajectories the mean log-probability of the tokens that may train adds up to most, and of equals the one with the
+    smallest key.
     """
 
     requires: ClassVar[frozenset[str]] = frozenset({"answer"})
     tags: ClassVar[frozenset[str]] = frozenset({"reward.source.policy", "search.guidance.internal"})
 
+    ties: Literal["first", "likeliest"] = "first"
+
+    def needs(self) -> frozenset[str]:
+        return super().needs() | ({"behavior_logp"} if self.ties == "likeliest" else frozenset())
+
     def signal(self, x: Experience) -> Tensor:
         assert x.answer is not None
-        return _elected(x.answer, x.group_of_trajectory)
+        return _elected(x.answer, x.group_of_trajectory, _mean_logp(x) if self.ties == "likeliest" else None)
 
 
 @dataclass(frozen=True)
@@ -127,10 +135,15 @@ class Confidence(_Signal):
     tags: ClassVar[frozenset[str]] = frozenset({"reward.source.policy", "search.guidance.internal"})
 
     def signal(self, x: Experience) -> Tensor:
-        assert x.behavior_logp is not None
-        kept = x.learnable()
-        total = x.trajectory_of_token.sum(torch.where(kept, x.behavior_logp, 0.0))
-        return total / x.trajectory_of_token.sum(kept.long()).clamp(min=1)
+        return _mean_logp(x)
+
+
+def _mean_logp(x: Experience) -> Float[Tensor, " trajectories"]:
+    """Mean log-probability of the tokens of each trajectory that may train; 0 without any."""
+    assert x.behavior_logp is not None
+    kept = x.learnable()
+    total = x.trajectory_of_token.sum(torch.where(kept, x.behavior_logp, 0.0))
+    return total / x.trajectory_of_token.sum(kept.long()).clamp(min=1)
 
 
 def _correct(x: Experience) -> Float[Tensor, " trajectories"]:
@@ -145,13 +158,22 @@ def _format(x: Experience) -> Float[Tensor, " trajectories"]:
     return torch.ones(x.trajectories, device=x.device)
 
 
-def _elected(answer: Int[Tensor, " trajectories"], groups: Partition) -> Float[Tensor, " trajectories"]:
-    """1 for those who gave their group's most frequent answer, the first of equally frequent ones; -1 is none."""
+def _elected(
+    answer: Int[Tensor, " trajectories"], groups: Partition, score: Float[Tensor, " trajectories"] | None
+) -> Float[Tensor, " trajectories"]:
+    """1 for those who gave their group's most frequent answer, else 0; -1 is none.
+
+    score: adds up to what decides between equally frequent answers, then the key; None: who came first.
+    """
     if len(answer) == 0:
         return torch.zeros(0, device=answer.device)
     ballots = Partition.by(answer, within=groups)
-    order = torch.arange(len(answer), device=answer.device)
-    # One number ranks the ballots of a group: by votes, then by who voted first.
-    rank = ballots.spread(ballots.size() * len(answer) - ballots.min(order))
-    rank = torch.where(answer >= 0, rank, -1)
+    first = ballots.min(torch.arange(len(answer), device=answer.device))
+    # What matters most is sorted by last.
+    keys = [-first] if score is None else [-answer[first], ballots.sum(score.double())]
+    order = torch.arange(len(first), device=answer.device)
+    for key in (*keys, ballots.size()):
+        order = order[key[order].argsort(stable=True)]
+    rank = torch.empty_like(order).scatter_(0, order, torch.arange(len(order), device=answer.device))
+    rank = torch.where(answer >= 0, ballots.spread(rank), -1)
     return ((answer >= 0) & (rank == groups.spread(groups.max(rank)))).float()

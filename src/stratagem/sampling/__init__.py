@@ -10,6 +10,7 @@ from stratagem.sampling.improving import History, Improving
 from stratagem.sampling.likelihoods import Likelihood, MaskedElbo, OneStep, Views
 from stratagem.sampling.nodes import InformativeNodes, RandomNodes
 from stratagem.sampling.nonsense import nonsense
+from stratagem.sampling.online import BranchWhere, OnlineTree, PruneWhere, Range, Uncertainty
 from stratagem.sampling.predictors import (
     ContextMean,
     Features,
@@ -55,6 +56,7 @@ __all__ = [
     "AtTurns",
     "BeforeFailedCall",
     "BelowReward",
+    "BranchWhere",
     "Branching",
     "Budgeted",
     "ByPassRate",
@@ -89,11 +91,14 @@ __all__ = [
     "Neighbours",
     "OfBest",
     "OneStep",
+    "OnlineTree",
     "Planned",
     "Predictor",
     "Prefix",
     "Promoting",
+    "PruneWhere",
     "RandomNodes",
+    "Range",
     "RecentBatches",
     "Regrouped",
     "Resampled",
@@ -105,6 +110,7 @@ __all__ = [
     "SuccessBand",
     "SuccessReplay",
     "TextFeatures",
+    "Uncertainty",
     "Untruncated",
     "Views",
     "Windows",

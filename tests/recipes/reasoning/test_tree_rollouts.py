@@ -8,9 +8,12 @@ import torch
 from stratagem import recipes
 from stratagem.advantages import GroupStandardized, NodeStandardized
 from stratagem.experience import Experience, PolicyOutput
+from stratagem.lab.game import TokenGame, over
+from stratagem.lab.world import LabTask, LabWorld
 from stratagem.objectives import TokenMean
 from stratagem.parts import AdvantageSum
 from stratagem.recipe import Recipe
+from stratagem.sampling import BranchWhere, OnlineTree, Rollouts
 
 
 def test_trees_with_the_published_numbers_have_twelve_leaves():
@@ -78,11 +81,37 @@ def test_all_vote_and_the_first_train():
     recipe = recipes.echo_ttrl(votes=6, trained=2)
     x = recipe.prepare(voted([7, 4, 4, 4, 7, 5]))
     assert x.trajectories == 2 and x.returns.tolist() == [0, 1]
-    assert recipes.echo_ttrl().sampler.group_size == 32 and recipes.echo_ttrl().selections[0].count == 16
+    recipe = recipes.echo_ttrl()
+    assert (recipe.sampler.group_size, recipe.selections[0].count, recipe.sampler.roots) == (32, 16, 8)
+    assert isinstance(recipe.sampler, OnlineTree) and "behavior_logp" in recipe.needs()
+
+
+def test_leaves_that_train_bring_the_tokens_they_share_with_them():
+    """The first of a group are not branches of later ones."""
+    game = TokenGame(
+        "long", "Say six.", 4, ((1.0, 0),), lambda _, said: None if len(said) < 6 else over(float(said[5] == 0))
+    )
+    often = BranchWhere(entropy=0.1, confidence=None, rise=-10.0, after=2)
+    recipe = recipes.echo_ttrl(votes=8, trained=4, branch=often, prune=None)
+    x = LabWorld(LabTask(game), 1000).collect(recipe.sampler, 0).x
+    trained = recipe.prepare(x.replace(entropy=torch.rand(x.tokens), confidence=torch.rand(x.tokens) / 5))
+    assert trained.group_of_trajectory.size().tolist() == [4] * 8
+    nodes = trained.inputs.node.view(-1, 6)
+    own = [
+        (int(group), int(n))
+        for group, row, held in zip(trained.group_of_trajectory.labels, nodes, trained.taken_over, strict=True)
+        for n in row[held:]
+    ]
+    shown = {
+        (int(group), int(n)) for group, row in zip(trained.group_of_trajectory.labels, nodes, strict=True) for n in row
+    }
+    assert shown == set(own)
 
 
 def test_without_shaping_and_with_one_width_it_is_grpo_on_the_majority():
-    recipe, plain = recipes.echo_ttrl(shaping=0.0, least=0.2, most=0.2), recipes.grpo()
+    recipe = recipes.echo_ttrl(branch=None, prune=None, shaping=0.0, least=0.2, most=0.2)
+    plain = recipes.grpo()
+    assert type(recipe.sampler) is Rollouts
     x = recipe.prepare(voted([4, 4, 7, 4]))
     torch.testing.assert_close(x.advantage, plain.advantage(x))
     logp = (torch.linspace(-1.5, -0.5, 8)).requires_grad_()

@@ -8,9 +8,20 @@ from stratagem.objectives import KL, Clip, PolicyGradient, SequenceMean, TailCon
 from stratagem.parts import Advantage
 from stratagem.recipe import Recipe
 from stratagem.rewards import Majority
-from stratagem.sampling import Branching, FirstRollouts, InformativeNodes, Rollouts
+from stratagem.sampling import (
+    Branching,
+    BranchWhere,
+    FirstRollouts,
+    InformativeNodes,
+    OnlineTree,
+    PruneWhere,
+    Rollouts,
+)
 
 __all__ = ["echo_ttrl", "ib_tpo"]
+
+BRANCH, PRUNE = BranchWhere(), PruneWhere()
+"""Thresholds that a distribution can meet, whatever its vocabulary."""
 
 
 @paper(
@@ -71,13 +82,16 @@ def ib_tpo(
     "2602.02150",
     title="ECHO: Entropy-Confidence Hybrid Optimization for Test-Time Reinforcement Learning",
     family="reasoning",
-    roles=("gate", "advantage"),
+    roles=("sampler", "gate", "advantage"),
     year=2026,
     base="grpo",
 )
 def echo_ttrl(
     votes: int = 32,
     trained: int = 16,
+    roots: int | None = None,
+    branch: BranchWhere | None = BRANCH,
+    prune: PruneWhere | None = PRUNE,
     shaping: float = 0.1,
     addend: float = 0.0,
     least: float = 0.05,
@@ -85,25 +99,32 @@ def echo_ttrl(
     slope: float = 4.0,
     center: float = 0.0,
 ) -> Recipe:
-    """GRPO on the majority's answer, tokens weighed by ``1 + shaping * S``, a clip as wide as the end was unsure.
+    """GRPO on the majority's answer in trees that branch in doubt, ``A' = A (1 + shaping * S)``, a clip by confidence.
 
-    Of ``votes`` rollouts the most frequent answer earns 1 (:class:`Majority`, TTRL) and the first ``trained`` train.
-    ``S`` adds up how far a token's entropy and its lack of confidence lie above the batch's mean
-    (:class:`UncertaintyShaped`); the clip is ``least + (most - least) sigmoid(slope (1 - C - center))`` with the
-    confidence ``C`` of the last tokens (:class:`TailConfidenceClip`). With ``shaping = 0`` and ``least = most`` this is
-    TTRL with GRPO.
+    Groups of at most ``votes`` grow from ``roots`` rollouts while they are written (:class:`OnlineTree`). The most
+    frequent answer earns 1 (:class:`Majority`, TTRL) and the first ``trained`` train. ``S`` adds up how far a token's
+    entropy and its lack of confidence lie above the batch's mean (:class:`UncertaintyShaped`); the clip is ``least +
+    (most - least) sigmoid(slope (1 - C - center))`` with the confidence ``C`` of the last tokens
+    (:class:`TailConfidenceClip`). With ``branch = prune = None`` there is no tree, all ``votes`` are rollouts; with
+    ``shaping = 0`` and ``least = most`` besides, this is TTRL with GRPO.
 
-    This is the part of the released code that its default script runs. The other part, which decides during decoding
-    to branch where entropy is high and confidence low and to cut weak branches, is not here: the script switches it
-    off, and with ten candidates for a token its threshold, an entropy of 3.5, could not be reached, since entropy is
-    at most ``log 10 = 2.30``. The aggregation, and that there is no KL, are assumptions. Of equally frequent answers
-    the first wins.
+    The rules of the tree are those of the released code, whose default script switches them off; their published
+    thresholds cannot be met (:class:`BranchWhere`), so that the defaults here are ours, and so are ``roots``, that a
+    path may branch again, and that the last path is never cut. The
+    aggregation, and that there is no KL, are assumptions. Of equally frequent answers the one whose trajectories' mean
+    log-probabilities add up to most wins, then that of the smallest key.
+
+    roots: None: half of ``trained``, so that branches train, too; they come after the roots.
     """
+    sampler: Rollouts = Rollouts(group_size=votes)
+    if branch is not None or prune is not None:
+        begun = max(trained // 2, 1) if roots is None else roots
+        sampler = OnlineTree(group_size=votes, roots=begun, branch=branch, prune=prune)
     return Recipe(
         name="echo_ttrl",
         base="grpo",
-        sampler=Rollouts(group_size=votes),
-        rewards=(Majority(),),
+        sampler=sampler,
+        rewards=(Majority("likeliest"),),
         selections=(FirstRollouts(trained),),
         advantage=UncertaintyShaped(GroupStandardized(), strength=shaping, addend=addend),
         objective=PolicyGradient(
