@@ -1,5 +1,6 @@
 """Tasks that nobody set: goals found by exploring an environment, and environments that are written as programs."""
 
+from stratagem.synthesis.defects import DEFECTS, defective, variant
 from stratagem.synthesis.environments_task import EnvironmentsTask
 from stratagem.synthesis.evolution import EnvironmentSynthesis, Round, Solver, Writer, writing_prompt
 from stratagem.synthesis.exploration import (
@@ -32,6 +33,7 @@ from stratagem.synthesis.task import SynthesizedTask
 __all__ = [
     "Contract",
     "Curiosity",
+    "DEFECTS",
     "Difficulty",
     "EnvironmentMemory",
     "EnvironmentPool",
@@ -63,12 +65,14 @@ __all__ = [
     "Verdict",
     "Writer",
     "concept_pool",
+    "defective",
     "jaccard",
     "measured",
     "read_goals",
     "seed_programs",
     "stage_counts",
     "write_goals",
+    "variant",
     "writer_reward",
     "writing_prompt",
 ]

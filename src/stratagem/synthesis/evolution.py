@@ -12,11 +12,12 @@ from stratagem.catalogue import paper
 from stratagem.errors import InputError
 from stratagem.part import Part
 from stratagem.synthesis.environments_task import EnvironmentsTask
-from stratagem.synthesis.gates import Gates, Review, Verdict, measured, stage_counts, writer_reward
+from stratagem.synthesis.gates import Gates, Measure, Review, Verdict, stage_counts, writer_reward
 from stratagem.synthesis.pool import EnvironmentPool, Member
-from stratagem.synthesis.programs import Instance, Program
+from stratagem.synthesis.programs import Program
 from stratagem.tasks.python import program as code_of
 from stratagem.tasks.splits import seeded
+from stratagem.tasks.task import state_key
 
 INSTRUCTION = (
     "Write one new environment in Python: a class Environment with generate(self, seed, level), prompt(self, instance), "
@@ -41,10 +42,11 @@ class Solver(Protocol):
     def learn(self, task: EnvironmentsTask, steps: int, step: int) -> None:
         """Train for so many steps, of which the first has the number ``step``."""
 
-    def answers(
-        self, program: Program, level: int, instances: Sequence[Instance], count: int
-    ) -> Sequence[Sequence[str]]:
-        """``count`` answers to each instance, as the solver is now."""
+    def measure(self, instances: int, rollouts: int, seed: int) -> Measure:
+        """Success of the solver as it is now, over so many instances with so many answers each.
+
+        :func:`measured` makes one of a function that answers instances.
+        """
 
 
 class Writer(Protocol):
@@ -157,11 +159,8 @@ class EnvironmentSynthesis(Part):
         solver.learn(EnvironmentsTask(pool), self.solver_steps, step)
         step += self.solver_steps
 
-        def solve(program: Program, level: int, drawn: Sequence[Instance]) -> Sequence[Sequence[str]]:
-            return solver.answers(program, level, drawn, self.rollouts)
-
         # Other instances every round, so that no member stays for those it happens to be measured with.
-        measure = measured(solve, self.instances, seed=seed + number)
+        measure = solver.measure(self.instances, self.rollouts, state_key("measure", seed, number) % 2**31)
         retired: list[Member] = []
         if self.rotate_every and number % self.rotate_every == self.rotate_every - 1:
             band = self.gates.difficulty

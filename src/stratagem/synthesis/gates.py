@@ -7,6 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Annotated, ClassVar, NamedTuple
 
 from annotated_types import Ge, Gt, Le
@@ -22,6 +23,8 @@ STAGES = ("text", "execution", "contract", "review", "novelty", "difficulty")
 
 _COPIED_LENGTH = 8
 _GRAM = 4
+_ENDS = "\"').,:;!?"
+_SIGNS = _ENDS + "([]{}"
 
 
 class Rate(NamedTuple):
@@ -170,11 +173,11 @@ def given_away(prompts: Sequence[str], answers: Sequence[str]) -> float:
     """
     found: Counter[tuple[str, int | str]] = Counter()
     for prompt, answer in zip(prompts, answers, strict=True):
-        words = [word.strip("\"'.,:;!?()[]{}") for word in prompt.split()]
+        words = prompt.split()
         rules: set[tuple[str, int | str]] = set()
         before: set[str] = set()
         for place, word in enumerate(words):
-            if word == answer:
+            if answer in (word, word.rstrip(_ENDS), word.strip(_SIGNS)):
                 rules |= {("from the beginning", place), ("from the end", len(words) - place)}
                 if place and words[place - 1] not in before:
                     rules.add(("behind", words[place - 1]))
@@ -240,9 +243,19 @@ class Likeness:
         often = Counter(word for prompt in prompts for word in set(re.findall(r"[a-z]+", prompt.lower())))
         return cls(frozenset(runs), frozenset(word for word, count in often.items() if 2 * count > len(prompts)))
 
+    @classmethod
+    def of_program(cls, program: Program) -> Likeness:
+        """The same of a program that has to be run for it; remembered."""
+        return _likeness(program)
+
     def to(self, other: Likeness) -> float:
         """The larger of the Jaccard indices of code and of prompts, in [0, 1]."""
         return max(_jaccard(self.code, other.code), _jaccard(self.words, other.words))
+
+
+@lru_cache(maxsize=1024)
+def _likeness(program: Program) -> Likeness:
+    return Likeness.of(program.trace((1,), range(32)))
 
 
 def _jaccard(one: frozenset[object], other: frozenset[object]) -> float:
@@ -318,11 +331,11 @@ class Gates(Part):
         """
         likenesses = list(known)
         verdicts = []
-        for program in programs:
-            verdict = self.contract(program)
+        ran = {program: self.contract(program) for program in dict.fromkeys(programs)}
+        for verdict in (ran[program] for program in programs):
             if verdict.admitted and review is not None:
                 first = verdict.trace.samples[0].instances[0]
-                verdict = verdict.then("review", None if review(program, first) else "the review finds it inconsistent")
+                verdict = verdict.then("review", None if review(verdict.program, first) else "the review finds it inconsistent")
             if verdict.admitted:
                 like = Likeness.of(verdict.trace)
                 nearest = max((like.to(other) for other in likenesses), default=0.0)

@@ -59,7 +59,6 @@ class EnvironmentPool:
             raise InputError(f"pool: capacity {capacity} is too small for {len(self.members)} environments")
         if len({one.program.key for one in self.members}) < len(self.members):
             raise InputError("pool: an environment comes twice")
-        self._likeness: dict[int, Likeness] = {}
 
     @classmethod
     def of_seeds(cls, level: int = 1, capacity: int = 200) -> EnvironmentPool:
@@ -70,11 +69,8 @@ class EnvironmentPool:
         return len(self.members)
 
     def likenesses(self) -> list[Likeness]:
-        """What new ones are compared with; found by running the members, once each."""
-        for one in self.members:
-            if one.program.key not in self._likeness:
-                self._likeness[one.program.key] = Likeness.of(one.program.trace((1,), range(4)))
-        return [self._likeness[one.program.key] for one in self.members]
+        """What new ones are compared with; found by running the members, once each in a process."""
+        return [Likeness.of_program(one.program) for one in self.members]
 
     def examples(self, count: int, source: Random) -> list[Program]:
         """So many different members, or all, in an order at random."""
