@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Sequence
 from itertools import combinations
 
 import pytest
 
 from stratagem.errors import InputError
-from stratagem.helpers import Scripted
-from stratagem.sandbox import sandbox
+from stratagem.helpers import Message, Scripted
 from stratagem.synthesis import (
     DEFECTS,
     Contract,
@@ -129,9 +129,9 @@ def test_a_wrong_reference_that_agrees_with_itself_is_a_hole_that_only_a_review_
     wrong = defective(SEEDS["calendar_arithmetic"], "wrong reference")
     assert QUICK(wrong).admitted
 
-    def reads(messages: object, seed: int) -> str:
+    def reads(messages: Sequence[Message], seed: int) -> str:
         # Stands for a model that works the question out for itself.
-        return "verdict: no" if "+ '1'" in str(messages) else "I see. Verdict: YES"
+        return "verdict: no" if "+ '1'" in messages[-1]["content"] else "I see. Verdict: YES"
 
     review = Review(Scripted(reads, "reader"))
     found = Gates(QUICK).judge([wrong, SEEDS["calendar_arithmetic"]], review=review)
@@ -226,7 +226,7 @@ ESCAPES = [
     "x = (y for y in ()).gi_frame", "x = (lambda: 0).__globals__", "x = (lambda: 0).__code__",
     "def f(e): return e.tb_frame", "async def f(c): return c.cr_frame", "def f(x): return x.f_back.f_globals",
     "match 1:\n    case object(__class__=c): pass", "class A:\n    __slots__ = ()", "x = [].__reduce__()",
-    "del __builtins__", "global __name__", "x = 1 .__class__", "def f(x): x.__dict__['a'] = 1",
+    "del __builtins__", "__name__ = 1", "x = 1 .__class__", "def f(x): x.__dict__['a'] = 1",
 ]  # fmt: skip
 """Refused as text."""
 
@@ -239,7 +239,7 @@ FAILING = [
     "print.nothing", "iter(1)", "next(iter([]))", "chr(-1)", "sum('x')", "undefined", "super().nothing()",
     "super.nothing", "[].nothing", "assert False", "int('x')", "{}['x']", "[][0]", "set([[]])", "sorted([1, 'x'])",
     "float('x')", "'{0.x}'.format(1)", "str(b'x', 'nothing')", "slice(1).nothing", "max([])", "min([])", "divmod(1, 0)",
-    "pow(0, -1)", "complex('x')", "zip(1)", "map(1)", "filter(1)", "ord('xx')", "dict([1])", "fractions.Fraction(1)",
+    "pow(0, -1)", "complex('x')", "zip(1)", "map(1)", "filter(1)", "ord('xx')", "dict([1])", "fractions.sys", "math.nothing",
 ]  # fmt: skip
 """Fail when they are run."""
 
@@ -256,21 +256,17 @@ def test_hostile_programs_are_refused_as_text() -> None:
 
 def test_hostile_programs_fail_where_they_run_and_leave_no_trace() -> None:
     assert len(ESCAPES) + len(FAILING) + len(ENDLESS) >= 100
-    # One program tries all of them, each on its own, and answers which it got through.
-    functions = "\n".join(f"def f{n}():\n    {line}\n" for n, line in enumerate(FAILING))
-    names = ", ".join(f"f{n}" for n in range(len(FAILING)))
-    tries = (
-        f"through = []\nfor number, f in enumerate([{names}]):\n    try:\n        f()\n        through.append(number)\n"
-        "    except Exception:\n        pass\n"
+    # One program tries all of them, each on its own, and says in its prompt which it got through.
+    functions = "\n".join(f"def f{number}():\n    {line}\n" for number, line in enumerate(FAILING))
+    tries = "".join(
+        f"        try:\n            f{number}()\n            through.append({number})\n"
+        "        except Exception:\n            pass\n"
+        for number, line in enumerate(FAILING)
+        if not line.startswith("raise ")  # what ends a process cannot be caught there; tried below
     )
-    program = changed("class Environment", f"{functions}\nclass Environment")
-    source = program.source + "\n    def run(self):\n        through = []\n" + "".join(
-        f"        try:\n            f{n}()\n            through.append({n})\n        except Exception:\n            pass\n"
-        for n, line in enumerate(FAILING)
-        if not line.startswith("raise ")
-    ) + "        return through\n"
+    source = changed("class Environment", f"{functions}\nclass Environment").source.replace("import random", "import fractions, math, random")
+    source += f"\n    def run(self):\n        through = []\n{tries}        return through\n"
     source = source.replace('return "Add up "', 'return str(self.run()) + "Add up "')
-    del tries
     started = time.monotonic()
     [one] = Program(source).instances([(1, 1)], seconds=5)
     assert one.prompt.startswith("[]Add up"), one.prompt[:100]
@@ -301,10 +297,6 @@ def test_a_program_that_fails_when_it_is_used_fails_in_one_line() -> None:
         changed("return float(", "return 7 * float(").scores([(Instance([1], "", ""), "1")])
     with pytest.raises(ProgramError, match="too much time"):
         changed("return sum(numbers)", "while True: pass").instances([(1, 1)], seconds=0.1)
-
-
-def test_programs_are_kept_apart_where_this_machine_can() -> None:
-    assert sandbox().isolation in ("bubblewrap", "process")
 
 
 # ---- novelty ---------------------------------------------------------------------------------------------------------
@@ -406,7 +398,7 @@ def test_a_verdict_says_what_it_is() -> None:
 @pytest.mark.parametrize(
     "build", [lambda: Difficulty(low=0.9, high=0.1), lambda: Contract(seeds=1), lambda: Review(None, 0)]
 )
-def test_values_out_of_range_are_refused_in_one_line(build: object) -> None:
+def test_values_out_of_range_are_refused_in_one_line(build: Callable[[], object]) -> None:
     with pytest.raises(InputError) as caught:
         build()
     assert "\n" not in str(caught.value)

@@ -6,7 +6,7 @@ import random
 class Environment:
     def generate(self, seed: int, level: int) -> list[str]:
         source = random.Random(seed)
-        lengths = [source.randint(2, 8 + 4 * level) for _ in range(2)]
+        lengths = [source.randint(2, 14 + 4 * level) for _ in range(2)]
         return ["".join(source.choices("abcdef", k=length)) for length in lengths]
 
     def prompt(self, instance: list[str]) -> str:

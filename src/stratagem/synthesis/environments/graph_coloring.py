@@ -8,10 +8,10 @@ class Environment:
 
     def generate(self, seed: int, level: int) -> dict[str, list]:
         source = random.Random(seed)
-        nodes = 4 + 2 * level
+        nodes = 5 + 2 * level
         colors = [source.choice("RGB") for _ in range(nodes)]
         pairs = [[a, b] for a in range(nodes) for b in range(a) if colors[a] != colors[b]]
-        return {"colors": colors, "edges": sorted(source.sample(pairs, min(len(pairs), 2 * nodes)))}
+        return {"colors": colors, "edges": sorted(source.sample(pairs, min(len(pairs), 3 * nodes // 2)))}
 
     def prompt(self, instance: dict[str, list]) -> str:
         edges = ", ".join(f"{a}-{b}" for a, b in instance["edges"])
