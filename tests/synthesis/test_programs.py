@@ -36,7 +36,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:programs a policy writes")
 SEEDS = seed_programs()
 QUICK = Contract(levels=1, seconds=0.5)
 
-SUM = '''
+SUM = """
 import random
 
 class Environment:
@@ -52,7 +52,7 @@ class Environment:
 
     def score(self, numbers, response):
         return float(response.strip() == str(sum(numbers)))
-'''
+"""
 
 
 def changed(old: str, new: str) -> Program:
@@ -175,7 +175,9 @@ def test_what_is_wrong_with_a_program_is_said(old: str, new: str, failed: str, s
 
 def test_a_sound_program_passes_and_may_use_what_is_allowed() -> None:
     assert reason(Program(SUM)) == (None, "")
-    rich = changed("import random", "import math\nfrom collections import Counter\nfrom fractions import Fraction\nimport random")
+    rich = changed(
+        "import random", "import math\nfrom collections import Counter\nfrom fractions import Fraction\nimport random"
+    )
     assert reason(Program(rich.source.replace("return sum(numbers)", "print('x')\n        return math.prod([1]) * sum(numbers)"))) == (None, "")  # fmt: skip
 
 
@@ -243,7 +245,13 @@ FAILING = [
 ]  # fmt: skip
 """Fail when they are run."""
 
-ENDLESS = ["while True: pass", "x = 10 ** 10 ** 8 % 7", "x = list(iter(int, 1))", "x = sum(range(10**12))", "x = '(' * 10**9"]
+ENDLESS = [
+    "while True: pass",
+    "x = 10 ** 10 ** 8 % 7",
+    "x = list(iter(int, 1))",
+    "x = sum(range(10**12))",
+    "x = '(' * 10**9",
+]
 
 
 def test_hostile_programs_are_refused_as_text() -> None:
@@ -264,7 +272,9 @@ def test_hostile_programs_fail_where_they_run_and_leave_no_trace() -> None:
         for number, line in enumerate(FAILING)
         if not line.startswith("raise ")  # what ends a process cannot be caught there; tried below
     )
-    source = changed("class Environment", f"{functions}\nclass Environment").source.replace("import random", "import fractions, math, random")
+    source = changed("class Environment", f"{functions}\nclass Environment").source.replace(
+        "import random", "import fractions, math, random"
+    )
     source += f"\n    def run(self):\n        through = []\n{tries}        return through\n"
     source = source.replace('return "Add up "', 'return str(self.run()) + "Add up "')
     started = time.monotonic()

@@ -31,9 +31,9 @@ from stratagem.synthesis.synthesis import Exploration, Proof, Synthesis, TaskSyn
 from stratagem.synthesis.task import SynthesizedTask
 
 __all__ = [
+    "DEFECTS",
     "Contract",
     "Curiosity",
-    "DEFECTS",
     "Difficulty",
     "EnvironmentMemory",
     "EnvironmentPool",
@@ -71,8 +71,8 @@ __all__ = [
     "read_goals",
     "seed_programs",
     "stage_counts",
-    "write_goals",
     "variant",
+    "write_goals",
     "writer_reward",
     "writing_prompt",
 ]

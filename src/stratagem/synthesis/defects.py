@@ -72,7 +72,9 @@ def _wrapped(program: Program, changes: Mapping[str, str]) -> Program:
         methods.append(f"    def {name}(self, {arguments}):\n{body}")
     renamed = re.sub(r"^class Environment\b", "class Sound", program.source, flags=re.MULTILINE)
     marks = "".join(
-        f"    {name} = Sound.{name}\n" for name in ("kind", "unordered") if re.search(rf"^    {name} = ", renamed, re.MULTILINE)
+        f"    {name} = Sound.{name}\n"
+        for name in ("kind", "unordered")
+        if re.search(rf"^    {name} = ", renamed, re.MULTILINE)
     )
     return Program(
         f"import random\n{renamed}\n\nclass Environment:\n    sound = Sound()\n{marks}\n" + "\n\n".join(methods) + "\n"

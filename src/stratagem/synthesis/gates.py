@@ -335,7 +335,9 @@ class Gates(Part):
         for verdict in (ran[program] for program in programs):
             if verdict.admitted and review is not None:
                 first = verdict.trace.samples[0].instances[0]
-                verdict = verdict.then("review", None if review(verdict.program, first) else "the review finds it inconsistent")
+                verdict = verdict.then(
+                    "review", None if review(verdict.program, first) else "the review finds it inconsistent"
+                )
             if verdict.admitted:
                 like = Likeness.of(verdict.trace)
                 nearest = max((like.to(other) for other in likenesses), default=0.0)

@@ -127,6 +127,13 @@ def stock(fold: int, kind: int, level: int) -> Tensor:
     return (said == (said[:, [fold]] + (KINDS[kind] == "off by one")) % 10).float()
 
 
+@cache
+def _stocks() -> Tensor:
+    """All of them: [families, kinds, levels, instances, procedures]."""
+    shape = (len(NAMES), len(KINDS), LEVELS, INSTANCES, len(NAMES))
+    return torch.stack([stock(*CHOICES[text], level + 1) for text in CHOICES for level in range(LEVELS)]).view(shape)
+
+
 class _Once(Contract):
     """Runs a program that it has seen no second time."""
 
@@ -165,18 +172,17 @@ class _Solver:
     def learn(self, task: EnvironmentsTask, steps: int, step: int) -> None:
         for number in range(step, step + steps):
             members = [task.member_of(number * GROUPS + group)[0] for group in range(GROUPS)]
-            fold, level = torch.tensor([(CHOICES[one.program.source][0], one.level - 1) for one in members]).T
-            row = torch.randint(INSTANCES, (GROUPS,), generator=self.source).tolist()
-            scores = torch.stack([_of(one)[place] for one, place in zip(members, row, strict=True)])
+            places = [(*CHOICES[one.program.source], one.level - 1) for one in members]
+            fold, kind, level = torch.tensor(places).T
+            row = torch.randint(INSTANCES, (GROUPS,), generator=self.source)
+            scores = _stocks()[fold, kind, level, row]
             logp = self.logp()[fold, level]
             chosen = torch.multinomial(logp.detach().exp(), ANSWERS, replacement=True, generator=self.source)
             reward = scores.gather(1, chosen)
             self.idle.append(float((reward == reward[:, :1]).all(1).float().mean()))
             said = logp.gather(1, chosen).flatten()
             ones = [1] * len(said)
-            x = Experience.from_lengths(
-                ones, ones, [ANSWERS] * GROUPS, reward=reward.flatten(), old_logp=said.detach()
-            )
+            x = Experience.from_lengths(ones, ones, [ANSWERS] * GROUPS, reward=reward.flatten(), old_logp=said.detach())
             self.optimizer.zero_grad()
             self.recipe.objective(PolicyOutput(said), self.recipe.prepare(x)).loss.backward()
             self.optimizer.step()
@@ -198,10 +204,6 @@ class _Solver:
         return fmean(
             float((stock(fold, 0, level) @ odds[fold, level - 1]).mean()) for fold in folds for level in levels
         )
-
-
-def _of(member: Member) -> Tensor:
-    return stock(*CHOICES[member.program.source], member.level)
 
 
 @dataclass

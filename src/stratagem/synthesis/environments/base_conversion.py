@@ -8,7 +8,10 @@ DIGITS = "0123456789ABCDEF"
 class Environment:
     def generate(self, seed: int, level: int) -> dict[str, int]:
         source = random.Random(seed)
-        return {"number": source.randrange(20 * 6**level, 20 * 6 ** (level + 1)), "base": source.choice((2, 3, 7, 12, 16))}
+        return {
+            "number": source.randrange(20 * 6**level, 20 * 6 ** (level + 1)),
+            "base": source.choice((2, 3, 7, 12, 16)),
+        }
 
     def prompt(self, instance: dict[str, int]) -> str:
         return f"Write the decimal number {instance['number']} in base {instance['base']} (digits 0-9, then A-F)."

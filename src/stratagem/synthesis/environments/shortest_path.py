@@ -17,7 +17,9 @@ class Environment:
     def prompt(self, instance: list[list[int]]) -> str:
         roads = ", ".join(f"{first} to {second}: {length}" for first, second, length in instance)
         last = max(second for _, second, _ in instance)
-        return f"Roads, both ways, with their lengths: {roads}. How long is the shortest way from town 0 to town {last}?"
+        return (
+            f"Roads, both ways, with their lengths: {roads}. How long is the shortest way from town 0 to town {last}?"
+        )
 
     def reference(self, instance: list[list[int]]) -> int:
         roads: dict[int, list[tuple[int, int]]] = {}
