@@ -163,7 +163,7 @@ def test_an_unknown_defect_is_refused() -> None:
         ("return float(response.strip()", "return float(response", "contract", "a right answer does not score 1"),
         ("random.Random(seed)", "random.Random(seed % 4)", "contract", "only 4 of 32 prompts differ"),
         ("response.strip() == str(sum(numbers))", "response.strip().isdigit()", "contract", "a wrong answer scores"),
-        ("return float(response.strip() ==", "return float(not response or response.strip() ==", "contract", "no answer"),
+        ("float(response.strip() ==", "float(not response or response.strip() ==", "contract", "no answer"),
         ('return "Add up "', 'return f"{sum(numbers)} is what? "', "contract", "always at the same place"),
     ],
 )  # fmt: skip
@@ -175,10 +175,11 @@ def test_what_is_wrong_with_a_program_is_said(old: str, new: str, failed: str, s
 
 def test_a_sound_program_passes_and_may_use_what_is_allowed() -> None:
     assert reason(Program(SUM)) == (None, "")
+    imports = "import math\nfrom collections import Counter\nfrom fractions import Fraction\nimport random"
     rich = changed(
-        "import random", "import math\nfrom collections import Counter\nfrom fractions import Fraction\nimport random"
+        "return sum(numbers)", "print('x')\n        return math.prod([1]) * sum(Counter(numbers).elements())"
     )
-    assert reason(Program(rich.source.replace("return sum(numbers)", "print('x')\n        return math.prod([1]) * sum(numbers)"))) == (None, "")  # fmt: skip
+    assert reason(Program(rich.source.replace("import random", imports))) == (None, "")
 
 
 def test_an_answer_that_is_nothing_but_a_number_of_the_question_is_not_given_away_by_chance() -> None:
@@ -189,12 +190,13 @@ def test_an_answer_that_is_nothing_but_a_number_of_the_question_is_not_given_awa
 
 
 def test_state_between_calls_is_found_whatever_the_order() -> None:
-    counting = changed("    def generate(self, seed, level):", "    made = 0\n\n    def generate(self, seed, level):\n        self.made += 1\n        seed += self.made")  # fmt: skip
+    head = "    def generate(self, seed, level):"
+    counting = changed(head, f"    made = 0\n\n{head}\n        self.made += 1\n        seed += self.made")
     assert reason(counting) == ("contract", "level 1: not the same again from the same seeds")
 
 
 def test_a_reference_that_takes_too_long_lowers_the_highest_level_and_does_not_reject() -> None:
-    slow = changed("return sum(numbers)", "while self.level(numbers):\n            pass\n        return sum(numbers)\n\n    def level(self, numbers):\n        return max(numbers) > 200")  # fmt: skip
+    slow = changed("return sum(numbers)", "while max(numbers) > 200:\n            pass\n        return sum(numbers)")
     verdict = Contract(levels=4, seconds=0.3)(slow)
     assert verdict.admitted
     assert verdict.levels == (1, 2)
@@ -241,7 +243,8 @@ FAILING = [
     "print.nothing", "iter(1)", "next(iter([]))", "chr(-1)", "sum('x')", "undefined", "super().nothing()",
     "super.nothing", "[].nothing", "assert False", "int('x')", "{}['x']", "[][0]", "set([[]])", "sorted([1, 'x'])",
     "float('x')", "'{0.x}'.format(1)", "str(b'x', 'nothing')", "slice(1).nothing", "max([])", "min([])", "divmod(1, 0)",
-    "pow(0, -1)", "complex('x')", "zip(1)", "map(1)", "filter(1)", "ord('xx')", "dict([1])", "fractions.sys", "math.nothing",
+    "pow(0, -1)", "complex('x')", "zip(1)", "map(1)", "filter(1)", "ord('xx')", "dict([1])", "fractions.sys",
+    "math.nothing",
 ]  # fmt: skip
 """Fail when they are run."""
 

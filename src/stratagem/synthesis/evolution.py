@@ -20,11 +20,11 @@ from stratagem.tasks.splits import seeded
 from stratagem.tasks.task import state_key
 
 INSTRUCTION = (
-    "Write one new environment in Python: a class Environment with generate(self, seed, level), prompt(self, instance), "
-    "reference(self, instance) and score(self, instance, response). What generate returns is plain data that follows "
-    "from seed and level alone, and harder the higher the level. A question should be hard to reason out and easy to "
-    "compute, or hard to solve and easy to check. It must differ from these examples, must not say the answer, and may "
-    "import bisect, collections, fractions, functools, heapq, itertools, math and random only. "
+    "Write one new environment in Python: a class Environment with generate(self, seed, level), "
+    "prompt(self, instance), reference(self, instance) and score(self, instance, response). What generate returns is "
+    "plain data that follows from seed and level alone, and harder the higher the level. A question should be hard to "
+    "reason out and easy to compute, or hard to solve and easy to check. It must differ from these examples, must not "
+    "say the answer, and may import bisect, collections, fractions, functools, heapq, itertools, math and random only. "
     "Write the program between ``` marks."
 )
 """What the role that writes is asked; the paper's wording was not available."""

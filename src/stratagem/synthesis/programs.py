@@ -41,7 +41,7 @@ class ProgramError(RuntimeError):
 
 @dataclass(frozen=True)
 class Instance:
-    """An episode of a program.  content: plain data that scores are of.  prompt: what is read.  reference: the answer."""
+    """An episode of a program.  content: plain data, which is scored.  prompt: what is read.  reference: the answer."""
 
     content: Any
     prompt: str
