@@ -127,6 +127,12 @@ _BUILT_IN = (
         "stratagem.synthesis.task:from_spec",
     ),
     TaskCard(
+        "environments",
+        "environments[:PATH][,level=0,max_new_tokens=256]",
+        "fresh instances of environments that are written as programs",
+        "stratagem.synthesis.environments_task:from_spec",
+    ),
+    TaskCard(
         "craft",
         "craft[:free=false,most=4,max_turns=24,max_new_tokens=16]",
         "gather materials and make an item by recipes",
