@@ -169,3 +169,13 @@ def test_shared_tokens_reach_the_gradient_once(world):
     logp = out.logp.detach().requires_grad_()
     recipe.objective(type(out)(logp=logp), x).loss.backward()
     assert (logp.grad[~x.mask] == 0).all() and (logp.grad[x.mask] != 0).any()
+
+
+def test_a_recipe_with_trees_trains_a_model(make_trainer, make_world):
+    recipe = recipes.echo_ttrl(votes=4, trained=4, branch=OFTEN, prune=STRICT)
+    trainer = make_trainer(recipe.with_values({"sampler.prompts_per_step": 2}), world=make_world(Echoes(2)))
+    before = [weight.detach().clone() for weight in trainer.world.policy.policy_parameters()]
+    trainer.run()
+    after = list(trainer.world.policy.policy_parameters())
+    assert all(bool(weight.isfinite().all()) for weight in after)
+    assert any(not torch.equal(old, new) for old, new in zip(before, after, strict=True))

@@ -114,11 +114,11 @@ def echo_ttrl(
     aggregation, and that there is no KL, are assumptions. Of equally frequent answers the one whose trajectories' mean
     log-probabilities add up to most wins, then that of the smallest key.
 
-    roots: None: half of ``trained``, so that branches train, too; they come after the roots.
+    roots: None: half of ``trained``, at least 2, so that branches train, too; they come after the roots.
     """
     sampler: Rollouts = Rollouts(group_size=votes)
     if branch is not None or prune is not None:
-        begun = max(trained // 2, 1) if roots is None else roots
+        begun = min(max(trained // 2, 2), votes) if roots is None else roots
         sampler = OnlineTree(group_size=votes, roots=begun, branch=branch, prune=prune)
     return Recipe(
         name="echo_ttrl",
