@@ -1,4 +1,4 @@
-"""People who always or never tell the truth. An instance is how many there are and who is a knight, and what they say."""
+"""People who always or never tell the truth. An instance: how many there are, who is a knight, and what they say."""
 
 import itertools
 import random
