@@ -111,7 +111,7 @@ def test_subset_sums_have_a_solution_and_any_other_with_the_same_sum_counts() ->
 
 
 def test_graphs_may_be_colored_in_another_way() -> None:
-    path = Instance({"colors": ["R", "G", "R"], "edges": [[1, 0], [2, 1]]}, "", "")
+    path = Instance([[0, 1, 0], [1, 0], [2, 1]], "", "")
     answers = ["RGR", "GBR", "RRG", "RG", "XGX"]
     assert SEEDS["graph_coloring"].scores([(path, text) for text in answers]) == [1, 1, 0, 0, 0]
 

@@ -221,8 +221,9 @@ class Review:
             f"Reference:\n{instance.reference}"
         )
         replies = self.helper.ask([Question.of(text, seed) for seed in range(self.votes)])
-        found = [re.findall(r"verdict:\s*(yes|no)\b", reply.text or "", re.IGNORECASE) for reply in replies]
-        return 2 * sum(bool(one) and one[-1].lower() == "yes" for one in found) > self.votes
+        found = [re.findall(r"verdict:\s*(yes|no)\b", (reply.text or "").lower()) for reply in replies]
+        agreed = sum(one[-1:] == ["yes"] for one in found)
+        return 2 * agreed > self.votes
 
 
 # ---- novelty ---------------------------------------------------------------------------------------------------------

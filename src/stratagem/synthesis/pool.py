@@ -107,7 +107,8 @@ class EnvironmentPool:
 
         low, high: beyond these another level is tried. One that fails is retired; those written by hand stay anyway.
         """
-        stay, gone = [], []
+        stay: list[Member] = []
+        gone: list[Member] = []
         for one in self.members:
             try:
                 changed = _adjusted(one, measure, low, high)

@@ -25,84 +25,19 @@ MODULES = ("bisect", "collections", "fractions", "functools", "heapq", "itertool
 METHODS = {"generate": 3, "prompt": 2, "reference": 2, "score": 3}
 """What an environment must be able to do, and with how many arguments, itself included."""
 
-BUILTINS = [
-    "abs",
-    "all",
-    "any",
-    "bin",
-    "bool",
-    "bytes",
-    "chr",
-    "complex",
-    "dict",
-    "divmod",
-    "enumerate",
-    "filter",
-    "float",
-    "format",
-    "frozenset",
-    "hex",
-    "int",
-    "isinstance",
-    "issubclass",
-    "iter",
-    "len",
-    "list",
-    "map",
-    "max",
-    "min",
-    "next",
-    "object",
-    "oct",
-    "ord",
-    "pow",
-    "property",
-    "range",
-    "repr",
-    "reversed",
-    "round",
-    "set",
-    "slice",
-    "sorted",
-    "staticmethod",
-    "str",
-    "sum",
-    "super",
-    "tuple",
-    "zip",
-    "__build_class__",
-    "ArithmeticError",
-    "AssertionError",
-    "Exception",
-    "IndexError",
-    "KeyError",
-    "LookupError",
-    "NotImplementedError",
-    "OverflowError",
-    "RuntimeError",
-    "StopIteration",
-    "TypeError",
-    "ValueError",
-    "ZeroDivisionError",
-]
-FRAMES = frozenset(
-    [
-        "ag_code",
-        "ag_frame",
-        "cr_code",
-        "cr_frame",
-        "f_back",
-        "f_builtins",
-        "f_code",
-        "f_globals",
-        "f_locals",
-        "gi_code",
-        "gi_frame",
-        "gi_yieldfrom",
-        "tb_frame",
-        "tb_next",
-    ]
-)
+_BUILTINS = """
+    abs all any bin bool bytes chr complex dict divmod enumerate filter float format frozenset hex int isinstance
+    issubclass iter len list map max min next object oct ord pow property range repr reversed round set slice sorted
+    staticmethod str sum super tuple zip __build_class__ ArithmeticError AssertionError Exception IndexError
+    KeyError LookupError NotImplementedError OverflowError RuntimeError StopIteration TypeError ValueError
+    ZeroDivisionError
+"""
+BUILTINS = tuple(_BUILTINS.split())
+_FRAMES = """
+    ag_code ag_frame cr_code cr_frame f_back f_builtins f_code f_globals f_locals gi_code gi_frame gi_yieldfrom
+    tb_frame tb_next
+"""
+FRAMES = frozenset(_FRAMES.split())
 """Attributes that lead from a value to the code that runs it."""
 
 LONGEST, LONGEST_PROMPT, LONGEST_ANSWER = 20_000, 4_000, 500

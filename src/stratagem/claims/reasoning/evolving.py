@@ -220,7 +220,7 @@ class _Writer:
         source = generator(self.seed, "writer", step)
 
         def drawn(logits: Tensor) -> list[int]:
-            return torch.multinomial(logits.softmax(-1), count, replacement=True, generator=source).tolist()  # type: ignore[no-any-return]
+            return torch.multinomial(logits.softmax(-1), count, replacement=True, generator=source).tolist()
 
         self.written = [list(zip(drawn(self.fold), drawn(self.kind), strict=True)) for _ in examples]
         return [[program_of(fold, kind).source for fold, kind in group] for group in self.written]

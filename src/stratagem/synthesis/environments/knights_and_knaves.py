@@ -1,44 +1,42 @@
-"""People who always or never tell the truth, and what they say of each other."""
+"""People who always or never tell the truth. An instance: how many there are, who is a knight, and what they say."""
 
 import itertools
 import random
 
-NAMES = "ABCDEFGHIJKL"
+NAMES = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
 class Environment:
-    def generate(self, seed: int, level: int) -> dict[str, list]:
+    def generate(self, seed: int, level: int) -> list[list[int]]:
         source = random.Random(seed)
         people = 3 + level
-        knights = [source.random() < 0.5 for _ in range(people)]
+        knights = [source.randrange(2) for _ in range(people)]
         order = source.sample(range(people), people)
-        knights[order[0]] = True
+        knights[order[0]] = 1
         claims = []
         for place in range(1, people):
-            pair = [order[place], order[source.randrange(place)]]
-            who, other = source.sample(pair, 2)
-            claims.append([who, knights[other] == knights[who], other])
-        return {"claims": claims, "known": [order[0]], "people": [people]}
+            who, other = source.sample([order[place], order[source.randrange(place)]], 2)
+            claims.append([who, int(knights[other] == knights[who]), other])
+        return [[people, order[0]], *claims]
 
-    def fits(self, instance: dict[str, list], knights: tuple) -> bool:
-        return all((knights[other] == knight) == knights[who] for who, knight, other in instance["claims"])
-
-    def prompt(self, instance: dict[str, list]) -> str:
+    def prompt(self, instance: list[list[int]]) -> str:
+        (people, known), *claims = instance
         said = "; ".join(
-            f"{NAMES[who]}: '{NAMES[other]} is a {'knight' if knight else 'knave'}'"
-            for who, knight, other in instance["claims"]
+            f"{NAMES[who]}: '{NAMES[other]} is a {'knight' if knight else 'knave'}'" for who, knight, other in claims
         )
-        people = ", ".join(NAMES[: instance["people"][0]])
+        names = ", ".join(NAMES[:people])
         return (
-            f"Of {people}, knights always tell the truth and knaves never do. {NAMES[instance['known'][0]]} is a "
-            f"knight. They say: {said}. For each of {people}, write T for a knight and L for a knave, without spaces."
+            f"Of {names}, knights always tell the truth and knaves never do. {NAMES[known]} is a knight. They say: "
+            f"{said}. For each of {names}, write T for a knight and L for a knave, without spaces."
         )
 
-    def reference(self, instance: dict[str, list]) -> str:
-        for knights in itertools.product((True, False), repeat=instance["people"][0]):
-            if knights[instance["known"][0]] and self.fits(instance, knights):
-                return "".join("T" if knight else "L" for knight in knights)
+    def reference(self, instance: list[list[int]]) -> str:
+        (people, known), *claims = instance
+        for knights in itertools.product((1, 0), repeat=people):
+            true = all((knights[other] == knight) == bool(knights[who]) for who, knight, other in claims)
+            if knights[known] and true:
+                return "".join("LT"[knight] for knight in knights)
         return ""
 
-    def score(self, instance: dict[str, list], response: str) -> float:
+    def score(self, instance: list[list[int]], response: str) -> float:
         return float(response.strip() == self.reference(instance))
