@@ -86,6 +86,12 @@ def test_an_environment_that_fails_when_it_is_measured_is_retired() -> None:
     assert len(pool) == 1
 
 
+def test_a_pool_is_not_emptied_by_rotation() -> None:
+    pool = EnvironmentPool([Member(ONE, 1, 1), Member(TWO, 1, 1), Member(THREE, 1, 1)])
+    gone = pool.rotate(measure_of({(ONE, 1): 1.0, (TWO, 1): 0.97, (THREE, 1): 0.0}, []))
+    assert [one.program for one in pool.members] == [TWO] and [one.program for one in gone] == [ONE, THREE]
+
+
 def test_a_full_pool_gives_up_what_teaches_least() -> None:
     members = [
         Member(ONE, seed=True, right=0, tried=10),

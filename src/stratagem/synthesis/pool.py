@@ -105,7 +105,8 @@ class EnvironmentPool:
         """Measure every member again, move it to another level where it has become too easy or is too hard, and retire
         what is solved more than ``easy`` or less than ``hard`` of the time even so; says what went.
 
-        low, high: beyond these another level is tried. One that fails is retired; those written by hand stay anyway.
+        low, high: beyond these another level is tried. One that fails is retired; those written by hand stay anyway. When
+        all would go, the one that is solved nearest to half of the time stays: a pool is not emptied.
         """
         stay: list[Member] = []
         gone: list[Member] = []
@@ -116,6 +117,9 @@ class EnvironmentPool:
             except ProgramError:
                 changed, retired = one, True
             (gone if retired and not one.seed else stay).append(changed)
+        if not stay and gone:
+            stay.append(min(gone, key=lambda one: abs(one.rate.mean - 0.5)))
+            gone.remove(stay[0])
         self.members = tuple(stay)
         return gone
 
