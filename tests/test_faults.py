@@ -104,7 +104,7 @@ def test_an_environment_that_hangs_is_left_behind(make_world, chatter, call):
     over.set()
     assert outcome.metrics["episodes/failed"] == (0 if call == "close" else 2)
     assert outcome.x.group_of_trajectory.size().tolist() == ([4, 4, 4] if call == "close" else [4, 2, 4])
-    assert world._watch.abandoned == 2
+    assert world._stage.watch.abandoned == 2
 
 
 def test_rewards_of_numpy_are_rewards(make_world, chatter):

@@ -130,13 +130,13 @@ def play(
         nonsense,
         before,
         longest,
-        place._engine,
-        place._chat,
-        place._params(1.0),
-        place._watch,
+        place._stage.engine,
+        place._stage.chat,
+        place._stage.params(1.0),
+        place._stage.watch,
     )
     opened = reset(place.task.environment("train", 5))
-    read = [reading(place.task, preceded(opened, before(words)), [], place._chat) for words in nonsense]
+    read = [reading(place.task, preceded(opened, before(words)), [], place._stage.chat) for words in nonsense]
     return episodes, read
 
 
@@ -158,13 +158,13 @@ def test_words_are_left_out_until_the_prompt_fits(world):
     [episode], [whole] = play(place, [words])
     clean, room = len(episode.turns[0].read), 60
     seen: list[int] = []
-    generate = place._engine.generate
+    generate = place._stage.engine.generate
 
     def noting(requests: Any) -> Any:
         seen.append(len(requests[0].tokens))
         return generate(requests)
 
-    place._engine.generate = noting
+    place._stage.engine.generate = noting
     play(place, [words], clean + room)
     assert clean < seen[0] <= clean + room < len(whole)
     assert seen[0] > clean + room - 15  # no more than a word or so is left out in vain

@@ -101,7 +101,9 @@ def test_a_batch_is_marked_as_its_sampler_says(make_world, tmp_path):
     plain = make_world().collect(SMALL, 0)
     assert plain.x.planning is None and "planning" not in plain.metrics
     world = make_world()
-    said = [world._chat.said(turn.tolist()) for turn in plain.x.action.split(plain.x.turn_of_token.size().tolist())]
+    said = [
+        world._stage.chat.said(turn.tolist()) for turn in plain.x.action.split(plain.x.turn_of_token.size().tolist())
+    ]
     word = max((word for text in said for word in text.split() if word.isalpha() and word.isascii()), key=len)
     Grams(((word,),)).save(tmp_path / "grams.json")
     marked = world.collect(SMALL.replace(phrases=str(tmp_path / "grams.json")), 0)

@@ -12,7 +12,7 @@ import torch
 
 from stratagem.errors import InputError
 from stratagem.language.chat import ChatFormat
-from stratagem.language.world import demonstrate
+from stratagem.language.solved import demonstrate
 from stratagem.sampling import Demonstrations, DynamicSampling, EntropyTempering, Rollouts, Segments
 from stratagem.tasks import registry
 from stratagem.tasks.key_door import KeyDoorTask

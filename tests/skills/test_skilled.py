@@ -11,7 +11,7 @@ from stratagem import run
 from stratagem.errors import InputError
 from stratagem.language.episodes import Episode
 from stratagem.language.hf_engine import HFEngine
-from stratagem.language.world import HELD_OUT
+from stratagem.language.solved import HELD_OUT
 from stratagem.sampling import Windows
 from stratagem.skills import Case, Skill, SkillBank, Skilled, SkillLifecycle, Trial
 from stratagem.skills.task import HEADING, Trials
@@ -61,7 +61,7 @@ def test_skills_stand_at_the_end_of_the_system_message(skilled, world, tiny_toke
     task = skilled()
     made = world(task)
     episodes = [Episode(index, 0, 0) for index in (1, 2)]
-    made._play("test", episodes, made._params(1.0))
+    made._stage.play("test", episodes, made._stage.params(1.0))
     odd, even = (tiny_tokenizer.decode(episode.turns[0].read) for episode in episodes)
     # Test episode 1 is chat -2, topic 3; episode 2 is chat -3, topic 2.
     assert odd == f"<|system|>Say something.\n\n{HEADING}\n- kind: Be kind.<|user|>topic 3<|assistant|>"

@@ -15,9 +15,9 @@ from stratagem.language.engine import Engine
 from stratagem.language.episodes import Episode
 from stratagem.language.policy import LanguagePolicy
 from stratagem.language.rollout import first_observation, play
-from stratagem.language.sampling import SamplingParams
+from stratagem.language.solved import HELD_OUT
 from stratagem.language.team import Team
-from stratagem.language.world import HELD_OUT, LanguageWorld
+from stratagem.language.world import LanguageWorld
 from stratagem.memory.playing import transcript
 from stratagem.parts import Sampler
 from stratagem.sampling import Windows
@@ -72,8 +72,7 @@ class SkilledWorld(LanguageWorld):
             metrics["skills/shown"] = fmean(self._shown)
         return Collected(collected.x, collected.tokens, collected.metrics | metrics, collected.samples)
 
-    def _play(self, split: Split, episodes: Sequence[Episode], params: SamplingParams) -> None:
-        super()._play(split, episodes, params)
+    def _played(self, split: Split, episodes: Sequence[Episode]) -> None:
         if split == "train":
             for episode in episodes:
                 if episode.failure is None:
@@ -115,7 +114,7 @@ class SkilledWorld(LanguageWorld):
     def _cases(self) -> list[Case]:
         """The same held-out episodes at every audit; those that cannot start are left out."""
         numbers = range(HELD_OUT, HELD_OUT + self.task.lifecycle.validation)
-        openings = self._watch.run([partial(first_observation, self.task.of, "test", index) for index in numbers])
+        openings = self._stage.watch.run([partial(first_observation, self.task.of, "test", index) for index in numbers])
         return [
             self.task.case(index, opening.value.text)
             for index, opening in zip(numbers, openings, strict=True)
@@ -125,13 +124,13 @@ class SkilledWorld(LanguageWorld):
     def _attempted(self, trials: Sequence[Trial]) -> list[Episode]:
         """Trials of one case sample with one seed."""
         task, temperature = Trials(self.task, trials), self.task.lifecycle.temperature
-        params = self._params(1.0 if temperature is None else temperature, greedy=temperature is None)
+        stage = self._stage
+        params = stage.params(1.0 if temperature is None else temperature, greedy=temperature is None)
         episodes = [
-            Episode(number, 0, derive(self._seed, "audit", trial.case.number)) for number, trial in enumerate(trials)
+            Episode(number, 0, derive(stage.seed, "audit", trial.case.number)) for number, trial in enumerate(trials)
         ]
-        for start in range(0, len(episodes), self._concurrency):
-            chunk = episodes[start : start + self._concurrency]
-            play(task, "test", chunk, self._engine, self._chat, params, self._watch)
+        for some in stage.side_by_side(episodes):
+            play(task, "test", some, stage.engine, stage.chat, params, stage.watch)
         return episodes
 
     # ---- state -----------------------------------------------------------------------------------------------------

@@ -105,8 +105,8 @@ class EnvironmentPool:
         """Measure every member again, move it to another level where it has become too easy or is too hard, and retire
         what is solved more than ``easy`` or less than ``hard`` of the time even so; says what went.
 
-        low, high: beyond these another level is tried. One that fails is retired; those written by hand stay anyway. When
-        all would go, the one that is solved nearest to half of the time stays: a pool is not emptied.
+        low, high: beyond these another level is tried. One that fails is retired; those written by hand stay anyway. So
+        does the one that is solved nearest to half of the time, when all would go: a pool is not emptied.
         """
         stay: list[Member] = []
         gone: list[Member] = []

@@ -84,9 +84,9 @@ def test_what_was_attempted_before_is_prompt_and_only_the_last_attempt_trains(ma
     prompts = second.inputs.token_ids.split(second.inputs.lengths.tolist())
     written = second.action.split(second.trajectory_of_token.size().tolist())
     for row, group in enumerate(second.group_of_trajectory.labels.tolist()):
-        text = world._chat.said(prompts[row][: -len(written[row])])
+        text = world._stage.chat.said(prompts[row][: -len(written[row])])
         history = held[int(second.task_id[group])]
-        assert world._chat.said(history.attempts[-1]).strip() in text and "Score: " in text
+        assert world._stage.chat.said(history.attempts[-1]).strip() in text and "Score: " in text
         assert len(prompts[row]) > len(written[row]) + len(history.attempts[-1])
     deeper = recipe.sampler.histories
     assert max(one.depth for one in deeper) == 2
