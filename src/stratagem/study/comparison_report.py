@@ -203,7 +203,7 @@ def _results(comparison: Comparison, task: str | None) -> Results:
         ],
         scores=[_score_row(summary, measure, bool(reaching)) for summary in summaries],
         figure_columns=["arm", *(FIGURES.get(name, name) for name in names)] if names else [],
-        figures=[[s.arm, *(_figure(s.figures.get(name)) for name in names)] for s in summaries] if names else [],
+        figures=[[s.arm, *(_figure(name, s.figures.get(name)) for name in names)] for s in summaries] if names else [],
         contrast_columns=[
             "arm", "measurement", unit, "95 % interval", "probability of improvement", "p", "adjusted p", "verdict",
         ],
@@ -219,9 +219,11 @@ def _score_row(summary: Summary, measure: Measure, reaching: bool) -> list[str]:
     return [summary.arm, *scores, *([f"{reached} ({summary.reached} of {summary.runs})"] if reaching else []), *costs]
 
 
-def _figure(estimate: Estimate | None) -> str:
+def _figure(name: str, estimate: Estimate | None) -> str:
     if estimate is None:
         return "not measured"
+    if name.startswith("pass@"):
+        return score_text(estimate, SUCCESS)
     return f"{estimate.value:.3g} [{estimate.low:.3g}, {estimate.high:.3g}]"
 
 
