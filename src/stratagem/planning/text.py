@@ -43,6 +43,9 @@ class TextSteps:
     cut by the limit on tokens, and an empty one, leads nowhere. The prior is the geometric mean of the probabilities of
     its tokens, as they were sampled.
 
+    Every step has a session of its own. Beginnings that steps sampled side by side have in common are computed once;
+    those of earlier steps too, in a search within ``with engine.keeping(256):``, where the engine holds so many.
+
     policy: with a value head where states are judged.  engine: that serves its weights.
     params: how a step is sampled.  answer: of a text, None where there is none.
     cues: text put before a step of this kind, such as ``"Finish: "``; it is read and not learned.

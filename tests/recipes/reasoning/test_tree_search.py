@@ -359,6 +359,23 @@ def test_text_that_is_read_again_has_the_probabilities_and_values_of_the_search(
     torch.testing.assert_close(out.value_after[x.turn_of_token.last()].tanh(), judged, rtol=1e-4, atol=1e-5)
 
 
+def test_what_earlier_steps_computed_is_taken_over_while_the_engine_keeps_it(writer):
+    from stratagem.planning.text import TextSteps
+
+    params = replace(writer.params, max_new_tokens=40, stop=("e", "a", "o", "1", " "))
+    writer = TextSteps(writer.policy, writer.engine, params, lambda text: len(text) if len(text) > 60 else None)
+    roots = [writer.start(n, f"a question that is longer than what is shared at least, number {n}") for n in range(2)]
+    search, counts, solutions = TreeSearch(limits=Limits(30)), [], []
+    for kept in (0, 64):
+        before = writer.engine.prefilled
+        with writer.engine.keeping(kept):
+            found = search(roots, writer, writer, lambda state: 1.0)
+        counts.append(writer.engine.prefilled - before)
+        solutions.append([[step.said for step in path.steps] for one in found for path in one.solutions])
+    assert counts[1] < 0.7 * counts[0] and solutions[0] == solutions[1]
+    assert not writer.engine._sessions
+
+
 def test_cues_are_read_and_not_learned_and_steps_cut_short_lead_nowhere(writer):
     from stratagem.planning.text import TextSteps
 
