@@ -12,6 +12,7 @@ from torch import Tensor
 
 from stratagem.advantages import BatchWhitened, GaussianRanks, GroupCentered, GroupStandardized, PerReward
 from stratagem.experience import Experience
+from stratagem.hypervolume import hypervolume
 from stratagem.lab import Exact, Outcome, TokenGame, over
 from stratagem.lab.world import LabTask
 from stratagem.parts import Advantage
@@ -47,13 +48,8 @@ SUMS = TokenGame(
 )
 
 
-def hypervolume(points: Sequence[tuple[float, float]]) -> float:
-    """Area that is dominated by some of the points, down to (0, 0)."""
-    area, height = 0.0, 0.0
-    for first, second in sorted(points, reverse=True):
-        area += first * max(second - height, 0.0)
-        height = max(height, second)
-    return area
+FLOOR = (0.0, 0.0)
+"""What every policy does better than: never right, never brief."""
 
 
 def earned(policy: Exact) -> tuple[float, float]:
@@ -118,10 +114,13 @@ def dvao_reaches_the_better_front(seed: int) -> dict[str, float]:
         "gdpo": for_every_weight(seed, BatchWhitened(PerReward(population))),
         "smaller_steps": for_every_weight(seed, population, LEARNING_RATE / math.sqrt(2)),
     }
-    front = hypervolume([earned(run.last) for run in ours])
+    front = hypervolume([earned(run.last) for run in ours], FLOOR)
     steady = unsteadiness(ours)
     return {
-        **{f"front_over_{n}": front - hypervolume([earned(run.last) for run in runs]) for n, runs in others.items()},
+        **{
+            f"front_over_{n}": front - hypervolume([earned(run.last) for run in runs], FLOOR)
+            for n, runs in others.items()
+        },
         **{f"unsteadiness_over_{n}": steady / unsteadiness(runs) for n, runs in others.items()},
         "front": front,
         "unsteadiness": steady,
