@@ -57,3 +57,10 @@ def test_what_a_point_gains_is_nothing_where_it_is_dominated_repeated_or_below_t
 def test_points_of_another_dimension_and_what_is_no_number_are_refused(points, reference):
     with pytest.raises(InputError, match="finite numbers, as the reference"):
         hypervolume(points, reference)
+
+
+def test_the_area_under_a_front_counts_no_point_twice() -> None:
+    floor = (0.0, 0.0)
+    assert hypervolume([(1.0, 0.5), (0.5, 1.0)], floor) == 0.75
+    assert hypervolume([(0.5, 1.0), (0.4, 0.9), (1.0, 0.5)], floor) == 0.75
+    assert hypervolume([(0.5, 0.5), (0.5, 0.2)], floor) == 0.25

@@ -7,7 +7,6 @@ import torch
 
 from stratagem import catalogue, recipes
 from stratagem.advantages import GaussianRanks, GroupStandardized, PerReward, SpreadWeighted
-from stratagem.claims.reasoning.transported import hypervolume
 from stratagem.errors import InputError
 from stratagem.experience import Experience
 from stratagem.lab import find_game
@@ -59,11 +58,6 @@ def test_dvao_learns_both_rewards_of_a_game():
     run = learn(recipes.dvao((0.8, 0.2)), LabTask(find_game("styles")), 1000, 40)
     brief_and_right = [float(policy.logp[0, 0].exp()) for policy in (run.policies[0], run.last)]
     assert brief_and_right[0] < 0.1 and brief_and_right[1] > 0.5
-
-
-def test_the_area_under_a_front_counts_no_point_twice():
-    assert hypervolume([(1.0, 0.5), (0.5, 1.0)]) == hypervolume([(0.5, 1.0), (0.4, 0.9), (1.0, 0.5)]) == 0.75
-    assert hypervolume([(0.5, 0.5), (0.5, 0.2)]) == 0.25
 
 
 # ---- g2rpo_openvlthinkerv2 ------------------------------------------------------------------------------------------
