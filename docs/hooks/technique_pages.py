@@ -19,9 +19,8 @@ from markupsafe import Markup
 
 from stratagem import catalogue
 from stratagem.catalogue import Card
-from stratagem.errors import InputError
 from stratagem.estimate import Estimate
-from stratagem.lab import Diagnosis, diagnose
+from stratagem.lab import Diagnosis, objection
 from stratagem.lab.record import LabRecord, read_lab_record
 from stratagem.part import Part
 from stratagem.recipe import Recipe
@@ -104,7 +103,7 @@ def technique(card: Card, evidence: Evidence) -> str:
         readings=list(_readings(record)) if record else [],
         lab=judged,
         standings=list(_standings(card, evidence)),
-        commands=list(_commands(card, recipe, claim)),
+        commands=list(_commands(card, recipe, claim, judged=card.name in evidence.labs)),
         arguments=list(inspect.signature(card.build).parameters.values()),
     )
 
@@ -147,16 +146,7 @@ def _lab_row(name: str, record: LabRecord) -> dict[str, str]:
 
 def _why_absent(card: Card) -> str:
     recipe = _recipe(card)
-    return "no recipe" if recipe is None else _objection(recipe) or "not recorded"
-
-
-def _objection(recipe: Recipe) -> str | None:
-    """Why the lab cannot judge a recipe, in its own words; None when it can."""
-    try:
-        diagnose(recipe, "corridor", groups=1)
-    except InputError as refused:
-        return str(refused).rpartition("the lab cannot judge it: ")[2]
-    return None
+    return "no recipe" if recipe is None else objection(recipe) or "not recorded"
 
 
 def comparisons(evidence: Evidence) -> str:
@@ -237,7 +227,8 @@ def _nested(path: str, part: Part) -> Iterator[tuple[str, Part]]:
         yield from _nested(where, child)
 
 
-def _commands(card: Card, recipe: Recipe | None, claim: Claim | None) -> Iterator[str]:
+def _commands(card: Card, recipe: Recipe | None, claim: Claim | None, judged: bool) -> Iterator[str]:
+    """What a reader may try. judged: whether the lab has judged the technique, so that it can."""
     yield f"stratagem show {card.name}"
     if recipe is not None:
         task = "structured:key_door" if "span" in recipe.needs() else "key_door"
@@ -246,7 +237,7 @@ def _commands(card: Card, recipe: Recipe | None, claim: Claim | None) -> Iterato
         yield f"stratagem train {card.name} --task {task}"
     if claim is not None:
         yield f"stratagem claim {card.name}"
-    if recipe is not None and _objection(recipe) is None:
+    if judged or (recipe is not None and objection(recipe) is None):
         yield f"stratagem lab {card.name}"
 
 
@@ -333,11 +324,18 @@ class Standing:
 def _standings(card: Card, evidence: Evidence) -> Iterator[Standing]:
     for name, comparison in evidence.comparisons.items():
         plan = comparison.plan
-        arms = [arm for arm in plan.from_catalogue if yaml.safe_load(plan.arms[arm])["name"] == card.name]
+        arms = [arm for arm in plan.from_catalogue if _recipe_name(plan.arms[arm]) == card.name]
         for summary in comparison.analysis.summaries:
             if summary.arm in arms:
                 cells = (_cell(comparison, summary, quantity) for quantity in get_args(Quantity))
                 yield Standing(name, question(plan), summary.task or "all tasks together", *cells)
+
+
+@cache
+def _recipe_name(text: str) -> str:
+    """The name in a recipe's YAML."""
+    name: str = yaml.safe_load(text)["name"]
+    return name
 
 
 def _cell(comparison: Comparison, summary: Summary, quantity: Quantity) -> str:

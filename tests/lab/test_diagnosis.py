@@ -16,7 +16,7 @@ from stratagem.catalogue import card
 from stratagem.errors import InputError
 from stratagem.experience import Experience, PolicyOutput
 from stratagem.lab import GAMES, Diagnosis, TokenGame, diagnose, over
-from stratagem.lab.diagnosis import zero_mean_p_value
+from stratagem.lab.diagnosis import objection,  zero_mean_p_value
 from stratagem.objectives import LogLikelihood, PolicyGradient, SequenceSum
 from stratagem.partition import Partition
 from stratagem.parts import Advantage, Gate
@@ -227,3 +227,9 @@ def test_stale_steps_move_the_policy_along_the_gradient_and_away_from_the_batch(
     assert stale.expected_return > fresh.expected_return
     unclipped = card("grpo").recipe().with_values({"objective.gate": "unclipped"})
     assert diagnose(unclipped, "four_by_four", groups=FEW, stale_steps=8).cosine.value > stale.cosine.value
+
+
+def test_whether_a_recipe_can_be_judged_is_known_after_one_small_batch():
+    assert objection(recipes.grpo()) is None
+    refused = objection(recipes.gigpo().replace(optimization=recipes.gigpo().optimization.replace(shuffle="turns")))
+    assert refused == "it learns from single turns"

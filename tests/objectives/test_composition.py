@@ -13,13 +13,17 @@ import stratagem.recipes  # noqa: F401  (enters every part)
 from stratagem.distribution import OF_ACTIONS
 from stratagem.errors import InputError
 from stratagem.experience import Experience, PolicyOutput
-from stratagem.objectives import GeometricMeanRatio, PolicyGradient, TokenRatio, TruncatedImportance
+from stratagem.objectives import GeometricMeanRatio, PolicyGradient, SureNegatives, TokenRatio, TruncatedImportance
 from stratagem.part import REGISTRY, Part
 
 
 def kinds(kind: str) -> list[type[Part]]:
     """All our parts of a kind."""
     return [part for name, part in sorted(REGISTRY[kind].items()) if part.__module__.startswith("stratagem.")]
+
+
+NEEDED: dict[type[Part], dict[str, float]] = {SureNegatives: {"threshold": 0.5}}
+"""What parts cannot be built without."""
 
 
 def batch() -> Experience:
@@ -38,6 +42,7 @@ def batch() -> Experience:
         pass_rate=torch.full((3,), 0.5),
         seed=torch.arange(12),
         entropy=torch.rand(len(logp), generator=source),
+        confidence=0.2 * torch.rand(len(logp), generator=source),
         target=torch.full((len(logp),), 1.3),
         learning_rate=1e-3,
     )
@@ -56,7 +61,7 @@ def said(logp: Tensor) -> PolicyOutput:
 @pytest.mark.parametrize("ratio", kinds("ratio"), ids=lambda part: part.part_name())
 def test_every_composition_learns_or_is_refused_with_the_reason(ratio, gate):
     x = batch()
-    corrections = [None, *(part() for part in kinds("correction"))]
+    corrections = [None, *(part(**NEEDED.get(part, {})) for part in kinds("correction"))]
     for denominator, aggregation, correction in product(("old", "behavior"), kinds("aggregation"), corrections):
         logp = (x.old_logp + 0.02).requires_grad_()
         try:

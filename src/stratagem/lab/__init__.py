@@ -4,7 +4,7 @@ from stratagem.lab.answers import AnswerCliffs, answer_cliffs
 from stratagem.lab.bounds import PACBayesBound, gaussian_kl, pac_bayes_bound
 from stratagem.lab.cliff import CliffReport, PolicyCliff
 from stratagem.lab.composite import Conflict, conflict, effective_weights
-from stratagem.lab.diagnosis import Diagnosis, diagnose
+from stratagem.lab.diagnosis import Diagnosis, diagnose, objection
 from stratagem.lab.exact import Exact
 from stratagem.lab.experts import ExpertsPolicy
 from stratagem.lab.game import Outcome, TokenGame, over
@@ -51,6 +51,7 @@ __all__ = [
     "find_game",
     "gaussian_kl",
     "keeps_best_actions",
+    "objection",
     "over",
     "pac_bayes_bound",
     "page_game",

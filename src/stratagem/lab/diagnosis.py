@@ -135,6 +135,17 @@ def diagnose(
     return _diagnosis(recipe, policy, updates, drift, stale_steps, seed, step)
 
 
+def objection(recipe: Recipe, game: str = "corridor") -> str | None:
+    """Why :func:`diagnose` would refuse a recipe, in its own words; None when it would not. By a single small batch."""
+    tree = Tree.enumerate(find_game(game))
+    policy = Exact(tree, _logits(tree, 0, None) / recipe.sampler.policy_temperature)
+    try:
+        sample_updates(recipe, policy, policy, 1, 1, 0, blocks=1)
+    except InputError as error:
+        return str(error)
+    return None
+
+
 # ---- figures --------------------------------------------------------------------------------------------------------
 
 

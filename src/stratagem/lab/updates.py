@@ -49,9 +49,11 @@ class Updates:
 
 
 def sample_updates(
-    recipe: Recipe, policy: Exact, behavior: Exact, groups: int, batch_groups: int, seed: int
+    recipe: Recipe, policy: Exact, behavior: Exact, groups: int, batch_groups: int, seed: int, blocks: int = BLOCKS
 ) -> Updates:
     """Updates of ``policy`` on what ``behavior`` did: at least ``groups`` groups in batches of ``batch_groups``.
+
+    blocks: means of which the updates are given; at least a batch for each.
 
     Batches are made as the trainer makes them: sampler (with its rejections and refills), rewards, selections, credit,
     objective. Critic and estimator are exact, and critic, reference and previous policy are those of ``behavior``; so
@@ -68,20 +70,20 @@ def sample_updates(
         # The exact gradient is over the game's own starts.
         sampler = sampler.replace(curriculum=None)
     table, entropies = policy.logp.float(), policy.node_entropy.float()
-    rounds = max(1, -(-groups // (batch_groups * BLOCKS)))
-    by_logp = torch.zeros(BLOCKS, *policy.logp.shape, dtype=torch.float64)
-    by_entropy = torch.zeros(BLOCKS, policy.tree.nodes, dtype=torch.float64)
+    rounds = max(1, -(-groups // (batch_groups * blocks)))
+    by_logp = torch.zeros(blocks, *policy.logp.shape, dtype=torch.float64)
+    by_entropy = torch.zeros(blocks, policy.tree.nodes, dtype=torch.float64)
     by_logits = torch.zeros_like(by_logp)
     simple = recipe.view is None and recipe.output_needs() <= {"entropy", "value"}
     solver, guide = partial(_demonstrated, policy.tree), cache(partial(_guided, behavior))
     drawn, clock = 0, time.perf_counter()
-    for number in range(-1, rounds * BLOCKS):
+    for number in range(-1, rounds * blocks):
         source = partial(generator, seed, "batch", number)
         batch = collect(leaves, behavior.leaf_probability, sampler, source, solver=solver, guide=guide)
         x = recipe.prepare(batch.kept)
         if number >= 0:
             drawn += batch.groups
-            block = number % BLOCKS
+            block = number % blocks
             if simple:
                 _add_update(recipe, x, table, entropies, by_logp[block], by_entropy[block])
             else:
