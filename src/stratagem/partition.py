@@ -11,6 +11,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from stratagem.ordering import sorted_rows
+
 
 @dataclass(frozen=True, eq=False)
 class Partition:
@@ -121,7 +123,10 @@ class Partition:
 
     def select(self, rows: Int[Tensor, " kept"] | Bool[Tensor, " rows"]) -> Partition:
         """The partition of the kept rows, in the given order; segments keep their numbers and may become empty."""
-        return self._trusted(self.labels[rows], self.count)
+        kept = self._trusted(self.labels[rows], self.count)
+        if rows.dtype == torch.bool and self._order is None:
+            kept.__dict__["_order"] = None
+        return kept
 
     def pick(self, segments: Int[Tensor, " kept"]) -> tuple[Int[Tensor, " rows"], Partition]:
         """Rows of the given segments, segment after segment in the given order, and the partition of those rows.
@@ -183,10 +188,8 @@ class Partition:
     def position(self) -> Int[Tensor, " rows"]:
         """Place of each row in its segment, from 0, in row order."""
         starts = self._sizes.cumsum(0) - self._sizes
-        sorted_position = torch.arange(len(self), device=self.labels.device) - torch.repeat_interleave(
-            starts, self._sizes, output_size=len(self)
-        )
-        return self._unsorted(sorted_position)
+        rows = torch.arange(len(self), device=self.labels.device)
+        return self._unsorted(rows.sub_(torch.repeat_interleave(starts, self._sizes, output_size=len(self))))
 
     # ---- reductions: rows -> segments -----------------------------------------------------------------------------
 
@@ -194,9 +197,11 @@ class Partition:
         """Sum of each segment; 0 for an empty one."""
         if values.is_floating_point():
             return self._wide_sum(values).to(_statistic_dtype(values))
-        running = torch.nn.functional.pad(self._sorted(values).long().cumsum(0), (0, 0) * (values.ndim - 1) + (1, 0))
-        ends = self._sizes.cumsum(0)
-        return running[ends] - running[ends - self._sizes]
+        self._one_for_each_row(values)
+        total = torch.zeros((self.count, *values.shape[1:]), dtype=torch.int64, device=values.device)
+        ends = self._sorted(values).cumsum(0, dtype=torch.int64)[self._ends()]
+        total[self._sizes > 0] = ends.diff(dim=0, prepend=torch.zeros_like(ends[:1]))
+        return total
 
     def mean(self, values: Tensor) -> Tensor:
         """Mean of each segment; 0 for an empty one."""
@@ -230,9 +235,11 @@ class Partition:
             raise ValueError(f"level must lie in [0, 1], got {level}")
         if len(self) == 0:
             return torch.zeros(self.count, dtype=_statistic_dtype(values), device=values.device)
-        ordered = _as_statistic(values)[self._ranked(values)]
-        starts, place = self._sizes.cumsum(0) - self._sizes, level * (self._sizes - 1).clamp(min=0).double()
-        below, above = [ordered[(starts + p.long()).clamp(max=len(self) - 1)] for p in (place.floor(), place.ceil())]
+        ordered, starts = self._ordered(_as_statistic(values))
+        place = level * (self._sizes - 1).clamp(min=0).double()
+        below, above = [
+            ordered[(starts + p.long()).clamp(max=len(ordered) - 1)] for p in (place.floor(), place.ceil())
+        ]
         between = below + (place - place.floor()).to(below.dtype) * (above - below)
         return torch.where(self._sizes > 0, between, 0.0)
 
@@ -353,6 +360,20 @@ class Partition:
         """Rows by segment, and within it by value."""
         by_value = torch.argsort(values, stable=True, descending=descending)
         return by_value[torch.argsort(self.labels[by_value], stable=True)]
+
+    def _ordered(self, values: Float[Tensor, " rows"]) -> tuple[Float[Tensor, " places"], Int[Tensor, " segments"]]:
+        """Values by segment and within it by size, NaN last; and the place at which each segment begins.
+
+        As rows of a matrix, filled up with NaN, unless that would be much larger than the values or have no derivative:
+        to sort many short rows is faster than to sort all values twice.
+        """
+        longest = int(self._sizes.max())
+        if values.requires_grad or self.count * longest > _FILLED_UP * len(self):
+            return values[self._ranked(values)], self._sizes.cumsum(0) - self._sizes
+        rows = values.new_full((self.count, longest), torch.nan)
+        places = torch.arange(longest, device=values.device)
+        rows.masked_scatter_(places < self._sizes.unsqueeze(1), self._sorted(values))
+        return sorted_rows(rows).flatten(), longest * torch.arange(self.count, device=values.device)
 
     def _ends(self) -> Int[Tensor, " filled"]:
         """Last row of every non-empty segment when rows are in segment order."""
@@ -505,6 +526,9 @@ class _ReverseLinearRecurrence(torch.autograd.Function):
         following[-1:] = 0
         return g, g * following
 
+
+_FILLED_UP = 4
+"""How many times the values a matrix with a row for each segment may hold, for the sake of sorting."""
 
 _BLOCK = 64
 """Rows per block of the recurrence: columns of a [block, rows / block] view are scanned at once, then their carries."""
