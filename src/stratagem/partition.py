@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
 from stratagem.ordering import sorted_rows
@@ -191,6 +191,20 @@ class Partition:
         rows = torch.arange(len(self), device=self.labels.device)
         return self._unsorted(rows.sub_(torch.repeat_interleave(starts, self._sizes, output_size=len(self))))
 
+    def by_position(self, table: Shaped[Tensor, " places"]) -> Shaped[Tensor, " rows"]:
+        """``table[position()]``, whose first entry is for the first row of each segment, and so on.
+
+        Of a sorted partition in blocks that the cache has room for, so that positions of all rows need no memory.
+        """
+        if self._order is not None:
+            return table.index_select(0, self.position())
+        chosen, starts = table.new_empty(len(self)), self._sizes.cumsum(0) - self._sizes
+        for begin in range(0, len(self), CACHED):
+            labels = self.labels[begin : begin + CACHED]
+            rows = torch.arange(begin, begin + len(labels), device=labels.device)
+            chosen[begin : begin + CACHED] = table.index_select(0, rows.sub_(starts.index_select(0, labels)))
+        return chosen
+
     # ---- reductions: rows -> segments -----------------------------------------------------------------------------
 
     def sum(self, values: Tensor) -> Tensor:
@@ -199,7 +213,8 @@ class Partition:
             return self._wide_sum(values).to(_statistic_dtype(values))
         self._one_for_each_row(values)
         total = torch.zeros((self.count, *values.shape[1:]), dtype=torch.int64, device=values.device)
-        ends = self._sorted(values).cumsum(0, dtype=torch.int64)[self._ends()]
+        flags = values.dtype == torch.bool and len(self) < 2**31
+        ends = self._sorted(values).cumsum(0, dtype=torch.int32 if flags else torch.int64)[self._ends()].long()
         total[self._sizes > 0] = ends.diff(dim=0, prepend=torch.zeros_like(ends[:1]))
         return total
 
@@ -526,6 +541,9 @@ class _ReverseLinearRecurrence(torch.autograd.Function):
         following[-1:] = 0
         return g, g * following
 
+
+CACHED = 2**16
+"""Rows in a block of which a processor's cache holds a few columns."""
 
 _FILLED_UP = 4
 """How many times the values a matrix with a row for each segment may hold, for the sake of sorting."""

@@ -68,17 +68,17 @@ def step_tree(x: Experience, step_tokens: int | None = None) -> StepTree:
     trajectory_of_step = Partition(trajectory.labels[first], x.trajectories)
     # What was said so far as a sum modulo 2^64: tokens, from 1 on, times random factors of their places, and where steps
     # begin.
-    place = trajectory.position()
     longest = int(trajectory.size().max()) if x.tokens else 0
-    factor = scrambled(torch.arange(longest, device=x.device), place.new_zeros(1))
-    bits = factor.index_select(0, place).mul_(x.action)
+    factor = scrambled(torch.arange(longest, device=x.device), torch.zeros(1, dtype=torch.int64, device=x.device))
+    bits = trajectory.by_position(factor).mul_(x.action)
+    start = trajectory.size().cumsum(0) - trajectory.size()
     for number, rows in enumerate((turn, first), 1):
-        bits[rows] += scrambled(place[rows], place.new_tensor([number]))
+        place = rows - start[trajectory.labels[rows]]
+        bits[rows] += scrambled(place, place.new_tensor([number]))
     bits.cumsum_(0)
-    begins, last = trajectory.first(), step_of_token.last()
-    before = torch.zeros(x.trajectories, dtype=bits.dtype, device=x.device)
-    before[trajectory.labels[begins]] = torch.where(begins > 0, bits[begins - 1], 0)
-    said = bits[last] - before[trajectory_of_step.labels] + factor.cumsum(0)[place[last]]
+    before = torch.where(start > 0, bits[(start - 1).clamp(min=0)], 0) if x.tokens else start
+    last, of_step = step_of_token.last(), trajectory_of_step.labels
+    said = bits[last] - before[of_step] + factor.cumsum(0)[last - start[of_step]]
     group_of_step = Partition(x.group_of_trajectory.labels[trajectory_of_step.labels], x.groups)
     node_of_step = Partition.by(said, within=group_of_step)
     labels = node_of_step.labels
