@@ -213,10 +213,7 @@ class Partition:
             return self._wide_sum(values).to(_statistic_dtype(values))
         self._one_for_each_row(values)
         total = torch.zeros((self.count, *values.shape[1:]), dtype=torch.int64, device=values.device)
-        flags = values.dtype == torch.bool and len(self) < 2**31
-        ends = self._sorted(values).cumsum(0, dtype=torch.int32 if flags else torch.int64)[self._ends()].long()
-        total[self._sizes > 0] = ends.diff(dim=0, prepend=torch.zeros_like(ends[:1]))
-        return total
+        return total.index_add_(0, self.labels, values.long())
 
     def mean(self, values: Tensor) -> Tensor:
         """Mean of each segment; 0 for an empty one."""
