@@ -103,6 +103,7 @@ def _cell_counts(
 ) -> Int[Tensor, " everywhere"]:
     """How many of the present hashes fall into each cell of their rows, by the upper 32 bits."""
     place = hashes.bitwise_right_shift(32).bitwise_and_(2**32 - 1).mul_(cells).bitwise_right_shift_(32).add_(row)
-    if present is not None:
-        place.masked_fill_(~present, everywhere)
-    return torch.bincount(place, minlength=everywhere + 1)[:everywhere]
+    if present is None:
+        return torch.bincount(place, minlength=everywhere)
+    # The others all go to a place before the first, since to leave them out takes longer.
+    return torch.bincount(place.add_(1).mul_(present), minlength=1 + everywhere)[1:]
