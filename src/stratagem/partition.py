@@ -249,9 +249,7 @@ class Partition:
             return torch.zeros(self.count, dtype=_statistic_dtype(values), device=values.device)
         ordered, starts = self._ordered(_as_statistic(values))
         place = level * (self._sizes - 1).clamp(min=0).double()
-        below, above = [
-            ordered[(starts + p.long()).clamp(max=len(ordered) - 1)] for p in (place.floor(), place.ceil())
-        ]
+        below, above = [ordered[(starts + p.long()).clamp(max=len(ordered) - 1)] for p in (place.floor(), place.ceil())]
         between = below + (place - place.floor()).to(below.dtype) * (above - below)
         return torch.where(self._sizes > 0, between, 0.0)
 

@@ -66,8 +66,8 @@ def step_tree(x: Experience, step_tokens: int | None = None) -> StepTree:
     step_of_token, turn, first = _steps(x.turn_of_token, step_tokens)
     trajectory = x.trajectory_of_token
     trajectory_of_step = Partition(trajectory.labels[first], x.trajectories)
-    # What was said so far as a sum modulo 2^64: tokens, from 1 on, times random factors of their places, and where steps
-    # begin.
+    # What was said so far as a sum modulo 2^64: tokens, counted from 1 on, times random factors of their places, and
+    # where steps begin.
     longest = int(trajectory.size().max()) if x.tokens else 0
     factor = scrambled(torch.arange(longest, device=x.device), torch.zeros(1, dtype=torch.int64, device=x.device))
     bits = trajectory.by_position(factor).mul_(x.action)
