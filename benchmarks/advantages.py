@@ -1,4 +1,4 @@
-"""Time of every baseline's advantage and objective on a large batch and one thread, as a share of what is promised."""
+"""Time of advantages and objectives on a large batch and one thread, as a share of what is promised."""
 
 from __future__ import annotations
 
@@ -9,15 +9,41 @@ from collections.abc import Callable
 import torch
 
 from stratagem import recipes
+from stratagem.advantages import (
+    DiversityBonus,
+    EntropyRaised,
+    HierarchicalGAE,
+    InformationGain,
+    NodeStandardized,
+    PlanningRaised,
+    SharedSteps,
+)
 from stratagem.experience import Experience, PolicyOutput
 from stratagem.partition import Partition
+from stratagem.parts import Advantage
 from stratagem.recipe import Recipe
+from stratagem.rewards import WindowEntropyReward
 from stratagem.seeding import generator
+from stratagem.spans import Span
 
 PROMISE_MS = 50.0
 TOKENS, TRAJECTORIES, GROUP = 4_000_000, 4_096, 8
 TURNS, STATES = 64_000, 50
 """Of a batch of agents: turns in all, and states a group's turns are in."""
+
+PARTS: dict[str, Advantage] = {
+    "nodes": NodeStandardized(),
+    "nodes, of 64 tokens": NodeStandardized(step_tokens=64),
+    "information": InformationGain(),
+    "plans, by phrases": PlanningRaised(by="phrases"),
+    "plans, by entropy": PlanningRaised(by="entropy"),
+    "diversity": DiversityBonus(),
+    "unsure thoughts": EntropyRaised(),
+    "shared steps": SharedSteps(),
+    "shared ways": SharedSteps(history=None),
+    "hierarchical": HierarchicalGAE(),
+}
+"""Advantages that read what tokens are, which the baselines do not."""
 
 
 def batch(tokens: int = TOKENS, trajectories: int = TRAJECTORIES) -> Experience:
@@ -58,6 +84,24 @@ def agents(x: Experience, turns: int = TURNS, states: int = STATES) -> Experienc
         trajectory_of_turn=Partition.from_sizes(each),
         turn_reward=torch.randn(turns, generator=random),
         turn_state=torch.randint(states, (turns,), generator=random),
+    )
+
+
+def reasoning(x: Experience) -> Experience:
+    """The turns of :func:`agents` as thoughts, sub-goals and actions, with all that ``PARTS`` read."""
+    random, turn = generator(0, "reasoning"), x.turn_of_token
+    share = turn.position() / turn.size()[turn.labels]
+    success = torch.rand(x.trajectories, generator=random) < 0.4
+    return x.replace(
+        span=torch.tensor([Span.THINK, Span.SWITCH, Span.SUBGOAL, Span.ACTION])[(4 * share).long()],
+        segment_start=torch.rand(x.turns, generator=random) < 0.3,
+        action=torch.randint(50_000, (x.tokens,), generator=random),
+        entropy=torch.rand(x.tokens, generator=random),
+        planning=torch.rand(x.tokens, generator=random) < 0.1,
+        mask=torch.rand(x.tokens, generator=random) < 0.9,
+        success=success,
+        reward=success.float(),
+        turn_reward=None,
     )
 
 
@@ -116,6 +160,13 @@ def main() -> None:
         advantage, objective, both = measured(built, of_turns if "turn_state" in built.needs() else x)
         share = max(advantage, objective) / PROMISE_MS
         print(f"{name:24}{advantage:9.1f} ms{objective:9.1f} ms{both:9.1f} ms   {share:5.0%}")
+    masked = reasoning(of_turns)
+    batches = (masked.replace(mask=None), masked)
+    print(f"\n{'part':24}{'all train':>12}{'nine tenths':>12}   share of the promise")
+    rewards = {"reward of windows": WindowEntropyReward()}
+    for name, part in {**PARTS, **rewards}.items():
+        times = [milliseconds(lambda part=part, read=read: part(read)) for read in batches]
+        print(f"{name:24}" + "".join(f"{time:9.1f} ms" for time in times) + f"   {max(times) / PROMISE_MS:5.0%}")
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from torch import Tensor
 
-from stratagem.partition import Partition
+from stratagem.partition import CACHED, Partition
 
 FLOATS = (np.float32, np.float64)
 INTEGERS = (np.int32, np.int64, np.bool_)
@@ -508,3 +508,60 @@ def test_pick_gives_the_rows_of_segments_and_their_partition(single):
     assert rows.tolist() == ([2, 0] if single else [2, 3, 4, 0, 1])
     assert picked.size().tolist() == ([1, 1] if single else [3, 2])
     assert picked.labels.tolist() == ([0, 1] if single else [0, 0, 0, 1, 1])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("longest", [9, 5_000])
+@pytest.mark.parametrize("level", [0.0, 0.3, 0.95, 1.0])
+def test_quantiles_from_rows_of_a_matrix_are_those_from_all_values_sorted(dtype, longest, level):
+    random = torch.Generator().manual_seed(1000)
+    sizes = torch.tensor([3, 0, 9, 1, 7, longest])
+    labels = torch.repeat_interleave(torch.arange(6), sizes)
+    values = torch.randn(len(labels), generator=random).to(dtype)
+    values[4], values[13] = math.nan, math.inf
+    for order in (torch.arange(len(labels)), torch.randperm(len(labels), generator=random)):
+        by = Partition(labels[order], 6)
+        found = by.quantile(values[order], level)
+        # With a derivative all values are sorted.
+        expected = by.quantile(values[order].requires_grad_(), level)
+        assert found.dtype == expected.dtype and torch.equal(found.isnan(), expected.isnan())
+        assert torch.equal(found.nan_to_num(9.0), expected.detach().nan_to_num(9.0))
+
+
+def test_a_quantile_has_a_derivative():
+    values = torch.tensor([3.0, 1.0, 2.0, 5.0], requires_grad=True)
+    Partition.from_sizes([3, 1]).quantile(values, 0.75).sum().backward()
+    assert values.grad.tolist() == [0.5, 0.0, 0.5, 1.0]
+
+
+@pytest.mark.parametrize("dtype", [torch.bool, torch.int32, torch.int64])
+@pytest.mark.parametrize("columns", [(), (2,)])
+def test_sums_of_integers_are_those_from_a_running_sum_of_all_rows(dtype, columns):
+    random = torch.Generator().manual_seed(1000)
+    sizes = torch.tensor([0, 3, 0, 9, 1, 7, 0])
+    by = Partition.from_sizes(sizes)
+    most = 2 if dtype == torch.bool else 2**31 - 1
+    values = torch.randint(most, (len(by), *columns), generator=random).to(dtype)
+    running = torch.cat([values.new_zeros((1, *columns)).long(), values.long().cumsum(0)])
+    ends = sizes.cumsum(0)
+    expected = running[ends] - running[ends - sizes]
+    assert torch.equal(by.sum(values), expected) and expected.dtype == by.sum(values).dtype
+    mixed = torch.randperm(len(by), generator=random)
+    assert torch.equal(Partition(by.labels[mixed], 7).sum(values[mixed]), expected)
+
+
+def test_a_table_is_read_by_position_over_more_rows_than_a_block_has():
+    random = torch.Generator().manual_seed(1000)
+    sizes = torch.tensor([3, 0, CACHED + 5, 1, CACHED - 9, 40])
+    by = Partition.from_sizes(sizes)
+    table = torch.randint(-(2**62), 2**62, (int(sizes.max()),), generator=random)
+    assert torch.equal(by.by_position(table), table[by.position()])
+    mixed = Partition(torch.tensor([1, 0, 1, 1, 0]), 2)
+    assert mixed.by_position(torch.tensor([7, 8, 9])).tolist() == [7, 7, 8, 9, 8]
+
+
+def test_rows_kept_by_a_mask_stay_sorted():
+    by = Partition.from_sizes([3, 2, 0, 2])
+    kept = by.select(torch.tensor([True, False, True, False, False, True, True]))
+    assert kept.is_sorted() and kept.size().tolist() == [2, 0, 0, 2]
+    assert not by.select(torch.tensor([4, 0])).is_sorted()

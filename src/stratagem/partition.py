@@ -8,8 +8,10 @@ from functools import cached_property
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
+
+from stratagem.ordering import sorted_rows
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,7 +123,10 @@ class Partition:
 
     def select(self, rows: Int[Tensor, " kept"] | Bool[Tensor, " rows"]) -> Partition:
         """The partition of the kept rows, in the given order; segments keep their numbers and may become empty."""
-        return self._trusted(self.labels[rows], self.count)
+        kept = self._trusted(self.labels[rows], self.count)
+        if rows.dtype == torch.bool and self._order is None:
+            kept.__dict__["_order"] = None
+        return kept
 
     def pick(self, segments: Int[Tensor, " kept"]) -> tuple[Int[Tensor, " rows"], Partition]:
         """Rows of the given segments, segment after segment in the given order, and the partition of those rows.
@@ -183,10 +188,22 @@ class Partition:
     def position(self) -> Int[Tensor, " rows"]:
         """Place of each row in its segment, from 0, in row order."""
         starts = self._sizes.cumsum(0) - self._sizes
-        sorted_position = torch.arange(len(self), device=self.labels.device) - torch.repeat_interleave(
-            starts, self._sizes, output_size=len(self)
-        )
-        return self._unsorted(sorted_position)
+        rows = torch.arange(len(self), device=self.labels.device)
+        return self._unsorted(rows.sub_(torch.repeat_interleave(starts, self._sizes, output_size=len(self))))
+
+    def by_position(self, table: Shaped[Tensor, " places"]) -> Shaped[Tensor, " rows"]:
+        """``table[position()]``, whose first entry is for the first row of each segment, and so on.
+
+        Of a sorted partition in blocks that the cache has room for, so that positions of all rows need no memory.
+        """
+        if self._order is not None:
+            return table.index_select(0, self.position())
+        chosen, starts = table.new_empty(len(self)), self._sizes.cumsum(0) - self._sizes
+        for begin in range(0, len(self), CACHED):
+            labels = self.labels[begin : begin + CACHED]
+            rows = torch.arange(begin, begin + len(labels), device=labels.device)
+            chosen[begin : begin + CACHED] = table.index_select(0, rows.sub_(starts.index_select(0, labels)))
+        return chosen
 
     # ---- reductions: rows -> segments -----------------------------------------------------------------------------
 
@@ -194,9 +211,9 @@ class Partition:
         """Sum of each segment; 0 for an empty one."""
         if values.is_floating_point():
             return self._wide_sum(values).to(_statistic_dtype(values))
-        running = torch.nn.functional.pad(self._sorted(values).long().cumsum(0), (0, 0) * (values.ndim - 1) + (1, 0))
-        ends = self._sizes.cumsum(0)
-        return running[ends] - running[ends - self._sizes]
+        self._one_for_each_row(values)
+        total = torch.zeros((self.count, *values.shape[1:]), dtype=torch.int64, device=values.device)
+        return total.index_add_(0, self.labels, values.long())
 
     def mean(self, values: Tensor) -> Tensor:
         """Mean of each segment; 0 for an empty one."""
@@ -230,9 +247,9 @@ class Partition:
             raise ValueError(f"level must lie in [0, 1], got {level}")
         if len(self) == 0:
             return torch.zeros(self.count, dtype=_statistic_dtype(values), device=values.device)
-        ordered = _as_statistic(values)[self._ranked(values)]
-        starts, place = self._sizes.cumsum(0) - self._sizes, level * (self._sizes - 1).clamp(min=0).double()
-        below, above = [ordered[(starts + p.long()).clamp(max=len(self) - 1)] for p in (place.floor(), place.ceil())]
+        ordered, starts = self._ordered(_as_statistic(values))
+        place = level * (self._sizes - 1).clamp(min=0).double()
+        below, above = [ordered[(starts + p.long()).clamp(max=len(ordered) - 1)] for p in (place.floor(), place.ceil())]
         between = below + (place - place.floor()).to(below.dtype) * (above - below)
         return torch.where(self._sizes > 0, between, 0.0)
 
@@ -353,6 +370,20 @@ class Partition:
         """Rows by segment, and within it by value."""
         by_value = torch.argsort(values, stable=True, descending=descending)
         return by_value[torch.argsort(self.labels[by_value], stable=True)]
+
+    def _ordered(self, values: Float[Tensor, " rows"]) -> tuple[Float[Tensor, " places"], Int[Tensor, " segments"]]:
+        """Values by segment and within it by size, NaN last; and the place at which each segment begins.
+
+        As rows of a matrix, filled up with NaN, unless that would be much larger than the values or have no derivative:
+        to sort many short rows is faster than to sort all values twice.
+        """
+        longest = int(self._sizes.max())
+        if values.requires_grad or self.count * longest > _FILLED_UP * len(self):
+            return values[self._ranked(values)], self._sizes.cumsum(0) - self._sizes
+        rows = values.new_full((self.count, longest), torch.nan)
+        places = torch.arange(longest, device=values.device)
+        rows.masked_scatter_(places < self._sizes.unsqueeze(1), self._sorted(values))
+        return sorted_rows(rows).flatten(), longest * torch.arange(self.count, device=values.device)
 
     def _ends(self) -> Int[Tensor, " filled"]:
         """Last row of every non-empty segment when rows are in segment order."""
@@ -505,6 +536,12 @@ class _ReverseLinearRecurrence(torch.autograd.Function):
         following[-1:] = 0
         return g, g * following
 
+
+CACHED = 2**16
+"""Rows in a block of which a processor's cache holds a few columns."""
+
+_FILLED_UP = 4
+"""How many times the values a matrix with a row for each segment may hold, for the sake of sorting."""
 
 _BLOCK = 64
 """Rows per block of the recurrence: columns of a [block, rows / block] view are scanned at once, then their carries."""

@@ -42,7 +42,7 @@ class StepTree:
 
     def confidence(self, logp: Float[Tensor, " tokens"], x: Experience) -> Float[Tensor, " steps"]:
         """``exp(mean logp)`` over the tokens of a step that may train, in [0, 1]; 0 where there is none."""
-        count = self.step_of_token.sum(x.learnable().long())
+        count = self.step_of_token.size() if x.mask is None else self.step_of_token.sum(x.mask)
         mean = self.step_of_token.sum(x.of_learnable(logp)) / count.clamp(min=1)
         return torch.where(count > 0, mean.exp(), 0.0)
 
@@ -63,23 +63,22 @@ def step_tree(x: Experience, step_tokens: int | None = None) -> StepTree:
     """
     if x.action is None or x.action.ndim != 1 or x.action.is_floating_point():
         raise ValueError("a tree of steps needs actions that are indices")
-    turn = first = x.turn_of_token.first()
-    if step_tokens is not None:
-        first = torch.nonzero(x.turn_of_token.position() % step_tokens == 0).squeeze(1)
-    step_of_token = Partition.from_sizes(torch.diff(first, append=first.new_tensor([x.tokens])))
-    trajectory_of_step = Partition(x.trajectory_of_token.labels[first], x.trajectories)
-    # What was said so far as a sum modulo 2^64: tokens times random factors of their places, and where steps begin.
-    place = x.trajectory_of_token.position()
-    longest = int(x.trajectory_of_token.size().max()) if x.tokens else 0
-    factor = scrambled(torch.arange(longest, device=x.device), place.new_zeros(1))
-    bits = (x.action.long() + 1) * factor[place]
+    step_of_token, turn, first = _steps(x.turn_of_token, step_tokens)
+    trajectory = x.trajectory_of_token
+    trajectory_of_step = Partition(trajectory.labels[first], x.trajectories)
+    # What was said so far as a sum modulo 2^64: tokens, counted from 1 on, times random factors of their places, and
+    # where steps begin.
+    longest = int(trajectory.size().max()) if x.tokens else 0
+    factor = scrambled(torch.arange(longest, device=x.device), torch.zeros(1, dtype=torch.int64, device=x.device))
+    bits = trajectory.by_position(factor).mul_(x.action)
+    start = trajectory.size().cumsum(0) - trajectory.size()
     for number, rows in enumerate((turn, first), 1):
-        bits[rows] += scrambled(place[rows], place.new_tensor([number]))
-    bits = bits.cumsum(0)
-    before = torch.cat([bits.new_zeros(1), bits])[x.trajectory_of_token.first()]
-    filled = torch.zeros(x.trajectories, dtype=bits.dtype, device=x.device)
-    filled[x.trajectory_of_token.labels[x.trajectory_of_token.first()]] = before
-    said = bits[step_of_token.last()] - filled[trajectory_of_step.labels]
+        place = rows - start[trajectory.labels[rows]]
+        bits[rows] += scrambled(place, place.new_tensor([number]))
+    bits.cumsum_(0)
+    before = torch.where(start > 0, bits[(start - 1).clamp(min=0)], 0) if x.tokens else start
+    last, of_step = step_of_token.last(), trajectory_of_step.labels
+    said = bits[last] - before[of_step] + factor.cumsum(0)[last - start[of_step]]
     group_of_step = Partition(x.group_of_trajectory.labels[trajectory_of_step.labels], x.groups)
     node_of_step = Partition.by(said, within=group_of_step)
     labels = node_of_step.labels
@@ -92,3 +91,15 @@ def step_tree(x: Experience, step_tokens: int | None = None) -> StepTree:
         previous[lead],
         Partition(group_of_step.labels[lead], x.groups),
     )
+
+
+def _steps(turns: Partition, tokens: int | None) -> tuple[Partition, Int[Tensor, " filled"], Int[Tensor, " steps"]]:
+    """Tokens by step, and the first token of every turn that has one, and of every step."""
+    turn, size = turns.first(), turns.size()
+    if tokens is None:
+        filled = turns if len(turn) == turns.count else Partition.from_sizes(size[size > 0])
+        return filled, turn, turn
+    size = size[size > 0]
+    steps = Partition.from_sizes((size + tokens - 1) // tokens)
+    begun = steps.position() * tokens
+    return Partition.from_sizes((steps.spread(size) - begun).clamp(max=tokens)), turn, steps.spread(turn) + begun

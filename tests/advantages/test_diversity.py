@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from stratagem.advantages import DiversityBonus, GroupCentered, GroupStandardized
-from stratagem.advantages.diversity import group_distance
+from stratagem.advantages.diversity import _APART, _MIX, _SPREAD, group_distance
 from stratagem.errors import InputError
 from stratagem.experience import Experience
+from stratagem.partition import CACHED
 
 
 def answers(tokens: list[list[int]], returns: list[float], sizes: list[int] | None = None, **fields) -> Experience:
@@ -95,3 +96,26 @@ def test_a_weight_below_zero_is_refused_and_actions_are_needed():
         DiversityBonus()(answers([SAME, OTHER], [0.0, 1.0]).replace(action=None))
     with pytest.raises(ValueError, match="numbers of tokens"):
         DiversityBonus()(answers([SAME, OTHER], [0.0, 1.0]).replace(action=torch.rand(7, 2)))
+
+
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("width", [3, 64])
+def test_counting_in_blocks_is_counting_all_tokens_at_once(masked, width):
+    random = torch.Generator().manual_seed(1000)
+    sizes, tokens = [CACHED - 1, 2, 5, CACHED + 30, 1, 7], 2 * CACHED + 44
+    action = torch.randint(9, (tokens,), generator=random)
+    mask = torch.rand(tokens, generator=random) < 0.8 if masked else None
+    x = Experience.from_lengths(sizes, [1] * 6, [6], action=action, reward=torch.zeros(6), mask=mask)
+
+    trajectory, kept, cells = x.trajectory_of_token.labels, x.learnable(), 2 * width
+    word = action * _SPREAD + _APART
+    pair = word[:-1] * _MIX + word[1:]
+    together = (trajectory[1:] == trajectory[:-1]) & kept[1:] & kept[:-1]
+    counts = torch.zeros(6 * cells, dtype=torch.int64)
+    for hashes, present, row in ((word, kept, trajectory), (pair, together, trajectory[1:])):
+        place = ((((hashes >> 32) & (2**32 - 1)) * cells) >> 32) + row * cells
+        counts += torch.bincount(place[present], minlength=6 * cells)
+    signed = counts.view(6, width, 2)
+    unit = torch.nn.functional.normalize((signed[..., 0] - signed[..., 1]).double(), dim=1)
+    expected = 1 - torch.nn.functional.cosine_similarity(unit, unit.sum(0, keepdim=True), dim=1)
+    torch.testing.assert_close(group_distance(x, width), expected, rtol=0, atol=1e-12)

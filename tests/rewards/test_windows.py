@@ -146,3 +146,27 @@ def test_no_triggers_at_all_and_missing_figures_are_refused():
         WindowEntropyReward()(x.replace(success=None))
     with pytest.raises(ValueError, match=r"x\.entropy"):
         WindowEntropyReward()(x.replace(entropy=None))
+
+
+@pytest.mark.parametrize("width", [1, 4, 9])
+def test_the_first_threshold_is_the_mean_quantile_of_windows_looked_up_one_by_one(width):
+    random = torch.Generator().manual_seed(1000)
+    sizes = [1, 12, 3, 30, 5, 10, 2, 25]
+    entropies = [torch.rand(size, generator=random).tolist() for size in sizes]
+    mask = torch.rand(sum(sizes), generator=random) < 0.8
+    mask[0] = False  # So that the first answer has no token that may train.
+    x = answers(entropies, [True, False] * 4, [4, 4], mask=mask)
+    expected, begun = [], []
+    for values, kept in zip(x.entropy.double().split(sizes), mask.split(sizes), strict=True):
+        own = values[kept]
+        means = [own[i + 1 : i + 1 + width].mean() for i in range(len(own) - width)]
+        begun.append(means)
+        if len(own):
+            expected.append(torch.quantile(torch.stack(means) if means else own, 0.95))
+    reward = WindowEntropyReward(width=width, smoothing=1.0)
+    reward(x)
+    theta = float(reward.memory()["theta"])
+    assert theta == pytest.approx(float(torch.stack(expected).mean()), abs=1e-12)
+    rows, window = window_means(x, width)
+    found = torch.bincount(x.trajectory_of_token.labels[rows[window >= theta]], minlength=8)
+    assert found.tolist() == [sum(bool(mean >= theta) for mean in means) for means in begun]

@@ -199,3 +199,40 @@ def test_with_many_samples_the_score_is_the_exact_one():
 def test_a_tree_keeps_its_roots():
     with pytest.raises(InputError, match="train_roots"):
         Branching(together=True, train_roots=False)
+
+
+@pytest.mark.parametrize("step_tokens", [None, 1, 2, 64])
+@pytest.mark.parametrize("dtype", [torch.int64, torch.int32])
+def test_nodes_are_those_told_apart_token_by_token(step_tokens, dtype):
+    random = torch.Generator().manual_seed(1000)
+    sizes = torch.randint(4, (60,), generator=random)  # Some turns have no tokens.
+    turns = [3, 2, 0, 4, 1, 2] * 5
+    action = torch.randint(2, (int(sizes.sum()),), generator=random)
+    x = Experience.from_lengths(sizes, turns, [6] * 5, action=action.to(dtype), reward=torch.zeros(30))
+    tree = step_tree(x, step_tokens)
+    said: list[tuple[Any, ...]] = []
+    before: dict[tuple[Any, ...], tuple[Any, ...] | None] = {}
+    token = 0
+    for trajectory, of_turns in enumerate(x.trajectory_of_turn.labels.bincount(minlength=30).tolist()):
+        so_far: tuple[Any, ...] = (trajectory // 6,)
+        previous = None
+        for turn in range(sum(turns[:trajectory]), sum(turns[:trajectory]) + of_turns):
+            for place in range(int(sizes[turn])):
+                if place == 0:
+                    so_far += ("turn",)
+                if place % (step_tokens or 64) == 0:
+                    so_far += ("step",)
+                so_far += (int(action[token]),)
+                token += 1
+                last = place + 1 == int(sizes[turn])
+                if last or (place + 1) % (step_tokens or 64) == 0:
+                    said.append(so_far)
+                    before[so_far] = previous
+                    previous = so_far
+    names = {prefix: number for number, prefix in enumerate(before)}
+    expected = torch.tensor([names[prefix] for prefix in said])
+    node, lead = tree.node_of_step.labels, tree.node_of_step.first()
+    assert torch.equal(node.unsqueeze(0) == node.unsqueeze(1), expected.unsqueeze(0) == expected.unsqueeze(1))
+    parents = torch.where(tree.parent < 0, -1, expected[lead[tree.parent.clamp(min=0)]])
+    known = {names[prefix]: -1 if parent is None else names[parent] for prefix, parent in before.items()}
+    assert dict(zip(expected[lead].tolist(), parents.tolist(), strict=True)) == known

@@ -7,11 +7,12 @@ from typing import Annotated, ClassVar
 
 import torch
 from annotated_types import Ge, Le
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from stratagem.advantages.group import GroupStandardized
 from stratagem.experience import Experience
+from stratagem.partition import CACHED
 from stratagem.parts import Advantage
 
 # Odd numbers as signed 64-bit integers, near 2^64 over the golden ratio and of splitmix64 (multiplicative hashing).
@@ -74,21 +75,35 @@ def _token_counts(x: Experience, width: int) -> Float[Tensor, "trajectories widt
     """Counts of tokens and of neighbouring pairs, as far as they may train, hashed with signs."""
     if x.action is None or x.action.ndim != 1 or x.action.is_floating_point():
         raise ValueError("a diversity bonus needs x.action, and actions that are numbers of tokens")
-    trajectory, cells = x.trajectory_of_token.labels, 2 * width
-    row = trajectory * cells
-    word = x.action.long() * _SPREAD + _APART
-    pair = word[:-1] * _MIX + word[1:]
-    together = trajectory[1:] == trajectory[:-1]
-    kept = None
-    if x.mask is not None:
-        kept, together = x.mask, together & x.mask[1:] & x.mask[:-1]
+    labels, cells = x.trajectory_of_token.labels, 2 * width
+    counts = torch.zeros(x.trajectories * cells, dtype=torch.int64, device=x.device)
+    for begin in range(0, x.tokens, CACHED):
+        # One token more, with which the last one of the block is a pair.
+        block = slice(begin, begin + CACHED + 1)
+        trajectory, word = labels[block], x.action[block].long() * _SPREAD + _APART
+        pair = word[:-1] * _MIX + word[1:]
+        kept, together = None, trajectory[1:] == trajectory[:-1]
+        if x.mask is not None:
+            kept, together = x.mask[block][:CACHED], together & x.mask[block][1:] & x.mask[block][:-1]
+        first, last = int(trajectory[0]), int(trajectory[-1])
+        row, own = (trajectory - first) * cells, counts[first * cells : (last + 1) * cells]
+        own += _cell_counts(word[:CACHED], row[:CACHED], kept, cells, len(own))
+        own += _cell_counts(pair, row[:-1], together, cells, len(own))
     # Of the upper bits of a hash, one says the sign: counting is faster than adding up numbers with signs.
-    nowhere = x.trajectories * cells
-    counts = torch.zeros(nowhere + 1, dtype=torch.int64, device=x.device)
-    for words, present, begin in ((word, kept, row), (pair, together, row[1:])):
-        place = words.bitwise_right_shift(32).bitwise_and_(2**32 - 1).mul_(cells).bitwise_right_shift_(32).add_(begin)
-        if present is not None:
-            place.masked_fill_(~present, nowhere)
-        counts += torch.bincount(place, minlength=nowhere + 1)
-    plus, minus = counts[:-1].view(x.trajectories, width, 2).unbind(2)
+    plus, minus = counts.view(x.trajectories, width, 2).unbind(2)
     return (plus - minus).double()
+
+
+def _cell_counts(
+    hashes: Int[Tensor, " rows"],
+    row: Int[Tensor, " rows"],
+    present: Bool[Tensor, " rows"] | None,
+    cells: int,
+    everywhere: int,
+) -> Int[Tensor, " everywhere"]:
+    """How many of the present hashes fall into each cell of their rows, by the upper 32 bits."""
+    place = hashes.bitwise_right_shift(32).bitwise_and_(2**32 - 1).mul_(cells).bitwise_right_shift_(32).add_(row)
+    if present is None:
+        return torch.bincount(place, minlength=everywhere)
+    # The others all go to a place before the first, since to leave them out takes longer.
+    return torch.bincount(place.add_(1).mul_(present), minlength=1 + everywhere)[1:]

@@ -95,14 +95,14 @@ def action_keys(x: Experience) -> Int[Tensor, " turns"]:
     """
     assert x.action is not None
     numbers = _as_integers(x.action.unsqueeze(1) if x.action.ndim == 1 else x.action.flatten(1))
-    sizes, place = x.turn_of_token.size(), x.turn_of_token.position()
+    sizes = x.turn_of_token.size()
     longest = int(sizes.max()) if x.turns else 0
     limit = torch.iinfo(torch.int64)
     shape = (1 + numbers.shape[1], longest + 1)
     random = torch.randint(limit.min, limit.max, shape, generator=generator(0, "action keys")).to(x.device)
     keys = random[0, 0] * sizes
     for factors, column in zip(random[1:], numbers.unbind(1), strict=True):
-        keys += x.turn_of_token.sum(factors[place].mul_(column))
+        keys += x.turn_of_token.sum(x.turn_of_token.by_position(factors).mul_(column))
     return keys
 
 
@@ -144,6 +144,6 @@ def _first_learnable(x: Experience) -> tuple[Int[Tensor, " taught"], Int[Tensor,
     """Turns with a token that may train, and the first such token of each."""
     if x.mask is None:
         return torch.nonzero(x.turn_of_token.size()).squeeze(1), x.turn_of_token.first()
-    rows = torch.nonzero(x.mask).squeeze(1)
-    learnable = x.turn_of_token.select(rows)
-    return torch.nonzero(learnable.size()).squeeze(1), rows[learnable.first()]
+    count = x.turn_of_token.sum(x.mask)
+    taught = torch.nonzero(count).squeeze(1)
+    return taught, torch.nonzero(x.mask).squeeze(1)[(count.cumsum(0) - count)[taught]]

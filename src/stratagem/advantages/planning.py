@@ -12,6 +12,7 @@ from torch import Tensor
 
 from stratagem.advantages.group import GroupStandardized
 from stratagem.experience import Experience
+from stratagem.ordering import all_finite, order_statistic
 from stratagem.parts import Advantage
 
 
@@ -62,9 +63,7 @@ class PlanningRaised(Advantage):
         entropy = x.entropy if x.mask is None else x.entropy[x.mask]
         if not len(entropy):
             return x.learnable()
-        if not bool(entropy.isfinite().all()):
+        if not all_finite(entropy):
             raise ValueError(f"{self.part_name()}: x.entropy of a token that may train is not finite")
-        # As the k-th largest, since a quantile would sort them all.
-        count = max(1, round(self.top * len(entropy)))
-        edge = entropy.kthvalue(len(entropy) - count + 1).values
+        edge = order_statistic(entropy, len(entropy) - max(1, round(self.top * len(entropy))))
         return (x.of_learnable(x.entropy) >= edge) & x.learnable()

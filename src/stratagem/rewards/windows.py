@@ -13,6 +13,7 @@ from torch import Tensor
 
 from stratagem.experience import Experience
 from stratagem.objectives.bucketed import difficulty
+from stratagem.ordering import all_finite
 from stratagem.partition import Partition
 from stratagem.parts import Reward
 
@@ -84,11 +85,12 @@ class WindowEntropyReward(Reward):
         if x.success is None:
             raise ValueError("the reward of windows needs x.success")
         rows, window = window_means(x, self.width)
-        percentile = self._percentiles(x, rows, window)
+        trajectory = _learnable_by_trajectory(x)
+        percentile = self._percentiles(x, rows, window, trajectory)
         theta = self._memory["theta"]
         if len(percentile) and bool(theta.isnan()):
             theta.copy_(percentile.mean())
-        count = self._thoughts(x, rows, window, float(theta))
+        count = self._thoughts(x, rows, window, trajectory, float(theta))
         level = difficulty(x.group_of_trajectory.mean(x.success.double()))
         groups = x.group_of_trajectory.size() > 0
         usual = x.group_of_trajectory.mean(count)
@@ -109,26 +111,28 @@ class WindowEntropyReward(Reward):
         delta[_HARD] *= -1
         self._memory["alpha"].add_(self.alpha_rate * delta).clamp_(0, 2)
 
-    def _thoughts(self, x: Experience, rows: Tensor, window: Tensor, theta: float) -> Float[Tensor, " trajectories"]:
+    def _thoughts(
+        self, x: Experience, rows: Tensor, window: Tensor, trajectory: Partition, theta: float
+    ) -> Float[Tensor, " trajectories"]:
         """How many each trajectory has. A window that does not exist is NaN and reaches no threshold."""
         begins = window >= theta - 1e-9  # Windows that are all alike are at their own mean, however it is rounded.
         if self.triggers is not None:
             if x.action is None:
                 raise ValueError("triggers of thoughts need x.action")
             begins &= torch.isin(x.action[rows], torch.tensor(self.triggers, device=x.device))
-        found = torch.zeros(x.trajectories, dtype=torch.float64, device=x.device)
-        return found.index_add_(0, x.trajectory_of_token.labels[rows[begins]], begins[begins].double())
+        return trajectory.sum(begins).double()
 
-    def _percentiles(self, x: Experience, rows: Tensor, window: Tensor) -> Float[Tensor, " read"]:
+    def _percentiles(
+        self, x: Experience, rows: Tensor, window: Tensor, trajectory: Partition
+    ) -> Float[Tensor, " read"]:
         """Of the window means of every trajectory with a token that may train; without a window, of its entropies."""
         assert x.entropy is not None
-        trajectory = x.trajectory_of_token.labels[rows]
-        windows = torch.bincount(trajectory[~window.isnan()], minlength=x.trajectories)
-        values = torch.where(windows[trajectory] > 0, window, x.entropy[rows].double())
-        kept = ~values.isnan()
-        values, trajectory = values[kept], trajectory[kept]
-        read, _ = Partition(trajectory, x.trajectories).compact()
-        return read.quantile(values, self.quantile)
+        size = trajectory.size()
+        windows = (size - self.width).clamp(min=0)
+        short, _ = trajectory.pick(torch.nonzero(windows == 0).squeeze(1))
+        values = window.index_copy(0, short, x.entropy[rows[short]].double())
+        count = torch.where(windows > 0, windows, size)
+        return Partition.from_sizes(count[count > 0]).quantile(values[~values.isnan()], self.quantile)
 
 
 def window_means(x: Experience, width: int) -> tuple[Int[Tensor, " rows"], Float[Tensor, " rows"]]:
@@ -139,16 +143,27 @@ def window_means(x: Experience, width: int) -> tuple[Int[Tensor, " rows"], Float
     """
     if x.entropy is None:
         raise ValueError("window means need x.entropy")
-    rows = torch.nonzero(x.learnable()).squeeze(1)
-    entropy = x.entropy[rows].double()
-    if not bool(entropy.isfinite().all()):
+    rows = torch.arange(x.tokens, device=x.device) if x.mask is None else torch.nonzero(x.mask).squeeze(1)
+    entropy = (x.entropy if x.mask is None else x.entropy.index_select(0, rows)).double()
+    if not all_finite(entropy):
         raise ValueError("window means: x.entropy of a token that may train is not finite")
-    trajectory = x.trajectory_of_token.labels[rows]
     mean = torch.full_like(entropy, math.nan)
     if len(rows) > width:
-        full = trajectory[:-width] == trajectory[width:]
-        mean[:-width] = torch.where(full, entropy[1:].unfold(0, width, 1).mean(1), math.nan)
+        total = mean[:-width].zero_()
+        for after in range(1, width + 1):
+            total += entropy[after : len(rows) - width + after]
+        total /= width
+    # The last tokens of each trajectory have too few after them.
+    size = _learnable_by_trajectory(x).size()
+    ends = size.cumsum(0).unsqueeze(1)
+    last = ends - 1 - torch.arange(width, device=x.device)
+    mean[last[last >= ends - size.unsqueeze(1)]] = math.nan
     return rows, mean
+
+
+def _learnable_by_trajectory(x: Experience) -> Partition:
+    """Tokens that may train, by their trajectories."""
+    return x.trajectory_of_token if x.mask is None else Partition.from_sizes(x.trajectory_of_token.sum(x.mask))
 
 
 def graded_entropy(

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from stratagem.advantages import GroupStandardized
 from stratagem.experience import Experience
+from stratagem.ordering import order_statistic
 from stratagem.partition import Partition
 from stratagem.parts import Advantage, Selection
 
@@ -135,6 +136,6 @@ def most_varied(values: Float[Tensor, " rows"], sets: Partition, share: float = 
 
 def _largest(values: Float[Tensor, " rows"], count: int) -> Bool[Tensor, " rows"]:
     """The ``count`` largest values, of equal ones the first; without sorting, of which there may be millions."""
-    least = values.kthvalue(len(values) - count + 1).values
+    least = order_statistic(values, len(values) - count)
     above, equal = values > least, values == least
     return above | (equal & (equal.cumsum(0) <= count - torch.count_nonzero(above)))
