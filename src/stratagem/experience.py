@@ -114,7 +114,8 @@ class Experience:
     to, -1: no record); ``advantage``; ``value_target``; ``target`` (the ratio an objective pulls towards, when it has
     one); ``latent`` (True: the action is a vector and no token); ``span`` (which part of a structured turn a token
     belongs to, by the numbers of :class:`stratagem.spans.Span`; -1: to none);
-    ``planning`` (True: the token is of a phrase that plans, and carries nothing out).
+    ``planning`` (True: the token is of a phrase that plans, and carries nothing out);
+    ``step_start`` (True: a step of the response begins with this token; one always begins with a turn).
     Per turn: ``turn_reward``; ``turn_state`` (key of the state acted in); ``turn_role``; ``turn_context`` (number
     of the conversation it was acted in: those of a trajectory know nothing of each other); ``turn_done``; ``turn_call``
     (1: the tool call it made was carried out, 0: it failed, -1: it made none);
@@ -174,6 +175,7 @@ class Experience:
     latent: Bool[Tensor, " tokens"] | None = _at("token")
     span: Int[Tensor, " tokens"] | None = _at("token")
     planning: Bool[Tensor, " tokens"] | None = _at("token")
+    step_start: Bool[Tensor, " tokens"] | None = _at("token")
     target: Float[Tensor, " tokens"] | None = _at("token")
 
     turn_reward: Float[Tensor, " turns"] | None = _at("turn")
@@ -738,6 +740,7 @@ _FLAGS = frozenset(
         "critic_mask",
         "latent",
         "planning",
+        "step_start",
         "turn_done",
         "turn_executed",
         "turn_well_formed",
