@@ -134,7 +134,8 @@ class Experience:
     the group's own); ``seed`` (from which a part draws what it leaves to chance; it follows from the run's seed and
     from nothing the policy did); ``answer`` (key of the final answer: equal answers have equal keys, -1 where none can
     be read); ``taken_over`` (tokens at its beginning that another trajectory wrote, from which it branched off, or a
-    reference solution, which it goes on with).
+    reference solution, which it goes on with); ``prompt_confidence`` (geometric mean probability of the prompt's least
+    likely tokens under the policy the update starts from, in [0, 1]; NaN where a prompt has no token to say it of).
     Per group: ``task_id`` (which prompt or start state); ``domain``; ``branch`` (round of forking it came about in: 0
     for episodes from a start); ``pass_rate`` (share of its rollouts that succeeded, demonstrations aside, whatever part
     of the group is looked at later).
@@ -205,6 +206,7 @@ class Experience:
     seed: Int[Tensor, " trajectories"] | None = _at("trajectory")
     answer: Int[Tensor, " trajectories"] | None = _at("trajectory")
     taken_over: Int[Tensor, " trajectories"] | None = _at("trajectory")
+    prompt_confidence: Float[Tensor, " trajectories"] | None = _at("trajectory")
 
     task_id: Int[Tensor, " groups"] | None = _at("group")
     pass_rate: Float[Tensor, " groups"] | None = _at("group")
