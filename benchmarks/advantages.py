@@ -33,7 +33,7 @@ TURNS, STATES = 64_000, 50
 
 PARTS: dict[str, Advantage] = {
     "nodes": NodeStandardized(),
-    "nodes, of 64 tokens": NodeStandardized(step_tokens=64),
+    "nodes, of 64 tokens": NodeStandardized(steps=64),
     "information": InformationGain(),
     "plans, by phrases": PlanningRaised(by="phrases"),
     "plans, by entropy": PlanningRaised(by="entropy"),

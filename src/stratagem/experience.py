@@ -114,7 +114,8 @@ class Experience:
     to, -1: no record); ``advantage``; ``value_target``; ``target`` (the ratio an objective pulls towards, when it has
     one); ``latent`` (True: the action is a vector and no token); ``span`` (which part of a structured turn a token
     belongs to, by the numbers of :class:`stratagem.spans.Span`; -1: to none);
-    ``planning`` (True: the token is of a phrase that plans, and carries nothing out).
+    ``planning`` (True: the token is of a phrase that plans, and carries nothing out);
+    ``step_start`` (True: a step of the response begins with this token; one always begins with a turn).
     Per turn: ``turn_reward``; ``turn_state`` (key of the state acted in); ``turn_role``; ``turn_context`` (number
     of the conversation it was acted in: those of a trajectory know nothing of each other); ``turn_done``; ``turn_call``
     (1: the tool call it made was carried out, 0: it failed, -1: it made none);
@@ -133,7 +134,8 @@ class Experience:
     the group's own); ``seed`` (from which a part draws what it leaves to chance; it follows from the run's seed and
     from nothing the policy did); ``answer`` (key of the final answer: equal answers have equal keys, -1 where none can
     be read); ``taken_over`` (tokens at its beginning that another trajectory wrote, from which it branched off, or a
-    reference solution, which it goes on with).
+    reference solution, which it goes on with); ``prompt_confidence`` (geometric mean probability of the prompt's least
+    likely tokens under the policy the update starts from, in [0, 1]; NaN where a prompt has no token to say it of).
     Per group: ``task_id`` (which prompt or start state); ``domain``; ``branch`` (round of forking it came about in: 0
     for episodes from a start); ``pass_rate`` (share of its rollouts that succeeded, demonstrations aside, whatever part
     of the group is looked at later).
@@ -174,6 +176,7 @@ class Experience:
     latent: Bool[Tensor, " tokens"] | None = _at("token")
     span: Int[Tensor, " tokens"] | None = _at("token")
     planning: Bool[Tensor, " tokens"] | None = _at("token")
+    step_start: Bool[Tensor, " tokens"] | None = _at("token")
     target: Float[Tensor, " tokens"] | None = _at("token")
 
     turn_reward: Float[Tensor, " turns"] | None = _at("turn")
@@ -203,6 +206,7 @@ class Experience:
     seed: Int[Tensor, " trajectories"] | None = _at("trajectory")
     answer: Int[Tensor, " trajectories"] | None = _at("trajectory")
     taken_over: Int[Tensor, " trajectories"] | None = _at("trajectory")
+    prompt_confidence: Float[Tensor, " trajectories"] | None = _at("trajectory")
 
     task_id: Int[Tensor, " groups"] | None = _at("group")
     pass_rate: Float[Tensor, " groups"] | None = _at("group")
@@ -738,6 +742,7 @@ _FLAGS = frozenset(
         "critic_mask",
         "latent",
         "planning",
+        "step_start",
         "turn_done",
         "turn_executed",
         "turn_well_formed",

@@ -223,6 +223,14 @@ class Advantage(Part):
         own = type(self).target is not Advantage.target
         return own or any(c.sets_target() for _, c in self.children() if isinstance(c, Advantage))
 
+    @property
+    def prompt_share(self) -> float | None:
+        """Share of a prompt's tokens, the least likely, of which it reads ``x.prompt_confidence``; None: it does not.
+
+        Who asks the policy fills it in where the policy says how likely prompts are.
+        """
+        return None
+
     def least_group(self) -> int:
         """Least group size for this advantage and all it is made of."""
         return max([self.minimum_group, *(c.least_group() for _, c in self.children() if isinstance(c, Advantage))])

@@ -1,16 +1,44 @@
-"""Trajectories of a group as a tree: steps that begin alike are one node, whoever sampled them."""
+"""Trajectories of a group as a tree: what a step of one is, and that steps which begin alike are one node."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Annotated, Literal
 
 import torch
+from annotated_types import Ge
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from stratagem.errors import unknown
 from stratagem.experience import Experience
+from stratagem.part import Part
 from stratagem.partition import Partition
 from stratagem.seeding import scrambled
+
+Steps = Annotated[int, Ge(1)] | Literal["turns", "blank_lines"]
+"""What a step is: a turn; what blank lines separate within one; or so many tokens of one, its last step fewer."""
+
+
+@dataclass(frozen=True)
+class OfSteps(Part):
+    """A part that looks at trajectories step by step.
+
+    steps: what a step is. ``turns``: a turn. ``blank_lines``: a turn is cut at its blank lines, as whoever sampled has
+    marked it (``x.step_start``); one without any is one step. A number: so many tokens of a turn, its last step fewer.
+    """
+
+    steps: Steps = field(default="turns", kw_only=True)
+
+    def __post_init__(self) -> None:
+        if isinstance(self.steps, str) and self.steps not in ("turns", "blank_lines"):
+            kind = f"{self.part_name()}.steps, beside a number of tokens:"
+            raise unknown(kind, self.steps, ("turns", "blank_lines"))
+        super().__post_init__()
+
+    def needs(self) -> frozenset[str]:
+        """And ``step_start``, where steps end at blank lines."""
+        return super().needs() | ({"step_start"} if self.steps == "blank_lines" else frozenset())
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,16 +82,16 @@ class StepTree:
         return place >= x.taken_over[self.trajectory_of_step.labels]
 
 
-def step_tree(x: Experience, step_tokens: int | None = None) -> StepTree:
+def step_tree(x: Experience, steps: Steps = "turns") -> StepTree:
     """The tree of every group.
 
-    step_tokens: a step is so many tokens of a turn, its last step fewer; None: it is the turn.
+    steps: as :class:`OfSteps` has it.
 
-    Raises ``ValueError`` without actions that are indices.
+    Raises ``ValueError`` without actions that are indices, and for blank lines without ``x.step_start``.
     """
     if x.action is None or x.action.ndim != 1 or x.action.is_floating_point():
         raise ValueError("a tree of steps needs actions that are indices")
-    step_of_token, turn, first = _steps(x.turn_of_token, step_tokens)
+    step_of_token, turn, first = _steps(x, steps)
     trajectory = x.trajectory_of_token
     trajectory_of_step = Partition(trajectory.labels[first], x.trajectories)
     # What was said so far as a sum modulo 2^64: tokens, counted from 1 on, times random factors of their places, and
@@ -93,13 +121,21 @@ def step_tree(x: Experience, step_tokens: int | None = None) -> StepTree:
     )
 
 
-def _steps(turns: Partition, tokens: int | None) -> tuple[Partition, Int[Tensor, " filled"], Int[Tensor, " steps"]]:
+def _steps(x: Experience, steps: Steps) -> tuple[Partition, Int[Tensor, " filled"], Int[Tensor, " steps"]]:
     """Tokens by step, and the first token of every turn that has one, and of every step."""
+    turns = x.turn_of_token
     turn, size = turns.first(), turns.size()
-    if tokens is None:
+    if steps == "turns":
         filled = turns if len(turn) == turns.count else Partition.from_sizes(size[size > 0])
         return filled, turn, turn
+    if steps == "blank_lines":
+        if x.step_start is None:
+            raise ValueError("steps between blank lines need x.step_start")
+        begins = x.step_start.clone()
+        begins[turn] = True
+        first = torch.nonzero(begins).squeeze(1)
+        return Partition.from_sizes(torch.diff(first, append=first.new_tensor([x.tokens]))), turn, first
     size = size[size > 0]
-    steps = Partition.from_sizes((size + tokens - 1) // tokens)
-    begun = steps.position() * tokens
-    return Partition.from_sizes((steps.spread(size) - begun).clamp(max=tokens)), turn, steps.spread(turn) + begun
+    of_turn = Partition.from_sizes((size + steps - 1) // steps)
+    begun = of_turn.position() * steps
+    return Partition.from_sizes((of_turn.spread(size) - begun).clamp(max=steps)), turn, of_turn.spread(turn) + begun

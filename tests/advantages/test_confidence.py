@@ -94,6 +94,39 @@ def test_without_a_number_for_the_prompt_the_term_adds_up_to_nothing():
     assert float(found.sum()) == pytest.approx(0)
 
 
+def test_the_confidence_in_the_prompt_is_the_policy_s_where_it_says_so():
+    x = one_token([1.0, 1, 0, 0])
+    told = x.replace(prompt_confidence=torch.tensor([0.4] * 4))
+    by_hand = [0.75, 1.05, -1.05, -1.05]
+    assert ConfidenceDiscounted(POPULATION)(told).tolist() == pytest.approx(by_hand)
+    assert ConfidenceDiscounted(POPULATION, prompt="policy")(told).tolist() == pytest.approx(by_hand)
+    # A number, or the group's mean, is what it is whatever the policy says.
+    assert ConfidenceDiscounted(POPULATION, prompt=0.4)(told.replace(prompt_confidence=torch.zeros(4))).tolist() == (
+        pytest.approx(by_hand)
+    )
+    usual = ConfidenceDiscounted(POPULATION, prompt=None)
+    assert torch.equal(usual(told), usual(x)) and torch.equal(usual(x), ConfidenceDiscounted(POPULATION)(x))
+    assert not torch.equal(usual(told), ConfidenceDiscounted(POPULATION)(told))
+
+
+def test_for_a_prompt_nothing_is_said_of_the_group_s_mean_stands():
+    x = one_token([1.0, 1, 0, 0] * 2, FOUR * 2, groups=[4, 4])
+    told = x.replace(prompt_confidence=torch.tensor([0.4] * 4 + [math.nan] * 4))
+    found = ConfidenceDiscounted(POPULATION, prompt="policy")(told)
+    assert found[:4].tolist() == pytest.approx([0.75, 1.05, -1.05, -1.05])
+    assert torch.equal(found[4:], ConfidenceDiscounted(POPULATION, prompt=None)(x)[4:])
+
+
+def test_only_a_prompt_that_nothing_may_stand_in_for_is_required():
+    needed = {choice: ConfidenceDiscounted(share=0.3, prompt=choice) for choice in ("auto", "policy", None, 0.4)}
+    assert {choice: part.prompt_share for choice, part in needed.items()} == (
+        {"auto": 0.3, "policy": 0.3, None: None, 0.4: None}
+    )
+    assert [choice for choice, part in needed.items() if "prompt_confidence" in part.needs()] == ["policy"]
+    with pytest.raises(ValueError, match=r"confidence_discounted by the policy needs x\.prompt_confidence"):
+        needed["policy"](one_token([1.0, 1, 0, 0]))
+
+
 def test_differences_within_a_group_do_not_depend_on_the_prompt():
     x = one_token([1.0, 1, 0, 0])
     first, *others = (ConfidenceDiscounted(POPULATION, prompt=prompt)(x) for prompt in (None, 0.0, 0.3, 1.0))

@@ -11,12 +11,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from stratagem import recipes
 from stratagem.advantages import Constant, LeaveOneOut
 from stratagem.catalogue import card
 from stratagem.errors import InputError
 from stratagem.experience import Experience, PolicyOutput
 from stratagem.lab import GAMES, Diagnosis, TokenGame, diagnose, over
-from stratagem.lab.diagnosis import objection,  zero_mean_p_value
+from stratagem.lab.diagnosis import objection, zero_mean_p_value
 from stratagem.objectives import LogLikelihood, PolicyGradient, SequenceSum
 from stratagem.partition import Partition
 from stratagem.parts import Advantage, Gate

@@ -49,6 +49,33 @@ def test_actions_are_predicted_from_what_comes_before_the_last_one() -> None:
     assert read.predecessors.tolist() == [0, 1, 3, 4]
 
 
+def test_openings_are_what_is_read_before_the_first_action_equal_ones_once() -> None:
+    # [10 11* 12*] [20 21 22* 23 24*] [10 31*] [20 21 25*] and one without an action.
+    inputs = TokenInputs(
+        token_ids=torch.tensor([10, 11, 12, 20, 21, 22, 23, 24, 10, 31, 20, 21, 25, 7, 8, 9]),
+        lengths=torch.tensor([3, 5, 2, 3, 3]),
+        action_positions=torch.tensor([1, 2, 5, 7, 9, 12]),
+    )
+    alone, whose = inputs.openings()
+    assert whose.tolist() == [0, 1, 0, 1, 2]
+    assert alone.token_ids.tolist() == [10, 20, 21, 7, 8, 9] and alone.lengths.tolist() == [1, 2, 3]
+    assert alone.actions.tolist() == [21, 8, 9]
+    nothing, nobody = inputs.select(torch.tensor([], dtype=torch.int64)).openings()
+    assert len(nothing.token_ids) == len(nothing.lengths) == len(nobody) == 0
+
+
+def test_the_opening_of_several_contexts_is_that_of_the_first() -> None:
+    # The first trajectory: [1 2 3*] [4 5* 6], where its second context acts first; the second: [1 2 9*].
+    inputs = TokenInputs(
+        token_ids=torch.tensor([1, 2, 3, 4, 5, 6, 1, 2, 9]),
+        lengths=torch.tensor([6, 3]),
+        action_positions=torch.tensor([4, 2, 8]),
+        context_lengths=torch.tensor([3, 3, 3]),
+    )
+    alone, whose = inputs.openings()
+    assert alone.token_ids.tolist() == [1, 2] and whose.tolist() == [0, 0]
+
+
 def test_read_through_the_last_action_every_action_stands_behind_its_predecessor() -> None:
     inputs = three_conversations()
     read = inputs.before_actions(through=True)

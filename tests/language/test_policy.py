@@ -64,6 +64,30 @@ def policy_of(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, **opti
     return LanguagePolicy(model, tokenizer, **({"dtype": "float32"} | options))
 
 
+def test_the_log_probabilities_of_prompts_are_the_model_s_own(
+    make_model: MakeModel, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    x, model = groups(), make_model()
+    prompts = [[1, 2, 3, 4], [1, 2, 7]]
+    with torch.no_grad():
+        logits = [model(torch.tensor([prompt]), use_cache=False).logits[0, :-1] / 0.7 for prompt in prompts]
+    expected = [
+        row.log_softmax(-1).gather(1, torch.tensor(prompt[1:])[:, None])[:, 0]
+        for row, prompt in zip(logits, prompts, strict=True)
+    ]
+    said = policy_of(model, tokenizer).prompt_logp(x, temperature=0.7)
+    torch.testing.assert_close(said.logp.detach(), torch.cat(expected), atol=1e-5, rtol=0)
+    assert said.prompt_of_token.size().tolist() == [3, 2]
+    assert said.prompt_of_trajectory.tolist() == [0, 0, 0, 1, 1, 1]
+
+
+def test_prompts_of_one_token_say_nothing(make_model: MakeModel, tokenizer: PreTrainedTokenizerFast) -> None:
+    inputs = TokenInputs(torch.tensor([5, 6, 7]), torch.tensor([3]), torch.tensor([1, 2]))
+    x = Experience.from_lengths([2], [1], [1], inputs=inputs)
+    said = policy_of(make_model(), tokenizer).prompt_logp(x)
+    assert len(said.logp) == 0 and said.prompt_of_token.count == 1 and said.prompt_of_trajectory.tolist() == [0]
+
+
 def test_logp_and_entropy_are_those_of_each_sequence_alone(
     make_model: MakeModel, tokenizer: PreTrainedTokenizerFast
 ) -> None:

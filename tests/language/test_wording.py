@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 
 import pytest
 import torch
@@ -12,9 +13,17 @@ from hypothesis import strategies as st
 from stratagem.errors import InputError
 from stratagem.grams import Grams
 from stratagem.language.chat import ChatFormat
-from stratagem.language.episodes import Episode, Turn
+from stratagem.language.episodes import Episode, Turn, to_experience
 from stratagem.language.offsets import token_ends
-from stratagem.language.wording import planning_metrics, planning_tokens, shared_answers, strategy_entropy
+from stratagem.language.wording import (
+    planning_metrics,
+    planning_tokens,
+    shared_answers,
+    step_starts,
+    strategy_entropy,
+    worded,
+)
+from stratagem.recipes.reasoning import ib_tpo
 from stratagem.sampling import Rollouts
 from stratagem.tasks import KeyDoorTask
 from stratagem.tasks.task import Observation, answer_key
@@ -152,6 +161,90 @@ def test_figures_of_strategies_are_those_of_the_texts(tokenizer, chat, tmp_path)
 
 def test_a_batch_nobody_looked_at_has_no_figures(make_world):
     assert planning_metrics(make_world().collect(SMALL, 0).x) == {}
+
+
+# ---- steps ----------------------------------------------------------------------------------------------------------
+
+
+def steps(*pieces: str) -> list[str]:
+    """What is said in each step of a turn whose tokens are these pieces."""
+    decode = lambda tokens: "".join(pieces[token] for token in tokens)  # noqa: E731
+    said: list[str] = []
+    for piece, start in zip(pieces, step_starts(range(len(pieces)), decode), strict=True):
+        said = [*said, piece] if start else [*said[:-1], said[-1] + piece]
+    return said
+
+
+@pytest.mark.parametrize(
+    ("pieces", "expected"),
+    [
+        (["one", " line", "\n", "another"], ["one line\nanother"]),
+        (["a", "\n\n", "b"], ["a\n\n", "b"]),
+        (["a", "\n", "\n", "b"], ["a\n\n", "b"]),
+        # Several blank lines, and lines of spaces, are one border.
+        (["a", "\n\n", "\n \t\n", "\n", "  b", " c"], ["a\n\n\n \t\n\n", "  b c"]),
+        (["a", "\r\n", "\r\n", "b"], ["a\r\n\r\n", "b"]),
+        # A token of both sides belongs to the one it begins in, unless it begins with the border.
+        (["a.\n\nb", "c", "d"], ["a.\n\nb", "cd"]),
+        (["a", ".\n\n", "b"], ["a.\n\n", "b"]),
+        (["a", "\n\nb", "c"], ["a", "\n\nbc"]),
+        # A step that lies within one token is part of it.
+        (["a\n\nb", "\n\n", "c"], ["a\n\nb\n\n", "c"]),
+        # Nothing before a border, or behind it, is no step.
+        (["\n", "\n\n", "a", "\n\n", "b", "\n\n", " "], ["\n\n\na\n\n", "b\n\n "]),
+        (["\n\n", "\n"], ["\n\n\n"]),
+        (["a"], ["a"]),
+    ],
+)
+def test_steps_of_a_turn_are_what_blank_lines_separate(pieces, expected):
+    assert steps(*pieces) == expected
+
+
+def test_a_turn_of_no_tokens_has_no_step():
+    assert step_starts([], lambda tokens: "") == []
+
+
+def test_a_step_begins_with_the_first_bytes_of_its_first_character(tokenizer, chat):
+    before, after = encoded("go north\n\n", tokenizer), encoded("😀 door\n\n\ntake", tokenizer)
+    assert len(encoded("😀", tokenizer)) > 1
+    starts = step_starts([*before, *after, *chat.end_tokens], chat.said)
+    places = [place for place, start in enumerate(starts) if start]
+    assert places[:2] == [0, len(before)] and len(places) == 3
+    assert chat.said(after[places[2] - len(before) :]).strip() == "take"
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.lists(st.sampled_from(["a", "b c", "\n", "\n\n", " ", "x\n\ny", "\n\nz"]), max_size=12))
+def test_single_characters_as_tokens_find_every_step_there_is(pieces):
+    text = "".join(pieces)
+    wanted = [part.strip() for part in re.split(r"\n\s*\n", text) if part.strip()]
+    assert [said.strip() for said in steps(*text) if said.strip()] == wanted
+
+
+def test_steps_are_marked_for_rollouts_that_ask_for_them_and_where_forks_are_made_at_them(make_world):
+    assert make_world().collect(SMALL, 0).x.step_start is None
+    for sampler in (SMALL.replace(mark_steps=True), ib_tpo(depth=3).sampler.replace(prompts_per_step=2)):
+        world = make_world()
+        x = world.collect(sampler, 0).x
+        sizes = x.turn_of_token.size().tolist()
+        expected = [step_starts(turn.tolist(), world._stage.chat.said) for turn in x.action.split(sizes)]
+        assert x.step_start.tolist() == [start for turn in expected for start in turn]
+        assert bool(x.step_start[x.turn_of_token.first()].all())
+    assert ib_tpo(steps="turns").sampler.needs() == ib_tpo().sampler.needs() - {"step_start"}
+
+
+def test_blank_lines_of_episodes_come_into_their_batch(tokenizer, chat, chatter):
+    said = ("go\n\nnorth", "take the key")
+    turns = [
+        Turn(Observation("room", 1), [1], action, [-1.0] * len(action), text)
+        for text in said
+        for action in [encoded(text, tokenizer)]
+    ]
+    groups = [[Episode(0, 0, 0, turns)]]
+    x = worded(to_experience(groups, ("reward",), 1), groups, SMALL.replace(mark_steps=True), chatter(), chat.said)
+    first = len(turns[0].action)
+    assert x.step_start[:first].sum() == 2 and x.step_start[first:].sum() == 1 and bool(x.step_start[first])
+    assert Rollouts(mark_steps=True).needs() == {"step_start"}
 
 
 # ---- answers --------------------------------------------------------------------------------------------------------

@@ -10,14 +10,17 @@ from typing import Any
 import pytest
 import torch
 
+from stratagem.advantages.confidence import least_likely
 from stratagem.errors import InputError
 from stratagem.language.chat import ChatFormat
 from stratagem.language.solved import demonstrate
+from stratagem.recipes.reasoning import progrpo_arm
 from stratagem.sampling import Demonstrations, DynamicSampling, EntropyTempering, Rollouts, Segments
 from stratagem.tasks import registry
 from stratagem.tasks.key_door import KeyDoorTask
 from stratagem.tasks.mixture import Mixture
 from stratagem.tasks.tool_chain import ToolChainTask
+from stratagem.training.companions import Companions
 
 SMALL = Rollouts(prompts_per_step=3, group_size=4)
 TASKS = [
@@ -116,6 +119,26 @@ def test_turns_of_a_structured_task_are_labelled_and_its_malformed_ones_counted(
     assert collected.x.span.unique().tolist() == [-1]
     assert collected.metrics["reward/malformed"] == collected.metrics["episodes/mean_turns"]
     assert collected.metrics["reward"] == 0 and float(collected.x.returns.abs().max()) == 0
+
+
+def test_a_model_s_confidence_in_its_prompts_reaches_the_credit_however_the_batch_is_cut(make_world):
+    world = make_world()
+    world.serve(0)
+    x = world.collect(SMALL, 0).x
+    given = progrpo_arm(prompt="policy")
+    cut = given.with_values({"optimization.microbatch_tokens": int(x.inputs.lengths.max())})
+    whole, pieces = (Companions(world.policy, recipe).complete(recipe, x) for recipe in (given, cut))
+    torch.testing.assert_close(whole.prompt_confidence, pieces.prompt_confidence, rtol=1e-4, atol=0)
+    said = world.policy.prompt_logp(x.select(torch.tensor([0]))).logp.detach()
+    lowest = said.sort().values[: -(-len(said) // 5)]
+    assert float(whole.prompt_confidence[0]) == pytest.approx(float(lowest.mean().exp()), rel=1e-4)
+    # Answers to one prompt share it, and it is no answer's.
+    assert bool((x.group_of_trajectory.max(whole.prompt_confidence) == whole.prompt_confidence[::4]).all())
+    whole = whole.replace(reward=torch.ones(x.trajectories))
+    shift = given.advantage(whole) - progrpo_arm(prompt=None).advantage(whole)
+    usual = whole.group_of_trajectory.mean(least_likely(x, 0.2)[0].exp()).repeat_interleave(4)
+    expected = x.trajectory_of_token.spread(0.5 * (whole.prompt_confidence - usual))
+    torch.testing.assert_close(shift, expected.to(shift.dtype), rtol=0, atol=1e-5)
 
 
 def test_the_weights_last_served_act(make_world):

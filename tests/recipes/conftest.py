@@ -146,6 +146,8 @@ def fabricate(recipe: Recipe, seed: int = 0, spread: float = 0.3) -> tuple[Exper
         x = x.replace(answer=torch.where(success, 9, torch.arange(trajectories) % 4 - 1))
     if "planning" in needs:
         x = x.replace(planning=torch.arange(tokens) % 3 == 1)
+    if "step_start" in needs:
+        x = x.replace(step_start=torch.arange(tokens) % 3 == 2)
     if "turn_role" in needs:
         x = x.replace(turn_role=x.trajectory_of_turn.position() % 2)
     if "seed" in needs:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from typing import Any
 
@@ -14,6 +15,7 @@ from stratagem.advantages import GroupStandardized, InformationGain, NodeStandar
 from stratagem.errors import InputError
 from stratagem.experience import Experience
 from stratagem.lab.game import Outcome, TokenGame
+from stratagem.lab.tree import Tree
 from stratagem.lab.world import LabTask, LabWorld
 from stratagem.recipes.reasoning import ib_tpo
 from stratagem.sampling import Branching, InformativeNodes, RandomNodes
@@ -55,6 +57,63 @@ def test_steps_with_the_same_beginning_are_one_node():
     assert step_tree(y, 3).trajectory_of_step.size().tolist() == [2, 2]
     with pytest.raises(ValueError, match="indices"):
         step_tree(y.replace(action=torch.zeros(8, 2)))
+
+
+def test_blank_lines_cut_turns_where_the_batch_has_marked_them():
+    # Two turns of one trajectory and one turn of another; the first token of a turn begins a step, marked or not.
+    y = Experience.from_lengths([3, 2, 3], [2, 1], [2], action=[1, 2, 3, 1, 2, 1, 2, 3])
+    marked = y.replace(step_start=torch.tensor([True, False, True, False, False, True, False, True]))
+    tree = step_tree(marked, "blank_lines")
+    assert tree.step_of_token.labels.tolist() == [0, 0, 1, 2, 2, 3, 3, 4]
+    labels = tree.node_of_step.labels.tolist()
+    assert labels[:2] == labels[3:] and len(set(labels)) == 3
+    # The same tokens in other steps are other nodes.
+    other = marked.replace(step_start=marked.step_start & (torch.arange(8) != 7))
+    assert step_tree(other, "blank_lines").node_of_step.count == 4
+    # Without any blank line a turn is one step.
+    plain = step_tree(y.replace(step_start=torch.zeros(8, dtype=torch.bool)), "blank_lines")
+    assert torch.equal(plain.step_of_token.labels, y.turn_of_token.labels)
+    assert torch.equal(plain.node_of_step.labels, step_tree(y, "turns").node_of_step.labels)
+    with pytest.raises(ValueError, match=r"blank lines need x\.step_start"):
+        step_tree(y, "blank_lines")
+
+
+@pytest.mark.parametrize("part", [NodeStandardized, InformationGain, RandomNodes, InformativeNodes])
+def test_every_part_that_looks_at_steps_is_told_in_the_same_way_what_they_are(part):
+    assert part() == part(steps="turns") and "step_start" not in part().needs()
+    assert part(steps="blank_lines").needs() == part(steps=3).needs() | {"step_start"}
+    with pytest.raises(InputError, match=rf"{part.part_name()}\.steps.* 'blank_line'; did you mean 'blank_lines'"):
+        part(steps="blank_line")
+    with pytest.raises(InputError, match="greater than or equal to 1"):
+        part(steps=0)
+
+
+def test_steps_between_blank_lines_are_credited_and_chosen_apart():
+    # Two responses of one turn, with the same first step of two tokens and another second one.
+    x = Experience.from_lengths(
+        [3, 4, 2],
+        [1, 1, 1],
+        [3],
+        action=[1, 2, 3, 1, 2, 4, 4, 5, 6],
+        behavior_logp=torch.full((9,), math.log(0.5), dtype=torch.float64),
+        ref_logp=torch.full((9,), math.log(0.5), dtype=torch.float64),
+        reward=torch.tensor([1.0, 0.0, 0.0]).double(),
+        success=[True, False, False],
+        seed=torch.arange(3),
+        step_start=[True, False, True, True, False, True, False, True, False],
+    )
+    deviation = float(x.returns.std())
+    whole = [2 / 3] * 3 + [-1 / 3] * 6
+    assert NodeStandardized(eps=0.0)(x).tolist() == pytest.approx([v / deviation for v in whole])
+    cut = [1 / 6, 1 / 6, 2 / 3, 1 / 6, 1 / 6, -1 / 3, -1 / 3, -1 / 3, -1 / 3]
+    steps = NodeStandardized(eps=0.0, steps="blank_lines")(x)
+    assert steps.tolist() == pytest.approx([v / deviation for v in cut])
+    # p is 1/3, then 1/2, then 1 or 0.
+    gain = [0.3, 0.3, 0.8, 0.3, 0.3, -1.2, -1.2, -1.2, -1.2]
+    assert InformationGain(steps="blank_lines")(x).tolist() == pytest.approx([0.5 * v for v in gain])
+    turns, blank = (InformativeNodes(nodes=9, most=None, steps=steps)(x) for steps in ("turns", "blank_lines"))
+    assert torch.nonzero(turns).squeeze(1).tolist() == [0]
+    assert torch.nonzero(blank).squeeze(1).tolist() == [0, 2]
 
 
 @given(st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=4), min_size=1, max_size=8))
@@ -209,7 +268,7 @@ def test_nodes_are_those_told_apart_token_by_token(step_tokens, dtype):
     turns = [3, 2, 0, 4, 1, 2] * 5
     action = torch.randint(2, (int(sizes.sum()),), generator=random)
     x = Experience.from_lengths(sizes, turns, [6] * 5, action=action.to(dtype), reward=torch.zeros(30))
-    tree = step_tree(x, step_tokens)
+    tree = step_tree(x, step_tokens or "turns")
     said: list[tuple[Any, ...]] = []
     before: dict[tuple[Any, ...], tuple[Any, ...] | None] = {}
     token = 0
@@ -236,3 +295,29 @@ def test_nodes_are_those_told_apart_token_by_token(step_tokens, dtype):
     parents = torch.where(tree.parent < 0, -1, expected[lead[tree.parent.clamp(min=0)]])
     known = {names[prefix]: -1 if parent is None else names[parent] for prefix, parent in before.items()}
     assert dict(zip(expected[lead].tolist(), parents.tolist(), strict=True)) == known
+
+
+def test_games_mark_their_steps_and_trees_fork_at_them():
+    def act(start: int, said: tuple[int, ...]) -> list[Outcome] | None:
+        return None if len(said) < 4 else [Outcome(reward=float(sum(said) % 2), success=sum(said) % 2 == 1)]
+
+    def second(start: int, said: tuple[int, ...]) -> list[bool]:
+        return [place == 2 for place in range(len(said))]
+
+    game = TokenGame("halves", "Four bits in two steps.", 2, ((1.0, 0),), act)
+    marked = dataclasses.replace(game, steps=second)
+    forks = {}
+    for one in (game, marked):
+        x = LabWorld(LabTask(one), 1000).collect(ib_tpo().sampler, 0).x
+        forks[one.steps is None] = set(x.taken_over.tolist())
+        assert x.step_start.sum() == (1 if one is game else 2) * x.trajectories
+    assert forks == {True: {0}, False: {0, 2}}
+    with pytest.raises(InputError, match="game halves: steps says 1 of"):
+        Tree.enumerate(dataclasses.replace(game, steps=lambda start, said: [True]))
+
+
+def test_between_blank_lines_a_game_without_marks_has_its_turns_for_steps():
+    grown = [LabWorld(LabTask(_long()), 1000).collect(ib_tpo(steps=s).sampler, 0).x for s in ("turns", "blank_lines")]
+    assert torch.equal(grown[0].action, grown[1].action) and torch.equal(grown[0].taken_over, grown[1].taken_over)
+    prepared = [ib_tpo(steps=s, kl_coefficient=0.0, local=0.0).prepare(grown[0]) for s in ("turns", "blank_lines")]
+    assert torch.equal(prepared[0].advantage, prepared[1].advantage)

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
 
 from stratagem import recipes
+from stratagem.advantages import GroupStandardized
+from stratagem.errors import InputError
 from stratagem.experience import Experience
 from stratagem.lab import GAMES, TabularPolicy
 from stratagem.lab.tree import Tree
 from stratagem.objectives import KL, BlendedPenalty
+from stratagem.partition import Partition
 from stratagem.recipe import Recipe
 from stratagem.sampling import Rollouts
 from stratagem.training.companions import Companions
+from stratagem.training.world import Prompts
 
 PLAIN = recipes.grpo()
 BOTH = PLAIN.replace(objective=PLAIN.objective.replace(regularizer=BlendedPenalty(KL(), KL(to="previous"))))
@@ -117,3 +122,66 @@ def test_a_language_policy_has_companions_as_well(make_policy: Callable[..., Any
     torch.testing.assert_close(last.previous_logp, said[0])
     torch.testing.assert_close(last.ref_logp, said[1])
     assert float((said[1] - said[0]).abs().max()) > 1e-3
+
+
+# ---- prompts --------------------------------------------------------------------------------------------------------
+
+
+class Reads(TabularPolicy):
+    """Answers to three starts, of which the second has a prompt of one token; it notes how it was asked."""
+
+    asked: ClassVar[list[tuple[int, float]]] = []
+
+    def prompt_logp(self, x: Experience, *, temperature: float = 1.0) -> Prompts:
+        self.asked.append((x.trajectories, temperature))
+        logp = torch.tensor([0.9] * 8 + [0.25, 0.16] + [0.5, 0.25]).log() + self.logits[0, 0]
+        return Prompts(logp, Partition.from_sizes([10, 0, 2]), x.group_of_trajectory.labels % 3)
+
+
+def test_the_confidence_in_prompts_is_of_the_least_likely_share_of_their_tokens():
+    tree = Tree.enumerate(GAMES["prompts"])
+    policy = Reads(torch.zeros_like(tree.normal_logits(0)))
+    recipe = recipes.progrpo_arm().with_values({"sampler.temperature": 0.7})
+    Reads.asked.clear()
+    x = Companions(policy, recipe).complete(recipe, tree.leaves)
+    assert Reads.asked == [(tree.leaves.trajectories, 0.7)]
+    by_start = x.prompt_confidence[x.group_of_trajectory.first()]
+    assert by_start.tolist() == pytest.approx([0.2, math.nan, 0.25], nan_ok=True)
+    assert torch.equal(x.prompt_confidence.isnan(), x.group_of_trajectory.labels == 1)
+    # It is that of the policy as it is when the batch arrives, and is not asked for twice.
+    with torch.no_grad():
+        policy.logits[0, 0] = math.log(0.5)
+    assert Companions(policy, recipe).complete(recipe, x).prompt_confidence is x.prompt_confidence
+    later = Companions(policy, recipe).complete(recipe, tree.leaves)
+    assert float(later.prompt_confidence[0]) == pytest.approx(0.1)
+    every = recipe.with_values({"advantage.share": 1.0})
+    mean = (0.9**8 * 0.25 * 0.16) ** 0.1 / 2
+    assert float(Companions(policy, every).complete(every, tree.leaves).prompt_confidence[0]) == pytest.approx(mean)
+
+
+@pytest.mark.parametrize("choice", [None, 0.4])
+def test_nobody_asks_for_prompts_that_are_not_read(choice):
+    tree = Tree.enumerate(GAMES["prompts"])
+    recipe = recipes.progrpo_arm(prompt=choice)
+    Reads.asked.clear()
+    x = Companions(Reads(tree.normal_logits(0)), recipe).complete(recipe, tree.leaves)
+    assert x.prompt_confidence is None and Reads.asked == []
+
+
+def test_prompts_are_asked_for_wherever_the_advantage_that_reads_them_stands():
+    tree = Tree.enumerate(GAMES["prompts"])
+    recipe = recipes.progrpo_arm()
+    wrapped = recipe.replace(advantage=0.5 * recipe.advantage + GroupStandardized())
+    policy = Reads(tree.normal_logits(0))
+    assert Companions(policy, wrapped).complete(wrapped, tree.leaves).prompt_confidence is not None
+    two = recipe.replace(advantage=recipe.advantage + recipe.advantage.replace(share=0.5))
+    with pytest.raises(InputError, match=r"of one share of tokens, not of \[0\.2, 0\.5\]"):
+        Companions(policy, two).complete(two, tree.leaves)
+
+
+def test_a_policy_that_reads_no_prompt_is_refused_only_where_nothing_may_stand_in_for_it(tree):
+    policy, recipe = TabularPolicy(tree.normal_logits(0)), recipes.progrpo_arm()
+    assert Companions(policy, recipe).complete(recipe, tree.leaves).prompt_confidence is None
+    strict = recipes.progrpo_arm(prompt="policy")
+    with pytest.raises(InputError, match="TabularPolicy does not say how likely prompts are"):
+        Companions(policy, strict).complete(strict, tree.leaves)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from annotated_types import Ge, Gt, Le
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from stratagem.advantages.group import GroupStandardized
@@ -24,10 +24,11 @@ class ConfidenceDiscounted(Advantage):
     those of the policy before the update, or else of whoever sampled. A mean of probabilities would hide a few
     unlikely tokens among many that follow by themselves.
 
-    ``c`` is the same for a group, so within it only ``c_i`` tells answers apart. As reported, it is the confidence in
-    the *prompt*, by the same formula on the prompt's tokens. No world here records log-probabilities of prompts, so
+    ``c`` is the same for answers to one prompt, so among them only ``c_i`` tells answers apart. As reported, it is the
+    confidence in the *prompt*, by the same formula on the prompt's tokens (``x.prompt_confidence``): language policies
+    say it, of all they read before they first act. Other policies read no prompt. Then, and for a prompt of one token,
     ``c`` is the mean of the group's ``c_i``, with which the term adds up to 0 over the group and pushes it neither up
-    nor down as a whole; or it is the number ``prompt``.
+    nor down as a whole.
 
     Groups in which all returns are 0 keep their ``A``. Groups that were all right have a credit, too: they learn to
     prefer their less likely answers. Wrong answers of other groups are paid like right ones unless ``rewarded_only``.
@@ -36,10 +37,12 @@ class ConfidenceDiscounted(Advantage):
     its ``strength`` were not available.
 
     of: the advantage it is added to.  strength: 0 is ``of``.  share: in (0, 1].
-    prompt: the confidence in the prompt, in [0, 1]; None: the mean of the group's.
+    prompt: where ``c`` is from. ``auto``: the policy, if it says so, else the group's mean. ``policy``: from it alone;
+    who cannot say it is refused. None: the group's mean. A number in [0, 1]: that.
     rewarded_only: add nothing to answers whose return is not above 0; not the paper's.
 
-    Raises ``ValueError`` when log-probabilities are missing, or one of a token that may train is not finite.
+    Raises ``ValueError`` when log-probabilities are missing, or with ``policy`` the confidence in the prompts, and when
+    the log-probability of a token that may train is not finite.
     """
 
     requires: ClassVar[frozenset[str]] = frozenset({"behavior_logp"})
@@ -48,8 +51,16 @@ class ConfidenceDiscounted(Advantage):
     of: Advantage = GroupStandardized()
     strength: Annotated[float, Ge(0)] = 0.5
     share: Annotated[float, Gt(0), Le(1)] = 0.2
-    prompt: Annotated[float, Ge(0), Le(1)] | None = None
+    prompt: Annotated[float, Ge(0), Le(1)] | Literal["auto", "policy"] | None = "auto"
     rewarded_only: bool = False
+
+    def needs(self) -> frozenset[str]:
+        """And ``prompt_confidence``, where nothing may stand in for it."""
+        return super().needs() | ({"prompt_confidence"} if self.prompt == "policy" else frozenset())
+
+    @property
+    def prompt_share(self) -> float | None:
+        return self.share if self.prompt in ("auto", "policy") else None
 
     def __call__(self, x: Experience) -> Float[Tensor, " tokens"]:
         credit = self.of(x)
@@ -60,12 +71,23 @@ class ConfidenceDiscounted(Advantage):
         spoke = lengths > 0
         own = torch.where(spoke, lowest.exp(), 0.0)
         usual = group.sum(own) / group.sum(spoke.double()).clamp(min=1)
-        prompt = usual if self.prompt is None else torch.full_like(usual, self.prompt)
+        prompt = self._of_prompt(x, group.spread(usual))
         paid = group.spread(group.max((returns != 0).long()) > 0)
         if self.rewarded_only:
             paid = paid & (returns > 0)
-        addend = torch.where(paid, self.strength * (group.spread(prompt) - own), 0.0)
+        addend = torch.where(paid, self.strength * (prompt - own), 0.0)
         return x.of_learnable(credit + x.to_tokens(trajectory=addend.to(credit.dtype)))
+
+    def _of_prompt(self, x: Experience, usual: Float[Tensor, " trajectories"]) -> Float[Tensor, " trajectories"]:
+        """The confidence in the prompt of every trajectory; ``usual`` where nothing else is known."""
+        if isinstance(self.prompt, float):
+            return torch.full_like(usual, self.prompt)
+        if self.prompt == "policy" and x.prompt_confidence is None:
+            raise ValueError(f"{self.part_name()} by the policy needs x.prompt_confidence")
+        if self.prompt is None or x.prompt_confidence is None:
+            return usual
+        said = x.prompt_confidence.to(usual.dtype)
+        return torch.where(said.isnan(), usual, said)
 
 
 def least_likely(x: Experience, share: float) -> tuple[Float[Tensor, " trajectories"], Float[Tensor, " trajectories"]]:
@@ -83,15 +105,27 @@ def least_likely(x: Experience, share: float) -> tuple[Float[Tensor, " trajector
     if not bool(logp.isfinite().all()):
         bad = int(torch.nonzero(x.learnable()).squeeze(1)[~logp.isfinite()][0])
         raise ValueError(f"log-probability of token {bad} is not finite")
-    lengths = torch.bincount(trajectory, minlength=x.trajectories)
+    return mean_of_lowest(logp, trajectory, x.trajectories, share)
+
+
+def mean_of_lowest(
+    values: Float[Tensor, " rows"], owner: Int[Tensor, " rows"], owners: int, share: float
+) -> tuple[Float[Tensor, " owners"], Float[Tensor, " owners"]]:
+    """Mean of the share of each owner's values that is lowest, and how many values it has, both in float64.
+
+    Of ``n`` values ``ceil(share n)``; 0 for an owner of none. They are put in order in float32.
+
+    owner: of every value, ascending.  owners: how many there are.
+    """
+    lengths = torch.bincount(owner, minlength=owners)
     # A share of a number of tokens may be a whole number and miss it by a rounding.
     wanted = (share * lengths.double() * (1 - 1e-12)).ceil().long()
-    # One sort of integers, by trajectory and then by value, is ten times as fast as two stable ones.
-    order = ((trajectory << 32) + _ascending(logp)).argsort()
-    place = torch.arange(len(order), device=order.device) - (lengths.cumsum(0) - lengths)[trajectory]
-    chosen = order[place < wanted[trajectory]]
-    total = torch.zeros(x.trajectories, dtype=torch.float64, device=x.device)
-    total.index_add_(0, trajectory[chosen], logp[chosen].double())
+    # One sort of integers, by owner and then by value, is ten times as fast as two stable ones.
+    order = ((owner << 32) + _ascending(values)).argsort()
+    place = torch.arange(len(order), device=order.device) - (lengths.cumsum(0) - lengths)[owner]
+    chosen = order[place < wanted[owner]]
+    total = torch.zeros(owners, dtype=torch.float64, device=values.device)
+    total.index_add_(0, owner[chosen], values[chosen].double())
     return total / wanted.clamp(min=1), lengths.double()
 
 

@@ -12,18 +12,18 @@ from torch import Tensor
 
 from stratagem.experience import Experience
 from stratagem.parts import Advantage
-from stratagem.step_tree import step_tree
+from stratagem.step_tree import OfSteps, step_tree
 
 
 @dataclass(frozen=True)
-class NodeStandardized(Advantage):
+class NodeStandardized(OfSteps, Advantage):
     """``A(s) = (p(s) - mean_g R) / (std_g R + eps)`` with ``p(s)`` the mean return of all that came through step ``s``.
 
     The global advantage of IB-TPO (arXiv 2605.28109). A node is a step with all that was said before it
     (:func:`stratagem.step_tree.step_tree`). Where no two trajectories of a group begin alike, this is
     :class:`GroupStandardized`; exactly 0 in a group of equal returns.
 
-    correction, eps: as in :class:`GroupStandardized`.  step_tokens: a step is so many tokens of a turn; None: the turn.
+    correction, eps: as in :class:`GroupStandardized`.  steps: what a step is (:class:`stratagem.step_tree.OfSteps`).
     """
 
     requires: ClassVar[frozenset[str]] = frozenset({"action"})
@@ -31,16 +31,15 @@ class NodeStandardized(Advantage):
 
     correction: Literal[0, 1] = 1
     eps: Annotated[float, Ge(0)] = 1e-6
-    step_tokens: Annotated[int, Ge(1)] | None = None
 
     def __call__(self, x: Experience) -> Float[Tensor, " tokens"]:
         standardized = x.group_of_trajectory.standardize(x.returns, self.correction, self.eps)
-        tree = step_tree(x, self.step_tokens)
+        tree = step_tree(x, self.steps)
         return tree.to_tokens(tree.mean(standardized, x)[0])
 
 
 @dataclass(frozen=True)
-class InformationGain(Advantage):
+class InformationGain(OfSteps, Advantage):
     """``A(s) = (p(s) / p(s_p) - (1 + 1 / beta)) pi_ref(s)``: whether step ``s`` made success likelier than before it.
 
     The local advantage of IB-TPO (arXiv 2605.28109). ``p`` is the share of successes among the trajectories of the
@@ -51,7 +50,7 @@ class InformationGain(Advantage):
     train: a reconstruction, since the product over a long step is next to nothing.
 
     beta: what is paid for information, above 0: a step that changes nothing gets ``-pi_ref / beta``.
-    step_tokens: a step is so many tokens of a turn; None: the turn.
+    steps: what a step is (:class:`stratagem.step_tree.OfSteps`).
 
     Raises ``ValueError`` without ``success`` or ``ref_logp``.
     """
@@ -60,12 +59,11 @@ class InformationGain(Advantage):
     minimum_group: ClassVar[int] = 2
 
     beta: Annotated[float, Gt(0)] = 5.0
-    step_tokens: Annotated[int, Ge(1)] | None = None
 
     def __call__(self, x: Experience) -> Float[Tensor, " tokens"]:
         if x.success is None or x.ref_logp is None:
             raise ValueError(f"{self.part_name()} needs x.success and x.ref_logp")
-        tree = step_tree(x, self.step_tokens)
+        tree = step_tree(x, self.steps)
         here, before = tree.mean(x.success.to(torch.promote_types(x.ref_logp.dtype, torch.float32)), x)
         gain = here / before.where(before > 0, 1.0) - (1 + 1 / self.beta)
         group = x.group_of_trajectory

@@ -34,6 +34,7 @@ Act = Callable[[Any, tuple[int, ...]], "Sequence[Outcome] | None"]
 Shown = Callable[[Any], Hashable]
 Seat = Callable[[Any], tuple[int, int]]
 
+Marks = Callable[[Any, tuple[int, ...]], Sequence[bool]]
 Structure = Callable[[Any, tuple[int, ...]], tuple[Sequence[int], bool]]
 
 
@@ -54,6 +55,7 @@ class TokenGame:
     structure: of a whole turn, given its state and tokens: the span of each token, and whether a segment begins with
     the turn; None: turns have no structure.
     planning: of a whole turn, given its state and tokens: which of them plan; None: nothing is said of any.
+    steps: likewise, which of them begin a step, beside the first, which always does; None: a turn is one step.
     seat: the role that acts in a state, and the number of the conversation it acts in; None: always 0
     and 0. A policy of the lab has parameters of its own in every history, so roles share none.
     domains: of every start, the number of the task that it is of, from 0; none: all are of one.
@@ -70,7 +72,8 @@ class TokenGame:
     structure: Structure | None = None
     seat: Seat | None = None
     domains: tuple[int, ...] = ()
-    planning: Callable[[Any, tuple[int, ...]], Sequence[bool]] | None = None
+    planning: Marks | None = None
+    steps: Marks | None = None
 
     def looks(self, state: Any) -> Hashable:
         """What the state looks like."""

@@ -10,12 +10,12 @@ from functools import cache
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float64, Int, Shaped
+from jaxtyping import Bool, Float64, Int, Shaped
 from torch import Tensor
 
 from stratagem.errors import InputError
 from stratagem.experience import Experience
-from stratagem.lab.game import TokenGame
+from stratagem.lab.game import Marks, TokenGame
 from stratagem.lab.policy import NodeInputs
 from stratagem.partition import Partition
 from stratagem.seeding import generator
@@ -35,8 +35,8 @@ class Tree:
     leaves: one trajectory per leaf, one group per start, in the game's order. ``inputs`` hold the node of every token;
     ``action``, ``turn_reward``, ``turn_state``, ``turn_role``, ``turn_context``, ``turn_done``, ``turn_executed``,
     ``reward``, ``success``, ``finished``, ``truncated``, ``answer`` (what the last turn said; -1 when the episode was
-    cut) and ``task_id`` (the number of the start) are set; ``span`` and ``segment_start`` where turns have a structure,
-    ``planning`` where the game says which tokens plan.
+    cut), ``task_id`` (the number of the start) and ``step_start`` (at least where turns begin) are set; ``span`` and
+    ``segment_start`` where turns have a structure, ``planning`` where the game says which tokens plan.
     chance: probability of all that the game chose on the way to a leaf, its start included.
     states: the state in which the turn of each decision node began.
     """
@@ -189,7 +189,7 @@ def _experience(leaves: Sequence[_Leaf], game: TokenGame) -> Experience:
         reward_weights=_weights(game),
         turn_done=x.trajectory_of_turn.is_last(),
         **_structure(turns, game),
-        **_planning(turns, game),
+        **_marks(turns, game),
         **_seats(turns, game),
     )
 
@@ -207,14 +207,22 @@ def _structure(turns: Sequence[_Turn], game: TokenGame) -> dict[str, Tensor]:
     }
 
 
-def _planning(turns: Sequence[_Turn], game: TokenGame) -> dict[str, Tensor]:
+def _marks(turns: Sequence[_Turn], game: TokenGame) -> dict[str, Tensor]:
+    """Which tokens plan, where the game says so, and which begin a step; the first of a turn does."""
+    first = torch.tensor([place == 0 for turn in turns for place in range(len(turn.tokens))])
+    steps = first if game.steps is None else first | _marked(turns, game, "steps", game.steps)
     if game.planning is None:
-        return {}
-    said = [(turn.tokens, game.planning(turn.state, turn.tokens)) for turn in turns]
-    for tokens, plans in said:
-        if len(plans) != len(tokens):
-            raise InputError(f"game {game.name}: planning says {len(plans)} of {tokens}; must be one for each")
-    return {"planning": torch.tensor([bool(plans) for _, turn in said for plans in turn])}
+        return {"step_start": steps}
+    return {"step_start": steps, "planning": _marked(turns, game, "planning", game.planning)}
+
+
+def _marked(turns: Sequence[_Turn], game: TokenGame, name: str, marks: Marks) -> Bool[Tensor, " tokens"]:
+    """What one of the game's functions says of every token."""
+    said = [(turn.tokens, marks(turn.state, turn.tokens)) for turn in turns]
+    for tokens, flags in said:
+        if len(flags) != len(tokens):
+            raise InputError(f"game {game.name}: {name} says {len(flags)} of {tokens}; must be one for each")
+    return torch.tensor([bool(flag) for _, flags in said for flag in flags])
 
 
 def _seats(turns: Sequence[_Turn], game: TokenGame) -> dict[str, Tensor]:

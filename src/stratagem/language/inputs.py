@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from stratagem.partition import rows_of
+from stratagem.partition import Partition, rows_of
 
 
 class Contexts(NamedTuple):
@@ -124,6 +124,29 @@ class TokenInputs:
             action_positions=(kept.cumsum(0) - 1)[self.action_positions],
             context_lengths=None if self.context_lengths is None else self.context_lengths - dropped,
         )
+
+    def openings(self) -> tuple[Self, Int[Tensor, " trajectories"]]:
+        """What is read before the first action of a trajectory, in its first context, and whose is which.
+
+        Equal ones are there once. All tokens of one but the first are asked about, as actions are.
+        """
+        places, contexts, owner = self.position_ids, self._contexts, self._trajectory_of_context
+        opening = contexts.clone()
+        opening.scatter_reduce_(0, self._context_of_action, places[self.action_positions], "amin")
+        first = torch.ones_like(owner, dtype=torch.bool)
+        first[1:] = owner[1:] != owner[:-1]
+        opening = torch.where(first, opening, 0)
+        lengths = torch.zeros_like(self.lengths).index_add(0, owner, opening)
+        read = self.token_ids[places < torch.repeat_interleave(opening, contexts)]
+        known: dict[tuple[int, ...], int] = {}
+        whose = [known.setdefault(tuple(tokens.tolist()), len(known)) for tokens in read.cpu().split(lengths.tolist())]
+        sizes, said = torch.tensor([*map(len, known)], dtype=torch.int64), [token for one in known for token in one]
+        alone = type(self)(
+            token_ids=torch.tensor(said, dtype=torch.int64),
+            lengths=sizes,
+            action_positions=torch.nonzero(Partition.from_sizes(sizes).position() > 0).squeeze(1),
+        )
+        return alone.to(self.token_ids.device), torch.tensor(whose, dtype=torch.int64, device=self.token_ids.device)
 
     def of_actions(self, rows: Int[Tensor, " kept"]) -> Self:
         """The same conversations, in which only the actions of these rows are asked about; rows ascend."""

@@ -24,10 +24,11 @@ from stratagem.language.inputs import TokenInputs
 from stratagem.language.layers import decoder_layers, internal_hidden, perturbed
 from stratagem.objectives.routing import RoutingReplay
 from stratagem.objectives.views import InternalLayer, Perturbed, ResponseOnly
+from stratagem.partition import Partition
 from stratagem.parts import View
 from stratagem.training.heads import Perceptron
 from stratagem.training.noise import fresh_seed
-from stratagem.training.world import check_asked
+from stratagem.training.world import Prompts, check_asked
 
 ComputeType = Literal["auto", "float32", "bfloat16"]
 
@@ -160,6 +161,12 @@ class LanguagePolicy(nn.Module):
         token inputs, a value without value head.
         """
         return self.about(token_inputs(x), temperature, also, view)
+
+    def prompt_logp(self, x: Experience, *, temperature: float = 1.0) -> Prompts:
+        """How likely it finds what it reads in each trajectory before it first acts, as the chat format wrote it."""
+        read, prompt = token_inputs(x).openings()
+        said = self.about(read, temperature).logp
+        return Prompts(said, Partition.from_sizes(read.actions_per_trajectory), prompt)
 
     def about(
         self, inputs: TokenInputs, temperature: float = 1.0, also: Collection[str] = (), view: View | None = None

@@ -1,7 +1,8 @@
-"""What a batch owes to the words of its texts: which tokens plan, and which answers say the same."""
+"""What a batch owes to the words of its texts: which tokens plan or begin a step, and which answers say the same."""
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Sequence
 from itertools import chain
@@ -17,16 +18,22 @@ from stratagem.sampling import Rollouts
 from stratagem.tasks.mixture import owner
 from stratagem.tasks.task import Task
 
+_BLANK_LINES = re.compile(r"\n\s*\n\s*")
+"""The end of a line, at least one line without a word, and what the next line is indented by."""
+
 
 def worded(
     x: Experience, groups: Sequence[Sequence[Episode]], sampler: Rollouts, task: Task, decode: Decode
 ) -> Experience:
-    """The batch of these episodes with ``planning`` set and answers shared, as far as the sampler asks for them."""
+    """The batch of these episodes with ``planning`` and ``step_start`` set and answers shared, as the sampler asks."""
+    turns = [turn for group in groups for episode in group for turn in episode.turns]
     if sampler.phrases is not None:
         grams = grams_of(sampler.phrases)
-        turns = (turn for group in groups for episode in group for turn in episode.turns)
         plans = [*chain.from_iterable(planning_tokens(turn.action, grams, decode) for turn in turns)]
         x = x.replace(planning=torch.tensor(plans, dtype=torch.bool))
+    if "step_start" in sampler.needs():
+        starts = [*chain.from_iterable(step_starts(turn.action, decode) for turn in turns)]
+        x = x.replace(step_start=torch.tensor(starts, dtype=torch.bool))
     if sampler.similar_answers is not None:
         keys = chain.from_iterable(shared_answers(group, sampler.similar_answers, task) for group in groups)
         x = x.replace(answer=torch.tensor([*keys], dtype=torch.int64))
@@ -42,6 +49,36 @@ def planning_tokens(action: Sequence[int], grams: Grams, decode: Decode) -> list
     marks = [0] * len(action)
     label(marks, token_ends(action, text, decode), ((begin, end, 1) for begin, end, _ in found))
     return [bool(mark) for mark in marks]
+
+
+def step_starts(action: Sequence[int], decode: Decode) -> list[bool]:
+    """Whether a step of a turn begins with each token: the first, and those that begin behind blank lines.
+
+    A step is what blank lines separate; several in a row, or lines of spaces, are one border, and one before any word
+    is none. A step begins with the first token whose first character that is no space lies behind the border: one that
+    ends a step and begins the next is of the former. Where a character is written in several tokens, the first of them
+    counts.
+    """
+    text = decode(action)
+    begun = len(text) - len(text.lstrip())
+    borders = [found.end() for found in _BLANK_LINES.finditer(text, begun) if found.end() < len(text)]
+    starts = [place == 0 for place in range(len(action))]
+    if not borders:
+        return starts
+    ends = token_ends(action, text, decode)
+    begins = [0, *ends[:-1]]
+    words = [end - len(text[begin:end].lstrip()) for begin, end in zip(begins, ends, strict=True)]
+    place = 0
+    for border in borders:
+        while place < len(ends) and not border <= words[place] < ends[place]:
+            place += 1
+        if place == len(ends):
+            break
+        first = place
+        while begins[first - 1] == ends[first - 1]:
+            first -= 1
+        starts[first] = True
+    return starts
 
 
 def shared_answers(group: Sequence[Episode], alike: float, task: Task) -> list[int]:

@@ -15,30 +15,29 @@ from stratagem.experience import Experience
 from stratagem.partition import Partition
 from stratagem.parts import Forking
 from stratagem.seeding import uniform
-from stratagem.step_tree import StepTree, step_tree
+from stratagem.step_tree import OfSteps, StepTree, step_tree
 
 
 @dataclass(frozen=True)
-class RandomNodes(Forking):
+class RandomNodes(OfSteps, Forking):
     """At nodes of each group's tree, drawn at random among those that trajectories went on from, the start included.
 
     Nodes are steps with all that was said before them (:func:`stratagem.step_tree.step_tree`). For a tree that grows
     within its group (``Branching(together=True)``); what is drawn follows from the ``seed`` of the trajectories.
 
     nodes: chosen of each group in every round, as far as there are so many.  most: ways on from a node; one that has
-    been sampled so often is not chosen.  step_tokens: a step is so many tokens of a turn; None: the turn.
+    been sampled so often is not chosen.  steps: what a step is (:class:`stratagem.step_tree.OfSteps`).
     """
 
     requires: ClassVar[frozenset[str]] = frozenset({"action", "seed"})
 
     nodes: Annotated[int, Ge(1)] = 1
     most: Annotated[int, Ge(1)] | None = 4
-    step_tokens: Annotated[int, Ge(1)] | None = None
 
     def __call__(self, x: Experience) -> Bool[Tensor, " tokens"]:
         if x.seed is None:
             raise ValueError(f"{self.part_name()} needs x.seed")
-        tree = step_tree(x, self.step_tokens)
+        tree = step_tree(x, self.steps)
         home = _left(tree)
         places = tree.step_of_token.first()
         chosen = torch.zeros(x.tokens, dtype=torch.bool, device=x.device)
@@ -110,7 +109,7 @@ class InformativeNodes(RandomNodes):
 
     def figures(self, x: Experience) -> dict[str, float]:
         """And ``tree/informed``: mean covariance of ``eta1`` and ``eta2`` at nodes with several ways on."""
-        tree = step_tree(x, self.step_tokens)
+        tree = step_tree(x, self.steps)
         gain, confidence, known = gains(x, tree, self.beta)
         kept = tree.sampled(x) & known
         rows = torch.nonzero(kept).squeeze(1)

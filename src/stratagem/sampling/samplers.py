@@ -50,6 +50,9 @@ class Rollouts(Sampler):
     phrases: file of the phrases that plan (:class:`stratagem.grams.Grams`); their tokens are marked (``planning``), and
     metrics say how much of a batch they are. None: no token is looked at.
     States and answers that are similar, and phrases, are of text alone.
+    mark_steps: tokens with which a step of a response begins, which is what blank lines separate, are marked
+    (``step_start``). It is done unasked where forks are made at steps between blank lines; advantages that look at such
+    steps need it beside other rollouts. Games of the lab mark their steps themselves.
     curriculum: which start states come next and how many trajectories each gets, given what came of earlier ones; None:
     they come in their order, with ``group_size`` each. A batch has ``prompts_per_step * group_size`` trajectories
     either way. What came of every start state is remembered only for a curriculum, and outlives its replacement by
@@ -71,6 +74,7 @@ class Rollouts(Sampler):
     phrases: str | None = None
     curriculum: Curriculum | None = None
     tempering: Tempering | None = None
+    mark_steps: bool = False
     _memory: dict[str, Tensor] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -86,6 +90,9 @@ class Rollouts(Sampler):
                     f"{self.part_name()}.{name} = {getattr(self, name)}: must be None where there are "
                     f"demonstrations, here {self.demonstrations}"
                 )
+
+    def needs(self) -> frozenset[str]:
+        return super().needs() | ({"step_start"} if self.mark_steps else frozenset())
 
     @property
     def policy_temperature(self) -> float:

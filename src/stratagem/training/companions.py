@@ -8,12 +8,16 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from stratagem.advantages.confidence import mean_of_lowest
+from stratagem.errors import InputError
 from stratagem.experience import Experience
+from stratagem.part import Part
+from stratagem.parts import Advantage
 from stratagem.recipe import Recipe
 from stratagem.training.anchors import anchor
 from stratagem.training.estimation import Estimation
 from stratagem.training.microbatches import microbatches
-from stratagem.training.world import FrozenPolicy, Policy
+from stratagem.training.world import FrozenPolicy, Policy, PromptReader
 
 SAID = {
     "old_logp": "logp",
@@ -34,8 +38,9 @@ class Companions:
     ``old_logp``, ``value``, ``entropy`` and ``confidence`` are of the policy as it is when the batch arrives, unless
     the recipe names another proximal policy for ``old_logp``; ``previous_logp`` of the policy as it was when the batch
     before arrived (at first, the one the run began with); ``ref_logp``, ``ref_direction`` and ``ref_log_probs`` of the
-    one the run began with, or of the one that got batch number ``recipe.reference_from``. What a view records is said
-    by the policy first, and what an estimator says comes last. Only what the recipe reads is kept and computed.
+    one the run began with, or of the one that got batch number ``recipe.reference_from``. ``prompt_confidence`` is
+    filled in where an advantage reads it and the policy reads prompts. What a view records is said by the policy first,
+    and what an estimator says comes last. Only what the recipe reads is kept and computed.
 
     seed: of an estimator's first weights.
     """
@@ -62,7 +67,7 @@ class Companions:
         x = self._recorded(recipe, x)
         if self._anchor is not None:
             x = self._anchor.fill(recipe.proximal, x, partial(_logp, recipe))
-        x = self._said(recipe, x)
+        x = self._prompted(recipe, self._said(recipe, x))
         if self._previous is not None:
             self._previous.load_state_dict(self._policy.state_dict())
         if self._estimation is not None and recipe.estimator is not None:
@@ -99,6 +104,34 @@ class Companions:
                     for name, figure in said.items():
                         pieces[name].append(getattr(out, figure))
         return x.replace(**{name: torch.cat(values) for name, values in pieces.items()})
+
+    def _prompted(self, recipe: Recipe, x: Experience) -> Experience:
+        """The batch with the policy's confidence in each prompt, if an advantage reads it."""
+        shares = _prompt_shares(recipe)
+        if not shares or x.prompt_confidence is not None:
+            return x
+        policy = self._policy
+        if not isinstance(policy, PromptReader):
+            if "prompt_confidence" in recipe.needs():
+                kind = type(policy).__name__
+                raise InputError(
+                    f"recipe {recipe.name} reads prompt_confidence: {kind} does not say how likely prompts are"
+                )
+            return x
+        if len(shares) > 1:
+            raise InputError(
+                f"recipe {recipe.name}: prompt_confidence is of one share of tokens, not of {sorted(shares)}"
+            )
+        [share] = shares
+        pieces = []
+        with torch.no_grad():
+            for piece in microbatches(x, recipe.optimization.microbatch_tokens):
+                said = policy.prompt_logp(piece, temperature=recipe.sampler.policy_temperature)
+                by_prompt = said.prompt_of_token
+                lowest, count = mean_of_lowest(said.logp, by_prompt.labels, by_prompt.count, share)
+                confidence = torch.where(count > 0, lowest.exp(), torch.nan).float()
+                pieces.append(confidence[said.prompt_of_trajectory])
+        return x.replace(prompt_confidence=torch.cat(pieces))
 
     def _recorded(self, recipe: Recipe, x: Experience) -> Experience:
         """The batch with what the recipe's view wants noted before the update, as far as the policy says it."""
@@ -160,6 +193,12 @@ def _logp(recipe: Recipe, policy: FrozenPolicy, x: Experience) -> Tensor:
     with torch.no_grad():
         pieces = microbatches(x, recipe.optimization.microbatch_tokens)
         return torch.cat([policy(piece, temperature=temperature, view=recipe.view).logp for piece in pieces])
+
+
+def _prompt_shares(part: Part) -> set[float]:
+    """The shares of prompts' tokens of which this part, or one it is made of, reads ``prompt_confidence``."""
+    own = {part.prompt_share} if isinstance(part, Advantage) and part.prompt_share is not None else set[float]()
+    return own.union(*(_prompt_shares(child) for _, child in part.children()))
 
 
 def _active(figures: Mapping[str, Tensor]) -> float:

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol, Self
+from typing import Any, Literal, Protocol, Self, runtime_checkable
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from stratagem.errors import InputError
 from stratagem.experience import Experience, PolicyOutput
+from stratagem.partition import Partition
 from stratagem.parts import Sampler, View
 from stratagem.recipe import Recipe
 
@@ -91,6 +93,28 @@ class Policy(Protocol):
 
     def save(self, directory: Path, card: str, /) -> None:
         """Write the policy for others to use, with a model card."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class Prompts:
+    """How likely a policy finds the prompts of a batch, equal ones once.
+
+    logp: of every token given those before it; the first one of a prompt has none.  prompt_of_token: by prompt.
+    prompt_of_trajectory: number of the prompt that each trajectory answers.
+    """
+
+    logp: Float[Tensor, " tokens"]
+    prompt_of_token: Partition
+    prompt_of_trajectory: Int[Tensor, " trajectories"]
+
+
+@runtime_checkable
+class PromptReader(Protocol):
+    """A policy that is a model of what it reads as well, and so can say how likely a prompt was."""
+
+    def prompt_logp(self, x: Experience, *, temperature: float = 1.0) -> Prompts:
+        """Of all that the policy reads in each trajectory before it first acts."""
         ...
 
 

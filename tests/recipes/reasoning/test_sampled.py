@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from stratagem import catalogue, recipes
+from stratagem.errors import InputError
 from stratagem.experience import Experience, PolicyOutput
 from stratagem.lab import find_game
 from stratagem.lab.world import LabTask
@@ -136,6 +137,16 @@ def test_progrpo_arm_trains_groups_that_were_all_right():
     first = prepared.advantage[right.trajectory_of_token.first()]
     assert torch.equal(prepared.advantage, right.to_tokens(trajectory=first))
     assert float(first.sum()) == pytest.approx(0)
+
+
+def test_progrpo_arm_in_the_lab_is_that_with_the_group_s_mean():
+    games = [learn(progrpo_arm(prompt=choice), LabTask(find_game("prompts")), 1000, 3) for choice in ("auto", None)]
+    assert torch.equal(*(run.policies[-1].logits for run in games))
+    with pytest.raises(InputError, match="reads prompt_confidence: TabularPolicy does not say how likely prompts are"):
+        learn(progrpo_arm(prompt="policy"), LabTask(find_game("prompts")), 1000, 1)
+    for choice in ("auto", "policy", None, 0.4):
+        recipe = progrpo_arm(prompt=choice)
+        assert recipe.advantage.prompt == choice and Recipe.from_yaml(recipe.to_yaml()) == recipe
 
 
 def test_progrpo_arm_runs_in_the_lab():

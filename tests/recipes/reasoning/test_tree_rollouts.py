@@ -32,11 +32,22 @@ def test_without_branches_and_local_credit_it_is_grpo_with_a_token_mean():
         action=torch.arange(11),
         reward=[1.0, 0, 0, 1],
         success=[True, False, False, True],
+        step_start=torch.arange(11) % 3 == 1,
     )
     assert isinstance(recipe.advantage, NodeStandardized) and isinstance(plain.advantage, GroupStandardized)
     torch.testing.assert_close(recipe.advantage(x), plain.advantage(x))
     assert recipe.objective.aggregation == TokenMean()
     assert recipe.objective.gate == plain.objective.gate
+
+
+def test_all_parts_of_a_recipe_mean_the_same_steps():
+    for steps in ("blank_lines", "turns", 16):
+        flat = recipes.ib_tpo(steps=steps).flat()
+        assert [value for path, value in flat.items() if path.endswith(".steps")] == [steps] * 3
+    assert recipes.ib_tpo() == recipes.ib_tpo(steps="blank_lines")
+    assert "step_start" in recipes.ib_tpo().needs() and "step_start" not in recipes.ib_tpo(steps=16).needs()
+    built = Recipe.from_yaml(recipes.ib_tpo(steps=16).to_yaml())
+    assert built.sampler.at.steps == 16
 
 
 @pytest.mark.parametrize("name", ["ib_tpo", "echo_ttrl"])

@@ -75,17 +75,22 @@ def d3s(
     base="grpo",
 )
 def progrpo_arm(
-    strength: float = 0.5, share: float = 0.2, prompt: float | None = None, rewarded_only: bool = False
+    strength: float = 0.5,
+    share: float = 0.2,
+    prompt: float | Literal["auto", "policy"] | None = "auto",
+    rewarded_only: bool = False,
 ) -> Recipe:
     """GRPO with ``A_i + strength (c - c_i)``: an answer gains less the surer the policy was of it.
 
-    ``c_i`` is the geometric mean probability of the fifth of its tokens that were least likely, ``c`` the confidence in
-    the prompt (:class:`~stratagem.advantages.ConfidenceDiscounted`). Groups that were all right still train, towards
+    ``c_i`` is the geometric mean probability of the fifth of its tokens that were least likely, ``c`` the same of the
+    prompt (:class:`~stratagem.advantages.ConfidenceDiscounted`). Groups that were all right still train, towards
     their less likely answers; groups that were all wrong do not.
 
     strength: 0 is GRPO. The paper's value was not available; 0.5 is ours.
     share: of an answer's tokens, the least likely ones.
-    prompt: a number for the confidence in the prompt, which no world here records; None: the group's mean confidence.
+    prompt: where the confidence in the prompt is from. ``auto``: as reported the policy, where it reads prompts as a
+    language model does, else the group's mean confidence. ``policy``: from it alone. None: the group's mean. A number:
+    that.
     rewarded_only: leave wrong answers as they are; the reported formula pays unlikely ones of these, too.
     """
     return grpo().replace(

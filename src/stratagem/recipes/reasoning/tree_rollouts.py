@@ -17,6 +17,7 @@ from stratagem.sampling import (
     PruneWhere,
     Rollouts,
 )
+from stratagem.step_tree import Steps
 
 __all__ = ["echo_ttrl", "ib_tpo"]
 
@@ -39,7 +40,7 @@ def ib_tpo(
     branches: int = 1,
     local: float = 0.1,
     beta: float = 5.0,
-    step_tokens: int | None = None,
+    steps: Steps = "blank_lines",
     clip: float = 0.2,
     kl_coefficient: float = 0.001,
 ) -> Recipe:
@@ -52,19 +53,21 @@ def ib_tpo(
     ``local = 0`` this is GRPO with a token mean, as long as no two rollouts begin alike.
 
     What a branch shares is trained once, where it was sampled: as much as in every trajectory with one over their
-    number. That, like the parts' own choices, is a reconstruction; the paper was available in summaries only. These
-    split steps at blank lines. Here a step is a turn, or ``step_tokens`` tokens of one. Reported: ``local = 0.5``
-    collapses.
+    number. That, like the parts' own choices, is a reconstruction; the paper was available in summaries only. Reported:
+    ``local = 0.5`` collapses.
+
+    steps: what a step is (:class:`~stratagem.step_tree.OfSteps`). As reported, what blank lines separate; a turn
+    without any is one step, and so is a turn of a game that marks none. Or ``turns``, or so many tokens.
     """
-    advantage: Advantage = NodeStandardized(step_tokens=step_tokens)
+    advantage: Advantage = NodeStandardized(steps=steps)
     if local:
-        advantage = advantage + local * InformationGain(beta, step_tokens)
+        advantage = advantage + local * InformationGain(beta, steps=steps)
     return Recipe(
         name="ib_tpo",
         base="grpo",
         sampler=Branching(
             group_size=roots,
-            at=InformativeNodes(nodes, step_tokens=step_tokens, beta=beta),
+            at=InformativeNodes(nodes, beta=beta, steps=steps),
             branches=branches if depth > 1 else 0,
             depth=max(depth - 1, 1),
             together=True,
