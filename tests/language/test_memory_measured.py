@@ -134,4 +134,4 @@ def test_training_takes_what_was_planned(
 ) -> None:
     found = measured(tmp_path, model, answer, values, **options)
     assert found["updates"] == 2
-    assert 0.7 * found["planned"] <= found["taken"] <= 1.15 * found["planned"], found
+    assert 0.7 * found["planned"] <= found["taken"] <= 1.25 * found["planned"], found

@@ -45,18 +45,25 @@ def model_shape(path: str | Path) -> ModelShape:
         raise InputError(f"model {where}: no such folder")
     try:
         config: Any = AutoConfig.from_pretrained(where)
-        with torch.device("meta"):
-            model: Any = AutoModelForCausalLM.from_config(config)
     except Exception as error:
-        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
-        raise InputError(f"model {where}: no readable config of a causal language model ({reason})") from error
+        raise _unreadable(where, error) from error
     found = [name for name in EXPERT_COUNTS if getattr(config, name, None)]
     if found:
         raise InputError(
             f"model {where}: is a mixture of experts ({found[0]} = {getattr(config, found[0])}), whose activations "
             "depend on its routing; they cannot be planned"
         )
+    try:
+        with torch.device("meta"):
+            model: Any = AutoModelForCausalLM.from_config(config)
+    except Exception as error:
+        raise _unreadable(where, error) from error
     return _shape_of(model)
+
+
+def _unreadable(where: str, error: Exception) -> InputError:
+    reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+    return InputError(f"model {where}: no readable config of a causal language model ({reason})")
 
 
 def _shape_of(model: Any) -> ModelShape:

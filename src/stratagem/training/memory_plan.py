@@ -205,7 +205,10 @@ def layer_bytes(shape: ModelShape, work: Workload) -> int:
         attention += FLOAT * (q + k) + (0 if frozen else size * (q + k))
     scales = FLOAT * (2 + shape.heads + (shape.heads + shape.kv_heads if shape.head_norms else 0))
     adapters = size * shape.adapted * work.lora if work.lora is not None else 0
-    written_out = FLOAT * (shape.heads * work.sequence + 2 * (q - k)) if _writes_out(shape, work) else 0
+    written_out = 0
+    if _writes_out(shape, work):
+        # Its output is then kept only as what the next projection reads.
+        written_out = FLOAT * (shape.heads * work.sequence + 2 * (q - k) - (q if work.bfloat16 else 0))
     return norms + forward + attention + scales + adapters + written_out
 
 
