@@ -146,9 +146,7 @@ def train(
     if model is None and made.family == "text":
         model = TINY
     models = dict(model) if isinstance(model, Mapping) else model
-    request = Request(
-        name, spec, models, engine, precision, lora, concurrency, timeout, device, gradient_checkpointing
-    )
+    request = Request(name, spec, models, engine, precision, lora, concurrency, timeout, device, gradient_checkpointing)
     world = build_world(request, made, seed)
     adapted = world.adapt(given) if not isinstance(recipe, Recipe) and not _is_file(name) else given
     final = adapted.with_values(values or {})

@@ -90,12 +90,12 @@ print(json.dumps({
 }))
 '''
 
-MODEL = '''
+MODEL = """
 import json, sys, torch
 from transformers import Qwen3Config, Qwen3ForCausalLM
 torch.manual_seed(0)
 Qwen3ForCausalLM(Qwen3Config(**json.loads(sys.argv[1]))).save_pretrained(sys.argv[2])
-'''
+"""
 
 SMALL = dict(
     vocab_size=4096,

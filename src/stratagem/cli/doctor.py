@@ -34,7 +34,9 @@ def register(app: typer.Typer) -> None:
 
 def doctor(
     context: typer.Context,
-    model: Annotated[str | None, typer.Option(help="Plan the memory of training this folder, hub name, or tiny.")] = None,
+    model: Annotated[
+        str | None, typer.Option(help="Plan the memory of training this folder, hub name, or tiny.")
+    ] = None,
     task: Annotated[str | None, typer.Option(help="With --model: what to train on.")] = None,
     recipe: Annotated[str, typer.Option(help="A technique of the catalogue, or a YAML file.")] = "grpo",
     values: Annotated[list[str] | None, typer.Option("--set", help="FIELD=VALUE; see stratagem show.")] = None,
@@ -75,7 +77,9 @@ def doctor(
     for name in context.params:
         source = context.get_parameter_source(name)
         if name != "as_json" and source is not None and source.name == "COMMANDLINE":
-            raise InputError(f"doctor: --{'set' if name == 'values' else name.replace('_', '-')} is for a plan: add --model")
+            raise InputError(
+                f"doctor: --{'set' if name == 'values' else name.replace('_', '-')} is for a plan: add --model"
+            )
     findings = _findings()
     if as_json:
         Console().print_json(data=findings)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
+from importlib import import_module
 from typing import Any
 
 from rich.console import Console
@@ -88,6 +89,8 @@ def planned(asked: Asked) -> dict[str, Any]:
         checkpointing=asked.gradient_checkpointing,
         cuda=cuda,
     )
+    if asked.lora is not None:
+        _import_peft()
     base = CUDA_CONTEXT if cuda else int(peak_memory(torch.device("cpu")) * 2**20)
     available = _available(asked, cuda)
     made = memory_plan(shape, work, base)
@@ -108,9 +111,7 @@ def planned(asked: Asked) -> dict[str, Any]:
         "precision": "bfloat16" if work.bfloat16 else "float32",
         "device": "cuda" if cuda else "cpu",
         "peak_phase": made.peak_phase,
-        "parts": [
-            {"name": part.name, "gib": part.size / GIB, "phases": list(part.phases)} for part in made.parts
-        ],
+        "parts": [{"name": part.name, "gib": part.size / GIB, "phases": list(part.phases)} for part in made.parts],
         "total_gib": made.total / GIB,
         "available_gib": available / GIB,
         "fits": fits,
@@ -126,6 +127,14 @@ def planned(asked: Asked) -> dict[str, Any]:
             for setting in settings
         ],
     }
+
+
+def _import_peft() -> None:
+    """Its modules are part of what such a run takes."""
+    try:
+        import_module("peft")
+    except ImportError as error:
+        raise InputError("lora needs peft; install stratagem[lora]") from error
 
 
 def _device(asked: Asked) -> tuple[bool, bool]:
