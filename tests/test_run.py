@@ -206,9 +206,8 @@ def test_gradient_checkpointing_changes_no_number_and_is_resumed(train, monkeypa
     run.resume(again.directory, steps=2)
     assert asked == [False, True, True]
     for one, other in zip(rows(plain.directory), rows(again.directory), strict=True):
-        assert one.keys() == other.keys() and one["optimizer_steps"] > 0
-        for name in ("loss", "grad_norm", "reward"):
-            assert other[name] == pytest.approx(one[name], rel=1e-4, abs=1e-6), name
+        assert other == pytest.approx(one, rel=1e-3, abs=1e-5)
+    assert one["optimizer_steps"] > 0 and one["grad_norm"] > 0
 
 
 def test_a_run_from_before_there_was_gradient_checkpointing_goes_on(train):

@@ -63,6 +63,7 @@ task.max_new_tokens = asked["answer"]
 shape = footprint.model_shape(path)
 recipe = run.find_recipe("grpo").with_values(asked["values"])
 options = asked["options"]
+fixed = dict(steps=2, evaluation_episodes=4, concurrency=16, device="cpu")
 work = footprint.workload(
     recipe,
     shape,
@@ -76,9 +77,7 @@ work = footprint.workload(
 cpu = torch.device("cpu")
 before = peak_memory(cpu)
 plan = memory_plan(shape, work)
-result = run.train(
-    recipe, task, model=path, steps=2, out=folder + "/run", evaluation_episodes=4, concurrency=16, device="cpu", **options
-)
+result = run.train(recipe, task, model=path, out=folder + "/run", **fixed, **options)
 print(json.dumps({
     "parameters": shape.parameters,
     "updates": result.metrics["optimizer_steps"],

@@ -57,7 +57,6 @@ def planned(asked: Asked) -> dict[str, Any]:
 
     from stratagem import run
     from stratagem.language import footprint
-    from stratagem.language.policy import native_bfloat16
     from stratagem.language.pretrain import tiny_model_path
     from stratagem.tasks import registry
     from stratagem.tasks.task import Task
@@ -175,8 +174,8 @@ def _show(found: dict[str, Any]) -> None:
         f"{found['precision']} on {found['device']}"
     )
     console.print(
-        f"at most {episode['tokens']:,} tokens in an episode ({episode['counted_by']}), {batch['episodes']} episodes in "
-        f"a batch, {batch['microbatch_tokens']:,} tokens in a micro-batch, {found['sessions']} sessions"
+        f"at most {episode['tokens']:,} tokens in an episode ({episode['counted_by']}), {batch['episodes']} episodes "
+        f"in a batch, {batch['microbatch_tokens']:,} tokens in a micro-batch, {found['sessions']} sessions"
     )
     parts = Table("part", "GiB", "held in", box=None, pad_edge=False)
     for part in found["parts"]:
