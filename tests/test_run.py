@@ -192,6 +192,34 @@ def test_wrong_input_leaves_no_run_behind(train, tmp_path, monkeypatch):
     train("run", steps=1)
 
 
+def test_gradient_checkpointing_changes_no_number_and_is_resumed(train, monkeypatch):
+    asked = []
+    build = run.build_world
+
+    def noted(request, task, seed):
+        world = build(request, task, seed)
+        asked.append(world.policy.model.is_gradient_checkpointing and world.policy.model.training)
+        return world
+
+    monkeypatch.setattr(run, "build_world", noted)
+    plain = train("plain", "reinforce", steps=2)
+    again = train("again", "reinforce", steps=1, gradient_checkpointing=True)
+    run.resume(again.directory, steps=2)
+    assert asked == [False, True, True]
+    for one, other in zip(rows(plain.directory), rows(again.directory), strict=True):
+        assert other == pytest.approx(one, rel=1e-3, abs=1e-5)
+    assert one["optimizer_steps"] == 2 and one["grad_norm"] > 0
+
+
+def test_a_run_from_before_there_was_gradient_checkpointing_goes_on(train):
+    result = train("run", steps=1)
+    file = result.directory / "run.json"
+    asked = json.loads(file.read_text())
+    del asked["gradient_checkpointing"]
+    file.write_text(json.dumps(asked))
+    assert len(run.resume(result.directory, steps=2).evaluations) == len(result.evaluations) + 2
+
+
 def test_a_run_directory_holds_one_run(train):
     train("run", steps=1)
     with pytest.raises(InputError, match="holds a run already"):

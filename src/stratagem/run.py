@@ -77,6 +77,7 @@ class Request:
     lora: rank of low-rank adapters, None to train all weights.
     concurrency: episodes played side by side.  timeout: seconds an environment may take for one step.
     device: of a language model, as torch names it; ``auto`` is CUDA where there is one. Control runs on the processor.
+    gradient_checkpointing: whether a language model computes each layer twice instead of keeping its activations.
     """
 
     recipe: str
@@ -88,6 +89,7 @@ class Request:
     concurrency: int = 256
     timeout: float = 30.0
     device: str = "auto"
+    gradient_checkpointing: bool = False
 
 
 @dataclass(frozen=True)
@@ -126,6 +128,7 @@ def train(
     concurrency: int = 256,
     timeout: float = 30.0,
     device: str = "auto",
+    gradient_checkpointing: bool = False,
     wandb: str | None = None,
     progress: Progress | None = None,
 ) -> RunResult:
@@ -138,12 +141,12 @@ def train(
     :class:`BrokenRunError` when the run broke.
     """
     name = recipe.name if isinstance(recipe, Recipe) else str(recipe)
-    given = recipe if isinstance(recipe, Recipe) else _find_recipe(name)
+    given = recipe if isinstance(recipe, Recipe) else find_recipe(name)
     made, spec = (registry.make(task), task) if isinstance(task, str) else (task, task.name)
     if model is None and made.family == "text":
         model = TINY
     models = dict(model) if isinstance(model, Mapping) else model
-    request = Request(name, spec, models, engine, precision, lora, concurrency, timeout, device)
+    request = Request(name, spec, models, engine, precision, lora, concurrency, timeout, device, gradient_checkpointing)
     world = build_world(request, made, seed)
     adapted = world.adapt(given) if not isinstance(recipe, Recipe) and not _is_file(name) else given
     final = adapted.with_values(values or {})
@@ -184,7 +187,8 @@ def resume(
     Raises :class:`InputError` when there is nothing to resume.
     """
     run = RunDirectory.existing(directory)
-    saved = run.read_json("run.json")
+    # A run from before the option has no note of it.
+    saved = {"gradient_checkpointing": False, **run.read_json("run.json")}
     request, settings = _from_json(Request, saved, run), _from_json(Settings, saved, run)
     if task is None and not saved.get("task_is_specified", True):
         raise InputError(f"run {run.path}: was started with a task of its own; resume it with task= from Python")
@@ -463,7 +467,12 @@ def _language_policy(request: Request) -> LanguagePolicy | Team:
     """A model, a team of models by role, or a team that was saved."""
     lora = None if request.lora is None else {"rank": request.lora, "alpha": 2.0 * request.lora}
     # The critic is one row of zeros: it costs nothing, and any recipe may ask for values.
-    options: dict[str, Any] = {"value_head": True, "dtype": request.precision, "lora": lora}
+    options: dict[str, Any] = {
+        "value_head": True,
+        "dtype": request.precision,
+        "lora": lora,
+        "gradient_checkpointing": request.gradient_checkpointing,
+    }
 
     def one(model: str | None) -> LanguagePolicy:
         return LanguagePolicy.from_path(str(tiny_model_path() if model == TINY else model), **options)
@@ -532,7 +541,8 @@ def _newest_checkpoint(run: RunDirectory, settings: Settings) -> Checkpoint | No
     return run.load()
 
 
-def _find_recipe(name: str) -> Recipe:
+def find_recipe(name: str) -> Recipe:
+    """The recipe in a YAML file, or of the catalogue."""
     return Recipe.load(name) if _is_file(name) else catalogue.card(name).recipe()
 
 

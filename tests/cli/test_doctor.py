@@ -19,3 +19,49 @@ def test_doctor_says_what_is_here_and_how_to_get_the_rest(stratagem):
             assert value == "installed" or value == f"pip install 'stratagem[{name.removeprefix('extra ')}]'"
     assert found["sandbox"].startswith(("bubblewrap: no network", "limited process, no security boundary ("))
     assert "bfloat16" in stratagem("doctor").out
+
+
+CONFIG = {"model_type": "qwen2", "architectures": ["Qwen2ForCausalLM"], "hidden_size": 3584, "vocab_size": 152064}
+CONFIG |= {"intermediate_size": 18944, "num_hidden_layers": 28, "num_attention_heads": 28, "num_key_value_heads": 4}
+
+
+def test_a_run_of_the_tiny_model_fits_and_one_of_seven_billion_weights_does_not(stratagem, tmp_path):
+    small = stratagem("doctor", "--model", "tiny", "--task", "key_door", "--device", "cpu", "--device-memory", 64)
+    assert small.code == 0 and small.out.splitlines()[-1] == "fits"
+    (tmp_path / "config.json").write_text(json.dumps(CONFIG))
+    asked = ("doctor", "--model", tmp_path, "--task", "key_door", "--device", "cuda", "--device-memory", 80)
+    large = stratagem(*asked, "--json")
+    found = json.loads(large.out)
+    assert large.code == 1 and not found["fits"]
+    # 16 bytes for each weight, its gradient and its moments, and 2 of the engine's copy.
+    sizes = {part["name"]: part["gib"] * 2**30 for part in found["parts"]}
+    assert round(sizes["gradients"] / 4e9, 2) == 7.62 and round(sizes["engine's copy of the weights"] / 2e9, 2) == 7.62
+    options = [setting["option"] for setting in found["settings"]]
+    assert options[1:] == ["--gradient-checkpointing", "--concurrency 25", "--lora 8"]
+    assert [setting["fits_together"] for setting in found["settings"]] == [False, False, False, True]
+    assert "does not help here" in stratagem(*asked).out
+
+    # What it advises is what a second plan with these settings says.
+    size = options[0].partition("=")[2]
+    again = stratagem(
+        *asked, "--json", "--set", f"optimization.microbatch_tokens={size}", "--gradient-checkpointing", "--lora", 8
+    )
+    assert again.code == 0
+    assert abs(json.loads(again.out)["total_gib"] - found["settings"][-1]["together_gib"]) < 0.01
+
+
+def test_what_cannot_be_planned_is_said_in_one_line(stratagem, tmp_path):
+    tiny = ("doctor", "--model", "tiny", "--task", "key_door")
+    for arguments, said in [
+        (("doctor", "--model", "tiny"), "needs --task"),
+        (("doctor", "--lora", 8), "add --model"),
+        (("doctor", "--model", tmp_path / "none", "--task", "key_door"), "no such folder"),
+        (("doctor", "--model", "tiny", "--task", "gym:CartPole-v1"), "is not played in text"),
+        ((*tiny, "--device-memory", 0), "above 0"),
+        ((*tiny, "--episode-tokens", 0), "from 1 to 1024"),
+        ((*tiny, "--recipe", "grpoo"), "grpo"),
+        ((*tiny, "--set", "optimization.microbatch=1"), "microbatch_tokens"),
+        ((*tiny, "--device", "tpu"), "cpu, cuda or auto"),
+    ]:
+        refused = stratagem(*arguments)
+        assert refused.code == 2 and said in refused.err and len(refused.err.splitlines()) == 1, refused

@@ -44,6 +44,9 @@ def train(
     resume: Annotated[Path | None, typer.Option(help="Continue the run in this directory.")] = None,
     precision: Precision = "auto",
     lora: Annotated[int | None, typer.Option(min=1, help="Rank of low-rank adapters.")] = None,
+    gradient_checkpointing: Annotated[
+        bool, typer.Option("--gradient-checkpointing", help="Compute layers twice rather than keep their activations.")
+    ] = False,
     evaluate_every: Annotated[int, typer.Option(min=0, help="Batches between evaluations.")] = 10,
     episodes: Annotated[int, typer.Option(min=0, help="Held-out episodes of an evaluation, in each mode.")] = 100,
     checkpoint_every: Annotated[int, typer.Option(min=1, help="Batches between checkpoints.")] = 10,
@@ -72,6 +75,7 @@ def train(
                 engine=engine,
                 precision=parse_precision(precision),
                 lora=lora,
+                gradient_checkpointing=gradient_checkpointing,
                 values=parse_values(values or []),
                 out=out,
                 steps=steps,

@@ -106,6 +106,7 @@ class LanguagePolicy(nn.Module):
             _add_adapters(model, lora if isinstance(lora, LoRA) else _lora_from(lora))
         if gradient_checkpointing:
             model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+            model.train()  # Only then do layers recompute; without dropout nothing else comes of it.
         self.model = model
         self.tokenizer = tokenizer
         self.value_gradient = value_gradient

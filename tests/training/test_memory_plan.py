@@ -1,0 +1,185 @@
+"""The memory plan, by numbers worked by hand."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from stratagem.training.memory_plan import (
+    MemoryPart,
+    MemoryPlan,
+    ModelShape,
+    Workload,
+    doubled,
+    layer_bytes,
+    memory_plan,
+    settings_that_help,
+)
+
+SHAPE = ModelShape(
+    parameters=1000,
+    linear=900,
+    hidden=600,
+    largest=300,
+    ends=50,
+    adapted=7,
+    layers=3,
+    width=8,
+    intermediate=20,
+    heads=4,
+    kv_heads=2,
+    head_dim=5,
+    vocabulary=100,
+    gated=True,
+    head_norms=False,
+    context=64,
+)
+WORK = Workload(sequence=10, prompt=4, episodes=6, concurrency=5)
+
+
+def sizes(work: Workload, shape: ModelShape = SHAPE, base: int = 0) -> dict[str, int]:
+    return {part.name: part.size for part in memory_plan(shape, work, base).parts}
+
+
+def test_weights_gradients_and_moments_in_float32() -> None:
+    # The critic's two heads have 2 (8 + 1) = 18 weights.
+    found = sizes(WORK, base=77)
+    assert found["Python and torch"] == 77
+    assert found["weights, float32"] == found["gradients"] == 4 * 1018
+    assert found["optimizer state"] == 8 * 1018
+    assert found["engine's copy of the weights"] == found["engine's copy while it is made"] == 4000
+    assert "bfloat16 working weights" not in found and "adapters" not in found
+
+
+def test_bfloat16_halves_the_engine_and_casts_the_linear_layers() -> None:
+    found = sizes(replace(WORK, bfloat16=True))
+    assert found["engine's copy of the weights"] == 2000 and found["engine's copy while it is made"] == 4000
+    assert found["bfloat16 working weights"] == 2 * 900
+    assert found["weights, float32"] == 4 * 1018
+
+
+def test_adapters_alone_have_gradients_and_moments() -> None:
+    found = sizes(replace(WORK, lora=2))
+    assert found["adapters"] == 4 * 100
+    assert found["gradients"] == 4 * 118 and found["optimizer state"] == 8 * 118
+
+
+def test_muon_keeps_one_moment_of_a_matrix() -> None:
+    assert sizes(replace(WORK, states=(1, 2)))["optimizer state"] == 4 * (600 + 2 * 400 + 2 * 18)
+
+
+def test_adapters_need_no_reference_but_other_copies_hold_them() -> None:
+    name, both = "frozen copies the recipe needs", replace(WORK, references=1, copies=1)
+    assert sizes(both)[name] == 8000
+    assert sizes(replace(both, lora=2))[name] == 4 * 1100
+
+
+def test_snapshots_lie_in_main_memory() -> None:
+    name, some = "snapshots the recipe keeps", replace(WORK, snapshots=3)
+    assert sizes(some)[name] == 12_000 and name not in sizes(replace(some, cuda=True))
+
+
+def test_the_cache_doubles_rows_and_positions_and_grows_by_a_quarter() -> None:
+    # 5 sessions have 16 rows, 10 tokens 16 places: 3 layers x 16 x 16 x 2 heads x 5 x (keys and values) x 4 bytes.
+    assert sizes(WORK)["KV cache"] == 3 * 16 * 16 * 2 * 5 * 2 * 4 * 5 // 4
+    low = replace(WORK, bfloat16=True)
+    assert sizes(low)["KV cache"] == sizes(WORK)["KV cache"]  # float32 on a processor
+    assert 2 * sizes(replace(low, cuda=True))["KV cache"] == sizes(WORK)["KV cache"]
+    assert [doubled(n) for n in (1, 16, 17, 100)] == [16, 16, 32, 128]
+
+
+def test_what_a_layer_keeps_of_a_token() -> None:
+    # Q = 20, K = 10: norms 6 x 8, feed-forward 4 x 20, attention 2 x 20 + 2 x 10, scales 2 + 4.
+    assert layer_bytes(SHAPE, WORK) == 4 * (48 + 80 + 60 + 6)
+    normed = replace(SHAPE, head_norms=True)
+    assert layer_bytes(normed, WORK) == 4 * (48 + 80 + 120 + 6 + 6)
+    # Frozen norms keep 2 x 8 fewer, seven adapters of rank 2 keep 14 more.
+    assert layer_bytes(SHAPE, replace(WORK, lora=2)) == 4 * (32 + 80 + 60 + 6 + 14)
+    # bfloat16: norms 4 x 8 in float32 and 5 x 8 in half; 80 in half; attention float32, its output in half as well.
+    assert layer_bytes(SHAPE, replace(WORK, bfloat16=True)) == 4 * (32 + 60 + 6) + 2 * (40 + 80 + 20)
+    # Written out: 4 heads x 10 positions, and 10 keys and 10 values more.
+    assert layer_bytes(SHAPE, replace(WORK, cuda=True)) == layer_bytes(SHAPE, WORK) + 4 * (40 + 20)
+    assert layer_bytes(replace(SHAPE, gated=False), WORK) == 4 * (48 + 100 + 60 + 6)
+
+
+def test_activations_of_a_micro_batch_with_and_without_checkpointing() -> None:
+    kept, step = "activations kept for the backward pass", "the largest step of the backward pass"
+    work = replace(WORK, microbatch_tokens=25)
+    assert work.piece_tokens == 20  # two episodes of 10
+    found = sizes(work)
+    assert found[kept] == 20 * (3 * 776 + 4 * (4 * 8 + 2 * 5))
+    # Logits: 20 tokens x 100 words x 3 buffers; a layer: 20 x (4 x 20 + 3 x 8); twice the largest gradient.
+    assert found[step] == 4 * 20 * 100 * 3 + 8 * 300
+    found = sizes(replace(work, checkpointing=True))
+    assert found[kept] == 20 * (3 * 4 * 8 + 4 * (4 * 8 + 2 * 5))
+    assert found[step] == max(24_000, 20 * (4 * 104 + 776)) + 8 * 300
+
+
+def test_logits_come_in_chunks() -> None:
+    step = "the largest step of the backward pass"
+    chunked = replace(WORK, logits_budget=900)  # 9 of 60 tokens: the layer needs more
+    assert sizes(chunked)[step] == 60 * 4 * (80 + 24) + 8 * 300
+    assert sizes(replace(WORK, read_figures=True))[step] == 4 * 60 * 100 * 6 + 8 * 300
+
+
+@pytest.mark.parametrize(
+    ("changes", "tokens"),
+    [
+        ({}, 60),
+        ({"minibatches": 4}, 20),
+        ({"microbatch_tokens": 1}, 10),
+        ({"microbatch_tokens": 1, "together": 3}, 30),
+        ({"microbatch_tokens": 10**6}, 60),
+    ],
+)
+def test_positions_of_a_micro_batch(changes: dict[str, int], tokens: int) -> None:
+    assert replace(WORK, **changes).piece_tokens == tokens
+
+
+def test_the_total_is_that_of_the_phase_that_needs_most() -> None:
+    plan = MemoryPlan((MemoryPart("a", 5), MemoryPart("b", 7, ("rollouts",)), MemoryPart("c", 6, ("update", "start"))))
+    assert [plan.in_phase(phase) for phase in ("start", "rollouts", "update")] == [11, 12, 11]
+    assert plan.peak_phase == "rollouts" and plan.total == 12
+
+
+def test_settings_come_with_what_each_brings_alone_and_on_top() -> None:
+    work = replace(WORK, episodes=64, concurrency=64)
+
+    def total(**changes: object) -> int:
+        return memory_plan(SHAPE, replace(work, **changes)).total
+
+    pieces = total(microbatch_tokens=10)
+    found = {setting.option: setting for setting in settings_that_help(SHAPE, work, 1)}
+    assert list(found) == [
+        "--set optimization.microbatch_tokens=10",
+        "--gradient-checkpointing",
+        "--concurrency 16",
+        "--precision bfloat16",
+        "--lora 8",
+    ]
+    first = found["--set optimization.microbatch_tokens=10"]
+    assert first.alone == first.together == pieces < total() and first.helps
+    # Sampling needs more than such an update: doing without activations no longer helps, but it did alone.
+    checkpointing = found["--gradient-checkpointing"]
+    assert checkpointing.alone == total(checkpointing=True) and checkpointing.helps
+    fewer = found["--concurrency 16"]
+    assert not fewer.alone < total() and fewer.together is not None and fewer.together < pieces and fewer.helps
+
+
+def test_the_mildest_value_that_fits_is_taken_and_no_more_is_asked() -> None:
+    work = replace(WORK, episodes=64, concurrency=16)
+    half = memory_plan(SHAPE, replace(work, microbatch_tokens=320)).total
+    first, *others = settings_that_help(SHAPE, work, half)
+    assert first.option.endswith("=320") and first.together == half
+    assert all(other.together is None for other in others)
+
+
+def test_what_is_set_already_is_not_advised() -> None:
+    done = replace(WORK, microbatch_tokens=1, checkpointing=True, bfloat16=True, lora=4, concurrency=16)
+    assert settings_that_help(SHAPE, done, 1) == []
+
+
+def test_slow_bfloat16_is_said_to_be_slow() -> None:
+    notes = {s.option: s.note for s in settings_that_help(SHAPE, WORK, 1, native_bfloat16=False)}
+    assert "not native" in notes["--precision bfloat16"]
