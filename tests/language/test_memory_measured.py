@@ -27,6 +27,8 @@ from stratagem.tasks.task import Environment, Observation, Step, Task
 from stratagem.training.memory import peak_memory
 from stratagem.training.memory_plan import memory_plan
 
+pytestmark = pytest.mark.slow
+
 
 class Words(Environment):
     def reset(self):
