@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 TRAINING = '''
 """Plan a run, do it, and print what it was said to need and what it took beyond the imports."""
 
@@ -26,8 +28,6 @@ from stratagem.language.pretrain import tiny_model_path
 from stratagem.tasks.task import Environment, Observation, Step, Task
 from stratagem.training.memory import peak_memory
 from stratagem.training.memory_plan import memory_plan
-
-pytestmark = pytest.mark.slow
 
 
 class Words(Environment):
