@@ -90,7 +90,7 @@ class EngineConformance(ABC):
 
     def test_its_log_probabilities_are_of_what_top_k_and_top_p_leave(self) -> None:
         for chosen in ({"top_k": 5}, {"top_p": 0.7}, {"top_k": 12, "top_p": 0.8, "temperature": 1.3}):
-            params = SamplingParams(max_new_tokens=12, **chosen)  # type: ignore[arg-type]
+            params = SamplingParams(max_new_tokens=12, **chosen)
             with _Sessions(self.engine, 4) as sessions:
                 read = texts([6, 40, 11, 23], 1)
                 asked = [
@@ -435,7 +435,7 @@ def _logits(policy: LanguagePolicy, tokens: Sequence[int]) -> Tensor:
         torch.tensor([*tokens, tokens[-1]]), torch.tensor([len(tokens) + 1]), torch.arange(1, len(tokens) + 1)
     )
     x = Experience.from_lengths([len(tokens)], [1], [1], inputs=inputs)
-    said = policy(x, also=("log_probs",)).log_probs
+    said: Tensor | None = policy(x, also=("log_probs",)).log_probs
     assert said is not None
     return said
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import random
+import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -30,6 +32,10 @@ _SETTINGS = {
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",
     "VLLM_NO_USAGE_STATS": "1",
 }
+
+
+_ALIVE: weakref.WeakSet[VLLMEngine] = weakref.WeakSet()
+"""Engines of this process. They share vLLM's process groups, which the last to go takes with it."""
 
 
 @dataclass(eq=False)
@@ -114,6 +120,7 @@ class VLLMEngine:
             self._llm = _start(
                 self._vllm, policy, {k: v for k, v in chosen.items() if v is not None} | dict(options or {})
             )
+        _ALIVE.add(self)
         self._model = _model_of(self._llm)
         self._endings = Endings(policy.tokenizer)
         self._max_sessions = max_sessions
@@ -162,8 +169,11 @@ class VLLMEngine:
     def shut_down(self) -> None:
         """Give back what vLLM holds; the engine must not be used afterwards."""
         self._sessions.clear()
-        self._model = None
-        self._llm.llm_engine.engine_core.shutdown()
+        _ALIVE.discard(self)
+        if not _ALIVE:
+            self._llm.llm_engine.engine_core.shutdown()
+        self._model = self._llm = None
+        gc.collect()
 
     # ---- turns ----------------------------------------------------------------------------------------------------
 
@@ -208,9 +218,9 @@ class VLLMEngine:
             unread = set(running)
             while running:
                 for output in engine.step():
-                    turn = running.get(output.request_id)
-                    if turn is None:
+                    if output.request_id not in running:
                         continue
+                    turn = running[output.request_id]
                     if output.request_id in unread:
                         unread.remove(output.request_id)
                         self._count(turn.session, output.num_cached_tokens or 0)
@@ -261,7 +271,7 @@ class VLLMEngine:
                 detokenize=False,
                 output_kind=self._vllm.sampling_params.RequestOutputKind.DELTA,
             )
-        except ValueError as error:
+        except (ValueError, self._vllm.exceptions.VLLMClientError) as error:
             raise InputError(f"vLLM refuses {params}: {error}") from None
 
     # ---- weights --------------------------------------------------------------------------------------------------
@@ -361,13 +371,13 @@ def _readers(model: nn.Module, vocabulary: int) -> Iterator[tuple[str, Callable[
             name = f"{path}.{kind}"
             leaf = path.rpartition(".")[2]
             if kind == "weight" and isinstance(module, LinearBase):
-                read = partial(_through, module)
+                read = partial(_through, module, module.input_size, module.output_size)
             elif kind == "weight" and leaf == "lm_head":
-                read = partial(_head, module, vocabulary)
+                read = partial(_through, module, module.embedding_dim, vocabulary)
             elif isinstance(module, VocabParallelEmbedding):
                 read = partial(_first, parameter, vocabulary)
             else:
-                read = partial(_whole, parameter)
+                read = partial(_first, parameter, len(parameter))
             if leaf in stacked:
                 sizes = list(getattr(module, "output_sizes", ()))
                 above = path.rpartition(".")[0]
@@ -378,27 +388,16 @@ def _readers(model: nn.Module, vocabulary: int) -> Iterator[tuple[str, Callable[
                 yield name, read
 
 
-def _through(module: Any) -> Tensor:
-    """``W`` [outputs, inputs] of a linear layer ``x W^T``, by putting every unit vector through it."""
-    size = module.input_size
-    unit = torch.eye(size, dtype=module.weight.dtype, device=module.weight.device)
-    read: Tensor = module.quant_method.apply(module, unit, bias=None)
-    return read.T
-
-
-def _head(module: Any, vocabulary: int) -> Tensor:
-    """The output layer, likewise."""
-    unit = torch.eye(module.embedding_dim, dtype=module.weight.dtype, device=module.weight.device)
-    read: Tensor = module.quant_method.apply(module, unit, bias=None)
-    return read.T[:vocabulary]
+def _through(module: Any, inputs: int, outputs: int) -> Tensor:
+    """``W`` [outputs, inputs] of a layer ``x W^T``, by putting every unit vector through it."""
+    unit = torch.eye(inputs, dtype=module.weight.dtype, device=module.weight.device)
+    read: Tensor = module.quant_method.apply(module, unit, bias=None).T
+    return read[:outputs]
 
 
 def _first(parameter: Tensor, rows: int) -> Tensor:
+    """The rows that are served: vLLM pads a vocabulary."""
     return parameter[:rows]
-
-
-def _whole(parameter: Tensor) -> Tensor:
-    return parameter
 
 
 def _piece(read: Callable[[], Tensor], sizes: Sequence[int], place: int) -> Tensor:
