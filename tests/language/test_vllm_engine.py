@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import random
 from collections.abc import Iterator
@@ -161,10 +162,21 @@ def test_a_turn_that_breaks_off_leaves_nothing_running(engine: VLLMEngine, monke
     assert len(ask(engine, [30, 31])[0]) == 8
 
 
+@pytest.mark.parametrize("asked", [True, False])
+def test_an_engine_that_goes_leaves_the_others_running(policy: LanguagePolicy, engine: VLLMEngine, asked: bool) -> None:
+    said = ask(engine, [40, 41])
+    other = VLLMEngine(small_policy(1), cache_bytes=2**27)
+    assert ask(other, [40, 41]) != said
+    if asked:
+        other.shut_down()
+    del other
+    gc.collect()
+    assert ask(engine, [40, 41]) == said
+
+
 def test_adapters_are_served_merged() -> None:
     pytest.importorskip("peft")
-    plain = small_policy()
-    policy = LanguagePolicy(plain.model, plain.tokenizer, dtype="float32", lora={"rank": 2})
+    policy = small_policy(lora={"rank": 2})
     engine = VLLMEngine(policy, cache_bytes=2**27)
     with torch.no_grad():
         for name, parameter in policy.named_parameters():

@@ -390,8 +390,11 @@ class EngineConformance(ABC):
         self.engine.load_weights(self.policy, version)
 
 
-def small_policy(seed: int = 0, *, tied: bool = False) -> LanguagePolicy:
-    """A random model of two layers with the tokenizer of the model that ships, far from uniform, in float32."""
+def small_policy(seed: int = 0, *, tied: bool = False, **options: Any) -> LanguagePolicy:
+    """A random model of two layers with the tokenizer of the model that ships, far from uniform, in float32.
+
+    options: of :class:`LanguagePolicy`.
+    """
     tokenizer = AutoTokenizer.from_pretrained(tiny_model_path())
     config = Qwen3Config(
         vocab_size=len(tokenizer),
@@ -408,7 +411,7 @@ def small_policy(seed: int = 0, *, tied: bool = False) -> LanguagePolicy:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = Qwen3ForCausalLM(config)
-    return LanguagePolicy(model, tokenizer, dtype="float32")
+    return LanguagePolicy(model, tokenizer, dtype="float32", **options)
 
 
 def texts(lengths: Sequence[int], seed: int) -> list[list[int]]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from tempfile import TemporaryDirectory
 from typing import Any
+from uuid import uuid4
 
 import numpy as np
 import torch
@@ -34,7 +35,7 @@ _SETTINGS = {
 }
 
 
-_ALIVE: weakref.WeakSet[VLLMEngine] = weakref.WeakSet()
+_RUNNING: set[str] = set()
 """Engines of this process. They share vLLM's process groups, which the last to go takes with it."""
 
 
@@ -120,7 +121,7 @@ class VLLMEngine:
             self._llm = _start(
                 self._vllm, policy, {k: v for k, v in chosen.items() if v is not None} | dict(options or {})
             )
-        _ALIVE.add(self)
+        self._release = _released_with(self, self._llm.llm_engine.engine_core)
         self._model = _model_of(self._llm)
         self._endings = Endings(policy.tokenizer)
         self._max_sessions = max_sessions
@@ -169,9 +170,7 @@ class VLLMEngine:
     def shut_down(self) -> None:
         """Give back what vLLM holds; the engine must not be used afterwards."""
         self._sessions.clear()
-        _ALIVE.discard(self)
-        if not _ALIVE:
-            self._llm.llm_engine.engine_core.shutdown()
+        self._release()
         self._model = self._llm = None
         gc.collect()
 
@@ -339,6 +338,26 @@ def _start(vllm: Any, policy: LanguagePolicy, options: Mapping[str, Any]) -> Any
         return vllm.LLM(folder, **({"seed": 0, "disable_log_stats": True} | dict(options) | fixed))
 
 
+def _released_with(engine: VLLMEngine, client: Any) -> Callable[[], Any]:
+    """What gives back vLLM's memory, once: when called, or when nobody holds the engine any more.
+
+    It takes the place of vLLM's own finalizer, which would end the process groups of every other engine, too.
+    """
+    client._finalizer.detach()
+    name = uuid4().hex
+    _RUNNING.add(name)
+    return weakref.finalize(engine, _release, name, client.engine_core)
+
+
+def _release(name: str, core: Any) -> None:
+    _RUNNING.discard(name)
+    if not _RUNNING:
+        core.shutdown()
+        return
+    core.model_executor.shutdown()
+    core.scheduler.shutdown()
+
+
 def _model_of(llm: Any) -> Any:
     found: list[nn.Module] = []
     llm.apply_model(found.append)
@@ -397,8 +416,8 @@ def _through(module: Any, inputs: int, outputs: int) -> Tensor:
 
 def _first(parameter: Tensor, rows: int) -> Tensor:
     """The rows that are served: vLLM pads a vocabulary."""
-    return parameter[:rows]
+    return parameter.narrow(0, 0, rows)
 
 
 def _piece(read: Callable[[], Tensor], sizes: Sequence[int], place: int) -> Tensor:
-    return read().split(list(sizes))[place]
+    return read().narrow(0, sum(sizes[:place]), sizes[place])
