@@ -42,7 +42,7 @@ class EngineConformance(ABC):
     tolerance: absolute, of log-probabilities.  limit: most sessions open at once, None if there is no limit.
     """
 
-    tolerance: ClassVar[float] = 1e-3
+    tolerance: ClassVar[float] = 1e-4
     limit: ClassVar[int | None] = None
 
     policy: ClassVar[LanguagePolicy]
