@@ -257,6 +257,13 @@ def test_the_kind_of_a_task_decides_what_can_act(train):
         train("run", engine="vlm")
 
 
+def test_an_engine_that_is_not_installed_names_the_extra(train, monkeypatch):
+    monkeypatch.setitem(sys.modules, "vllm", None)
+    with pytest.raises(InputError, match=r"engine vllm needs vLLM .*: pip install 'stratagem\[vllm\]'") as caught:
+        train("run", engine="vllm")
+    assert "\n" not in str(caught.value)
+
+
 # ---- stopped --------------------------------------------------------------------------------------------------------
 
 

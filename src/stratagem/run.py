@@ -29,10 +29,12 @@ from stratagem.hybrid.task import HybridTask
 from stratagem.hybrid.world import HybridWorld
 from stratagem.lab.experts import read_node_policy
 from stratagem.lab.world import LabTask, LabWorld
+from stratagem.language.engine import Engine
 from stratagem.language.hf_engine import HFEngine
 from stratagem.language.policy import LanguagePolicy
 from stratagem.language.pretrain import tiny_model_path
 from stratagem.language.team import Team, TeamEngine, read_role
+from stratagem.language.vllm_engine import VLLMEngine
 from stratagem.language.world import LanguageWorld
 from stratagem.recipe import Recipe
 from stratagem.sampling import Rollouts, minimal_prefixes
@@ -73,7 +75,8 @@ class Request:
     recipe: catalogue name, or path of a YAML file.  task: specification.  model: folder or hub name; ``tiny``, the
     model that ships; for the other kinds the folder of a saved policy, or None for a fresh one. Of a team on a text
     task, models by role: ``role0``, ``role1``, ... and ``others``.
-    engine: what samples text (``hf``).  precision: of policy and engine; ``auto`` is bfloat16 where it is native.
+    engine: what samples text (``hf``, or ``vllm``).
+    precision: of policy and engine; ``auto`` is bfloat16 where it is native.
     lora: rank of low-rank adapters, None to train all weights.
     concurrency: episodes played side by side.  timeout: seconds an environment may take for one step.
     device: of a language model, as torch names it; ``auto`` is CUDA where there is one. Control runs on the processor.
@@ -448,19 +451,29 @@ def build_world(request: Request, task: AnyTask, seed: int) -> World:
 
 
 def _language(request: Request, task: Task, seed: int) -> World:
-    if request.engine != "hf":
-        raise unknown("engine", request.engine, ("hf",))
+    if request.engine not in ENGINES:
+        raise unknown("engine", request.engine, ENGINES)
     torch.manual_seed(seed)
     policy = _language_policy(request)
     policy.to(_device(request.device))
-    engines = [
-        HFEngine(member, dtype=request.precision)
-        for member in (policy.members if isinstance(policy, Team) else [policy])
-    ]
+    make = ENGINES[request.engine]
+    engines = [make(member, request.precision) for member in (policy.members if isinstance(policy, Team) else [policy])]
     engine = TeamEngine(policy, engines) if isinstance(policy, Team) else engines[0]
     if isinstance(task, Skilled):
         return SkilledWorld(task, policy, engine, seed, request.concurrency, request.timeout)
     return LanguageWorld(task, policy, engine, seed, request.concurrency, request.timeout)
+
+
+def _hf(policy: LanguagePolicy, precision: Precision) -> Engine:
+    return HFEngine(policy, dtype=precision)
+
+
+def _vllm(policy: LanguagePolicy, precision: Precision) -> Engine:
+    return VLLMEngine(policy, dtype=precision)
+
+
+ENGINES: dict[str, Callable[[LanguagePolicy, Precision], Engine]] = {"hf": _hf, "vllm": _vllm}
+"""What samples text, by name."""
 
 
 def _language_policy(request: Request) -> LanguagePolicy | Team:

@@ -22,6 +22,7 @@ EXTRAS = {
     "agents": ("bm25s", "mcp", "sklearn", "sqlglot"),
     "lora": ("peft",),
     "math": ("math_verify",),
+    "vllm": ("vllm",),
     "environments": ("verifiers", "openenv"),
     "wandb": ("wandb",),
 }

@@ -35,7 +35,7 @@ def train(
         list[str] | None,
         typer.Option(help="Model folder or hub name (default: the tiny model); ROLE=PATH, repeated, for a team."),
     ] = None,
-    engine: Annotated[str, typer.Option(help="What samples text: hf.")] = "hf",
+    engine: Annotated[str, typer.Option(help="What samples text: hf, or vllm (an extra).")] = "hf",
     steps: Annotated[int | None, typer.Option(min=1, help="Batches to learn from.")] = None,
     budget: Annotated[int | None, typer.Option(min=1, help="Tokens to sample, instead of --steps.")] = None,
     seed: Seed = 0,

@@ -8,6 +8,7 @@ from stratagem.language.internal import NoiseLevels, entropy_by_layer, noise_lev
 from stratagem.language.policy import LanguagePolicy, LoRA, ReferencePolicy, native_bfloat16
 from stratagem.language.sampling import SamplingParams
 from stratagem.language.team import Team, TeamEngine
+from stratagem.language.vllm_engine import VLLMEngine
 
 __all__ = [
     "ChatFormat",
@@ -23,6 +24,7 @@ __all__ = [
     "Team",
     "TeamEngine",
     "TokenInputs",
+    "VLLMEngine",
     "WeightMismatchError",
     "entropy_by_layer",
     "fingerprint",

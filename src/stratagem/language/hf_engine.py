@@ -6,13 +6,12 @@ import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
 from typing import Any, cast
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel
 
 from stratagem.errors import InputError, unknown
 from stratagem.language.attention import Layout, run_trunk
@@ -22,6 +21,7 @@ from stratagem.language.kv_cache import CachedSequences, KVCache, NextTokens
 from stratagem.language.policy import ComputeType, LanguagePolicy, native_bfloat16
 from stratagem.language.prefixes import Known, rounds
 from stratagem.language.sampling import Sampler
+from stratagem.language.stops import Endings, check_open, check_requests
 from stratagem.sampling.growth import Growth
 from stratagem.seeding import derive
 
@@ -52,10 +52,6 @@ class _Turn:
     finish_reason: FinishReason = "length"
     path: int = -1
 
-    @property
-    def ended_by_token(self) -> bool:
-        return bool(self.tokens) and self.tokens[-1] in self.ends
-
 
 class HFEngine:
     """Serves a copy of a policy's weights (see :class:`~stratagem.language.engine.Engine`).
@@ -81,7 +77,6 @@ class HFEngine:
             raise unknown("dtype", dtype, ("auto", "float32", "bfloat16"))
         low = dtype == "bfloat16" or (dtype == "auto" and native_bfloat16(policy.device))
         self._model = _served_copy(policy.model, torch.bfloat16 if low else torch.float32)
-        self._tokenizer = policy.tokenizer
         self._fused = fuse(self._model)
         self._head = cast(nn.Module, self._model.get_output_embeddings())
         self._limit = int(self._model.config.max_position_embeddings)
@@ -93,9 +88,7 @@ class HFEngine:
         self._opened = 0
         self._prefilled = self._taken_over = 0
         self._cache = _cache_for(self._model)
-        self._stops = _StopStrings(self._tokenizer)
-        eos = cast(Any, self._tokenizer).eos_token_id
-        self._eos: frozenset[int] = frozenset() if eos is None else frozenset({int(eos)})
+        self._endings = Endings(policy.tokenizer)
         self.load_weights(policy, version)
 
     @property
@@ -194,7 +187,7 @@ class HFEngine:
 
         Raises :class:`InputError` for a session that is not open, occurs twice or has nothing to continue from.
         """
-        self._check(requests)
+        check_requests(requests, {number: len(session.tokens) for number, session in self._sessions.items()})
         turns = [self._begin(request) for request in requests]
         running = sorted((turn for turn in turns if turn.budget > 0), key=lambda turn: turn.session.row)
         if running:
@@ -209,7 +202,7 @@ class HFEngine:
         What a path takes over is copied and not computed again. Raises :class:`InputError` as :meth:`generate` does,
         and when the paths of a turn, cut ones included, are more than ``max_sessions``.
         """
-        self._check(requests)
+        check_requests(requests, {number: len(session.tokens) for number, session in self._sessions.items()})
         turns = [self._begin(request) for request in requests]
         for turn, path in zip(turns, paths, strict=True):
             turn.path = path
@@ -222,27 +215,16 @@ class HFEngine:
 
     # ---- one turn -------------------------------------------------------------------------------------------------
 
-    def _check(self, requests: Sequence[Request]) -> None:
-        seen: set[int] = set()
-        for request in requests:
-            session = self._session(request.session)
-            if request.session in seen:
-                raise InputError(f"session {request.session} occurs twice among the requests")
-            if not session.tokens and len(request.tokens) == 0:
-                raise InputError(f"session {request.session} is empty and its request brings no tokens")
-            seen.add(request.session)
-
     def _begin(self, request: Request) -> _Turn:
         session = self._session(request.session)
         room = self._limit - len(session.tokens) - len(request.tokens)
         if room > 0:
             session.tokens.extend(request.tokens)
-        ends = self._eos | frozenset(request.params.stop_token_ids)
+        ends = self._endings.tokens(request.params)
         return _Turn(request, session, min(request.params.max_new_tokens, max(room, 0)), ends)
 
     def _completion(self, turn: _Turn) -> Completion:
-        said = [*turn.request.said, *(turn.tokens[:-1] if turn.ended_by_token else turn.tokens)]
-        text = cast(str, self._tokenizer.decode(said, skip_special_tokens=True)) if said else ""
+        text = self._endings.text(turn.request, turn.tokens)
         return Completion(turn.tokens, turn.logp, turn.finish_reason, self._version, text)
 
     def _decode(self, turns: list[_Turn], growth: Growth | None = None, every: list[_Turn] | None = None) -> None:
@@ -339,7 +321,7 @@ class HFEngine:
             turn.tokens.append(token)
             turn.logp.append(value)
             stop = turn.request.params.stop
-            if token in turn.ends or (stop and self._stops.complete([*turn.request.said, *turn.tokens], stop)):
+            if token in turn.ends or (stop and self._endings.spelled([*turn.request.said, *turn.tokens], stop)):
                 turn.finish_reason = "stop"
                 finished.append(place)
             elif len(turn.tokens) == turn.budget:
@@ -437,8 +419,7 @@ class HFEngine:
     # ---- rows -----------------------------------------------------------------------------------------------------
 
     def _session(self, number: int) -> _Session:
-        if number not in self._sessions:
-            raise InputError(f"session {number} is not open")
+        check_open(number, self._sessions)
         return self._sessions[number]
 
     def _to_front(self, turns: list[_Turn]) -> None:
@@ -464,26 +445,6 @@ class HFEngine:
             # Sessions opened since the last turn have no rows in the cache yet.
             self._cache.reserve(len(self._rows), self._cache.capacity)
             self._cache.move(firsts + seconds, seconds + firsts, self._cache.capacity)
-
-
-class _StopStrings:
-    """Whether generated tokens spell a stop string, across token boundaries, without decoding at every step."""
-
-    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
-        self._tokenizer = tokenizer
-        self._piece = lru_cache(maxsize=2**16)(self._uncached_piece)
-
-    def complete(self, tokens: list[int], stops: tuple[str, ...]) -> bool:
-        """Whether the text of ``tokens`` contains one of ``stops``, given that without the last token it did not."""
-        piece = self._piece(tokens[-1])
-        if "\ufffd" not in piece and not any(stop[-1] in piece for stop in stops):
-            return False
-        text = cast(str, self._tokenizer.decode(tokens, clean_up_tokenization_spaces=False))
-        return any(stop in text for stop in stops)
-
-    def _uncached_piece(self, token: int) -> str:
-        """The text a token can add. Twice, since many tokenizers strip the space before a first token."""
-        return cast(str, self._tokenizer.decode([token, token], clean_up_tokenization_spaces=False))
 
 
 def _served_copy(model: PreTrainedModel, dtype: torch.dtype) -> PreTrainedModel:
