@@ -7,13 +7,15 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
-from scipy import stats
+from scipy.special import stdtrit
 
 from stratagem.training.world import Evaluation
 
 
 def success_interval(successes: int, episodes: int) -> tuple[float, float]:
     """95 % Wilson interval of a share; (0, 1) for no episodes."""
+    from scipy import stats  # takes a second, for which no listing of techniques should wait
+
     if episodes == 0:
         return 0.0, 1.0
     interval = stats.binomtest(successes, episodes).proportion_ci(method="wilson")
@@ -25,7 +27,7 @@ def mean_interval(values: Sequence[float]) -> tuple[float, float]:
     if len(values) < 2:
         return math.nan, math.nan
     spread = float(np.std(values, ddof=1) / math.sqrt(len(values)))
-    half = float(stats.t.ppf(0.975, len(values) - 1)) * spread
+    half = float(stdtrit(len(values) - 1, 0.975)) * spread
     mean = float(np.mean(values))
     return mean - half, mean + half
 
