@@ -53,19 +53,19 @@ HIDDEN = -20.0
         Expect("gain_over_open", above=0.05),
         Expect("gain_over_mixture", above=0),
         Expect("gain_over_four", above=0),
-        Expect("gain_over_wrong_golds", above=0.05),
+        Expect("gain_of_wrong_golds_over_open", below=0.02),
     ),
-    scale="Eight questions with one right answer in 1,000, one token each; 60 batches of 64 answers at a learning rate "
-    "of 0.2 in every arm; exact success in the open format at the end (gains are differences in it). A question's "
-    "logits are the same in all formats, and what a prompt rules out is ruled out for the policy by a fixed logit: "
-    "that a choice teaches the open answer, which is what the paper finds for language models, is built in here, and "
-    "only the order of formats is tested. Form is always right and always pays 0.2. A uniform policy passes 6 per cent "
-    "of the open questions in 64 attempts, not none. stuck is the share of questions that the curriculum ends with "
-    "below one success in a hundred. After first runs, of 100 and 70 batches, runs were made shorter for time, and an "
-    "arm that is promoted by three visits, which did as well, was left out. The last expectation had been that wrong "
-    "golds gain less than 0.02 over open questions; they gained up to 0.1, since blanks and open questions keep their "
-    "right answers, which teach by themselves, so it is now held against the right golds. In those runs the mixture, "
-    "though behind in success, passed more questions within 32 attempts on some seeds.",
+    scale="Eight questions with one right answer in 1,000, one token each; 60 batches of 64 answers at a learning "
+    "rate of 0.2 in every arm; exact success in the open format at the end (gains are differences in it). A "
+    "question's logits are the same in all formats, and what a prompt rules out is ruled out for the policy by a "
+    "fixed logit: that a choice teaches the open answer, which is what the paper finds for language models, is built "
+    "in here, and only the order of formats is tested. Form is always right and always pays 0.2. A uniform policy "
+    "passes 6 per cent of the open questions in 64 attempts, not none. stuck is the share of questions that the "
+    "curriculum ends with below one success in a hundred. After first runs, of 100 and 70 batches, runs were made "
+    "shorter for time, and an arm that is promoted by three visits, which did as well, was left out. In those runs "
+    "wrong golds gained up to 0.1 over open questions, since blanks and open questions keep their right answers, "
+    "which teach by themselves. In those runs the mixture, though behind in success, passed more questions within 32 "
+    "attempts on some seeds.",
 )
 def cog_drift(seed: int) -> dict[str, float]:
     """Exact success in the open format, by arm."""
@@ -81,6 +81,7 @@ def cog_drift(seed: int) -> dict[str, float]:
     gains = {f"gain_over_{name}": mean["ours"] - value for name, value in mean.items() if name != "ours"}
     return {
         **gains,
+        "gain_of_wrong_golds_over_open": mean["wrong_golds"] - mean["open"],
         "stuck": float((rate["ours"] < 0.01).double().mean()),
         **{f"success_{name}": value for name, value in mean.items()},
         **{f"pass_at_32_{name}": float((1 - (1 - found) ** ATTEMPTS).mean()) for name, found in rate.items()},
