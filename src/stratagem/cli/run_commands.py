@@ -120,7 +120,7 @@ def evaluate(
             precision=parse_precision(precision),
         )
         if as_json:
-            print(json.dumps({f"pass@{k}": value for k, value in passes.items()}, indent=2))
+            print(json.dumps({f"pass@{k}": None if math.isnan(p) else p for k, p in passes.items()}, indent=2))
         else:
             for k, value in passes.items():
                 print(f"pass@{k}: {value:.3f}")
