@@ -11,36 +11,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
-from typing import Any, Literal, TypeVar
-
-import torch
+from typing import Any, TypeVar
 
 from stratagem import catalogue
-from stratagem.control.policy import ControlPolicy
-from stratagem.control.task import GymTask
-from stratagem.control.world import ControlWorld
-from stratagem.diffusion.policy import DiffusionPolicy
-from stratagem.diffusion.tasks import DiffusionTask
-from stratagem.diffusion.world import DiffusionWorld
-from stratagem.errors import BrokenRunError, InputError, unknown
+from stratagem.errors import BrokenRunError, InputError
 from stratagem.experience import Experience
-from stratagem.hybrid.policy import HybridPolicy
-from stratagem.hybrid.task import HybridTask
-from stratagem.hybrid.world import HybridWorld
-from stratagem.lab.experts import read_node_policy
-from stratagem.lab.world import LabTask, LabWorld
-from stratagem.language.engine import Engine
-from stratagem.language.hf_engine import HFEngine
-from stratagem.language.policy import LanguagePolicy
-from stratagem.language.pretrain import tiny_model_path
-from stratagem.language.team import Team, TeamEngine, read_role
-from stratagem.language.vllm_engine import VLLMEngine
+from stratagem.language.engines import TINY, Precision
 from stratagem.language.world import LanguageWorld
 from stratagem.recipe import Recipe
 from stratagem.sampling import Rollouts, minimal_prefixes
 from stratagem.sampling.guided import Search
-from stratagem.skills import Skilled
-from stratagem.skills.world import SkilledWorld
 from stratagem.study.alignment import Alignment, pass_at_k
 from stratagem.study.report import write_report
 from stratagem.tasks import registry
@@ -50,13 +30,10 @@ from stratagem.training.loop import Interrupted, Settings, Trainer
 from stratagem.training.run_directory import Checkpoint, RunDirectory, environment, file_name
 from stratagem.training.sinks import Sink, TensorBoardSink, WandbSink
 from stratagem.training.world import Evaluation, World
+from stratagem.worlds import Request, build_world
 
-Precision = Literal["auto", "float32", "bfloat16"]
 Progress = Callable[[int, Mapping[str, float]], None]
 _Saved = TypeVar("_Saved")
-
-TINY = "tiny"
-"""Name of the base model that ships with the package."""
 
 UNSEEN = 100_000
 """Number of the first held-out episode that no run looks at while it trains."""
@@ -66,33 +43,6 @@ DEFAULT_STEPS = {"text": 40, "control": 60, "lab": 100, "diffusion": 100, "hybri
 
 ANY_STEPS = 10**9
 """Batches of a run that only its budget of tokens ends."""
-
-
-@dataclass(frozen=True)
-class Request:
-    """What a run was asked for; ``run.json`` holds it, and a resumed run builds the same world from it.
-
-    recipe: catalogue name, or path of a YAML file.  task: specification.  model: folder or hub name; ``tiny``, the
-    model that ships; for the other kinds the folder of a saved policy, or None for a fresh one. Of a team on a text
-    task, models by role: ``role0``, ``role1``, ... and ``others``.
-    engine: what samples text (``hf``, or ``vllm``).
-    precision: of policy and engine; ``auto`` is bfloat16 where it is native.
-    lora: rank of low-rank adapters, None to train all weights.
-    concurrency: episodes played side by side.  timeout: seconds an environment may take for one step.
-    device: of a language model, as torch names it; ``auto`` is CUDA where there is one. Control runs on the processor.
-    gradient_checkpointing: whether a language model computes each layer twice instead of keeping its activations.
-    """
-
-    recipe: str
-    task: str
-    model: str | dict[str, str] | None = None
-    engine: str = "hf"
-    precision: Precision = "auto"
-    lora: int | None = None
-    concurrency: int = 256
-    timeout: float = 30.0
-    device: str = "auto"
-    gradient_checkpointing: bool = False
 
 
 @dataclass(frozen=True)
@@ -434,108 +384,6 @@ def _counts(x: Experience | None, task: str) -> list[tuple[int, int, int]]:
         raise InputError(f"task {task} knows no success, so there is nothing to count")
     groups = x.group_of_trajectory
     return list(zip(x.task_id.tolist(), groups.size().tolist(), groups.sum(x.success.long()).tolist(), strict=True))
-
-
-def build_world(request: Request, task: AnyTask, seed: int) -> World:
-    """The world of a task: its policy from ``request.model``, and what lets it act."""
-    builders: dict[str, Callable[[Request, Any, int], World]] = {
-        "text": _language,
-        "control": _control,
-        "lab": _lab,
-        "diffusion": _diffusion,
-        "hybrid": _hybrid,
-    }
-    if task.family not in builders:
-        raise unknown(f"kind of task for training, that of {task.name}:", task.family, builders)
-    return builders[task.family](request, task, seed)
-
-
-def _language(request: Request, task: Task, seed: int) -> World:
-    if request.engine not in ENGINES:
-        raise unknown("engine", request.engine, ENGINES)
-    torch.manual_seed(seed)
-    policy = _language_policy(request)
-    policy.to(_device(request.device))
-    make = ENGINES[request.engine]
-    engines = [make(member, request.precision) for member in (policy.members if isinstance(policy, Team) else [policy])]
-    engine = TeamEngine(policy, engines) if isinstance(policy, Team) else engines[0]
-    if isinstance(task, Skilled):
-        return SkilledWorld(task, policy, engine, seed, request.concurrency, request.timeout)
-    return LanguageWorld(task, policy, engine, seed, request.concurrency, request.timeout)
-
-
-def _hf(policy: LanguagePolicy, precision: Precision) -> Engine:
-    return HFEngine(policy, dtype=precision)
-
-
-def _vllm(policy: LanguagePolicy, precision: Precision) -> Engine:
-    return VLLMEngine(policy, dtype=precision)
-
-
-ENGINES: dict[str, Callable[[LanguagePolicy, Precision], Engine]] = {"hf": _hf, "vllm": _vllm}
-"""What samples text, by name."""
-
-
-def _language_policy(request: Request) -> LanguagePolicy | Team:
-    """A model, a team of models by role, or a team that was saved."""
-    lora = None if request.lora is None else {"rank": request.lora, "alpha": 2.0 * request.lora}
-    # The critic is one row of zeros: it costs nothing, and any recipe may ask for values.
-    options: dict[str, Any] = {
-        "value_head": True,
-        "dtype": request.precision,
-        "lora": lora,
-        "gradient_checkpointing": request.gradient_checkpointing,
-    }
-
-    def one(model: str | None) -> LanguagePolicy:
-        return LanguagePolicy.from_path(str(tiny_model_path() if model == TINY else model), **options)
-
-    if isinstance(request.model, dict):
-        return Team({read_role(name): one(model) for name, model in request.model.items()})
-    if request.model is not None and Team.is_saved(request.model):
-        return Team.from_directory(request.model, **options)
-    return one(request.model)
-
-
-def _device(name: str) -> torch.device:
-    """The device of this name. Raises :class:`InputError` when torch does not have it here."""
-    try:
-        device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise InputError(f"device {name}: not available here ({str(error).splitlines()[0]})") from None
-    return device
-
-
-def _one_policy(request: Request) -> str | None:
-    """The folder of the policy. Raises :class:`InputError` for a team."""
-    if isinstance(request.model, dict):
-        raise InputError(f"task {request.task}: takes one policy; only text tasks are for teams of models")
-    return request.model
-
-
-def _control(request: Request, task: GymTask, seed: int) -> World:
-    folder = _one_policy(request)
-    policy = None if folder is None else ControlPolicy.from_directory(folder)
-    return ControlWorld(task, seed, policy)
-
-
-def _lab(request: Request, task: LabTask, seed: int) -> World:
-    folder = _one_policy(request)
-    policy = None if folder is None else read_node_policy(folder)
-    return LabWorld(task, seed, policy)
-
-
-def _diffusion(request: Request, task: DiffusionTask, seed: int) -> World:
-    folder = _one_policy(request)
-    policy = None if folder is None else DiffusionPolicy.from_directory(folder)
-    return DiffusionWorld(task, seed, policy)
-
-
-def _hybrid(request: Request, task: HybridTask, seed: int) -> World:
-    folder = _one_policy(request)
-    policy = None if folder is None else HybridPolicy.from_directory(folder)
-    return HybridWorld(task, seed, policy)
 
 
 def _from_json(kind: type[_Saved], saved: Mapping[str, Any], run: RunDirectory) -> _Saved:

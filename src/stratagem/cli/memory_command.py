@@ -57,6 +57,7 @@ def planned(asked: Asked) -> dict[str, Any]:
 
     from stratagem import run
     from stratagem.language import footprint
+    from stratagem.language.engines import TINY
     from stratagem.language.pretrain import tiny_model_path
     from stratagem.tasks import registry
     from stratagem.tasks.task import Task
@@ -67,7 +68,7 @@ def planned(asked: Asked) -> dict[str, Any]:
     task = registry.make(asked.task)
     if not isinstance(task, Task):
         raise InputError(f"task {asked.task}: is not played in text; only runs of language models are planned")
-    path = str(tiny_model_path()) if asked.model == run.TINY else asked.model
+    path = str(tiny_model_path()) if asked.model == TINY else asked.model
     shape = footprint.model_shape(path)
     length = footprint.episode_length(task, shape.context, footprint.tokenizer_of(path))
     if asked.episode_tokens is not None:

@@ -13,8 +13,9 @@ from typing import Any
 
 import torch
 
-from stratagem import catalogue, run
+from stratagem import catalogue
 from stratagem.errors import BrokenRunError, InputError
+from stratagem.language.engines import Precision
 from stratagem.recipe import Recipe
 from stratagem.recorded import read_recorded
 from stratagem.study.analysis import analyse
@@ -41,7 +42,7 @@ def compare(
     evaluations: int = 8,
     episodes: int = 100,
     threshold: float | None = None,
-    precision: run.Precision = "auto",
+    precision: Precision = "auto",
     device: str = "auto",
     threads: int = 1,
     pass_at: int = 0,
