@@ -11,9 +11,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, Protocol
 
 from stratagem import catalogue
+from stratagem.cluster.plan import Cluster
 from stratagem.errors import BrokenRunError, InputError
 from stratagem.experience import Experience
 from stratagem.language.engines import TINY, Precision
@@ -21,19 +22,18 @@ from stratagem.language.world import LanguageWorld
 from stratagem.recipe import Recipe
 from stratagem.sampling import Rollouts, minimal_prefixes
 from stratagem.sampling.guided import Search
+from stratagem.saved import SavedRun
 from stratagem.study.alignment import Alignment, pass_at_k
 from stratagem.study.report import write_report
 from stratagem.tasks import registry
 from stratagem.tasks.guided import Guidance, TrialTask
 from stratagem.tasks.task import AnyTask, Task
 from stratagem.training.loop import Interrupted, Settings, Trainer
-from stratagem.training.run_directory import Checkpoint, RunDirectory, environment, file_name
-from stratagem.training.sinks import Sink, TensorBoardSink, WandbSink
+from stratagem.training.run_directory import RunDirectory, environment, file_name
 from stratagem.training.world import Evaluation, World
 from stratagem.worlds import Request, build_world
 
 Progress = Callable[[int, Mapping[str, float]], None]
-_Saved = TypeVar("_Saved")
 
 UNSEEN = 100_000
 """Number of the first held-out episode that no run looks at while it trains."""
@@ -82,6 +82,7 @@ def train(
     timeout: float = 30.0,
     device: str = "auto",
     gradient_checkpointing: bool = False,
+    cluster: Cluster | None = None,
     wandb: str | None = None,
     progress: Progress | None = None,
 ) -> RunResult:
@@ -99,10 +100,14 @@ def train(
     if model is None and made.family == "text":
         model = TINY
     models = dict(model) if isinstance(model, Mapping) else model
-    request = Request(name, spec, models, engine, precision, lora, concurrency, timeout, device, gradient_checkpointing)
-    world = build_world(request, made, seed)
-    adapted = world.adapt(given) if not isinstance(recipe, Recipe) and not _is_file(name) else given
-    final = adapted.with_values(values or {})
+    request = Request(
+        name, spec, models, engine, precision, lora, concurrency, timeout, device, gradient_checkpointing, cluster
+    )
+    world = None if cluster is not None else build_world(request, made, seed)
+    # On a cluster only text tasks run, and recipes are written for those.
+    if world is not None and not isinstance(recipe, Recipe) and not _is_file(name):
+        given = world.adapt(given)
+    final = given.with_values(values or {})
     if steps is None:
         steps = DEFAULT_STEPS[made.family] if budget is None else ANY_STEPS
     settings = Settings(
@@ -115,14 +120,14 @@ def train(
         checkpoint_every=checkpoint_every,
     )
     run = RunDirectory.create(out if out is not None else _default_directory(final.name, spec, seed))
-    asked = {**dataclasses.asdict(request), "wandb": wandb, **dataclasses.asdict(settings)}
-    asked["task_is_specified"] = isinstance(task, str)
-    sinks = _sinks(run, asked, None)
+    saved = SavedRun(run, request, settings, wandb, isinstance(task, str))
+    sinks = saved.sinks(None) if world is not None else ()
     run.write_text("recipe.yaml", final.to_yaml())
     run.write_json("environment.json", environment(seed))
-    run.write_json("run.json", asked)
-    trainer = Trainer(final, world, run, settings, sinks, progress)
-    return _finish(trainer, run, world)
+    saved.write()
+    if world is None:
+        return _supervised(saved, made, progress)
+    return _finish(Trainer(final, world, run, settings, sinks, progress), run, world)
 
 
 def resume(
@@ -130,6 +135,7 @@ def resume(
     *,
     task: AnyTask | None = None,
     steps: int | None = None,
+    cluster: Cluster | Literal["as before"] | None = "as before",
     progress: Progress | None = None,
 ) -> RunResult:
     """Continue a run from its newest complete checkpoint, with the same numbers as an unbroken run.
@@ -137,26 +143,27 @@ def resume(
     A run that died before its first checkpoint was due starts over.
     task: the task of a run that was started with one instead of a specification.
     steps: a new total, if the run is to go on for longer.
+    cluster: where to go on, if not where it ran before; None: in this process.
     Raises :class:`InputError` when there is nothing to resume.
     """
-    run = RunDirectory.existing(directory)
-    # A run from before the option has no note of it.
-    saved = {"gradient_checkpointing": False, **run.read_json("run.json")}
-    request, settings = _from_json(Request, saved, run), _from_json(Settings, saved, run)
-    if task is None and not saved.get("task_is_specified", True):
-        raise InputError(f"run {run.path}: was started with a task of its own; resume it with task= from Python")
-    checkpoint = _newest_checkpoint(run, settings)
+    saved = SavedRun.read(RunDirectory.existing(directory))
+    run, made, checkpoint = saved.directory, saved.task(task), saved.checkpoint()
     done = 0 if checkpoint is None else checkpoint.state["step"]
     if steps is not None:
         if steps < done:
             raise InputError(f"steps = {steps}: run {run.path} has done {done} already")
-        settings = dataclasses.replace(settings, steps=steps)
-    recipe = Recipe.load(run.path / "recipe.yaml")
-    world = build_world(request, registry.make(request.task) if task is None else task, settings.seed)
-    sinks = _sinks(run, saved, -1 if checkpoint is None else done)
-    trainer = Trainer(recipe, world, run, settings, sinks, progress)
+        saved = dataclasses.replace(saved, settings=dataclasses.replace(saved.settings, steps=steps))
+    if cluster != "as before":
+        saved = dataclasses.replace(saved, request=dataclasses.replace(saved.request, cluster=cluster))
+    if saved.request.cluster is not None:
+        saved.write()
+        return _supervised(saved, made, progress)
+    world = build_world(saved.request, made, saved.settings.seed)
+    trainer = Trainer(
+        saved.recipe, world, run, saved.settings, saved.sinks(-1 if checkpoint is None else done), progress
+    )
     trainer.resume(checkpoint)
-    run.write_json("run.json", {**saved, "steps": settings.steps})
+    saved.write()
     return _finish(trainer, run, world)
 
 
@@ -386,22 +393,6 @@ def _counts(x: Experience | None, task: str) -> list[tuple[int, int, int]]:
     return list(zip(x.task_id.tolist(), groups.size().tolist(), groups.sum(x.success.long()).tolist(), strict=True))
 
 
-def _from_json(kind: type[_Saved], saved: Mapping[str, Any], run: RunDirectory) -> _Saved:
-    names = [field.name for field in dataclasses.fields(kind)]  # type: ignore[arg-type]
-    missing = [name for name in names if name not in saved]
-    if missing:
-        raise InputError(f"{run.path / 'run.json'}: lacks {missing[0]}")
-    return kind(**{name: saved[name] for name in names})
-
-
-def _newest_checkpoint(run: RunDirectory, settings: Settings) -> Checkpoint | None:
-    """The newest complete checkpoint; None when the run died before its first was due, so that nothing is lost."""
-    logged = max((row["step"] for row in run.rows("metrics.jsonl")), default=0)
-    if not run.checkpoints() and logged <= settings.checkpoint_every:
-        return None
-    return run.load()
-
-
 def find_recipe(name: str) -> Recipe:
     """The recipe in a YAML file, or of the catalogue."""
     return Recipe.load(name) if _is_file(name) else catalogue.card(name).recipe()
@@ -415,39 +406,57 @@ def _default_directory(recipe: str, task: str, seed: int) -> Path:
     return Path("runs") / f"{recipe}-{file_name(task)}-seed{seed}"
 
 
-def _sinks(run: RunDirectory, asked: Mapping[str, Any], resumed: int | None) -> tuple[Sink, ...]:
-    """Where metrics go; the ones that may not be installed first, before anything is written."""
-    project = asked.get("wandb")
-    optional = () if project is None else (WandbSink(project, asked, run.path),)
-    return (*optional, TensorBoardSink(run.path / "tensorboard", resumed))
-
-
 def _finish(trainer: Trainer, run: RunDirectory, world: World) -> RunResult:
-    """Run to the end; whatever breaks names the directory that holds what was saved."""
+    """Run to the end in this process."""
     try:
-        with _stopping_on_signals(trainer):
+        with _finishing(run), _stopping_on_signals(trainer):
             metrics = trainer.run()
+    finally:
+        trainer.close()
+        world.close()
+    return _reported(run, metrics)
+
+
+def _supervised(saved: SavedRun, task: AnyTask, progress: Progress | None) -> RunResult:
+    """Run to the end on a cluster."""
+    from stratagem.cluster.supervisor import Supervisor
+
+    supervisor = Supervisor(saved, task, progress)
+    with _finishing(saved.directory), _stopping_on_signals(supervisor):
+        metrics = supervisor.run()
+    return _reported(saved.directory, metrics)
+
+
+@contextmanager
+def _finishing(run: RunDirectory) -> Iterator[None]:
+    """Whatever breaks names the directory that holds what was saved."""
+    try:
+        yield
     except Interrupted:
         raise BrokenRunError(f"stopped and saved; continue with: stratagem train --resume {run.path}") from None
     except (InputError, BrokenRunError):
         raise
     except Exception as error:
         raise BrokenRunError(f"{type(error).__name__}: {error}; what was saved is in {run.path}") from error
-    finally:
-        trainer.close()
-        world.close()
+
+
+def _reported(run: RunDirectory, metrics: dict[str, float]) -> RunResult:
     write_report([run], run.path / "report.html", "Training run")
     return RunResult(run.path, metrics, run.rows("evaluations.jsonl"))
 
 
+class _Stoppable(Protocol):
+    def stop(self) -> None: ...
+
+
 @contextmanager
-def _stopping_on_signals(trainer: Trainer) -> Iterator[None]:
+def _stopping_on_signals(running: _Stoppable) -> Iterator[None]:
     """The first interrupt or termination saves and stops; a second interrupt is not caught."""
 
     def stop(number: int, _: Any) -> None:
         signal.signal(number, previous[number])
         print("stopping after this optimizer step ...", file=sys.stderr)
-        trainer.stop()
+        running.stop()
 
     previous: dict[int, Any] = {}
     try:

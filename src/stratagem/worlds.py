@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from stratagem.cluster.plan import Cluster
 from stratagem.control.policy import ControlPolicy
 from stratagem.control.task import GymTask
 from stratagem.control.world import ControlWorld
@@ -41,6 +42,7 @@ class Request:
     concurrency: episodes played side by side.  timeout: seconds an environment may take for one step.
     device: of a language model, as torch names it; ``auto`` is CUDA where there is one. Control runs on the processor.
     gradient_checkpointing: whether a language model computes each layer twice instead of keeping its activations.
+    cluster: of whose processes the run consists; None: of this one.
 
     Raises :class:`InputError` for an engine that does not exist.
     """
@@ -55,6 +57,7 @@ class Request:
     timeout: float = 30.0
     device: str = "auto"
     gradient_checkpointing: bool = False
+    cluster: Cluster | None = None
 
     def __post_init__(self) -> None:
         if self.engine not in ENGINES:

@@ -6,7 +6,7 @@ import dataclasses
 import json
 import math
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 import yaml
@@ -15,6 +15,9 @@ from rich.table import Table
 
 from stratagem.cli.progress import progress_bar
 from stratagem.errors import InputError
+
+if TYPE_CHECKING:
+    from stratagem.cluster.plan import Cluster
 
 Seed = Annotated[int, typer.Option(min=0, help="Seed of every random choice.")]
 Precision = Annotated[str, typer.Option(help="float32, bfloat16, or auto (bfloat16 where it is native).")]
@@ -53,15 +56,38 @@ def train(
     concurrency: Annotated[int, typer.Option(min=1, help="Episodes played side by side.")] = 256,
     timeout: Annotated[float, typer.Option(min=0.001, help="Seconds an environment may take for a step.")] = 30.0,
     device: Annotated[str, typer.Option(help="cpu, cuda, or auto (cuda where there is one).")] = "auto",
+    cluster: Annotated[
+        str | None, typer.Option(help="Run on Ray: local, HOST:PORT, auto; with --resume also none, for this process.")
+    ] = None,
+    learners: Annotated[int, typer.Option(min=1, help="On a cluster: processes that share the learning.")] = 1,
+    rollout_workers: Annotated[int, typer.Option(min=1, help="On a cluster: processes that sample text.")] = 1,
+    environment_workers: Annotated[
+        int, typer.Option(min=0, help="On a cluster: processes that hold environments (0: the first learner does).")
+    ] = 0,
+    staleness: Annotated[int, typer.Option(min=0, help="On a cluster: batches rollouts may be ahead.")] = 0,
+    slice_tokens: Annotated[
+        int | None, typer.Option(min=1, help="On a cluster: tokens between which new weights may come into a turn.")
+    ] = None,
+    offload: Annotated[bool, typer.Option("--offload", help="On GPUs of a cluster: weights in main memory.")] = False,
     wandb: Annotated[str | None, typer.Option(help="Weights & Biases project.")] = None,
 ) -> None:
     """Train a policy with a recipe on a task, or continue a run."""
     from stratagem import run
 
+    workers = {
+        "learners": learners,
+        "rollout_workers": rollout_workers,
+        "environment_workers": environment_workers,
+        "staleness": staleness,
+        "slice_tokens": slice_tokens,
+        "offload": offload,
+    }
+    place = _cluster(context, cluster, workers)
     if resume is not None:
-        _only(context, "resume", "steps")
+        _only(context, "resume", "steps", "cluster", *workers)
         with progress_bar("training") as progress:
-            result = run.resume(resume, steps=steps, progress=progress)
+            where: Cluster | Literal["as before"] | None = "as before" if cluster is None else place
+            result = run.resume(resume, steps=steps, cluster=where, progress=progress)
     else:
         if recipe is None or task is None:
             raise InputError("train needs a recipe and --task, or --resume with a run directory")
@@ -87,6 +113,7 @@ def train(
                 concurrency=concurrency,
                 timeout=timeout,
                 device=device,
+                cluster=place,
                 wandb=wandb,
                 progress=progress,
             )
@@ -174,11 +201,30 @@ def pretrain(
 
 def _only(context: typer.Context, *allowed: str) -> None:
     """Refuse what a run that goes on cannot take up, rather than pass over it in silence."""
-    for name in context.params:
-        source = context.get_parameter_source(name)
-        if name not in allowed and source is not None and source.name == "COMMANDLINE":
-            shown = {"recipe": "the recipe", "values": "--set"}.get(name, f"--{name.replace('_', '-')}")
-            raise InputError(f"--resume continues a run as it was started, but for --steps: leave out {shown}")
+    for name in _given(context):
+        if name not in allowed:
+            raise InputError(f"--resume continues a run as it was started, but for --steps: leave out {_shown(name)}")
+
+
+def _cluster(context: typer.Context, address: str | None, workers: dict[str, Any]) -> Cluster | None:
+    """The cluster that is asked for. Raises :class:`InputError` for workers of none."""
+    from stratagem.cluster.plan import Cluster
+
+    if address is not None and address != "none":
+        return Cluster(address, **workers)
+    for name in workers.keys() & set(_given(context)):
+        raise InputError(f"{_shown(name)}: is of a run on a cluster; name it with --cluster local or HOST:PORT")
+    return None
+
+
+def _given(context: typer.Context) -> list[str]:
+    """Parameters that the command line names."""
+    sources = {name: context.get_parameter_source(name) for name in context.params}
+    return [name for name, source in sources.items() if source is not None and source.name == "COMMANDLINE"]
+
+
+def _shown(name: str) -> str:
+    return {"recipe": "the recipe", "values": "--set"}.get(name, f"--{name.replace('_', '-')}")
 
 
 def parse_numbers(text: str, option: str) -> list[int]:

@@ -1,0 +1,192 @@
+"""The driver's side of a run on a cluster: it starts the learners, listens to them, and starts them again."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from stratagem.cluster.plan import Cluster
+from stratagem.cluster.site import Site, connected, reserved
+from stratagem.errors import BrokenRunError, InputError
+from stratagem.saved import SavedRun
+from stratagem.tasks.task import AnyTask, Task
+from stratagem.training.run_directory import RunDirectory, file_name
+
+LISTENING = 0.5
+"""Seconds between two looks at the learners."""
+
+SILENCE = 120.0
+"""Seconds after which a learner that answers nothing is taken for dead."""
+
+GRACE = 10.0
+"""Seconds in which the others of a group may show who died, once one of them has failed."""
+
+
+class Lost(Exception):
+    """A learner died or no longer answers."""
+
+
+class Supervisor:
+    """Runs a saved run on its cluster.
+
+    The learners are a group: when one dies all are started again and go on from the newest checkpoint, with the numbers
+    of an unbroken run. What else dies (rollout and environment workers) is the first learner's to replace.
+    ``cluster.json`` in the run directory says which process runs where, and how often the learners were started again.
+
+    progress: told of every step.  silence: seconds after which a learner that answers nothing is killed.
+
+    Raises :class:`InputError` for a task that is not played in text.
+    """
+
+    def __init__(
+        self,
+        saved: SavedRun,
+        task: AnyTask,
+        progress: Callable[[int, Mapping[str, float]], None] | None = None,
+        silence: float = SILENCE,
+    ) -> None:
+        if not isinstance(task, Task):
+            raise InputError(f"task {task.name}: runs in one process; only tasks played in text run on a cluster")
+        self._saved = dataclasses.replace(saved, directory=RunDirectory(saved.directory.path.resolve()))
+        self._task: AnyTask | None = None if saved.task_is_specified else task
+        self._progress, self._silence = progress, silence
+        self._told = -1
+        self._restarts = 0
+        self._stopping = False
+
+    @property
+    def cluster(self) -> Cluster:
+        """What the run consists of."""
+        cluster = self._saved.request.cluster
+        assert cluster is not None
+        return cluster
+
+    def stop(self) -> None:
+        """Let the learners save and end after the present optimizer step."""
+        self._stopping = True
+
+    def run(self) -> dict[str, float]:
+        """To the last step; its metrics."""
+        name = f"stratagem-{file_name(self._saved.directory.path.name)}"
+        with connected(self.cluster), reserved(self.cluster, self._saved.request.device, name) as site:
+            while True:
+                try:
+                    return self._learned(site)
+                except Lost as lost:
+                    self._restarts += 1
+                    if self._restarts > self.cluster.restarts:
+                        raise BrokenRunError(
+                            f"{lost}; the learners were started again {self.cluster.restarts} times before; "
+                            f"continue with: stratagem train --resume {self._saved.directory.path}"
+                        ) from None
+                    warnings.warn(f"{lost}: the learners start again from the newest checkpoint", stacklevel=2)
+
+    def _learned(self, site: Site) -> dict[str, float]:
+        """One group of learners, from the newest checkpoint to the end. Raises :class:`Lost` when one died."""
+        import ray
+
+        from stratagem.cluster.learner import Learner
+
+        remote: Any = ray.remote(Learner)
+        group = [
+            remote.options(max_concurrency=4, **site.options("learner", rank)).remote(rank, site.cluster.learners)
+            for rank in range(site.cluster.learners)
+        ]
+        try:
+            rendezvous = self._asked(group[0].rendezvous.remote())
+            self._note(site)
+            running = [learner.run.remote(self._saved, self._task, site, rendezvous) for learner in group]
+            return self._followed(group, running)
+        finally:
+            for learner in group:
+                ray.kill(learner)
+
+    def _followed(self, group: Sequence[Any], running: Sequence[Any]) -> dict[str, float]:
+        """Listen to the group until it is done; the metrics of the first."""
+        import ray
+
+        stopped = False
+        while True:
+            done, _ = ray.wait(list(running), num_returns=1, timeout=LISTENING)
+            if done and not self._failed(done[0]):
+                self._report(group[0])
+                [metrics, *_] = ray.get(list(running))
+                return dict(metrics)
+            if done:
+                self._give_up(running, done[0])
+            self._report(group[0])
+            if self._stopping and not stopped:
+                for learner in group:
+                    learner.stop.remote()
+                stopped = True
+
+    def _report(self, learner: Any) -> None:
+        for step, metrics in self._asked(learner.reports.remote(self._told)):
+            self._told = step
+            if self._progress is not None:
+                self._progress(step, metrics)
+
+    def _asked(self, reference: Any) -> Any:
+        """The answer of a learner. Raises :class:`Lost` when there is none."""
+        import ray
+
+        try:
+            return ray.get(reference, timeout=self._silence)
+        except ray.exceptions.GetTimeoutError:
+            raise Lost(f"a learner did not answer for {self._silence:g} s") from None
+        except ray.exceptions.RayActorError as error:
+            raise Lost(_death(error)) from None
+
+    def _failed(self, reference: Any) -> bool:
+        import ray
+
+        try:
+            ray.get(reference)
+        except Exception:
+            return True
+        return False
+
+    def _give_up(self, running: Sequence[Any], first: Any) -> None:
+        """Raise what ended the group: a death, if there was one, and otherwise what the first to fail raised."""
+        import ray
+
+        end = time.monotonic() + GRACE
+        waiting = [first, *(reference for reference in running if reference is not first)]
+        failure: BaseException | None = None
+        for reference in waiting:
+            try:
+                ray.get(reference, timeout=max(end - time.monotonic(), 0.01))
+            except ray.exceptions.GetTimeoutError:
+                continue
+            except ray.exceptions.RayActorError as error:
+                raise Lost(_death(error)) from None
+            except ray.exceptions.RayTaskError as error:
+                failure = failure or error.cause or error
+            except Exception as error:
+                failure = failure or error
+        assert failure is not None
+        raise failure
+
+    def _note(self, site: Site) -> None:
+        """Write ``cluster.json``."""
+        import ray
+
+        self._saved.directory.write_json(
+            "cluster.json",
+            {
+                **dataclasses.asdict(self.cluster),
+                "ray": ray.__version__,
+                "processes": site.described(),
+                "learners_restarted": self._restarts,
+            },
+        )
+
+
+def _death(error: Exception) -> str:
+    """What Ray says of a dead actor, in a few words."""
+    told = str(error)
+    reason = "its node left" if "node" in told.lower() and "died" in told.lower() and "NODE_DIED" in told else "it died"
+    return f"a learner was lost ({reason})"
