@@ -21,7 +21,10 @@ from stratagem.hybrid.task import HybridTask
 from stratagem.hybrid.world import HybridWorld
 from stratagem.lab.experts import read_node_policy
 from stratagem.lab.world import LabTask, LabWorld
+from stratagem.language.engine import Engine
 from stratagem.language.engines import ENGINES, Precision, find_device, load_policy, make_engine
+from stratagem.language.policy import LanguagePolicy
+from stratagem.language.team import Team
 from stratagem.language.world import LanguageWorld
 from stratagem.skills import Skilled
 from stratagem.skills.world import SkilledWorld
@@ -82,10 +85,15 @@ def _language(request: Request, task: Task, seed: int) -> World:
     torch.manual_seed(seed)
     policy = load_policy(request.model, request.precision, request.lora, request.gradient_checkpointing)
     policy.to(find_device(request.device))
-    engine = make_engine(request.engine, policy, request.precision)
-    if isinstance(task, Skilled):
-        return SkilledWorld(task, policy, engine, seed, request.concurrency, request.timeout)
-    return LanguageWorld(task, policy, engine, seed, request.concurrency, request.timeout)
+    return language_world(task, policy, make_engine(request.engine, policy, request.precision), seed, request)
+
+
+def language_world(
+    task: Task, policy: LanguagePolicy | Team, engine: Engine, seed: int, request: Request
+) -> LanguageWorld:
+    """The world of a language policy that acts by this engine."""
+    kind = SkilledWorld if isinstance(task, Skilled) else LanguageWorld
+    return kind(task, policy, engine, seed, request.concurrency, request.timeout)
 
 
 def _one_policy(request: Request) -> str | None:

@@ -4,17 +4,26 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 
+from stratagem.cluster.process_group import Place
+from stratagem.cluster.shard import Job, run_shard
 from stratagem.cluster.site import Site
+from stratagem.cluster.world import acting
+from stratagem.language.engines import find_device, load_policy
+from stratagem.language.policy import LanguagePolicy
+from stratagem.language.team import Team
+from stratagem.recipe import Recipe
 from stratagem.saved import SavedRun
-from stratagem.tasks.task import AnyTask
+from stratagem.tasks.task import AnyTask, Task
 from stratagem.training.loop import Trainer
+from stratagem.training.world import World
 
 
 class Learner:
-    """A process of the group that learns, as Ray starts it.
+    """A process of the group that learns, as Ray starts it; all methods but :meth:`run` return at once.
 
     rank: its number in the group.  size: of the group.
     """
@@ -25,22 +34,70 @@ class Learner:
         self._stopping = False
         self._reports: list[tuple[int, dict[str, float]]] = []
 
-    def rendezvous(self) -> str:
-        """Where the group may meet: an address on this node that nobody uses."""
-        with socket.socket() as free:
-            free.bind(("", 0))
-            port = free.getsockname()[1]
+    def meeting_point(self) -> tuple[str, int]:
+        """An address and a port on this node, where the group may meet."""
         import ray
 
-        return f"tcp://{ray.util.get_node_ip_address()}:{port}"
+        with socket.socket() as free:
+            free.bind(("", 0))
+            return ray.util.get_node_ip_address(), int(free.getsockname()[1])
 
-    def run(self, saved: SavedRun, task: AnyTask | None, site: Site, rendezvous: str) -> dict[str, float]:
+    def run(
+        self, saved: SavedRun, recipe: Recipe, task: AnyTask | None, site: Site, meeting_point: tuple[str, int]
+    ) -> dict[str, float]:
         """Learn from the newest checkpoint to the end; the metrics of the last step.
 
-        task: one that no specification makes.  rendezvous: where the group meets.
+        recipe: the one the run began with.  task: one that no specification makes.  meeting_point: of the first.
         """
-        torch.manual_seed(saved.settings.seed)
-        return {}
+        request, settings = saved.request, saved.settings
+        made = saved.task(task)
+        assert isinstance(made, Task)
+        torch.manual_seed(settings.seed)
+        device = find_device(request.device)
+
+        def policy() -> LanguagePolicy | Team:
+            loaded = load_policy(request.model, request.precision, request.lora, request.gradient_checkpointing)
+            return loaded.to(device)
+
+        def world(policy: LanguagePolicy | Team) -> World:
+            given = request.task if saved.task_is_specified else made
+            return acting(request, made, given, policy, site, settings.seed, settings.steps)
+
+        if self._size == 1:
+            return self._alone(saved, recipe, world(policy()))
+        address, port = meeting_point
+        backend = "nccl" if device.type == "cuda" else "gloo"
+        place = Place(self._rank, self._size, address, port, backend, str(device))
+        job = Job(
+            recipe,
+            settings,
+            saved.directory.path,
+            policy,
+            world,
+            sinks=lambda _: saved.sinks(None),
+            progress=self._progress,
+            started=self._started,
+            resume=True,
+            offload=site.cluster.offload,
+        )
+        return run_shard(place, job)
+
+    def _alone(self, saved: SavedRun, recipe: Recipe, world: World) -> dict[str, float]:
+        checkpoint = saved.checkpoint()
+        sinks = saved.sinks(-1 if checkpoint is None else checkpoint.state["step"])
+        trainer = Trainer(recipe, world, saved.directory, saved.settings, sinks, self._progress)
+        try:
+            trainer.resume(checkpoint)
+            self._started(trainer)
+            return trainer.run()
+        finally:
+            trainer.close()
+            world.close()
+
+    def _started(self, trainer: Trainer) -> None:
+        self._trainer = trainer
+        if self._stopping:
+            trainer.stop()
 
     def reports(self, after: int) -> list[tuple[int, dict[str, float]]]:
         """Metrics of the steps behind this one."""

@@ -90,15 +90,16 @@ class Supervisor:
 
         from stratagem.cluster.learner import Learner
 
+        recipe = self._saved.recipe
         remote: Any = ray.remote(Learner)
         group = [
             remote.options(max_concurrency=4, **site.options("learner", rank)).remote(rank, site.cluster.learners)
             for rank in range(site.cluster.learners)
         ]
         try:
-            rendezvous = self._asked(group[0].rendezvous.remote())
+            meeting_point = self._asked(group[0].meeting_point.remote())
             self._note(site)
-            running = [learner.run.remote(self._saved, self._task, site, rendezvous) for learner in group]
+            running = [learner.run.remote(self._saved, recipe, self._task, site, meeting_point) for learner in group]
             return self._followed(group, running)
         finally:
             for learner in group:

@@ -71,6 +71,18 @@ def load_policy(
     return one(model)
 
 
+def member_models(model: str | Mapping[str, str] | None) -> list[str]:
+    """Where the model of each member of the policy lies that :func:`load_policy` makes of this, in their order."""
+    if isinstance(model, Mapping):
+        named = sorted((read_role(name) is None, read_role(name) or 0, path) for name, path in model.items())
+        return [path for _, _, path in named]
+    if model is not None and Team.is_saved(model):
+        folders = Team.folders(model)
+        named = sorted((role is None, role or 0, str(folder)) for role, folder in folders.items())
+        return list(dict.fromkeys(folder for _, _, folder in named))
+    return [TINY if model is None else model]
+
+
 def find_device(name: str) -> torch.device:
     """The device of this name. Raises :class:`InputError` when torch does not have it here."""
     try:

@@ -60,16 +60,18 @@ class Team(nn.Module):
     @classmethod
     def from_directory(cls, directory: str | Path, **options: Any) -> Self:
         """What :meth:`save` wrote; ``options`` are those of every :class:`LanguagePolicy`."""
+        seats = cls.folders(directory)
+        members = {folder: LanguagePolicy.from_path(folder, **options) for folder in dict.fromkeys(seats.values())}
+        return cls({role: members[folder] for role, folder in seats.items()})
+
+    @staticmethod
+    def folders(directory: str | Path) -> dict[int | None, Path]:
+        """Of each role of a saved team, where its model lies. Raises :class:`InputError` when that cannot be read."""
         try:
             named = json.loads((Path(directory) / _FILE).read_text(encoding="utf-8"))
-            seats = {read_role(name): str(folder) for name, folder in named.items()}
+            return {read_role(name): Path(directory).resolve() / str(folder) for name, folder in named.items()}
         except (OSError, ValueError, AttributeError) as error:
             raise InputError(f"team {directory}: no readable {_FILE} ({type(error).__name__})") from None
-        folders = dict.fromkeys(seats.values())
-        members = {
-            folder: LanguagePolicy.from_path(Path(directory).resolve() / folder, **options) for folder in folders
-        }
-        return cls({role: members[folder] for role, folder in seats.items()})
 
     @staticmethod
     def is_saved(directory: str | Path) -> bool:

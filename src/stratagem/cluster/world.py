@@ -1,0 +1,160 @@
+"""What the first learner of a run acts in: a task, its engines and environments in other processes, and their figures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
+
+from torch import Tensor
+
+from stratagem.cluster.environment_pool import EnvironmentPool
+from stratagem.cluster.environments import remote
+from stratagem.cluster.plan import Cluster
+from stratagem.cluster.pool import EnginePool, start_pool
+from stratagem.cluster.ray_workers import ray_workers
+from stratagem.cluster.rollout_worker import EngineSpec
+from stratagem.cluster.settings import PoolSettings
+from stratagem.cluster.site import Site
+from stratagem.language.engine import Engine
+from stratagem.errors import InputError
+from stratagem.language.engines import member_models
+from stratagem.language.policy import LanguagePolicy
+from stratagem.language.team import Team, TeamEngine
+from stratagem.parts import Sampler
+from stratagem.recipe import Recipe
+from stratagem.tasks.task import Task
+from stratagem.training.journal import Journal
+from stratagem.training.pipeline import Pipelined
+from stratagem.training.world import Collected, Evaluation, Interruptible, Journaling, Policy, World
+from stratagem.worlds import Request, language_world
+
+
+class ClusterWorld:
+    """A world whose engines and environments are in other processes, which end with it; it adds what they report.
+
+    ``workers/utilization``: mean share of the time since the last batch in which rollout workers generated, and
+    ``workers/utilization_min`` the least.  ``workers/restarts``: of rollout workers so far.  ``workers/reread``: tokens
+    read again because of them.  ``weights/sent``: bytes of the last update.  ``environments/restarts``,
+    ``environments/replayed_steps``, ``environments/nondeterministic``: of environment workers so far, where there are
+    any, and ``environments/utilization``.
+    """
+
+    def __init__(self, world: World, pools: list[EnginePool], environments: EnvironmentPool | None) -> None:
+        self.world, self.task_name = world, world.task_name
+        self._pools, self._environments = pools, environments
+
+    @property
+    def policy(self) -> Policy:
+        """What acts and learns."""
+        return self.world.policy
+
+    def adapt(self, recipe: Recipe) -> Recipe:
+        """As the world does."""
+        return self.world.adapt(recipe)
+
+    def serve(self, version: int) -> None:
+        """Let all rollout workers act with the policy's present weights."""
+        self.world.serve(version)
+
+    def collect(self, sampler: Sampler, step: int) -> Collected:
+        """What the world collects, with the figures of the workers."""
+        collected = self.world.collect(sampler, step)
+        collected.metrics.update(self._figures())
+        return collected
+
+    def evaluate(self, episodes: int, mode: Literal["sampled", "greedy"], first: int = 0) -> Evaluation:
+        """As the world does."""
+        return self.world.evaluate(episodes, mode, first)
+
+    def _figures(self) -> dict[str, float]:
+        shares = [share for pool in self._pools for share in pool.utilization()]
+        figures = {
+            "workers/utilization": sum(shares) / len(shares),
+            "workers/utilization_min": min(shares),
+            "workers/restarts": float(sum(pool.restarts for pool in self._pools)),
+            "workers/reread": float(sum(pool.reread for pool in self._pools)),
+            "weights/sent": float(sum(pool.sent_bytes for pool in self._pools)),
+        }
+        if self._environments is not None:
+            counters, shares = self._environments.counters, self._environments.utilization()
+            figures |= {
+                "environments/restarts": float(counters.restarts),
+                "environments/replayed_steps": float(counters.replayed_steps),
+                "environments/nondeterministic": float(counters.nondeterministic),
+                "environments/utilization": sum(shares) / len(shares),
+            }
+        return figures
+
+    # ---- state -----------------------------------------------------------------------------------------------------
+
+    def state_dict(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """As the world has it: workers hold nothing that cannot be made again."""
+        return self.world.state_dict()
+
+    def load_state_dict(self, tensors: Mapping[str, Tensor], plain: Mapping[str, Any]) -> None:
+        """As the world does."""
+        self.world.load_state_dict(tensors, plain)
+
+    def keep(self, journal: Journal) -> None:
+        """As the world does."""
+        assert isinstance(self.world, Journaling)
+        self.world.keep(journal)
+
+    def interrupt(self) -> None:
+        """As the world does."""
+        assert isinstance(self.world, Interruptible)
+        self.world.interrupt()
+
+    def close(self) -> None:
+        """End the workers."""
+        self.world.close()
+        for pool in self._pools:
+            pool.shut_down()
+        if self._environments is not None:
+            self._environments.close()
+
+
+def acting(
+    request: Request, task: Task, given: str | Task, policy: LanguagePolicy | Team, site: Site, seed: int, batches: int
+) -> World:
+    """The world of a run's policy, with workers in the places of ``site``, and batches collected ahead as it says.
+
+    given: the task as workers are to have it, its specification where there is one.  batches: of the run.
+    """
+    cluster, environments = site.cluster, None
+    if cluster.environment_workers:
+        task, environments = remote(
+            given,
+            cluster.environment_workers,
+            timeout=request.timeout,
+            most_restarts=cluster.restarts,
+            options=lambda number: site.options("environment worker", number),
+        )
+    pools, engine = _engines(request, policy, site)
+    world = language_world(task, policy, engine, seed, request)
+    return Pipelined(ClusterWorld(world, pools, environments), cluster.staleness, batches)
+
+
+def _engines(request: Request, policy: LanguagePolicy | Team, site: Site) -> tuple[list[EnginePool], Engine]:
+    """A pool of engines for every member of the policy, and the engine that they are together.
+
+    Raises :class:`InputError` for more members than rollout workers: each member's engines are workers of its own.
+    """
+    cluster, models = site.cluster, member_models(request.model)
+    if cluster.rollout_workers < len(models):
+        raise InputError(
+            f"cluster rollout_workers = {cluster.rollout_workers}: must be at least {len(models)}, one for each model "
+            "of the team"
+        )
+    settings = PoolSettings(
+        most_running=max(1, request.concurrency // (cluster.rollout_workers // len(models))),
+        slice_tokens=cluster.slice_tokens,
+        most_restarts=cluster.restarts,
+    )
+    pools = []
+    for member, model in enumerate(models):
+        places = range(member, cluster.rollout_workers, len(models))
+        workers = ray_workers(lambda number, places=places: site.options("rollout worker", places[number]))
+        spec = EngineSpec(model, request.engine, request.precision, request.device)
+        pools.append(start_pool(spec, workers, len(places), settings))
+    return pools, TeamEngine(policy, pools) if isinstance(policy, Team) else pools[0]
