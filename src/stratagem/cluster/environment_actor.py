@@ -59,7 +59,8 @@ class RayWorker:
         self._limit = timeout + GRACE_SECONDS
         # Not restarted by Ray: the pool does that, and knows by it that the environments are gone.
         settings = {"num_cpus": 1, **options, "max_concurrency": 2, "max_restarts": 0, "max_task_retries": 0}
-        self._actor: Any = ray.remote(EnvironmentActor).options(**settings).remote(source, timeout)
+        actor: Any = ray.remote(EnvironmentActor)
+        self._actor = actor.options(**settings).remote(source, timeout)
         try:
             ray.get(self._actor.ready.remote(), timeout=START_SECONDS)
         except RayTaskError as error:

@@ -58,7 +58,11 @@ class Place:
 
 @dataclass(eq=False)
 class _Request:
-    """A call on its way. deaths: how often its worker died of it.  alone: whether it is to be made by itself."""
+    """A call on its way.
+
+    alone: whether it is to be made by itself, since it was among those at which a worker died.
+    deaths: how often its worker died of it then.
+    """
 
     place: Place
     method: Literal["reset", "step", "close"]
@@ -133,6 +137,9 @@ class EnvironmentPool:
         with self._lock:
             if place.lane is None or not place.lane.alive:
                 alive = [lane for lane in self._lanes if lane.alive]
+                if request.method == "close":  # It went with its worker.
+                    request.future.set_result(None)
+                    return
                 if self._closed or not alive:
                     request.future.set_exception(BrokenRunError(f"no environment worker is left: {self._why}"))
                     return
@@ -183,9 +190,8 @@ class EnvironmentPool:
             if request.method == "close":
                 request.future.set_result(None)
                 continue
-            alone = len(batch) == 1
-            request.deaths += alone
-            if alone and lost.hung:
+            request.deaths += request.alone
+            if lost.hung and len(batch) == 1:
                 self.gave_up(request, CallFailed(f"no answer within {self.timeout:g} s", hung=True))
             elif request.deaths >= ALONE:
                 self.count("deadly")
@@ -277,9 +283,12 @@ class _Lane:
         self._thread.start()
 
     def put(self, request: _Request) -> None:
-        """Hand a call over when the worker is free."""
+        """Hand a call over when the worker is free; first one that may be deadly, so that others need not suffer."""
         with self._changed:
-            self.waiting.append(request)
+            if request.alone:
+                self.waiting.appendleft(request)
+            else:
+                self.waiting.append(request)
             self._changed.notify()
 
     def end(self) -> None:

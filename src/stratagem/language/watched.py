@@ -35,6 +35,11 @@ class CallFailed(Exception):
         self.hung = hung
 
 
+def failure_of(error: BaseException) -> str:
+    """What an outcome says of what a call raised."""
+    return str(error) if isinstance(error, CallFailed) else f"{type(error).__name__}: {error}"
+
+
 class _Job(Generic[T]):
     """A batch of calls on its way through a worker thread.
 
@@ -164,15 +169,13 @@ def _through(job: _Job[object]) -> bool:
     for call in job.calls[job.position :]:
         try:
             outcome: Outcome[object] = Outcome(call())
-        except CallFailed as failed:
-            outcome = Outcome(failure=str(failed), hung=failed.hung)
         except BrokenRunError as error:
             with job.progressed:
                 job.broken = error
                 job.progressed.notify()
                 return not job.abandoned
         except BaseException as error:  # An environment may not end our thread by sys.exit() either.
-            outcome = Outcome(failure=f"{type(error).__name__}: {error}")
+            outcome = Outcome(failure=failure_of(error), hung=isinstance(error, CallFailed) and error.hung)
         with job.progressed:
             if job.abandoned:
                 return False
