@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import pytest
+import torch
 
 from stratagem.cluster.environment_host import Call, Host, Reply, WorkerLost
 from stratagem.cluster.environment_pool import EnvironmentPool
 from stratagem.cluster.environments import RemoteTask
+from stratagem.sampling import Rollouts
 from stratagem.tasks.task import Task
 
 Dies = Callable[[int, int], bool]
@@ -82,3 +85,53 @@ def in_workers() -> Iterator[Callable[..., Any]]:
     yield make
     for pool in pools:
         pool.close()
+
+
+def same(one: Any, other: Any) -> None:
+    """Assert that two batches are equal in all that they hold."""
+    assert (one is None) == (other is None)
+    if one is None:
+        return
+    for field in dataclasses.fields(one):
+        mine, yours = getattr(one, field.name), getattr(other, field.name)
+        if isinstance(mine, torch.Tensor):
+            torch.testing.assert_close(mine, yours, rtol=0, atol=0, equal_nan=True)
+        elif dataclasses.is_dataclass(mine) and not hasattr(mine, "labels"):
+            same(mine, yours)
+        elif hasattr(mine, "labels"):
+            assert mine.labels.tolist() == yours.labels.tolist()
+        elif not isinstance(mine, dict):
+            assert mine == yours
+
+
+def counted(collected: Any) -> dict[str, float]:
+    """Metrics that are no times."""
+    return {name: value for name, value in collected.metrics.items() if not name.startswith("timing/")}
+
+
+@pytest.fixture
+def batches(make_world: Callable[..., Any]) -> Callable[..., list[Any]]:
+    """``batches(task, **options)``: what two steps of a world collect in a task."""
+
+    def collect(task: Task, sampler: Any = None, **options: Any) -> list[Any]:
+        world = make_world(task, **options)
+        collected = []
+        for step in range(2):
+            world.serve(step)
+            collected.append(world.collect(sampler or Rollouts(prompts_per_step=3, group_size=4), step))
+        return collected
+
+    return collect
+
+
+@pytest.fixture
+def agree() -> Callable[[Sequence[Any], Sequence[Any]], None]:
+    """Asserts that batches, and what is said of them, are equal."""
+
+    def check(ones: Sequence[Any], others: Sequence[Any]) -> None:
+        for one, other in zip(ones, others, strict=True):
+            same(one.x, other.x)
+            assert one.tokens == other.tokens and one.samples == other.samples
+            assert counted(one) == pytest.approx(counted(other), nan_ok=True)
+
+    return check
