@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import signal
 import sys
 import threading
@@ -14,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from stratagem.cluster.environment_host import Answer, Call, Origin, Reply
 from stratagem.errors import InputError
 from stratagem.language.watched import CallFailed
 from stratagem.sampling import Rollouts
@@ -119,7 +121,7 @@ def test_an_actor_that_is_killed_in_the_middle_of_a_batch_changes_no_episode(far
     assert is_gone(int((tmp_path / "pid").read_text()))
     assert min(pool.busy) > 0
     environment = task.environment("train", 99)
-    with pytest.raises(CallFailed, match="^ConnectionError: no reward$"):
+    with pytest.raises(CallFailed, match=r"^ConnectionError: no reward$"):
         environment.reset()
     environment.close()
     assert pool.counters.restarts == 1
@@ -140,18 +142,36 @@ def test_an_actor_that_hangs_is_killed_and_only_its_episode_fails(far, batches, 
     assert pool.counters.replayed > 0 and pool.counters.given_up == 0
 
 
+@pytest.mark.slow
 def test_a_specification_is_read_in_the_workers(far, agree, batches):
     spec = "sokoban:max_turns=4"
     task, _ = far(spec, workers=1)
     agree(batches(task, ONE_EACH, threads=6), batches(registry.make(spec), ONE_EACH))
 
 
+def test_an_actor_reads_the_specification_and_counts_what_it_did():
+    actor = environment_actor.EnvironmentActor("key_door:size=5", 5.0)
+    actor.ready()
+    calls = [Call(7, "reset", origin=Origin("train", 2)), Call(8, "step", "north", Origin("train", 2), (None, "east"))]
+    replies, seconds = actor.play(calls)
+    near = registry.make("key_door:size=5").environment("train", 2)
+    assert pickle.loads(replies[0].answer.value) == near.reset()
+    assert pickle.loads(replies[1].led[1].value) == near.step("east")
+    assert pickle.loads(replies[1].answer.value) == near.step("north")
+    assert seconds > 0
+    assert actor.finished() == 6  # Two were made, two reset, and two steps.
+    assert actor.play([Call(7, "close")])[0] == [Reply(Answer(), held=False)]
+    with pytest.raises(InputError, match="unknown task 'nothing'"):
+        environment_actor.EnvironmentActor("nothing", 1.0).ready()
+
+
 def test_a_task_that_cannot_be_sent_is_refused(cluster, chatter):
     lock = threading.Lock()
-    with pytest.raises(InputError, match="'chatter' cannot be sent to workers .*; give it by its specification"):
+    with pytest.raises(InputError, match=r"'chatter' cannot be sent to workers .*; give it by its specification"):
         remote(chatter(fault=lambda call, index, turn: lock), 1)
 
 
+@pytest.mark.slow
 def test_a_task_that_cannot_be_made_in_a_worker_is_refused_with_its_words(cluster):
     with pytest.raises(InputError, match="the task cannot be made in a worker: InputError: unknown task 'nothing'"):
         environment_actor.RayWorker("nothing", 1.0, {})

@@ -42,7 +42,9 @@ def test_episodes_are_those_of_this_process(in_workers, agree, batches, spec):
     assert all(seconds > 0 for seconds in pool.busy) and pool.metrics()["environments/utilization"] > 0
 
 
-@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(
     spec=st.sampled_from(["key_door:max_turns=8", "sokoban:max_turns=6"]),
     gaps=st.lists(st.integers(2, 9), min_size=1, max_size=12),
@@ -408,6 +410,17 @@ def test_workers_of_which_one_does_not_start_are_none(chatter):
     with pytest.raises(InputError, match="cannot be made"):
         EnvironmentPool(Started, 3)
     assert sorted(killed) == [0, 1]
+
+
+def test_nobody_waits_for_a_worker_whose_calls_cannot_be_sent(in_workers, chatter):
+    far, _, fakes = in_workers(chatter(), workers=1)
+
+    def broken(number: int, asked: int) -> bool:
+        raise TypeError("cannot be sent")
+
+    fakes.dies = broken
+    with pytest.raises(BrokenRunError, match="environment worker 0: TypeError: cannot be sent"):
+        far.environment("train", 0).reset()
 
 
 def test_an_origin_makes_what_the_task_would(chatter):

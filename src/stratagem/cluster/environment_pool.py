@@ -300,7 +300,13 @@ class _Lane:
 
     def _work(self) -> None:
         while batch := self._next():
-            self._play(batch)
+            try:
+                self._play(batch)
+            except Exception as error:  # Whatever it is, nobody may wait for an answer in vain.
+                broken = f"environment worker {self._number}: {type(error).__name__}: {error}"
+                for request in batch:
+                    if not request.future.done():
+                        request.future.set_exception(BrokenRunError(broken))
         for request in self.waiting:
             self._pool.route(request)
         self.waiting.clear()
