@@ -113,6 +113,7 @@ def is_gone(pid: int) -> bool:
     return False
 
 
+@pytest.mark.slow
 def test_an_actor_that_is_killed_in_the_middle_of_a_batch_changes_no_episode(far, agree, batches, tmp_path):
     near = batches(registry.make("key_door:max_turns=8"), ONE_EACH)
     task, pool = far(Doomed(max_turns=8, happens="killed", notes=str(tmp_path / "pid")), workers=2)
@@ -127,7 +128,8 @@ def test_an_actor_that_is_killed_in_the_middle_of_a_batch_changes_no_episode(far
     assert pool.counters.restarts == 1
 
 
-@pytest.mark.parametrize("happens", ["sleeps", pytest.param("stopped", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("happens", ["sleeps", "stopped"])
 def test_an_actor_that_hangs_is_killed_and_only_its_episode_fails(far, batches, tmp_path, monkeypatch, happens):
     monkeypatch.setattr(environment_actor, "GRACE_SECONDS", 2.0)
     sampler = Rollouts(prompts_per_step=3, group_size=1, refill_rounds=0)
@@ -165,7 +167,8 @@ def test_an_actor_reads_the_specification_and_counts_what_it_did():
         environment_actor.EnvironmentActor("nothing", 1.0).ready()
 
 
-def test_a_task_that_cannot_be_sent_is_refused(cluster, chatter):
+def test_a_task_that_cannot_be_sent_is_refused(chatter, monkeypatch):
+    monkeypatch.setattr(ray, "is_initialized", lambda: True)
     lock = threading.Lock()
     with pytest.raises(InputError, match=r"'chatter' cannot be sent to workers .*; give it by its specification"):
         remote(chatter(fault=lambda call, index, turn: lock), 1)
