@@ -8,13 +8,14 @@ from contextlib import suppress
 
 import torch
 
-from stratagem.errors import InputError
+from stratagem.errors import BrokenRunError, InputError
 from stratagem.experience import Experience
 from stratagem.language.chat import ChatFormat
 from stratagem.language.episodes import Episode, Turn, step_fault
 from stratagem.language.measured import episode_metrics
 from stratagem.language.rollout import enter_answer, reading, reset
 from stratagem.language.stage import Stage, most_samples
+from stratagem.language.watched import failure_of
 from stratagem.sampling import Candidates, Demonstrations, Rollouts
 from stratagem.seeding import derive
 from stratagem.tasks.mixture import owner
@@ -112,8 +113,10 @@ def demonstrate(
     episode, owned = Episode(index, 0, 0), owner(task, index)
     try:
         environment = task.environment(split, index)
+    except BrokenRunError:
+        raise
     except Exception as error:
-        episode.failure = f"{type(error).__name__}: {error}"
+        episode.failure = failure_of(error)
         return episode
     try:
         observation = reset(environment)
@@ -135,8 +138,10 @@ def demonstrate(
         episode.truncated = True
         if not episode.turns:
             episode.failure = "the demonstrator did nothing"
+    except BrokenRunError:
+        raise
     except Exception as error:
-        episode.failure = f"{type(error).__name__}: {error}"
+        episode.failure = failure_of(error)
     finally:
         with suppress(Exception):
             environment.close()

@@ -37,7 +37,8 @@ class LanguageWorld:
 
     Start states are numbered; each is rolled out once per group, in order, so that no batch repeats another's unless
     the task itself is finite or the sampler names the start states. ``concurrency``: episodes played side by side.
-    ``timeout``: seconds an environment may take for one step.
+    ``timeout``: seconds an environment may take for one step. ``threads``: calls of environments that are made at once,
+    more than 1 only for environments that stand it, as those in workers do.
 
     Raises :class:`InputError` when a sampler asks for what no language task can do.
     """
@@ -50,10 +51,11 @@ class LanguageWorld:
         seed: int,
         concurrency: int = 256,
         timeout: float = 30.0,
+        threads: int = 1,
     ) -> None:
         self.task, self.task_name = task, task.name
         self.policy: LanguagePolicy | Team = policy
-        chat, watch = ChatFormat(policy.tokenizer), Watch(timeout)
+        chat, watch = ChatFormat(policy.tokenizer), Watch(timeout, threads)
         self._stage = Stage(task, engine, chat, watch, seed, concurrency, self._encode, self._played)
         self._slots = Slots(task, chat, watch)
 

@@ -54,8 +54,9 @@ class SkilledWorld(LanguageWorld):
         seed: int,
         concurrency: int = 256,
         timeout: float = 30.0,
+        threads: int = 1,
     ) -> None:
-        super().__init__(task, policy, engine, seed, concurrency, timeout)
+        super().__init__(task, policy, engine, seed, concurrency, timeout, threads)
         self._shown: list[int] = []
 
     def collect(self, sampler: Sampler, step: int) -> Collected:
