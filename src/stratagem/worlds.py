@@ -89,11 +89,11 @@ def _language(request: Request, task: Task, seed: int) -> World:
 
 
 def language_world(
-    task: Task, policy: LanguagePolicy | Team, engine: Engine, seed: int, request: Request
+    task: Task, policy: LanguagePolicy | Team, engine: Engine, seed: int, request: Request, threads: int = 1
 ) -> LanguageWorld:
-    """The world of a language policy that acts by this engine."""
+    """The world of a language policy that acts by this engine. threads: calls of environments made at once."""
     kind = SkilledWorld if isinstance(task, Skilled) else LanguageWorld
-    return kind(task, policy, engine, seed, request.concurrency, request.timeout)
+    return kind(task, policy, engine, seed, request.concurrency, request.timeout, threads)
 
 
 def _one_policy(request: Request) -> str | None:

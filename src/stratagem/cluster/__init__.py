@@ -1,8 +1,1 @@
-"""Training on Ray: environments in workers."""
-
-from __future__ import annotations
-
-from stratagem.cluster.environment_pool import EnvironmentPool
-from stratagem.cluster.environments import RemoteTask, remote
-
-__all__ = ["EnvironmentPool", "RemoteTask", "remote"]
+"""Runs on Ray: engines, environments and learners in many processes, behind the protocols they have in one."""

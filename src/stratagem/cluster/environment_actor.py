@@ -99,7 +99,9 @@ class RayWorker:
             ray.kill(self._actor)
 
 
-def ray_starter(task: str | Task, timeout: float, options: Mapping[str, Any]) -> Callable[[int], RayWorker]:
+def ray_starter(
+    task: str | Task, timeout: float, options: Callable[[int], Mapping[str, Any]]
+) -> Callable[[int], RayWorker]:
     """What starts the workers of a task, given by its specification or itself.
 
     A task itself is pickled as it is now: what becomes of it here later does not reach the workers, nor the other way.
@@ -118,7 +120,7 @@ def ray_starter(task: str | Task, timeout: float, options: Mapping[str, Any]) ->
                 f"task {task.name!r} cannot be sent to workers ({type(error).__name__}: {error}); give it by its "
                 "specification"
             ) from None
-    return lambda number: RayWorker(source, timeout, options)
+    return lambda number: RayWorker(source, timeout, options(number))
 
 
 def _line(error: BaseException) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import copy
 from typing import TYPE_CHECKING, Any
 
@@ -97,7 +97,7 @@ def remote(
     *,
     timeout: float = 30.0,
     most_restarts: int = 3,
-    options: Mapping[str, Any] | None = None,
+    options: Callable[[int], Mapping[str, Any]] | None = None,
 ) -> tuple[Task, EnvironmentPool]:
     """A task with its environments in Ray actors, and their pool, which is to be closed in the end.
 
@@ -107,7 +107,7 @@ def remote(
     task: a specification, which every worker reads for itself, or a text task that can be pickled.
     workers: actors, at least 1.  timeout: seconds that a call of an environment may take, above 0; the time-out of the
     world that acts in the task does not count for it.  most_restarts: of one worker in a row.
-    options: of an actor, as ``ray.remote`` takes them.
+    options: of the actor of a number, as ``ray.remote`` takes them; None: one processor for each.
 
     Raises :class:`InputError` for a task that is not played in text or cannot be sent, for numbers out of range, and
     without Ray or a connection to it; :class:`BrokenRunError` when a worker does not start.
@@ -123,7 +123,7 @@ def remote(
     inner, sent = (made.of, made.of) if isinstance(made, Skilled) else (made, task)
     if isinstance(inner, RemoteTask):
         raise InputError(f"task {made.name!r}: its environments are in workers already")
-    pool = EnvironmentPool(ray_starter(sent, timeout, options or {}), workers, timeout, most_restarts)
+    pool = EnvironmentPool(ray_starter(sent, timeout, options or (lambda number: {})), workers, timeout, most_restarts)
     return around(made, RemoteTask(inner, pool)), pool
 
 

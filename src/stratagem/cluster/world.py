@@ -29,14 +29,17 @@ from stratagem.training.world import Collected, Evaluation, Interruptible, Journ
 from stratagem.worlds import Request, language_world
 
 
+CALLS = 64
+"""Calls of environments in other processes that are under way at once; those of one worker travel together."""
+
+
 class ClusterWorld:
     """A world whose engines and environments are in other processes, which end with it; it adds what they report.
 
     ``workers/utilization``: mean share of the time since the last batch in which rollout workers generated, and
     ``workers/utilization_min`` the least.  ``workers/restarts``: of rollout workers so far.  ``workers/reread``: tokens
-    read again because of them.  ``weights/sent``: bytes of the last update.  ``environments/restarts``,
-    ``environments/replayed_steps``, ``environments/nondeterministic``: of environment workers so far, where there are
-    any, and ``environments/utilization``.
+    read again because of them.  ``weights/sent``: bytes of the last update.  ``environments/...``: as the pool of
+    environment workers has them, where there is one.
     """
 
     def __init__(self, world: World, pools: list[EnginePool], environments: EnvironmentPool | None) -> None:
@@ -75,15 +78,7 @@ class ClusterWorld:
             "workers/reread": float(sum(pool.reread for pool in self._pools)),
             "weights/sent": float(sum(pool.sent_bytes for pool in self._pools)),
         }
-        if self._environments is not None:
-            counters, shares = self._environments.counters, self._environments.utilization()
-            figures |= {
-                "environments/restarts": float(counters.restarts),
-                "environments/replayed_steps": float(counters.replayed_steps),
-                "environments/nondeterministic": float(counters.nondeterministic),
-                "environments/utilization": sum(shares) / len(shares),
-            }
-        return figures
+        return figures if self._environments is None else figures | self._environments.metrics()
 
     # ---- state -----------------------------------------------------------------------------------------------------
 
@@ -121,8 +116,9 @@ def acting(
 
     given: the task as workers are to have it, its specification where there is one.  batches: of the run.
     """
-    cluster, environments = site.cluster, None
+    cluster, environments, threads = site.cluster, None, 1
     if cluster.environment_workers:
+        threads = min(request.concurrency, CALLS)
         task, environments = remote(
             given,
             cluster.environment_workers,
@@ -131,7 +127,7 @@ def acting(
             options=lambda number: site.options("environment worker", number),
         )
     pools, engine = _engines(request, policy, site)
-    world = language_world(task, policy, engine, seed, request)
+    world = language_world(task, policy, engine, seed, request, threads)
     return Pipelined(ClusterWorld(world, pools, environments), cluster.staleness, batches)
 
 
