@@ -140,8 +140,8 @@ def resume(
     Raises :class:`InputError` when there is nothing to resume.
     """
     run = RunDirectory.existing(directory)
-    # A run from before the option has no note of it.
-    saved = {"gradient_checkpointing": False, **run.read_json("run.json")}
+    # A run from before these options has no note of them.
+    saved = {"gradient_checkpointing": False, "journal": False, **run.read_json("run.json")}
     request, settings = _from_json(Request, saved, run), _from_json(Settings, saved, run)
     if task is None and not saved.get("task_is_specified", True):
         raise InputError(f"run {run.path}: was started with a task of its own; resume it with task= from Python")

@@ -35,25 +35,31 @@ class Watch:
 
     A thread cannot be killed, so a hung call keeps its thread (and whatever it holds) until the process ends; a fresh
     thread goes on with the calls after it. ``abandoned`` counts them.
+
+    Several threads may use it at once: each has a worker of its own, so that none waits for the calls of another.
     """
 
     def __init__(self, timeout: float) -> None:
         self.timeout = timeout
         self.abandoned = 0
-        self._queue: SimpleQueue[_Job[object] | None] = self._worker()
+        self._mine = threading.local()
+        self._workers: list[SimpleQueue[_Job[object] | None]] = []
 
     def run(self, calls: Sequence[Callable[[], T]]) -> list[Outcome[T]]:
         """The outcome of every call, in order."""
         outcomes: list[Outcome[T]] = []
         while len(outcomes) < len(calls):
             job: _Job[T] = _Job(calls, len(outcomes))
-            self._queue.put(job)  # type: ignore[arg-type]
+            if not hasattr(self._mine, "queue"):
+                self._mine.queue = self._worker()
+            self._mine.queue.put(job)
             outcomes += self._await(job)
         return outcomes
 
     def close(self) -> None:
-        """Let the worker thread end."""
-        self._queue.put(None)
+        """Let the worker threads end."""
+        while self._workers:
+            self._workers.pop().put(None)
 
     def _await(self, job: _Job[T]) -> list[Outcome[T]]:
         """Wait while calls keep finishing; after a time-out, what there is and the failure of the call that hung."""
@@ -64,13 +70,15 @@ class Watch:
                 if job.position == before:
                     job.abandoned = True
                     self.abandoned += 1
-                    self._queue = self._worker()
+                    if self._mine.queue in self._workers:
+                        self._workers.remove(self._mine.queue)
+                    self._mine.queue = self._worker()
                     return [*job.outcomes, Outcome(failure=f"no answer within {self.timeout:g} s", hung=True)]
             return job.outcomes
 
-    @staticmethod
-    def _worker() -> SimpleQueue[_Job[object] | None]:
+    def _worker(self) -> SimpleQueue[_Job[object] | None]:
         queue: SimpleQueue[_Job[object] | None] = SimpleQueue()
+        self._workers.append(queue)
         threading.Thread(target=_work, args=(queue,), daemon=True, name="stratagem-environments").start()
         return queue
 
