@@ -89,3 +89,16 @@ def test_the_worker_ends_with_its_watch():
     while all(worker.is_alive() for worker in workers) and time.perf_counter() < deadline:
         time.sleep(0.01)
     assert not all(worker.is_alive() for worker in workers)
+
+
+def test_threads_do_not_wait_for_the_calls_of_each_other(watch):
+    """A slow call of one thread lets no call of another time out."""
+    over, found = threading.Event(), list[Outcome[int]]()
+    slow = threading.Thread(target=lambda: watch.run([lambda: over.wait(0.08)] * 6))
+    slow.start()
+    while slow.is_alive():
+        found += watch.run([lambda: 1])
+        time.sleep(0.02)
+    slow.join(10)
+    assert len(found) > 1 and set(found) == {Outcome(1)}
+    assert watch.abandoned == 0

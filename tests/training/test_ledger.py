@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ def test_ranges_are_as_few_as_possible_and_hold_the_numbers(numbers):
     found = ranges(numbers)
     assert numbers_in(found) == sorted(numbers)
     assert all(first <= last for first, last in found)
-    assert all(one[1] + 1 < other[0] for one, other in zip(found, found[1:], strict=False))
+    assert all(one[1] + 1 < other[0] for one, other in pairwise(found))
 
 
 def test_a_number_that_comes_twice_is_seen_twice():

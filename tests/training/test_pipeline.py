@@ -13,8 +13,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from stratagem import catalogue
 from stratagem.errors import BrokenRunError, InputError
 from stratagem.experience import Experience
+from stratagem.language.policy import LanguagePolicy
+from stratagem.language.pretrain import tiny_model_path
 from stratagem.sampling import Improving, Rollouts
 from stratagem.schedules import FrontGain, LinearRamp
 from stratagem.tasks import registry
@@ -240,6 +243,14 @@ def test_a_staleness_below_zero_is_refused():
         Pipelined(Turns(), -1)
 
 
+def test_a_recipe_that_takes_stale_tokens_for_fresh_ones_is_warned_of(pipelined, small, recwarn):
+    assert pipelined(Turns(), 0).adapt(small("grpo")).name == "grpo"
+    assert pipelined(Turns(), 2).adapt(small("decoupled_ppo")).name == "decoupled_ppo"
+    assert not recwarn
+    with pytest.warns(UserWarning, match="recipe grpo does not look at behavior_logp: with staleness = 2"):
+        pipelined(Turns(), 2).adapt(small("grpo"))
+
+
 # ---- state ----------------------------------------------------------------------------------------------------------
 
 
@@ -370,3 +381,19 @@ def test_measured_batches_are_in_the_ledger(make_trainer, make_world, chatter, p
     trainer.run()
     found = audit_run(trainer.run_directory)
     assert found.proved and found.left_out["measured"] > 0, found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["grpo", "decoupled_ppo"])
+def test_a_policy_learns_from_batches_two_steps_old(make_trainer, make_world, pipelined, name):
+    policy = LanguagePolicy.from_path(tiny_model_path(), dtype="float32")
+    world = pipelined(make_world(registry.make("key_door"), policy=policy), 2, batches=14)
+    recipe = catalogue.card(name).recipe().with_values({"optimization.learning_rate": 5e-4})
+    trainer = make_trainer(recipe, world=world, steps=14)
+    trainer.run()
+    logged = trainer.run_directory.rows("metrics.jsonl")
+    success = [row["success"] for row in logged]
+    print([round(value, 2) for value in success])
+    assert sum(success[-3:]) / 3 > sum(success[:3]) / 3 + 0.15
+    assert logged[-1]["pipeline/staleness_max"] <= 2 and max(row["pipeline/staleness"] for row in logged) > 0.5
+    assert audit_run(trainer.run_directory).proved

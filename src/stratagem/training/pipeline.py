@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import threading
 import time
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -108,8 +109,15 @@ class Pipelined:
         return self.world.policy
 
     def adapt(self, recipe: Recipe) -> Recipe:
-        """As the world does."""
-        return self.world.adapt(recipe)
+        """As the world does. Warns of a recipe that would take tokens of older weights for the policy's own."""
+        adapted = self.world.adapt(recipe)
+        if self.staleness and "behavior_logp" not in adapted.needs() and adapted.proximal is None:
+            warnings.warn(
+                f"recipe {recipe.name} does not look at behavior_logp: with staleness = {self.staleness} it takes "
+                "tokens of older weights for the policy's own; decoupled_ppo corrects for that",
+                stacklevel=2,
+            )
+        return adapted
 
     def serve(self, version: int) -> None:
         """Act with the policy's present weights, from the next turn of every episode on."""
