@@ -19,7 +19,7 @@ from stratagem.worlds import Request
 
 _Saved = TypeVar("_Saved")
 
-LATER = {"gradient_checkpointing": False, "cluster": None}
+LATER = {"gradient_checkpointing": False, "cluster": None, "journal": False}
 """What requests were not asked when runs began to be saved, as they were answered then."""
 
 

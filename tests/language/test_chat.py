@@ -1,4 +1,6 @@
+import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from transformers import PreTrainedTokenizerFast
@@ -93,3 +95,21 @@ def test_an_empty_opening_is_refused(tokenizer: PreTrainedTokenizerFast) -> None
 
 def test_a_demonstration_ends_a_turn_as_the_template_does(tokenizer: PreTrainedTokenizerFast) -> None:
     assert ChatFormat(tokenizer).end_tokens == (tokenizer.convert_tokens_to_ids("<|im_end|>"),)
+
+
+def test_threads_may_share_a_format(tokenizer: PreTrainedTokenizerFast) -> None:
+    """A tokenizer that changed its settings from call to call would be "already borrowed" here."""
+    chat, patience = ChatFormat(tokenizer), sys.getswitchinterval()
+
+    def talk(number: int) -> list[object]:
+        opening = chat.opening([{"role": "user", "content": f"take key {number}"}])
+        return [opening, chat.followup(f"door {number} " * 20, ended=True), chat.said(opening)]
+
+    alone = [talk(number) for number in range(200)]
+    sys.setswitchinterval(1e-5)
+    try:
+        with ThreadPoolExecutor(4) as threads:
+            together = list(threads.map(talk, range(200)))
+    finally:
+        sys.setswitchinterval(patience)
+    assert together == alone

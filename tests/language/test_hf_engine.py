@@ -1,4 +1,6 @@
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -353,3 +355,41 @@ def test_sessions_opened_beside_many_others_that_were_read_find_room(tokenizer, 
     read = [[5, 6, session, *turn.tokens, 8] for session, turn in zip(held[6:], first[6:], strict=True)]
     expected = alone.generate([Request(s, tokens, 1, params) for s, tokens in zip(sessions, read, strict=True)])
     assert [turn.tokens for turn in again] == [turn.tokens for turn in expected]
+
+
+def test_weights_loaded_while_threads_play_act_from_a_turn_on_and_versions_say_which(build: Build) -> None:
+    """Every token is of the weights its version names, though those change all the time."""
+    policy, engine = build()
+    other, _ = build(seed=1)
+    sources, over = (policy, other), threading.Event()
+
+    def learn() -> None:
+        version = 0
+        while not over.is_set():
+            version += 1
+            engine.load_weights(sources[version % 2], version)
+
+    def play(number: int) -> list[tuple[int, float, float]]:
+        context: Context = []
+        told: list[tuple[int, list[float]]] = []
+        [session] = engine.open(1)
+        for round_number in range(6):
+            [observation] = prompts([5 + number], seed=10 * number + round_number)
+            [completion] = turn(engine, [session], [observation], max_new_tokens=6)
+            context += [(observation, False), (completion.tokens, True)]
+            told.append((completion.version % 2, completion.logp))
+        engine.close([session])
+        said = [learner_logp(source, [context]) for source in sources]
+        flat = [(which, value) for which, logp in told for value in logp]
+        return [(which, value, said[which][place]) for place, (which, value) in enumerate(flat)]
+
+    learner = threading.Thread(target=learn)
+    learner.start()
+    try:
+        with ThreadPoolExecutor(3) as threads:
+            rows = [row for rows in threads.map(play, range(3)) for row in rows]
+    finally:
+        over.set()
+        learner.join(20)
+    assert {which for which, _, _ in rows} == {0, 1}
+    assert [value for _, value, _ in rows] == pytest.approx([expected for _, _, expected in rows], abs=1e-4)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Literal, Protocol, runtime_checkable
+from functools import wraps
+from typing import Any, Literal, Protocol, TypeVar, cast, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -130,6 +131,23 @@ class TreeEngine(Protocol):
         Before each token ``growth`` is shown what it is drawn from, and decides. The requests' own paths come first, in
         their order.
         """
+
+
+_Method = TypeVar("_Method", bound=Callable[..., Any])
+
+
+def exclusive(method: _Method) -> _Method:
+    """A method of an engine with a ``_lock``: it waits until no other thread is in one of the engine's.
+
+    So whoever has new weights may load them while others play: between two of their turns, and never within one.
+    """
+
+    @wraps(method)
+    def alone(self: Any, *args: Any, **kwargs: Any) -> Any:
+        with self._lock:
+            return method(self, *args, **kwargs)
+
+    return cast(_Method, alone)
 
 
 class WeightMismatchError(RuntimeError):

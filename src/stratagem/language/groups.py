@@ -14,13 +14,14 @@ from stratagem.experience import Experience
 from stratagem.language.engine import TreeEngine
 from stratagem.language.episodes import Episode
 from stratagem.language.forks import Fork, branches, grown
+from stratagem.language.journaled import Diary
 from stratagem.language.measured import decode_metrics, decode_steps, episode_metrics
 from stratagem.language.online import play_trees
 from stratagem.language.perturbed import play_perturbed
 from stratagem.language.rollout import play_on
 from stratagem.language.sampling import SamplingParams
 from stratagem.language.solved import with_demonstrations
-from stratagem.language.stage import Stage, most_samples
+from stratagem.language.stage import Stage, lost, most_samples, numbers
 from stratagem.language.wording import planning_metrics, strategy_entropy
 from stratagem.sampling import (
     Branching,
@@ -70,6 +71,7 @@ def rolled_out(stage: Stage, sampler: Rollouts, step: int) -> Collected:
 def _rolled_out(stage: Stage, sampler: Rollouts, step: int) -> Collected:
     clock, prefilled, taken_over = time.perf_counter(), stage.engine.prefilled, stage.engine.taken_over
     params = stage.params(sampler.temperature, sampler.top_p, sampler.top_k, tempering=sampler.tempering)
+    diary = stage.diary(step)
     played: list[Episode] = []
     leading: list[Episode] = []
     usable: list[list[list[Episode]]] = []
@@ -82,7 +84,7 @@ def _rolled_out(stage: Stage, sampler: Rollouts, step: int) -> Collected:
             fresh, taken_over, growths = _grow_groups(stage, planned, sampler, params)
             trees.extend(growths)
         else:
-            fresh = _play_groups(stage, planned, sampler, params)
+            fresh = _play_groups(stage, planned, sampler, params, diary)
         leading.extend(group[0] for group in fresh)
         played.extend(episode for group in fresh for episode in group)
         good = [[e for e in group if e.failure is None] for group in fresh]
@@ -90,7 +92,7 @@ def _rolled_out(stage: Stage, sampler: Rollouts, step: int) -> Collected:
         if not good:
             return None
         usable.append(good)
-        x = stage.packed(good, most_samples(sampler), sampler)
+        x = stage.packed(good, sampler)
         if not isinstance(sampler, OnlineTree):
             return x
         return as_branches(x, torch.tensor([taken_over[id(e)] for group in good for e in group]), 0)
@@ -110,23 +112,29 @@ def _rolled_out(stage: Stage, sampler: Rollouts, step: int) -> Collected:
         metrics["strategies/entropy"] = strategy_entropy(good, sampler.phrases, stage.chat.said)
     tokens = sum(growth.tokens for growth in trees) if trees else sum(episode.length for episode in played)
     metrics |= figures(trees)
+    begun, failed = numbers(played), numbers(lost(played))
     if batch is not None and isinstance(sampler, Branching):
         branched = _branched(stage, batch, good, sampler, params)
         batch, tokens = branched.x, tokens + branched.tokens
         metrics |= branched.metrics
+        begun, failed = [*begun, *(branched.begun or ())], [*failed, *branched.failed]
     if batch is not None and isinstance(sampler, Resampled):
         again = _resampled(stage, batch, [group[0] for group in good], sampler, params)
         batch, tokens = again.x, tokens + again.tokens
         metrics |= again.metrics
+        begun, failed = [*begun, *(again.begun or ())], [*failed, *again.failed]
     if batch is not None and sampler.demonstrations:
         batch = with_demonstrations(stage, batch, [group[0] for group in good], sampler)
-        shown = 0 if batch.demonstrated is None else int(batch.demonstrated.sum()) // sampler.demonstrations
+        demonstrated = torch.zeros(batch.trajectories).bool() if batch.demonstrated is None else batch.demonstrated
+        shown = int(demonstrated.sum()) // sampler.demonstrations
         metrics["groups/without_demonstration"] = metrics["groups/kept"] - shown
+        assert batch.episode is not None
+        begun += batch.episode[demonstrated].tolist()
     metrics |= decode_metrics(sum(e.length for e in played), decode_steps(played), len(played))
     metrics["prefill/tokens"] = float(stage.engine.prefilled - prefilled)
     metrics["prefill/taken_over"] = float(stage.engine.taken_over - taken_over)
     metrics["timing/tokens_per_second"] = tokens / max(time.perf_counter() - clock, 1e-9)
-    return Collected(batch, tokens, metrics, [episode.transcript() for episode in leading])
+    return Collected(batch, tokens, metrics, [episode.transcript() for episode in leading], begun, failed)
 
 
 def _branched(
@@ -134,18 +142,22 @@ def _branched(
 ) -> Collected:
     """Groups and the branches off them, as the sampler asks; tokens are those of the branches alone."""
 
+    played: list[Episode] = []
+
     def go_on(forks: Sequence[Fork], fresh: Sequence[Episode]) -> None:
+        played.extend(fresh)
         for some in stage.side_by_side([*zip(forks, fresh, strict=True)]):
             places, episodes = zip(*some, strict=True)
             live = branches(stage.task, "train", places, episodes, stage.chat, stage.watch, sampler.branch_turns)
             play_on(live, stage.engine, stage.chat, params, stage.watch)
 
     def pack(groups: Sequence[Sequence[Episode]]) -> Experience:
-        return stage.packed(groups, most_samples(sampler), sampler)
+        return stage.packed(groups, sampler)
 
     tree = grown(roots, [*chain.from_iterable(episodes)], sampler, go_on, pack, stage.forks)
     stage.forks += tree.forks
-    return Collected(tree.x, tree.tokens, tree.metrics | sampler.at.figures(tree.x))
+    metrics = tree.metrics | sampler.at.figures(tree.x)
+    return Collected(tree.x, tree.tokens, metrics, begun=numbers(played), failed=numbers(lost(played)))
 
 
 def _resampled(
@@ -180,21 +192,22 @@ def _resampled(
     good = {n: kept for n, group in fresh.items() if (kept := [e for e in group if e.failure is None])}
     again = Regrouped(x, len(failed))
     if good:
-        packed = stage.packed([*good.values()], most_samples(sampler), sampler)
+        packed = stage.packed([*good.values()], sampler)
         again = regrouped(x, packed, torch.tensor([*good]))
-    lost = {"resampled/failed": float(len(played) - sum(map(len, good.values())))}
-    return Collected(again.x, sum(episode.length for episode in played), again.metrics | lost)
+    unusable = {"resampled/failed": float(len(played) - sum(map(len, good.values())))}
+    tokens = sum(episode.length for episode in played)
+    return Collected(again.x, tokens, again.metrics | unusable, begun=numbers(played), failed=numbers(lost(played)))
 
 
 def _play_groups(
-    stage: Stage, planned: Mapping[int, Planned], sampler: Rollouts, params: SamplingParams
+    stage: Stage, planned: Mapping[int, Planned], sampler: Rollouts, params: SamplingParams, diary: Diary | None
 ) -> list[list[Episode]]:
     """Fresh groups, failed episodes replaced while rounds last; a replaced failure stays counted in its group."""
     fresh = _from_histories(stage, sampler) if isinstance(sampler, Improving) else stage.episode
     groups = {
         number: [fresh(start, number, sample) for sample in range(size)] for number, (start, size) in planned.items()
     }
-    stage.play("train", [episode for group in groups.values() for episode in group], params)
+    stage.play("train", [episode for group in groups.values() for episode in group], params, diary)
     for _ in range(sampler.refill_rounds):
         again = [
             (number, fresh(planned[number].start, number, len(group) + extra))
@@ -203,7 +216,7 @@ def _play_groups(
         ]
         if not again:
             break
-        stage.play("train", [episode for _, episode in again], params)
+        stage.play("train", [episode for _, episode in again], params, diary)
         for number, episode in again:
             groups[number].append(episode)
     return list(groups.values())

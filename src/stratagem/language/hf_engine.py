@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -15,7 +16,7 @@ from transformers import PreTrainedModel
 
 from stratagem.errors import InputError, unknown
 from stratagem.language.attention import Layout, run_trunk
-from stratagem.language.engine import Completion, FinishReason, Request, WeightSource, Written, copy_weights
+from stratagem.language.engine import Completion, FinishReason, Request, WeightSource, Written, copy_weights, exclusive
 from stratagem.language.fused import fuse
 from stratagem.language.kv_cache import CachedSequences, KVCache, NextTokens
 from stratagem.language.policy import ComputeType, LanguagePolicy, native_bfloat16
@@ -59,7 +60,7 @@ class HFEngine:
     Sessions keep their keys and values between turns, so a turn computes only what is new; turns that finish leave
     the running batch. What new sessions begin with is computed once for all of them, and taken over from an open
     session that begins alike (or, within :meth:`keeping`, from one that was closed): a branch of a conversation reads
-    only what is new in it. Weights that change invalidate all of it.
+    only what is new in it. Weights that change invalidate all of it. Threads may share it; they take turns.
 
     policy: whose model and tokenizer to serve; the engine has its own copy of the weights, adapters merged.
     max_sessions: most sessions open at once.
@@ -81,6 +82,7 @@ class HFEngine:
         self._head = cast(nn.Module, self._model.get_output_embeddings())
         self._limit = int(self._model.config.max_position_embeddings)
         self._max_sessions = max_sessions
+        self._lock = threading.RLock()
         self._sessions: dict[int, _Session] = {}
         self._rows: list[_Session] = []
         self._kept: list[_Session] = []
@@ -121,9 +123,11 @@ class HFEngine:
         try:
             yield
         finally:
-            self._keeping = before
-            self._forget(self._kept[before:])
+            with self._lock:
+                self._keeping = before
+                self._forget(self._kept[before:])
 
+    @exclusive
     def open(self, count: int) -> list[int]:
         """Start ``count`` empty sessions. Raises :class:`InputError` beyond ``max_sessions``."""
         if len(self._sessions) + count > self._max_sessions:
@@ -141,6 +145,7 @@ class HFEngine:
             self._rows.append(session)
         return numbers
 
+    @exclusive
     def close(self, sessions: Sequence[int]) -> None:
         """Forget these sessions. The cache's memory is given back with the last one."""
         closed = list(dict.fromkeys(self._session(number) for number in sessions))
@@ -169,6 +174,7 @@ class HFEngine:
             self._rows[hole], session.row = session, hole
         del self._rows[left:]
 
+    @exclusive
     @torch.no_grad()
     def load_weights(self, policy: WeightSource, version: int) -> None:
         """Serve the policy's weights from now on; open sessions are computed anew from their tokens at their next turn.
@@ -181,6 +187,7 @@ class HFEngine:
             session.cached = 0
         self._version = version
 
+    @exclusive
     @torch.inference_mode()
     def generate(self, requests: Sequence[Request]) -> list[Completion]:
         """One turn of each of these sessions, in the order of the requests.
@@ -195,6 +202,7 @@ class HFEngine:
             self._decode(running)
         return [self._completion(turn) for turn in turns]
 
+    @exclusive
     @torch.inference_mode()
     def grow(self, requests: Sequence[Request], paths: Sequence[int], growth: Growth) -> list[Written]:
         """One turn of each of these paths and of all that come off them (:class:`~.engine.TreeEngine`).

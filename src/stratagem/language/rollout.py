@@ -17,6 +17,8 @@ from stratagem.seeding import derive
 from stratagem.tasks.mixture import owner
 from stratagem.tasks.task import Environment, Observation, Split, Step, Task, answer_key
 
+Ended = Callable[[Sequence[Episode]], None]
+
 SESSIONS = 2
 """Conversations of one episode that an engine keeps: who calls another, and who was called. Others are read again."""
 
@@ -67,21 +69,34 @@ def play(
     chat: ChatFormat,
     params: SamplingParams,
     watch: Watch,
+    ended: Ended | None = None,
 ) -> None:
     """Play ``episodes`` (fresh ones) to their end, all side by side, and enter in each what happened.
 
     An environment that raises, does not answer in time or returns something else than a step or a finite reward fails
     its own episode. The policy's own tokens go to the environment as text and to the learner as they were sampled.
+
+    ended: told after every turn which episodes were played to their end in it, perhaps none; what it raises ends all.
     """
-    play_on(start(task, split, episodes, chat, watch), engine, chat, params, watch)
+    play_on(start(task, split, episodes, chat, watch), engine, chat, params, watch, ended)
 
 
-def play_on(live: list[Live], engine: Engine, chat: ChatFormat, params: SamplingParams, watch: Watch) -> None:
+def play_on(
+    live: list[Live],
+    engine: Engine,
+    chat: ChatFormat,
+    params: SamplingParams,
+    watch: Watch,
+    ended: Ended | None = None,
+) -> None:
     """Play episodes from where they are to their end, as :func:`play` does."""
     try:
         while live:
             act(live, engine, params)
-            live = advance(live, chat, watch, engine)
+            acted, live = live, advance(live, chat, watch, engine)
+            if ended is not None:
+                going = {id(one) for one in live}
+                ended([one.episode for one in acted if id(one) not in going])
     finally:
         finish(live, engine, watch)
 

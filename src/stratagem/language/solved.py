@@ -14,7 +14,7 @@ from stratagem.language.chat import ChatFormat
 from stratagem.language.episodes import Episode, Turn, step_fault
 from stratagem.language.measured import episode_metrics
 from stratagem.language.rollout import enter_answer, reading, reset
-from stratagem.language.stage import Stage, most_samples
+from stratagem.language.stage import Stage, lost, most_samples, numbers
 from stratagem.language.watched import failure_of
 from stratagem.sampling import Candidates, Demonstrations, Rollouts
 from stratagem.seeding import derive
@@ -35,10 +35,12 @@ def demonstrated(stage: Stage, sampler: Demonstrations, step: int) -> Collected:
         indices = stage.take(sampler.prompts_per_step)
     episodes = [demonstrate(stage.task, split, index, stage.chat, stage.tokenize) for index in indices]
     good = [[episode] for episode in episodes if episode.failure is None]
-    batch = stage.packed(good, 1) if good else None
+    batch = stage.packed(good) if good else None
     metrics = episode_metrics(episodes, stage.task.reward_names)
     tokens = sum(episode.length for episode in episodes)
-    return Collected(batch, tokens, metrics, [episode.transcript() for episode in episodes])
+    # Held-out start states have numbers of their own, which are none of the ledger's.
+    begun = None if sampler.held_out else numbers(episodes)
+    return Collected(batch, tokens, metrics, [e.transcript() for e in episodes], begun, numbers(lost(episodes)))
 
 
 def with_demonstrations(stage: Stage, x: Experience, groups: Sequence[Episode], sampler: Rollouts) -> Experience:
@@ -58,7 +60,7 @@ def with_demonstrations(stage: Stage, x: Experience, groups: Sequence[Episode], 
             numbers.append(number)
     if not shown:
         return x
-    demonstrations = stage.packed([[episode] for episode in shown], most, sampler)
+    demonstrations = stage.packed([[episode] for episode in shown], sampler)
     demonstrations = demonstrations.replace(
         behavior_logp=torch.zeros(demonstrations.tokens),
         seed=torch.tensor([episode.seed for episode in shown], dtype=torch.int64),
@@ -76,13 +78,14 @@ def tried(stage: Stage, sampler: Candidates) -> Collected:
     metrics = episode_metrics(episodes, stage.task.reward_names)
     batch = None
     if good:
-        batch = stage.packed(good, max(map(len, groups)))
+        batch = stage.packed(good)
         keep = sampler.keep(batch)
         batch = batch.select(batch.group_of_trajectory.spread(keep))
     kept = 0 if batch is None else batch.groups
     metrics |= {"groups/kept": float(kept), "groups/rejected": float(len(groups) - kept)}
     tokens = sum(episode.length for episode in episodes)
-    return Collected(batch, tokens, metrics, [group[0].transcript() for group in groups if group])
+    shown = [group[0].transcript() for group in groups if group]
+    return Collected(batch, tokens, metrics, shown, numbers(episodes), numbers(lost(episodes)))
 
 
 def _try_all(stage: Stage, index: int, sampler: Candidates) -> list[Episode]:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TypeVar
 
+from stratagem.errors import BrokenRunError
 from stratagem.experience import Experience
 from stratagem.language.chat import ChatFormat
 from stratagem.language.engine import Engine
 from stratagem.language.episodes import Episode, to_experience
+from stratagem.language.journaled import Diary
 from stratagem.language.plans import plan_reader
 from stratagem.language.rollout import first_observation, play
 from stratagem.language.sampling import SamplingParams
@@ -21,6 +23,9 @@ from stratagem.sampling import Branching, Planned, Resampled, Rollouts
 from stratagem.seeding import derive, generator
 from stratagem.tasks.mixture import domain_of
 from stratagem.tasks.task import Split, Task
+from stratagem.training.journal import Journal
+from stratagem.training.ledger import PER_GROUP
+from stratagem.training.world import PROBED
 
 _One = TypeVar("_One")
 
@@ -33,6 +38,7 @@ class Stage:
     played: told of all episodes that were played from a start, with their split.
     next_index: number of the next start state.  forks: places from which episodes were gone on with.
     openings: what start states show first, as far as anybody asked.
+    journal: where episodes are entered that have ended; None: nowhere.  interrupted: play no further.
     """
 
     task: Task
@@ -46,6 +52,8 @@ class Stage:
     next_index: int = 0
     forks: int = 0
     openings: dict[int, str] = field(default_factory=dict)
+    journal: Journal | None = None
+    interrupted: bool = False
 
     def __post_init__(self) -> None:
         self.plans = plan_reader(self.task, self.chat.said)
@@ -78,10 +86,27 @@ class Stage:
         for start in range(0, len(ones), self.concurrency):
             yield ones[start : start + self.concurrency]
 
-    def play(self, split: Split, episodes: Sequence[Episode], params: SamplingParams) -> None:
-        """Play these episodes to their ends."""
-        for some in self.side_by_side(episodes):
-            play(self.task, split, some, self.engine, self.chat, params, self.watch)
+    def diary(self, step: int) -> Diary | None:
+        """Where episodes of batch ``step`` are noted that have ended, if anywhere."""
+        return None if self.journal is None or step >= PROBED else Diary(self.journal, step)
+
+    def play(
+        self, split: Split, episodes: Sequence[Episode], params: SamplingParams, diary: Diary | None = None
+    ) -> None:
+        """Play these episodes to their ends, those that are in the diary excepted.
+
+        Raises :class:`BrokenRunError` once the stage was interrupted.
+        """
+
+        def ended(some: Sequence[Episode]) -> None:
+            if diary is not None:
+                diary.write(some)
+            if self.interrupted:
+                raise BrokenRunError(f"{self.task.name}: what was being collected was given up")
+
+        unknown = episodes if diary is None else diary.taken(episodes)
+        for some in self.side_by_side(unknown):
+            play(self.task, split, some, self.engine, self.chat, params, self.watch, ended)
         if self.played is not None:
             self.played(split, episodes)
 
@@ -105,18 +130,28 @@ class Stage:
             tempering=tempering,
         )
 
-    def packed(self, groups: Sequence[Sequence[Episode]], most: int, sampler: Rollouts | None = None) -> Experience:
-        """These groups as a batch. most: episodes a group may have.  sampler: says what to note of the wording."""
+    def packed(self, groups: Sequence[Sequence[Episode]], sampler: Rollouts | None = None) -> Experience:
+        """These groups as a batch. sampler: says what to note of the wording."""
         x = to_experience(
             groups,
             self.task.reward_names,
-            most,
+            PER_GROUP,
             self.task.reward_weights,
             similar_states=None if sampler is None else sampler.similar_states,
             plans=self.plans,
             domain=partial(domain_of, self.task),
         )
         return x if sampler is None else worded(x, groups, sampler, self.task, self.chat.said)
+
+
+def numbers(episodes: Iterable[Episode]) -> list[int]:
+    """Of these episodes in the run, as a batch has them."""
+    return [(e.index if e.group is None else e.group) * PER_GROUP + e.sample for e in episodes]
+
+
+def lost(episodes: Iterable[Episode]) -> list[Episode]:
+    """Those of these episodes that failed."""
+    return [episode for episode in episodes if episode.failure is not None]
 
 
 def most_samples(sampler: Rollouts) -> int:

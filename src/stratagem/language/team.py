@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 
 from stratagem.errors import InputError
 from stratagem.experience import Experience, PolicyOutput
-from stratagem.language.engine import Completion, Engine, Request, WeightMismatchError, WeightSource
+from stratagem.language.engine import Completion, Engine, Request, WeightMismatchError, WeightSource, exclusive
 from stratagem.language.inputs import TokenInputs
 from stratagem.language.policy import LanguagePolicy, token_inputs
 from stratagem.objectives.views import ResponseOnly
@@ -290,6 +291,7 @@ class TeamEngine:
         if len(engines) != len(team.members):
             raise InputError(f"team engine: {len(engines)} engines for {len(team.members)} members")
         self._team, self._engines = team, list(engines)
+        self._lock = threading.RLock()
         self._conversations: dict[int, _Conversation] = {}
         self._opened = 0
 
@@ -316,6 +318,7 @@ class TeamEngine:
                 stack.enter_context(engine.keeping(most))
             yield
 
+    @exclusive
     def open(self, count: int) -> list[int]:
         """Start ``count`` empty sessions; the limit is that of the engines, and met when members act."""
         numbers = list(range(self._opened, self._opened + count))
@@ -323,6 +326,7 @@ class TeamEngine:
         self._conversations |= {number: _Conversation() for number in numbers}
         return numbers
 
+    @exclusive
     def close(self, sessions: Sequence[int]) -> None:
         """Forget these sessions, at every member."""
         closed = [self._conversation(number) for number in dict.fromkeys(sessions)]
@@ -333,6 +337,7 @@ class TeamEngine:
             if held:
                 engine.close(held)
 
+    @exclusive
     def generate(self, requests: Sequence[Request]) -> list[Completion]:
         """One turn of each of these sessions, each by the member of its role, in the order of the requests."""
         answers: dict[int, Completion] = {}
@@ -361,6 +366,7 @@ class TeamEngine:
                 one.seats[place] = one.seats[place][0], len(one.tokens)
         return completions
 
+    @exclusive
     def load_weights(self, policy: WeightSource, version: int) -> None:
         """Serve the members' weights from now on. Raises :class:`WeightMismatchError` for what is no such team."""
         if not isinstance(policy, Team) or len(policy.members) != len(self._engines):

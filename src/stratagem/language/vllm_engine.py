@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import random
+import threading
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -19,7 +20,14 @@ import torch
 from torch import Tensor, nn
 
 from stratagem.errors import InputError, unknown
-from stratagem.language.engine import Completion, FinishReason, Request, WeightMismatchError, WeightSource
+from stratagem.language.engine import (
+    Completion,
+    FinishReason,
+    Request,
+    WeightMismatchError,
+    WeightSource,
+    exclusive,
+)
 from stratagem.language.policy import ComputeType, LanguagePolicy, native_bfloat16
 from stratagem.language.stops import Endings, check_open, check_requests
 
@@ -125,6 +133,7 @@ class VLLMEngine:
         self._model = _model_of(self._llm)
         self._endings = Endings(policy.tokenizer)
         self._max_sessions = max_sessions
+        self._lock = threading.RLock()
         self._sessions: dict[int, _Session] = {}
         self._opened = self._asked = 0
         self._prefilled = self._taken_over = 0
@@ -149,6 +158,7 @@ class VLLMEngine:
         """Nothing to do: what closed sessions computed stays until its place is needed."""
         return nullcontext()
 
+    @exclusive
     def open(self, count: int) -> list[int]:
         """Start ``count`` empty sessions. Raises :class:`InputError` beyond ``max_sessions``."""
         if len(self._sessions) + count > self._max_sessions:
@@ -160,6 +170,7 @@ class VLLMEngine:
         self._sessions |= {number: _Session() for number in numbers}
         return numbers
 
+    @exclusive
     def close(self, sessions: Sequence[int]) -> None:
         """Forget these sessions. Their blocks of the cache may be used again at once."""
         for number in sessions:
@@ -176,6 +187,7 @@ class VLLMEngine:
 
     # ---- turns ----------------------------------------------------------------------------------------------------
 
+    @exclusive
     def generate(self, requests: Sequence[Request]) -> list[Completion]:
         """One turn of each of these sessions, in the order of the requests.
 
@@ -275,6 +287,7 @@ class VLLMEngine:
 
     # ---- weights --------------------------------------------------------------------------------------------------
 
+    @exclusive
     @torch.no_grad()
     def load_weights(self, policy: WeightSource, version: int) -> None:
         """Serve the policy's weights from now on; what was computed with others is forgotten.

@@ -28,6 +28,7 @@ from stratagem.recipe import Recipe
 from stratagem.sampling import Candidates, Demonstrations, Rollouts, Windows
 from stratagem.seeding import derive
 from stratagem.tasks.task import Split, Task
+from stratagem.training.journal import Journal
 from stratagem.training.statistics import evaluation
 from stratagem.training.world import Collected, Evaluation
 
@@ -202,6 +203,17 @@ class LanguageWorld:
         """Continue with the next start state, and with the episodes under way."""
         self._stage.next_index, self._stage.forks = int(plain["next_index"]), int(plain["forks"])
         self._slots.load_state_dict(plain["windows"])
+
+    def keep(self, journal: Journal) -> None:
+        """Enter training episodes that end, as far as they were played from their start, and take those that are there.
+
+        Branches, trees and windows are played again.
+        """
+        self._stage.journal = journal
+
+    def interrupt(self) -> None:
+        """Give up what is being played after the present turn."""
+        self._stage.interrupted = True
 
     def close(self) -> None:
         """Give up the episodes under way and let the environments' worker end."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -25,8 +26,7 @@ from stratagem.seeding import derive
 from stratagem.skills.lifecycle import Audit, Case, Trial
 from stratagem.skills.task import Skilled, Trials
 from stratagem.tasks.task import Split
-from stratagem.training.loop import PROBED
-from stratagem.training.world import Collected
+from stratagem.training.world import PROBED, Collected
 
 
 class SkilledWorld(LanguageWorld):
@@ -71,7 +71,7 @@ class SkilledWorld(LanguageWorld):
         metrics["skills/active"] = float(len(self.task.bank.active))
         if self._shown:
             metrics["skills/shown"] = fmean(self._shown)
-        return Collected(collected.x, collected.tokens, collected.metrics | metrics, collected.samples)
+        return dataclasses.replace(collected, metrics=collected.metrics | metrics)
 
     def _played(self, split: Split, episodes: Sequence[Episode]) -> None:
         if split == "train":

@@ -25,6 +25,8 @@ from stratagem.seeding import generator, seed_torch
 from stratagem.training.batch_storage import pack, unpack
 from stratagem.training.companions import Companions
 from stratagem.training.demonstrated import demonstrated_shares
+from stratagem.training.journal import Journal
+from stratagem.training.ledger import LEDGER, entry
 from stratagem.training.members import Learners, together
 from stratagem.training.memory import peak_memory
 from stratagem.training.microbatches import microbatches, units
@@ -32,7 +34,7 @@ from stratagem.training.probes import gradient_metrics, reward_metrics, weighed
 from stratagem.training.replay import ReplayBuffer, replay_metrics
 from stratagem.training.run_directory import Checkpoint, RunDirectory, whole_directory
 from stratagem.training.sinks import Sink
-from stratagem.training.world import Collected, World
+from stratagem.training.world import PROBED, Collected, Journaling, World
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,8 @@ class Settings:
     evaluate_tokens: sampled tokens between evaluations, beside those every ``evaluate_every`` batches.
     checkpoint_every: batches between checkpoints; ``keep_checkpoints`` of them stay.
     sample_episodes: episodes of each batch written to ``samples.jsonl``.
+    journal: whether finished episodes that no checkpoint covers yet are kept in ``journal/``, so that a run that is
+    killed and resumed plays none of them again; worlds that keep a journal only.
 
     Raises :class:`InputError` for a number out of range.
     """
@@ -59,6 +63,7 @@ class Settings:
     checkpoint_every: int = 10
     keep_checkpoints: int = 2
     sample_episodes: int = 2
+    journal: bool = False
 
     def __post_init__(self) -> None:
         least = {"steps": 1, "checkpoint_every": 1, "keep_checkpoints": 1}
@@ -74,10 +79,6 @@ LOST_BATCHES = 3
 """So many batches in a row without one good episode end the run."""
 
 
-PROBED = 2**20
-"""Batches that gradients are only measured on are numbered from here, so that what they sample is their own."""
-
-
 @dataclass
 class Batch:
     """A batch on its way through the optimizer; ``x`` is None when there is nothing to learn from it.
@@ -85,6 +86,7 @@ class Batch:
     report: what collecting it measured.  update: optimizer steps tried.  not_finite: those not taken, since loss or
     gradient was not finite.  no_gradient: those not taken, since the gradient was 0, so that only the momentum of
     earlier batches would have moved the policy.  totals: sums of the metrics of all but those that were not finite.
+    episodes: its row of the ledger, None where the world does not account for them.
     """
 
     x: Experience | None
@@ -93,6 +95,7 @@ class Batch:
     not_finite: int = 0
     no_gradient: int = 0
     totals: dict[str, float] = field(default_factory=dict)
+    episodes: dict[str, Any] | None = None
 
     def metrics(self) -> dict[str, float]:
         """What collecting it measured, and means over the optimizer steps whose figures are finite."""
@@ -104,7 +107,7 @@ class Batch:
         return {**self.report, **means, **untaken}
 
 
-_COUNTED = ("report", "update", "not_finite", "no_gradient", "totals")
+_COUNTED = ("report", "update", "not_finite", "no_gradient", "totals", "episodes")
 
 
 class Interrupted(Exception):
@@ -147,6 +150,12 @@ class Trainer:
         self._last_metrics: dict[str, float] = {}
         self._stopping = False
         self._lost_batches = 0
+        self._measured: list[int] = []
+        self._journal = Journal(run.path / "journal") if settings.journal else None
+        if self._journal is not None:
+            if not isinstance(world, Journaling):
+                raise InputError(f"journal: {world.task_name} keeps none; a language task does")
+            world.keep(self._journal)
 
     # ---- the run ---------------------------------------------------------------------------------------------------
 
@@ -190,6 +199,8 @@ class Trainer:
         metrics["tokens/total"] = float(self._tokens)
         metrics["memory/peak"] = peak_memory(self.policy.device)
         self._log(metrics)
+        if batch.episodes is not None:
+            self.run_directory.append(LEDGER, {"step": self._step, **batch.episodes})
         every, tokens = self.settings.evaluate_every, self.settings.evaluate_tokens
         due = bool(every) and self._step % every == 0
         due = due or (tokens is not None and self._tokens // tokens > before // tokens)
@@ -234,10 +245,10 @@ class Trainer:
         if collected.x is None:
             warnings.warn(f"step {self._step + 1}: no episode was of use; samples.jsonl shows some", stacklevel=2)
             self._lost_batches += 1
-            return Batch(None, report | {"batch/skipped": 1.0})
+            return Batch(None, report | {"batch/skipped": 1.0}, episodes=self._entry(collected, None, False))
         self._lost_batches = 0
         if collected.x.tokens == 0:
-            return Batch(None, report | {"batch/skipped": 1.0})
+            return Batch(None, report | {"batch/skipped": 1.0}, episodes=self._entry(collected, collected.x, False))
         clock = time.perf_counter()
         mixed = self._replay.mix(self.recipe.replay, collected.x, self._step)
         said = self._companions.complete(self.recipe, mixed.x.to(self.policy.device), self._step)
@@ -255,13 +266,19 @@ class Trainer:
         skipped = x.tokens == 0 or not self.recipe.objective.has_signal(x)
         report["batch/skipped"] = float(skipped)
         if skipped:
-            return Batch(None, report)
+            return Batch(None, report, episodes=self._entry(collected, x, False))
         for schedule in self.recipe.schedules:
             if isinstance(schedule, GradientProbe) and schedule.due(self._step):
                 self._probe(schedule, x, report)
+        episodes = self._entry(collected, x, True)
         if self.recipe.optimization.shuffle == "turns":
             x = x.by_turn()
-        return Batch(x, report)
+        return Batch(x, report, episodes=episodes)
+
+    def _entry(self, collected: Collected, x: Experience | None, learned: bool) -> dict[str, Any] | None:
+        """The batch's row of the ledger, with what was measured beside it."""
+        measured, self._measured = self._measured, []
+        return entry(collected, x, learned, measured)
 
     def _set_learning_rates(self) -> None:
         """Of the optimizer's groups; the last one is of the view the run began with, if that has parameters."""
@@ -275,6 +292,7 @@ class Trainer:
         """Measure gradients on this batch and a fresh one to validate on, and enter them into the report."""
         clock = time.perf_counter()
         collected = self.world.collect(probe.sampler, PROBED + self._step)
+        self._measured += collected.begun or ()
         if collected.x is not None and collected.x.tokens:
             if collected.x.behavior_logp is not None:
                 report["tokens/sampled"] += collected.tokens
@@ -290,6 +308,7 @@ class Trainer:
                 clock = time.perf_counter()
                 self.world.serve(self._updates)
                 collected = self.world.collect(schedule.sampler, PROBED + self._step)
+                self._measured += collected.begun or ()
                 tokens += collected.tokens
                 if collected.x is not None and collected.x.tokens:
                     metrics |= reward_metrics(schedule, collected.x)
@@ -482,6 +501,8 @@ class Trainer:
             name += f"-{self._batch.update}"
         with self._writing(f"checkpoint {name}"):
             self.run_directory.save(name, Checkpoint(state, tensors), self.settings.keep_checkpoints)
+        if self._journal is not None:
+            self._journal.covered(self._step + (state["batch"] is not None))
 
     @contextlib.contextmanager
     def _writing(self, what: str) -> Iterator[None]:
@@ -510,7 +531,7 @@ class Trainer:
         self.run_directory.sweep()
         # Evaluated at step 0, but nothing saved: what happened is to happen again.
         known = -1 if checkpoint is None else self._step
-        for name in ("metrics.jsonl", "evaluations.jsonl"):
+        for name in ("metrics.jsonl", "evaluations.jsonl", LEDGER):
             self.run_directory.forget_after(name, known)
         # Samples are written when their batch is collected, so those of an unfinished batch are already there.
         self.run_directory.forget_after("samples.jsonl", known + (self._batch is not None))

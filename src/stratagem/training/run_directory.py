@@ -39,7 +39,8 @@ class RunDirectory:
     """Paths and atomic writes of one run.
 
     ``recipe.yaml``, ``run.json`` (what was asked for), ``environment.json``, ``metrics.jsonl``, ``evaluations.jsonl``,
-    ``samples.jsonl``, ``tensorboard/``, ``checkpoints/step-N/``, ``model/`` (best by evaluation), ``report.html``.
+    ``samples.jsonl``, ``episodes.jsonl`` (the ledger), ``journal/``, ``tensorboard/``, ``checkpoints/step-N/``,
+    ``model/`` (best by evaluation), ``report.html``.
     """
 
     path: Path

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol, Self, runtime_checkable
@@ -16,6 +16,10 @@ from stratagem.experience import Experience, PolicyOutput
 from stratagem.partition import Partition
 from stratagem.parts import Sampler, View
 from stratagem.recipe import Recipe
+from stratagem.training.journal import Journal
+
+PROBED = 2**20
+"""Batches that are only measured are numbered from here, so that what they sample is their own."""
 
 
 class FrozenPolicy(Protocol):
@@ -148,12 +152,16 @@ class Collected:
     tokens: how many the policy wrote (or actions it took), whatever became of them; a run's budget counts these.
     metrics: what happened (``reward``, ``success``, ``episodes/failed``, ``timing/...``).
     samples: a few episodes a person can read, as plain data.
+    begun: numbers (:attr:`Experience.episode`) of all training episodes that were begun for it, for the ledger; None
+    where the world does not account for them.  failed: those of them that failed.
     """
 
     x: Experience | None
     tokens: int
     metrics: dict[str, float] = field(default_factory=dict)
     samples: list[dict[str, Any]] = field(default_factory=list)
+    begun: Sequence[int] | None = None
+    failed: Sequence[int] = ()
 
 
 @dataclass(frozen=True)
@@ -215,4 +223,22 @@ class World(Protocol):
 
     def close(self) -> None:
         """Release environments and workers."""
+        ...
+
+
+@runtime_checkable
+class Interruptible(Protocol):
+    """A world that can be told to give up what it is collecting."""
+
+    def interrupt(self) -> None:
+        """From now on raise in :meth:`World.collect` as soon as the present turn is over. Called by another thread."""
+        ...
+
+
+@runtime_checkable
+class Journaling(Protocol):
+    """A world that can take finished episodes from a journal instead of playing them again."""
+
+    def keep(self, journal: Journal) -> None:
+        """From now on enter every training episode that ends, and take those that are there."""
         ...
