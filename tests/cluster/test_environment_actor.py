@@ -17,11 +17,11 @@ import pytest
 
 from stratagem.cluster.environment_host import Answer, Call, Origin, Reply
 from stratagem.errors import InputError
-from stratagem.language.watched import CallFailed
 from stratagem.sampling import Rollouts
 from stratagem.tasks import registry
 from stratagem.tasks.key_door import KeyDoorTask
 from stratagem.tasks.task import Environment, Observation, Split, Step
+from stratagem.watched import CallFailed
 
 ray = pytest.importorskip("ray")
 

@@ -15,12 +15,12 @@ from hypothesis import strategies as st
 from stratagem.cluster.environment_host import Origin
 from stratagem.cluster.environments import RemoteTask, around, remote
 from stratagem.errors import BrokenRunError, InputError
-from stratagem.language.watched import CallFailed, Outcome, Watch
 from stratagem.sampling import Demonstrations, Rollouts, Windows
 from stratagem.skills import Skill, SkillBank, Skilled
 from stratagem.tasks import registry
 from stratagem.tasks.mixture import Mixture, domain_of, owner
 from stratagem.tasks.task import Task
+from stratagem.watched import CallFailed, Outcome, Watch
 
 NEAR: dict[str, list[Any]] = {}
 """What was collected without workers, by specification."""

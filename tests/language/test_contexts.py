@@ -14,10 +14,10 @@ from stratagem.language.episodes import Episode, to_experience
 from stratagem.language.hf_engine import HFEngine
 from stratagem.language.rollout import SESSIONS, play
 from stratagem.language.sampling import SamplingParams
-from stratagem.language.watched import Watch
 from stratagem.language.world import LanguageWorld
 from stratagem.sampling import Demonstrations, Rollouts, Windows
 from stratagem.tasks.task import Environment, Observation, Split, Step, Task, state_key
+from stratagem.watched import Watch
 
 SECRET = "topic 7"
 

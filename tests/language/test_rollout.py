@@ -14,9 +14,9 @@ from stratagem.language.episodes import Episode, to_experience
 from stratagem.language.hf_engine import HFEngine
 from stratagem.language.rollout import play
 from stratagem.language.sampling import SamplingParams
-from stratagem.language.watched import Watch
 from stratagem.tasks.mixture import Mixture
 from stratagem.tasks.task import Task
+from stratagem.watched import Watch
 
 
 class Recorder:

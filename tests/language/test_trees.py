@@ -17,8 +17,8 @@ from stratagem.language.hf_engine import HFEngine
 from stratagem.language.rollout import play
 from stratagem.language.sampling import SamplingParams
 from stratagem.language.trees import Growth, by_result, grow, majority
-from stratagem.language.watched import Watch
 from stratagem.tasks.task import Environment, Observation, Split, Step, Task, state_key
+from stratagem.watched import Watch
 
 
 class Lookups(Environment):

@@ -18,9 +18,9 @@ from stratagem.language.hf_engine import HFEngine
 from stratagem.language.inputs import TokenInputs
 from stratagem.language.rollout import act, finish, start
 from stratagem.language.sampling import SamplingParams
-from stratagem.language.watched import Watch
 from stratagem.sampling import Rollouts, Windows
 from stratagem.training.world import Collected
+from stratagem.watched import Watch
 
 FOUR = Windows(prompts_per_step=4, tokens=3)
 

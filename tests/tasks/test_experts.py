@@ -8,10 +8,10 @@ from functools import partial
 import pytest
 
 from stratagem.errors import InputError
-from stratagem.language.watched import Watch
 from stratagem.tasks import ExpertRegistry, ExpertsTask, Model, Skill, make
 from stratagem.tasks.experts import EXPERT_ERROR, NAME_ERROR, Call, read_call, well_formed
 from stratagem.tasks.orchestration import ACCURACY, DOMAINS, KINDS, ExpertsEnvironment, Question, SimulatedExpert
+from stratagem.watched import Watch
 
 MODELS = (Model("A", "knows", 0.5, aliases=("alpha",)), Model("Bert", "guesses"))
 SKILLS = (Skill("s1", "first", "does one thing"), Skill("s2", "second", "does another"))

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal, NamedTuple, Protocol
 
-from stratagem.language.watched import Outcome, Watch
 from stratagem.tasks.task import Environment, Split, Task
+from stratagem.watched import Outcome, Watch
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from stratagem.cluster.environment_host import Answer, Call, Origin, Reply, Worker, WorkerLost
 from stratagem.errors import BrokenRunError, InputError
-from stratagem.language.watched import CallFailed, timed_elsewhere
+from stratagem.watched import CallFailed, timed_elsewhere
 
 ALONE = 2
 """So often a worker may die of a call that it was doing by itself; then the call has failed."""

@@ -1,22 +1,21 @@
-"""What the first learner of a run acts in: a task, its engines and environments in other processes, and their figures."""
+"""What the first learner of a run acts in: a task, with engines and environments in other processes."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from torch import Tensor
 
 from stratagem.cluster.environment_pool import EnvironmentPool
 from stratagem.cluster.environments import remote
-from stratagem.cluster.plan import Cluster
 from stratagem.cluster.pool import EnginePool, start_pool
 from stratagem.cluster.ray_workers import ray_workers
 from stratagem.cluster.rollout_worker import EngineSpec
 from stratagem.cluster.settings import PoolSettings
 from stratagem.cluster.site import Site
-from stratagem.language.engine import Engine
 from stratagem.errors import InputError
+from stratagem.language.engine import Engine
 from stratagem.language.engines import member_models
 from stratagem.language.policy import LanguagePolicy
 from stratagem.language.team import Team, TeamEngine
@@ -27,7 +26,6 @@ from stratagem.training.journal import Journal
 from stratagem.training.pipeline import Pipelined
 from stratagem.training.world import Collected, Evaluation, Interruptible, Journaling, Policy, World
 from stratagem.worlds import Request, language_world
-
 
 CALLS = 64
 """Calls of environments in other processes that are under way at once; those of one worker travel together."""

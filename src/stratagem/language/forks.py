@@ -15,12 +15,12 @@ from stratagem.language.chat import ChatFormat
 from stratagem.language.episodes import Episode
 from stratagem.language.replayed import replayed, saved_turn
 from stratagem.language.rollout import Live
-from stratagem.language.watched import Watch
 from stratagem.parts import Forking
 from stratagem.sampling import Branching
 from stratagem.sampling.branching import as_branches, as_roots
 from stratagem.seeding import derive
 from stratagem.tasks.task import Split, Task
+from stratagem.watched import Watch
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,9 @@ from stratagem.language.episodes import Episode
 from stratagem.language.forks import Fork, branches
 from stratagem.language.rollout import Live, advance, enter_said, finish, requested, seat, start
 from stratagem.language.sampling import SamplingParams
-from stratagem.language.watched import Watch
 from stratagem.sampling.growth import Growth
 from stratagem.tasks.task import Split, Task
+from stratagem.watched import Watch
 
 
 def play_trees(

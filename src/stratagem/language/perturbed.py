@@ -9,8 +9,8 @@ from stratagem.language.engine import Engine
 from stratagem.language.episodes import Episode
 from stratagem.language.rollout import Live, play_on, reading, start
 from stratagem.language.sampling import SamplingParams
-from stratagem.language.watched import Watch
 from stratagem.tasks.task import Observation, Split, Task, restated
+from stratagem.watched import Watch
 
 Before = Callable[[str], str]
 """All that stands before a question, given the words of its nonsense."""

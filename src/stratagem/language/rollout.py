@@ -12,10 +12,10 @@ from stratagem.language.chat import ChatFormat
 from stratagem.language.engine import Completion, Engine, Request
 from stratagem.language.episodes import Episode, Turn, observation_fault, step_fault
 from stratagem.language.sampling import SamplingParams
-from stratagem.language.watched import Outcome, Watch
 from stratagem.seeding import derive
 from stratagem.tasks.mixture import owner
 from stratagem.tasks.task import Environment, Observation, Split, Step, Task, answer_key
+from stratagem.watched import Outcome, Watch
 
 Ended = Callable[[Sequence[Episode]], None]
 

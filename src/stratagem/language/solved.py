@@ -15,12 +15,12 @@ from stratagem.language.episodes import Episode, Turn, step_fault
 from stratagem.language.measured import episode_metrics
 from stratagem.language.rollout import enter_answer, reading, reset
 from stratagem.language.stage import Stage, lost, most_samples, numbers
-from stratagem.language.watched import failure_of
 from stratagem.sampling import Candidates, Demonstrations, Rollouts
 from stratagem.seeding import derive
 from stratagem.tasks.mixture import owner
 from stratagem.tasks.task import Split, Task
 from stratagem.training.world import Collected
+from stratagem.watched import failure_of
 
 HELD_OUT = 2**20
 """Held-out start states from this number on are validated on; evaluation counts from 0."""

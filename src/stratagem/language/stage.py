@@ -16,7 +16,6 @@ from stratagem.language.journaled import Diary
 from stratagem.language.plans import plan_reader
 from stratagem.language.rollout import first_observation, play
 from stratagem.language.sampling import SamplingParams
-from stratagem.language.watched import Watch
 from stratagem.language.wording import worded
 from stratagem.parts import Tempering
 from stratagem.sampling import Branching, Planned, Resampled, Rollouts
@@ -26,6 +25,7 @@ from stratagem.tasks.task import Split, Task
 from stratagem.training.journal import Journal
 from stratagem.training.ledger import PER_GROUP
 from stratagem.training.world import PROBED
+from stratagem.watched import Watch
 
 _One = TypeVar("_One")
 

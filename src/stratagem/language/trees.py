@@ -12,9 +12,9 @@ from stratagem.language.episodes import Episode
 from stratagem.language.forks import Fork, branches
 from stratagem.language.rollout import Live, act, advance, finish, start
 from stratagem.language.sampling import SamplingParams
-from stratagem.language.watched import Watch
 from stratagem.seeding import derive
 from stratagem.tasks.task import Observation, Split, Task
+from stratagem.watched import Watch
 
 
 @dataclass(frozen=True)

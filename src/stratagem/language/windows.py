@@ -19,9 +19,9 @@ from stratagem.language.plans import PlanReader, plan_reader
 from stratagem.language.replayed import replayed, saved_turn
 from stratagem.language.rollout import Live, act, advance, start
 from stratagem.language.sampling import SamplingParams
-from stratagem.language.watched import Watch
 from stratagem.tasks.mixture import domain_of
 from stratagem.tasks.task import Task
+from stratagem.watched import Watch
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,6 @@ from stratagem.language.sampling import SamplingParams
 from stratagem.language.solved import demonstrated, tried
 from stratagem.language.stage import Stage
 from stratagem.language.team import Team
-from stratagem.language.watched import Watch
 from stratagem.language.windows import Slots
 from stratagem.parts import Sampler
 from stratagem.recipe import Recipe
@@ -31,6 +30,7 @@ from stratagem.tasks.task import Split, Task
 from stratagem.training.journal import Journal
 from stratagem.training.statistics import evaluation
 from stratagem.training.world import Collected, Evaluation
+from stratagem.watched import Watch
 
 
 class LanguageWorld:

@@ -13,12 +13,12 @@ from stratagem.language.hf_engine import HFEngine
 from stratagem.language.policy import LanguagePolicy
 from stratagem.language.rollout import first_observation, play
 from stratagem.language.sampling import SamplingParams
-from stratagem.language.watched import Watch
 from stratagem.memory.episodic import Attempt
 from stratagem.seeding import derive
 from stratagem.tasks.mixture import owner
 from stratagem.tasks.reminders import reminded
 from stratagem.tasks.task import Environment, Observation, Split, Step, Task
+from stratagem.watched import Watch
 
 HEADING = "Experiences from similar tasks, which may or may not apply:"
 

@@ -21,13 +21,13 @@ from stratagem.language.episodes import Episode, to_experience
 from stratagem.language.hf_engine import HFEngine
 from stratagem.language.rollout import play
 from stratagem.language.sampling import SamplingParams
-from stratagem.language.watched import Watch
 from stratagem.language.world import LanguageWorld
 from stratagem.parts import Reward
 from stratagem.sampling import Demonstrations
 from stratagem.seeding import generator
 from stratagem.tasks.memory import MemoryEnvironment, MemoryTask
 from stratagem.tasks.task import Split, Step
+from stratagem.watched import Watch
 
 # ---- the recipe -----------------------------------------------------------------------------------------------------
 

@@ -18,7 +18,6 @@ from stratagem.language.episodes import Episode, to_experience
 from stratagem.language.hf_engine import HFEngine
 from stratagem.language.rollout import play as play_episodes
 from stratagem.language.sampling import SamplingParams
-from stratagem.language.watched import Watch
 from stratagem.language.world import LanguageWorld
 from stratagem.objectives import CallShare, SequenceMean, TokenMean
 from stratagem.sampling import Demonstrations
@@ -26,6 +25,7 @@ from stratagem.seeding import generator
 from stratagem.tasks import DelegatedTask, SearchTask
 from stratagem.tasks.delegation import DelegatedEnvironment
 from stratagem.tasks.task import Split, Step
+from stratagem.watched import Watch
 
 NAMES = ("reward", "planner_format", "executor_format", "refine")
 

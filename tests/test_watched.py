@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from stratagem.errors import BrokenRunError, InputError
-from stratagem.language.watched import CallFailed, Outcome, Watch, failure_of, timed_elsewhere
+from stratagem.watched import CallFailed, Outcome, Watch, failure_of, timed_elsewhere
 
 
 @pytest.fixture
