@@ -204,12 +204,10 @@ class Dispatcher:
         elif update.base is not None and not update.settled:
             self._answer(update, DifferentMergeError(f"{self.name}: merges adapters into other bits than the learner"))
         elif self._differed:
-            self._answer(
-                update, WeightMismatchError(f"{self.name}: serves other weights than version {update.version}")
-            )
+            self._answer(update, WeightMismatchError(f"{self.name}: {_differs(update)}"))
         else:
             self._differed += 1
-            raise WeightsDifferError(f"serves other weights than version {update.version}")
+            raise WeightsDifferError(_differs(update))
 
     def _answer(self, update: Update, error: Exception | None = None) -> None:
         with self._crew.lock:
@@ -269,6 +267,10 @@ class Dispatcher:
             return
         with self._crew.lock:
             self._count(answer)
+            # A slice that goes on begins with reading the last token of the one before, which was sampled.
+            self.prefilled -= sum(
+                bool(turn.tokens) and not request.tokens for turn, request in zip(turns, asked, strict=True)
+            )
             for turn, request, completion in zip(turns, asked, answer.said, strict=True):
                 self._enter(turn, request, completion)
 
@@ -337,6 +339,10 @@ def told(error: BaseException) -> str:
     """An error in one line."""
     text = " ".join(str(error).split())
     return f"{type(error).__name__}: {text[:300]}" if text else type(error).__name__
+
+
+def _differs(update: Update) -> str:
+    return f"serves other weights than version {update.version}"
 
 
 def _minor(version: str) -> str:

@@ -243,7 +243,7 @@ class TreePool(EnginePool):
 
 
 def start_pool(
-    build: Callable[[], Engine], workers: Workers, count: int, settings: PoolSettings = PoolSettings()
+    build: Callable[[], Engine], workers: Workers, count: int, settings: PoolSettings | None = None
 ) -> EnginePool:
     """A pool of ``count`` workers, once all have started; a :class:`TreePool` where their engines are tree engines.
 
@@ -253,7 +253,7 @@ def start_pool(
     Raises :class:`InputError` for no worker, what ``build`` refuses, and a worker of another version of stratagem or
     Python than the driver's; :class:`BrokenRunError` when none of them starts.
     """
-    crew = Crew(build, workers, count, settings)
+    crew = Crew(build, workers, count, settings or PoolSettings())
     greetings = crew.greetings()
     trees = all(greeting.vocabulary is not None for greeting in greetings)
     return (TreePool if trees else EnginePool)(crew, greetings)
