@@ -174,8 +174,8 @@ def test_sessions_go_in_blocks_to_the_workers_with_the_fewest(start):
     first = pool.open(7)
     assert [pool._sessions[number].place for number in first] == [0, 0, 0, 1, 1, 2, 2]
     pool.close(first[:3])
-    assert [pool._sessions[number].place for number in pool.open(4)] == [0, 0, 1, 2]
-    assert [one.pinned for one in crew.dispatchers] == [2, 3, 3]
+    assert [pool._sessions[number].place for number in pool.open(4)] == [0, 0, 0, 1]
+    assert [one.pinned for one in crew.dispatchers] == [3, 3, 2]
 
 
 def test_more_sessions_than_workers_hold_are_refused(start):
@@ -356,7 +356,7 @@ def test_what_an_engine_refuses_arrives_as_itself_and_leaves_sessions_as_they_we
     sessions = pool.open(4)
     first = pool.generate([asked(number, number) for number in sessions])
     bad = [asked(number, 10, stop=("refuse",) if number == sessions[3] else ()) for number in sessions]
-    with pytest.raises(InputError, match="^stop: refused$"):
+    with pytest.raises(InputError, match=r"^stop: refused$"):
         pool.generate(bad)
     again = pool.generate([asked(number, 20 + number, tokens=[5]) for number in sessions])
     for number, before, after in zip(sessions, first, again, strict=True):
@@ -388,10 +388,8 @@ def test_a_bad_request_is_told_to_its_own_caller_alone(start):
     threads = [threading.Thread(target=ask, args=[0])]
     threads[0].start()
     begun.wait(timeout=30)
-    threads += [
-        threading.Thread(target=ask, args=[1]),
-        threading.Thread(target=ask, args=[2], kwargs={"stop": ("refuse",)}),
-    ]
+    threads.append(threading.Thread(target=ask, args=[1]))
+    threads.append(threading.Thread(target=ask, args=[2], kwargs={"stop": ("refuse",)}))
     for thread in threads[1:]:
         thread.start()
     while len(pool._crew.dispatchers[0].waiting) < 2:
@@ -518,7 +516,7 @@ def test_with_no_worker_left_the_run_is_broken_and_says_why(start):
 
 
 def test_workers_that_never_start_break_the_pool():
-    with pytest.raises(BrokenRunError, match="ConnectionError: start number . went wrong in two lines; no worker"):
+    with pytest.raises(BrokenRunError, match=r"ConnectionError: start number . went wrong in two lines; no worker"):
         start_pool(Counting, Failing(Once(at={"start": range(9)})), 2, PoolSettings(most_restarts=1))
 
 
@@ -563,7 +561,7 @@ def test_a_pool_that_was_shut_down_says_so(start):
 
 
 def test_utilization_is_a_share_since_the_last_ask(start):
-    pool, engines = start(2)
+    pool, _ = start(2)
     sessions = pool.open(2)
     said = pool.generate([asked(number, number) for number in sessions])
     first = pool.utilization()
