@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from typing import Any
@@ -311,7 +312,7 @@ def test_a_flood_of_long_turns_does_not_keep_a_short_one_waiting(start):
     brief = threading.Thread(target=pool.generate, args=[[asked(short, 7, 1)]])
     brief.start()
     while not any(turn.request.session == short for turn in list(pool._crew.dispatchers[0].waiting)):
-        pass
+        time.sleep(0.001)
     go.set()
     for thread in (long, brief):
         thread.join(timeout=60)
@@ -393,7 +394,7 @@ def test_a_bad_request_is_told_to_its_own_caller_alone(start):
     for thread in threads[1:]:
         thread.start()
     while len(pool._crew.dispatchers[0].waiting) < 2:
-        pass
+        time.sleep(0.001)
     go.set()
     for thread in threads:
         thread.join(timeout=30)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from typing import Any
 
 import pytest
@@ -19,7 +20,7 @@ from stratagem.language.policy import LanguagePolicy
 from stratagem.language.sampling import SamplingParams
 
 CPU = torch.device("cpu")
-needs_peft = pytest.mark.skipif("not __import__('importlib.util').util.find_spec('peft')", reason="needs peft")
+needs_peft = pytest.mark.skipif(find_spec("peft") is None, reason="needs peft")
 
 
 def bits(tensor: Tensor) -> bytes:
@@ -194,14 +195,16 @@ def start() -> Iterator[Callable[..., EnginePool]]:
 
 def says(pool: EnginePool, policy: LanguagePolicy) -> bool:
     """Whether every worker samples what an engine of this policy does."""
-    engine, read = HFEngine(policy), texts([9, 14, 20, 6], 2)
-    found = []
-    for one in (pool, engine):
+    read, found = texts([9, 14, 20, 6], 2), []
+    for one in (pool, HFEngine(policy)):
         sessions = one.open(4)
         requests = [Request(s, t, n, SamplingParams(8)) for n, (s, t) in enumerate(zip(sessions, read, strict=True))]
-        found.append([(said.tokens, pytest.approx(said.logp, abs=1e-5)) for said in one.generate(requests)])
+        found.append(one.generate(requests))
         one.close(sessions)
-    return found[0] == [(tokens, list(logp.expected)) for tokens, logp in found[1]]
+    return all(
+        ours.tokens == theirs.tokens and ours.logp == pytest.approx(theirs.logp, abs=1e-5)
+        for ours, theirs in zip(*found, strict=True)
+    )
 
 
 def test_a_worker_that_serves_other_weights_is_started_again_once(start):

@@ -1,11 +1,17 @@
 """Scale: the same seams on many processes, with Ray."""
 
-from stratagem.cluster.local import LocalWorkers
-from stratagem.cluster.pool import EnginePool, TreePool, start_pool
-from stratagem.cluster.ray_workers import RayWorkers, ray_workers
-from stratagem.cluster.rollout_worker import EngineSpec, RolloutWorker
-from stratagem.cluster.settings import PoolSettings
-from stratagem.cluster.worker import Worker, Workers
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from stratagem.cluster.local import LocalWorkers
+    from stratagem.cluster.pool import EnginePool, TreePool, start_pool
+    from stratagem.cluster.ray_actors import RayWorkers, ray_workers
+    from stratagem.cluster.rollout_worker import EngineSpec, RolloutWorker
+    from stratagem.cluster.settings import PoolSettings
+    from stratagem.cluster.worker import Worker, Workers
 
 __all__ = [
     "EnginePool",
@@ -20,3 +26,20 @@ __all__ = [
     "ray_workers",
     "start_pool",
 ]
+
+_HOMES = {
+    "local": ("LocalWorkers",),
+    "pool": ("EnginePool", "TreePool", "start_pool"),
+    "ray_actors": ("RayWorkers", "ray_workers"),
+    "rollout_worker": ("EngineSpec", "RolloutWorker"),
+    "settings": ("PoolSettings",),
+    "worker": ("Worker", "Workers"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    """The public names, each on first use: a process of one kind needs no model library for what another kind does."""
+    for module, names in _HOMES.items():
+        if name in names:
+            return getattr(import_module(f"stratagem.cluster.{module}"), name)
+    raise AttributeError(f"module 'stratagem.cluster' has no attribute {name!r}")

@@ -248,7 +248,7 @@ def start_pool(
     """A pool of ``count`` workers, once all have started; a :class:`TreePool` where their engines are tree engines.
 
     build: makes a worker's engine, in the worker: an :class:`~.rollout_worker.EngineSpec`, or any function that can be
-    pickled.  workers: where they come from, such as :func:`~.ray_workers.ray_workers`.
+    pickled.  workers: where they come from, such as :func:`~.ray_actors.ray_workers`.
 
     Raises :class:`InputError` for no worker, what ``build`` refuses, and a worker of another version of stratagem or
     Python than the driver's; :class:`BrokenRunError` when none of them starts.
