@@ -364,8 +364,9 @@ def test_what_an_engine_refuses_arrives_as_itself_and_leaves_sessions_as_they_we
         assert after.tokens == expected([1, 2, *before.tokens, 5], 20 + number, 20, None)
     assert pool.restarts == 0 and len(engines) == 2
     pool.close(sessions)
-    pool.generate([asked(*pool.open(1), 0)])
-    assert sum(len(engine.sessions) for engine in engines) == 1, "what was refused stayed open somewhere"
+    # A turn at each worker, before which it closes what is to be closed.
+    pool.generate([asked(number, number) for number in pool.open(2)])
+    assert [len(engine.sessions) for engine in engines] == [1, 1], "what was refused stayed open somewhere"
 
 
 def test_a_bad_request_is_told_to_its_own_caller_alone(start):
@@ -457,6 +458,12 @@ def test_tokens_of_finished_slices_are_kept(start):
     assert said.tokens == expected([1, 2], seed, 12, 2)
     assert [len(engine.calls) for engine in engines] == [3, 3]
     assert pool.reread == 2 + 6 and engines[1].prefilled == 8
+
+
+def test_what_a_dead_worker_had_begun_comes_before_what_waited(start):
+    pool, engines = start(1, Once(at={"generate": [1]}), most_running=2)
+    pool.generate([asked(number, number) for number in pool.open(6)])
+    assert engines[0].calls + engines[1].calls == [[0, 1], [2, 3], [4, 5]]
 
 
 def test_a_worker_started_again_serves_the_last_weights_and_keeps_as_before(start):

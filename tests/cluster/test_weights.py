@@ -93,13 +93,20 @@ def test_merged_adapters_are_the_policys_weights_bit_for_bit():
     assert update.expected == whole_fingerprint({name: fingerprint(tensor) for name, tensor in expected.items()})
 
 
-@needs_peft
 def test_adapters_whose_product_is_turned_are_turned_back():
     matrices = [("w/0/A", torch.randn(2, 5)), ("w/0/B", torch.randn(3, 2))]
     base = Parcel.of([("w", torch.zeros(5, 3))])
     adapters = Adapters(Parcel.of(matrices), {"w": ((0.5, True),)})
     [(_, merged)] = adapters.merged(base, CPU)
     assert torch.equal(merged, (matrices[1][1] @ matrices[0][1]).T * 0.5)
+
+
+def test_several_adapters_of_a_matrix_add_up():
+    a, b, c, d = torch.randn(2, 3), torch.randn(5, 2), torch.randn(1, 3), torch.randn(5, 1)
+    matrices = Parcel.of([("w/0/A", a), ("w/0/B", b), ("w/1/A", c), ("w/1/B", d)])
+    adapters = Adapters(matrices, {"w": ((0.5, False), (2.0, False))})
+    [(_, merged)] = adapters.merged(Parcel.of([("w", torch.ones(5, 3))]), CPU)
+    torch.testing.assert_close(merged, 1 + 0.5 * b @ a + 2.0 * d @ c)
 
 
 @needs_peft

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import pickle
+import threading
 from typing import Any
 
 from stratagem.cluster.rollout_worker import RolloutWorker
+
+_BUILDING = threading.Lock()
+"""One model at a time: transformers changes torch's initializers for all threads while it loads one."""
 
 
 class LocalWorker:
@@ -22,7 +26,8 @@ class LocalWorker:
         if self.served is None:
             raise ConnectionError("the worker was killed")
         if method == "start":  # What builds the engine stays as it is: a function may be one that cannot be pickled.
-            return self.served.start(*arguments)
+            with _BUILDING:
+                return self.served.start(*arguments)
         return _copied(getattr(self.served, method)(*_copied(arguments)))
 
     def kill(self) -> None:
