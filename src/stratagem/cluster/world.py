@@ -10,7 +10,7 @@ from torch import Tensor
 from stratagem.cluster.environment_pool import EnvironmentPool
 from stratagem.cluster.environments import remote
 from stratagem.cluster.pool import EnginePool, start_pool
-from stratagem.cluster.ray_workers import ray_workers
+from stratagem.cluster.ray_actors import ray_workers
 from stratagem.cluster.rollout_worker import EngineSpec
 from stratagem.cluster.settings import PoolSettings
 from stratagem.cluster.site import Site

@@ -47,7 +47,8 @@ class Completion:
     finish_reason: "stop" (end token or stop string) or "length" (``max_new_tokens``, or the model's context is full;
         a turn whose new tokens already fill the context samples nothing and leaves the session as it was), or "cut" by
         the rules of a tree (:class:`TreeEngine`).
-    version: of the weights that sampled.
+    version: of the weights that sampled; of several, of the last.
+    versions: of each token, when that was not one and the same.
     text: the turn's tokens decoded, without the end token and other special tokens; a stop string stays.
     """
 
@@ -56,6 +57,7 @@ class Completion:
     finish_reason: FinishReason
     version: int
     text: str
+    versions: list[int] | None = None
 
 
 @dataclass(frozen=True, slots=True)

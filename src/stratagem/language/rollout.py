@@ -209,7 +209,8 @@ def _turn(one: Live, completion: Completion) -> Turn:
     """The turn that a completion is, or goes on with."""
     begun, sampled = one.begun, completion
     if begun is None:
-        return Turn(one.observation, one.unread, sampled.tokens, sampled.logp, sampled.text, sampled.version)
+        said = sampled.tokens, sampled.logp, sampled.text, sampled.version
+        return Turn(one.observation, one.unread, *said, versions=sampled.versions)
     return replace(
         begun,
         action=[*begun.action, *sampled.tokens],
@@ -217,7 +218,7 @@ def _turn(one: Live, completion: Completion) -> Turn:
         text=sampled.text,
         versions=[
             *(begun.versions or [begun.version] * len(begun.action)),
-            *[sampled.version] * len(sampled.tokens),
+            *(sampled.versions or [sampled.version] * len(sampled.tokens)),
         ],
     )
 

@@ -159,6 +159,10 @@ class Growth:
         """Give up paths whose episodes were lost."""
         self.paths.rule[list(path)] = LOST
 
+    def adopt(self, other: Growth) -> None:
+        """Be where another one is that began as a copy of this one and has grown since, in another process."""
+        self.paths, self.spared, self._history = other.paths, other.spared, other._history
+
     def _cut(self, path: Tensor, known: Uncertainty, logp: Tensor) -> Bool[Tensor, " paths"]:
         if self._prune is None:
             return torch.zeros(len(path), dtype=torch.bool)
