@@ -1,0 +1,1 @@
+"""More than one process: a learner whose weights are divided among the members of a group."""
