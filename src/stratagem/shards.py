@@ -15,13 +15,15 @@ def is_divided(tensor: Tensor) -> bool:
 
 def whole(tensor: Tensor) -> Tensor:
     """All of a tensor; of a divided one a copy, brought together by all processes of its group at once."""
-    full: Tensor = tensor.detach().full_tensor() if is_divided(tensor) else tensor  # type: ignore[operator]
+    divided: Any = tensor
+    full: Tensor = divided.detach().full_tensor() if is_divided(tensor) else tensor
     return full
 
 
 def own_part(tensor: Tensor) -> Tensor:
     """What this process holds of a tensor, sharing its memory."""
-    part: Tensor = tensor.detach().to_local() if is_divided(tensor) else tensor.detach()  # type: ignore[operator]
+    kept: Any = tensor.detach()
+    part: Tensor = kept.to_local() if is_divided(tensor) else kept
     return part
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, cast
 
 import torch
 import torch.distributed as dist
@@ -77,24 +77,29 @@ class ShardGroup:
         if not self.leads:
             while follow is not None and (word := self._hear()) != _DONE:
                 follow(word)
-            answer: list[Any] = [None]
-            dist.broadcast_object_list(answer, src=0, device=torch.device("cpu"))
-            said, result = answer[0]
-            if not said:
-                raise result
-            return result  # type: ignore[no-any-return]
-        self.acting, self.serving = True, follow is not None
-        try:
-            said, result = True, action()
-        except Exception as error:
-            said, result = False, error  # type: ignore[assignment]
-        self.acting = self.serving = False
+            return cast(T, _given(self._send(None)))
+        outcome = self._act(action, serving=follow is not None)
         if follow is not None:
             self.tell(_DONE)
-        dist.broadcast_object_list([(said, result if said else _sendable(result))], 0, device=torch.device("cpu"))
-        if not said:
-            raise result  # type: ignore[misc]
-        return result
+        self._send(outcome.sendable())
+        return cast(T, _given(outcome))
+
+    def _act(self, action: Callable[[], object], serving: bool) -> _Outcome:
+        self.acting, self.serving = True, serving
+        try:
+            return _Outcome(result=action())
+        except Exception as error:
+            return _Outcome(error=error)
+        finally:
+            self.acting = self.serving = False
+
+    def _send(self, outcome: _Outcome | None) -> _Outcome:
+        """From shard 0 to all."""
+        place = [outcome]
+        dist.broadcast_object_list(place, 0, device=torch.device("cpu"))
+        [found] = place
+        assert found is not None
+        return found
 
     def tell(self, word: int) -> None:
         """Give the others, which follow, a number to act on. Only shard 0 may, and only while it leads."""
@@ -117,7 +122,30 @@ class ShardGroup:
         Gradients flow to the own rows alone: where every shard computes the same loss of all rows, the sum of the
         gradients that the shards then have is that of the loss.
         """
-        return _Gathered.apply(mine, counts, self.rank)  # type: ignore[no-any-return,no-untyped-call]
+        rows: Tensor = _Gathered.apply(mine, counts, self.rank)  # type: ignore[no-untyped-call]
+        return rows
+
+
+@dataclass(frozen=True)
+class _Outcome:
+    result: object = None
+    error: Exception | None = None
+
+    def sendable(self) -> _Outcome:
+        """As it is, or with an error that says the same where its own cannot be pickled."""
+        if self.error is None:
+            return self
+        try:
+            pickle.loads(pickle.dumps(self.error))
+        except Exception:
+            return _Outcome(error=BrokenRunError(f"{type(self.error).__name__} on shard 0: {self.error}"))
+        return self
+
+
+def _given(outcome: _Outcome) -> object:
+    if outcome.error is not None:
+        raise outcome.error
+    return outcome.result
 
 
 class _Gathered(torch.autograd.Function):
@@ -131,7 +159,8 @@ class _Gathered(torch.autograd.Function):
         return torch.cat([piece[:count] for piece, count in zip(pieces, counts, strict=True)])
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        [gradient] = gradients
         return gradient[ctx.start : ctx.end], None, None
 
 
@@ -180,12 +209,3 @@ def _is_of_the_group(error: RuntimeError) -> bool:
     """Whether a collective raised it. The processor's backend has no kind of errors of its own, only words."""
     words = ("gloo", "connection", "timed out", "timeout")
     return isinstance(error, dist.DistError) or any(word in str(error).lower() for word in words)
-
-
-def _sendable(error: object) -> object:
-    """The error, or one that says the same where it cannot be pickled."""
-    try:
-        pickle.loads(pickle.dumps(error))
-    except Exception:
-        return BrokenRunError(f"{type(error).__name__} on shard 0: {error}")
-    return error

@@ -12,8 +12,8 @@ from typing import Any
 from torch import Tensor
 
 from stratagem.cluster.process_group import Place, ShardGroup, joined
-from stratagem.cluster.shared_world import SharedWorld
 from stratagem.cluster.sharded_policy import shard
+from stratagem.cluster.shared_world import SharedWorld
 from stratagem.language.policy import LanguagePolicy
 from stratagem.language.team import Team
 from stratagem.recipe import Recipe
@@ -30,11 +30,13 @@ AnyPolicy = LanguagePolicy | Team
 class Job:
     """What a group of shards is to do; every shard is given an equal one.
 
-    recipe: as written; it is not adapted to the world.  settings: of the run.  path: of the run directory, which shard
-    0 has access to and which exists.  policy: builds the policy, with the same weights on every shard, on the device
-    of the shard.  world: builds what shard 0 acts in with this policy; engines copy its weights before they are divided.
-    sinks, progress: of shard 0.  started: told of the trainer before the first step, on every shard, so that signals
-    can ask it to stop: all shards stop after the optimizer step in which one of them was asked.
+    recipe: as written; it is not adapted to the world.  settings: of the run.
+    path: of the run directory, which exists and which shard 0 has access to.
+    policy: builds the policy on the device of the shard; the weights are those of shard 0.
+    world: builds what shard 0 acts in with this policy, whose weights are still whole, so that engines can copy them.
+    sinks, progress: of shard 0.
+    started: told of the trainer before the first step, on every shard, so that signals can ask it to stop: all shards
+    stop after the optimizer step in which one of them was asked.
     resume: from the newest checkpoint, if there is one.  offload: as in :func:`shard`.
     """
 

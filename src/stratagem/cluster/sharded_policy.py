@@ -218,7 +218,7 @@ def _divide(policy: LanguagePolicy, group: ShardGroup, number: int, offload: boo
     policy.__class__ = ShardedPolicy
     divided: Any = policy
     divided._shards = _Shards(group, number, offload, root, pattern)
-    policy.register_load_state_dict_pre_hook(_divide_state)
+    divided.register_load_state_dict_pre_hook(_divide_state)
 
 
 def _with_parameters_on(policy: LanguagePolicy, device: str) -> LanguagePolicy:

@@ -29,7 +29,7 @@ def learned(policy: Policy) -> dict[str, Tensor]:
 def _place(tensor: Tensor) -> tuple[int, int]:
     """Where a tensor, or what this process has of it, lies in memory; a part without elements has a place, too."""
     part = own_part(tensor)
-    return part.untyped_storage().data_ptr(), part.storage_offset()
+    return part.untyped_storage().data_ptr(), int(part.storage_offset())
 
 
 def taken(policy: Policy) -> dict[str, Tensor]:
