@@ -128,11 +128,11 @@ def assert_same_files(one: Checkpoint, other: Checkpoint, tolerance: float) -> N
             torch.testing.assert_close(found, tensor, rtol=tolerance, atol=tolerance, msg=f"{group}: {name}")
 
 
-def assert_agree(in_shards: Run, one: Job, two: Job) -> None:
+def assert_agree(in_shards: Run, one: Job, two: Job, tolerance: float = 1e-5) -> None:
     """The run in this process and the one of two shards have the same rows, and the shards the same state."""
     alone(one)
     (metrics, weights, memory), (others, same_weights, same_memory) = sharded(in_shards, two)
-    assert_same_rows(one, two)
+    assert_same_rows(one, two, tolerance=tolerance)
     assert rows(one, "samples.jsonl") == rows(two, "samples.jsonl")
     assert_same_bits(weights, same_weights)
     assert_same_bits(memory, same_memory)
@@ -187,23 +187,27 @@ def _makes_recipe(card: catalogue.Card) -> bool:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", _token_level())
 def test_every_recipe_of_the_catalogue_runs_in_shards_as_it_does_alone(in_shards, make_job, chatter, small, name):
-    recipe = small(name)
+    try:
+        recipe = small(name)
+    except InputError:  # Its groups are of another size.
+        recipe = catalogue.card(name).recipe()
     changes = {"task": chatter(reward_names=("reward", "style")), "steps": 2}
     one, two = make_job(recipe, "alone", **changes), make_job(recipe, **changes)
     if name == NEEDS_NOISE:
-        assert_ends_with(in_shards, two, "ShardedPolicy has no view perturbed")
+        assert_ends_with(in_shards, two, "InputError: ShardedPolicy has no view perturbed")
         return
     try:
         alone(one)
-    except InputError as error:  # What this task has not; the shards say so as well.
-        assert_ends_with(in_shards, two, str(error))
+    except ValueError as error:  # What this task or policy has not; the shards say so as well.
+        assert_ends_with(in_shards, two, f"{type(error).__name__}: {error}".replace("LanguageP", "ShardedP"))
         return
-    assert_agree(in_shards, make_job(recipe, "once more", **changes), two)
+    # Two steps of Adam enlarge what rounding leaves of gradients that are 0.
+    assert_agree(in_shards, make_job(recipe, "once more", **changes), two, tolerance=1e-4)
 
 
 def assert_ends_with(in_shards: Run, job: Job, message: str) -> None:
     for said in ended(in_shards, job):
-        assert said.startswith(f"InputError: {message}")
+        assert said.startswith(message)
 
 
 # ---- begun in one way, ended in the other ---------------------------------------------------------------------------

@@ -75,12 +75,12 @@ def gradients(policy: Any, recipe: Any, x: Experience, weights: Mapping[str, Ten
 
 def assert_same_gradients(one: dict[str, Any], other: dict[str, Any], tolerance: float = 1e-6) -> None:
     assert one.keys() == other.keys()
-    largest = max(float(gradient.abs().max()) for gradient in one.values() if gradient is not None)
-    assert largest > 1e-3
+    assert max(float(gradient.abs().max()) for gradient in one.values() if gradient is not None) > 1e-3
     for name, gradient in one.items():
         assert (gradient is None) == (other[name] is None), name
         if gradient is not None:
-            assert float((gradient - other[name]).abs().max()) <= tolerance * largest, name
+            error, scale = (gradient - other[name]).norm(), gradient.norm()
+            assert float(error) <= tolerance * float(scale), f"{name}: {float(error / scale)}"
 
 
 CASES = {
@@ -93,6 +93,7 @@ CASES = {
     "adapters": ("grpo", {"lora": LoRA(4)}, {"kl": 0.1}, LENGTHS),
     "layers computed twice": ("grpo", {"gradient_checkpointing": True}, {}, LENGTHS),
     "logits in chunks": ("grpo", {"logits_budget": 3000}, {}, LENGTHS),
+    "bfloat16": ("ppo", {"dtype": "bfloat16", "gradient_checkpointing": True}, {}, LENGTHS),
     "a detached critic": ("ppo", {"value_gradient": False}, {}, LENGTHS),
 }
 
@@ -118,8 +119,9 @@ def test_gradients_are_those_of_one_process(in_shards, make_policy, small, case)
             return gradients(policy, recipe, x, weights)
 
     for said, found in in_shards(check):
-        assert said == pytest.approx(loss, rel=1e-5, abs=1e-6)
-        assert_same_gradients(expected, found)
+        low = case == "bfloat16"
+        assert said == pytest.approx(loss, rel=1e-5, abs=1e-2 if low else 1e-6)
+        assert_same_gradients(expected, found, tolerance=3e-2 if low else 1e-6)
 
 
 def test_three_shards_for_two_trajectories_agree_with_one(in_shards, make_policy, small):

@@ -197,15 +197,20 @@ def _naming_the_lost(place: Place) -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        if not _is_of_the_group(error):
+        reason = _reason(error, place)
+        if reason is None:
             raise
-        reason = str(error).strip().splitlines()[0]
-        raise BrokenRunError(
-            f"shard {place.rank} of {place.size} lost the others at {place.address}:{place.port}: {reason}"
-        ) from error
+        where = f"{place.address}:{place.port}"
+        raise BrokenRunError(f"shard {place.rank} of {place.size} lost the others at {where}: {reason}") from error
 
 
-def _is_of_the_group(error: RuntimeError) -> bool:
-    """Whether a collective raised it. The processor's backend has no kind of errors of its own, only words."""
-    words = ("gloo", "connection", "timed out", "timeout")
-    return isinstance(error, dist.DistError) or any(word in str(error).lower() for word in words)
+def _reason(error: RuntimeError, place: Place) -> str | None:
+    """How the others were lost, None where they were not: gloo has no kind of errors of its own, only words."""
+    if isinstance(error, BrokenRunError):
+        return None
+    said = str(error).lower()
+    if "timed out" in said or "timeout" in said:
+        return f"one did not answer within {place.timeout:g} seconds"
+    if isinstance(error, dist.DistError) or "gloo" in said or "connection" in said:
+        return "the connection to one is closed"
+    return None

@@ -57,6 +57,9 @@ class ShardedPolicy(LanguagePolicy):
 
     Tensors of its ``state_dict`` are divided; :func:`stratagem.shards.whole` brings one together, and a state of whole
     tensors can be loaded. A perturbed view is missing: each shard would draw noise of its own.
+
+    In bfloat16 the casts of all layers' weights are kept for the backward pass, two bytes for each weight on every
+    shard, unless the policy has ``gradient_checkpointing``.
     """
 
     views: ClassVar[tuple[type[View], ...]] = tuple(view for view in LanguagePolicy.views if view is not Perturbed)

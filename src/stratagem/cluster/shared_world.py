@@ -71,7 +71,8 @@ class SharedWorld:
         """What shard 0 collects. What the sampler remembers of it is then the same on all shards."""
         collected, memory = self._group.lead(lambda: (self._own.collect(sampler, step), sampler.state_dict()))
         if not self._group.leads:
-            sampler.load_state_dict(memory)
+            for name, tensor in sampler.state_dict().items():
+                tensor.resize_(memory[name].shape).copy_(memory[name])
         return collected
 
     def evaluate(self, episodes: int, mode: Literal["sampled", "greedy"], first: int = 0) -> Evaluation:
