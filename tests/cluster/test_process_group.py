@@ -119,6 +119,7 @@ def test_a_killed_shard_ends_the_other_within_the_timeout(in_shards):
     assert gone is None and waited < 21
 
 
+@pytest.mark.slow
 def test_a_shard_that_hangs_ends_the_other_at_the_timeout(in_shards):
     def check(place: Place) -> float | None:
         if place.rank == 1:

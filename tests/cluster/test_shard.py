@@ -147,13 +147,10 @@ STEPS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "a moving average of the weights": ("missing_old_logits", {}, {}),
     "snapshots of the weights": ("missing_old_logits", {"proximal": SamplingVersion("snapshots", 3)}, {}),
     "a replay buffer and the policy before": ("remix", {}, {}),
-    "an estimator": ("spa_rl", {}, {}),
-    "parts with memory": ("reinforce", {}, {}),
-    "a sampler that remembers": ("ares_aepo", {}, {}),
+    "a sampler and parts that remember": ("ares_aepo", {}, {}),
     "adapters and micro-batches": ("grpo", {"optimization__microbatch_tokens": 300}, {"options": {"lora": LoRA(4)}}),
     "whole matrices": ("muonpp", {}, {}),
     "gradients of single rewards": ("gradient_reward_weighting", {}, {}),
-    "gradients of terms": ("amft", {}, {}),
 }
 
 

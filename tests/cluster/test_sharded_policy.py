@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
+from stratagem import recipes
 from stratagem.cluster.process_group import Place, joined
 from stratagem.cluster.sharded_policy import ShardedPolicy, shard, shares
 from stratagem.errors import InputError
@@ -105,8 +106,6 @@ def test_gradients_are_those_of_one_process(in_shards, make_policy, small, case)
     kl = values.pop("kl", 0.0)
     recipe = small(name, **values)
     if kl:
-        from stratagem import recipes
-
         recipe = recipe.replace(objective=recipes.grpo(kl_coefficient=kl).objective)
     x, alone = spoken(lengths), make_policy(**options)
     weights = moved(alone)
@@ -228,7 +227,7 @@ def test_learned_weights_are_taken_and_put_back_by_parts(in_shards, make_policy)
 
 
 def test_a_team_is_divided_member_by_member(in_shards, make_policy, small):
-    x, recipe = spoken(), small("grpo")
+    x, recipe = spoken(), small("grpo").replace(objective=recipes.grpo(kl_coefficient=0.1).objective)
     x = x.replace(turn_role=torch.tensor([0, 1, 1, 0, 0, 1, 1]))
 
     def team() -> Team:

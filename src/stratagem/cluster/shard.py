@@ -128,12 +128,12 @@ class SharedRunDirectory(RunDirectory):
 
     def save(self, name: str, checkpoint: Checkpoint, keep: int = 2) -> Path:
         """Write a checkpoint as one process would: divided tensors are brought together, for shard 0 alone to keep."""
-        tensors = {group: self._brought_together(given) for group, given in checkpoint.tensors.items()}
+        tensors = {group: self._brought_together(checkpoint.tensors[group]) for group in sorted(checkpoint.tensors)}
         return self.group.lead(lambda: self._own.save(name, Checkpoint(checkpoint.state, tensors), keep))
 
     def _brought_together(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         kept = {}
-        for name, tensor in tensors.items():
+        for name, tensor in sorted(tensors.items()):
             if self.group.leads:
                 kept[name] = whole(tensor).cpu() if is_divided(tensor) else tensor
             elif is_divided(tensor):
