@@ -33,7 +33,7 @@ def _run(check: Check, place: Place, results: Any) -> None:
     results.send_bytes(pickle.dumps(said))
 
 
-def free_port() -> int:
+def _free_port() -> int:
     with socket.socket() as one:
         one.bind(("127.0.0.1", 0))
         return int(one.getsockname()[1])
@@ -44,7 +44,7 @@ def run_in_shards(check: Check, size: int = 2, timeout: float = 60.0) -> list[An
 
     They are forked, so that a check may be a function of the test, and begins with all that is imported.
     """
-    context, port = multiprocessing.get_context("fork"), free_port()
+    context, port = multiprocessing.get_context("fork"), _free_port()
     pipes, processes = [], []
     for rank in range(size):
         ours, theirs = context.Pipe(duplex=False)
@@ -84,3 +84,9 @@ def in_shards() -> Callable[..., list[Any]]:
     # After a fork it would warn that it was used before.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     return run_in_shards
+
+
+@pytest.fixture
+def free_port() -> Callable[[], int]:
+    """``free_port()``: one on which nobody listens."""
+    return _free_port

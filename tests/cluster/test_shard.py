@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -359,3 +361,71 @@ def test_an_error_of_another_shard_alone_ends_shard_0(in_shards, make_job, small
     first, second = ended(in_shards, make_job(small("grpo"), started=breaking), timeout=20.0)
     assert first.startswith("BrokenRunError: shard 0 of 2 lost the others")
     assert second == "ValueError: out of memory"
+
+
+# ---- processes that were not forked ---------------------------------------------------------------------------------
+
+APART = """
+import sys, torch
+from pathlib import Path
+from stratagem import catalogue
+from stratagem.cluster.process_group import Place
+from stratagem.cluster.shard import Job, run_shard
+from stratagem.language import HFEngine
+from stratagem.language.policy import LanguagePolicy
+from stratagem.language.pretrain import tiny_model_path
+from stratagem.language.world import LanguageWorld
+from stratagem.shards import whole
+from stratagem.tasks import registry
+from stratagem.training.loop import Settings
+
+rank, port, path, name = int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]), sys.argv[4]
+torch.set_num_threads(1)
+values = {"sampler.prompts_per_step": 3, "sampler.group_size": 4, "optimization.microbatch_tokens": 1000}
+recipe = catalogue.card(name).recipe().with_values(values)
+
+def started(trainer):
+    run = trainer.run
+    def observed():
+        metrics = run()
+        state = {**trainer.policy.state_dict(), **trainer.recipe.state_dict()}
+        print(sum(float(whole(tensor).double().abs().sum()) for tensor in state.values()), metrics["loss"])
+        return metrics
+    trainer.run = observed
+
+run_shard(
+    Place(rank, 2, "127.0.0.1", port, timeout=60.0),
+    Job(
+        recipe,
+        Settings(steps=2, evaluation_episodes=0),
+        path,
+        lambda: LanguagePolicy.from_path(tiny_model_path(), value_head=True, dtype="float32"),
+        lambda policy: LanguageWorld(registry.make("key_door:max_turns=12"), policy, HFEngine(policy), 0),
+        started=started,
+    ),
+)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["missing_old_logits", "remix"])
+def test_processes_whose_sets_have_another_order_agree(free_port, tmp_path, name):
+    RunDirectory.create(tmp_path)
+    port = str(free_port())
+    environments = [{**os.environ, "PYTHONHASHSEED": str(seed)} for seed in (1, 2)]
+    shards = [
+        subprocess.Popen(
+            [sys.executable, "-c", APART, str(rank), port, str(tmp_path), name],
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank, environment in enumerate(environments)
+    ]
+    try:
+        said = [shard.communicate(timeout=200) for shard in shards]
+    finally:
+        for shard in shards:
+            shard.kill()
+    assert said[0][0] == said[1][0] and said[0][0].strip(), [errors for _, errors in said]
