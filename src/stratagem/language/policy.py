@@ -290,7 +290,11 @@ class LanguagePolicy(nn.Module):
 
         ``card``: text of the model card, ``README.md``.
         """
-        self.model.save_pretrained(path, state_dict=dict(self.weights()))
+        self.write(path, dict(self.weights()), card)
+
+    def write(self, path: str | Path, weights: Mapping[str, Tensor], card: str | None) -> None:
+        """Write what :meth:`save` does with these ``weights``."""
+        self.model.save_pretrained(path, state_dict=dict(weights))
         self.tokenizer.save_pretrained(path)
         if card is not None:
             (Path(path) / "README.md").write_text(card, encoding="utf-8")

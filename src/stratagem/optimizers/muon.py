@@ -15,6 +15,7 @@ from torch.nn.functional import normalize
 from torch.optim.adamw import adamw
 
 from stratagem.optimizers.adam import AdamW
+from stratagem.shards import divided_like, whole
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 """Of the quintic Newton-Schulz iteration."""
@@ -158,13 +159,13 @@ class MuonAdamW(torch.optim.Optimizer):
         if still:
             return
         blend = gradient.add(momentum, alpha=group["momentum"]) if group["nesterov"] else momentum
-        factor = orthogonal_factor(blend.flatten(1), group["newton_schulz_steps"], group["precision"])
+        factor = orthogonal_factor(whole(blend).flatten(1), group["newton_schulz_steps"], group["precision"])
         size = group["lr"] * SCALES[group["scale"]](*factor.shape)
         if group["power_iterations"]:
             norm, direction = _spectral_norm(factor, state.get("direction"), group["power_iterations"])
             state["direction"] = direction.to(p.dtype)
             factor = factor / norm.clamp_min(LEAST_NORM)
-        p.sub_(factor.view_as(p).to(p.dtype), alpha=size)
+        p.sub_(divided_like(factor.view(p.shape).to(p.dtype), p), alpha=size)
 
 
 def spectral_size(matrix: Tensor) -> float:
@@ -242,7 +243,7 @@ def _largest(parameters: Sequence[Tensor]) -> list[tuple[Tensor, float]]:
     """Each parameter with the largest absolute entry of its gradient. Raises ``ValueError`` for one not finite."""
     if not parameters:
         return []
-    peaks = torch.stack([_gradient(p).abs().amax() for p in parameters]).tolist()
+    peaks = torch.stack([whole(_gradient(p)).abs().amax() for p in parameters]).tolist()
     for p, peak in zip(parameters, peaks, strict=True):
         if not math.isfinite(peak):
             raise ValueError(f"muon: the gradient of a matrix of shape {tuple(p.shape)} is not finite")
@@ -256,4 +257,4 @@ def _gradient(p: Tensor) -> Tensor:
 
 def _sides(p: Tensor) -> tuple[int, int]:
     """Outputs, and inputs times what a kernel covers."""
-    return p.shape[0], p[0].numel()
+    return p.shape[0], p.shape[1:].numel()

@@ -22,6 +22,7 @@ from stratagem.recipe import Recipe
 from stratagem.schedules import FrontGain, GradientInfluence, GradientProbe
 from stratagem.schedules.weighing import VALIDATION
 from stratagem.seeding import generator, seed_torch
+from stratagem.shards import divided_like
 from stratagem.training.batch_storage import pack, unpack
 from stratagem.training.companions import Companions
 from stratagem.training.demonstrated import demonstrated_shares
@@ -165,7 +166,7 @@ class Trainer:
             self._evaluate(0)
         while not self._finished:
             self.step()
-            if self._stopping:
+            if self._stops():
                 self.checkpoint()
                 raise Interrupted
             lost = self._lost_batches >= LOST_BATCHES
@@ -187,7 +188,7 @@ class Trainer:
         batch = self._batch
         clock = time.perf_counter()
         for _ in self._remaining_updates(batch):
-            if self._stopping:
+            if self._stops():
                 self.checkpoint()
                 raise Interrupted
         metrics = batch.metrics()
@@ -216,6 +217,10 @@ class Trainer:
     def stop(self) -> None:
         """Save and raise :class:`Interrupted` after the present optimizer step."""
         self._stopping = True
+
+    def _stops(self) -> bool:
+        """Whether the run was asked to stop, asked once after every optimizer step and every batch."""
+        return self._stopping
 
     def close(self) -> None:
         """Flush and close the sinks."""
@@ -565,8 +570,12 @@ def _split_optimizer(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor
 def _join_optimizer(
     optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor], groups: list[dict[str, Any]]
 ) -> None:
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     state: dict[int, dict[str, Tensor]] = {}
     for path, value in tensors.items():
         index, name = path.split(".", 1)
-        state.setdefault(int(index), {})[name] = value
+        parameter = parameters[int(index)]
+        # What has the shape of the parameter goes with it, element by element.
+        like = divided_like(value, parameter) if value.shape == parameter.shape else value
+        state.setdefault(int(index), {})[name] = like
     optimizer.load_state_dict({"state": state, "param_groups": groups})

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from stratagem.errors import InputError
 from stratagem.parts import Optimization, View
+from stratagem.shards import whole
 from stratagem.training.world import Policy
 
 
@@ -87,7 +88,7 @@ class Learners:
         for mine, factor in zip(self.parameters, self._factors(optimization), strict=True):
             norm = torch.zeros((), device=mine[0].device)
             if factor > 0:
-                norm = torch.nn.utils.clip_grad_norm_(mine, optimization.max_grad_norm)
+                norm = _clip(mine, optimization.max_grad_norm)
             if factor == 0 or (len(self.parameters) > 1 and norm == 0):
                 for parameter in mine:
                     parameter.grad = None
@@ -102,6 +103,13 @@ class Learners:
                 "roles that share a model share its learning rate"
             )
         return (*given, *(1.0,) * (count - len(given)))
+
+
+def _clip(parameters: Sequence[Tensor], longest: float) -> Tensor:
+    """As ``torch.nn.utils.clip_grad_norm_``, of divided parameters, too."""
+    norm = whole(torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None]))
+    torch.nn.utils.clip_grads_with_norm_(parameters, longest, norm)
+    return norm
 
 
 def together(norms: Sequence[Tensor]) -> Tensor:

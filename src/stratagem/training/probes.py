@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
@@ -13,6 +15,7 @@ from stratagem.parts import Objective
 from stratagem.recipe import Recipe
 from stratagem.schedules import FrontGain, GradientInfluence, GradientProbe
 from stratagem.schedules.weighing import VALIDATION
+from stratagem.shards import whole
 from stratagem.training.microbatches import microbatches
 from stratagem.training.world import Policy
 
@@ -125,18 +128,34 @@ def interference(recipe: Recipe, policy: Policy, one: Experience, other: Experie
 def _gradient(objective: Objective, recipe: Recipe, policy: Policy, x: Experience) -> list[Tensor]:
     """Of the objective on all of ``x``, by the policy's own parameters; 0 where it says nothing."""
     parameters = list(policy.policy_parameters())
-    total = [torch.zeros_like(parameter) for parameter in parameters]
+    others = [*policy.critic_parameters(), *policy.view_parameters(recipe.view)]
+    with _kept_gradients([*parameters, *others]):
+        _backward(objective, recipe, policy, x)
+        return [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
+
+
+def _backward(objective: Objective, recipe: Recipe, policy: Policy, x: Experience) -> None:
+    """Add the gradient of the objective on all of ``x`` to that of every parameter."""
     asked = {name.removeprefix("output.") for name in objective.needs() if name.startswith("output.")}
     temperature = recipe.sampler.policy_temperature
     for piece in microbatches(x, recipe.optimization.microbatch_tokens):
         out = policy(piece, temperature=temperature, also=asked, view=recipe.view)
         loss = objective(out, piece).loss
-        if not loss.requires_grad:
-            continue
-        for sum_, gradient in zip(total, torch.autograd.grad(loss, parameters, allow_unused=True), strict=True):
-            if gradient is not None:
-                sum_.add_(gradient)
-    return total
+        if loss.requires_grad:
+            loss.backward()
+
+
+@contextmanager
+def _kept_gradients(parameters: list[Tensor]) -> Iterator[None]:
+    """Inside this block the parameters begin without a gradient; afterwards they have the one from before."""
+    before = [parameter.grad for parameter in parameters]
+    for parameter in parameters:
+        parameter.grad = None
+    try:
+        yield
+    finally:
+        for parameter, gradient in zip(parameters, before, strict=True):
+            parameter.grad = gradient
 
 
 def _gradient_ahead(
@@ -157,4 +176,4 @@ def _gradient_ahead(
 
 
 def _product(one: list[Tensor], other: list[Tensor]) -> float:
-    return sum(float((a.double() * b.double()).sum()) for a, b in zip(one, other, strict=True))
+    return sum(float(whole((a.double() * b.double()).sum())) for a, b in zip(one, other, strict=True))

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from stratagem.shards import divided_like, own_part
 from stratagem.training.world import Policy
 
 
@@ -16,13 +17,19 @@ def learned(policy: Policy) -> dict[str, Tensor]:
     What is frozen (the model below adapters) is left out, since no two versions of a policy differ in it; a tensor of
     several names (tied embeddings) comes once.
     """
-    missing = {parameter.data_ptr() for parameter in policy.policy_parameters()}
+    missing = {_place(parameter) for parameter in policy.policy_parameters()}
     found = {}
     for name, tensor in policy.state_dict().items():
-        if tensor.data_ptr() in missing:
-            missing.remove(tensor.data_ptr())
+        if _place(tensor) in missing:
+            missing.remove(_place(tensor))
             found[name] = tensor
     return found
+
+
+def _place(tensor: Tensor) -> tuple[int, int]:
+    """Where a tensor, or what this process has of it, lies in memory; a part without elements has a place, too."""
+    part = own_part(tensor)
+    return part.untyped_storage().data_ptr(), int(part.storage_offset())
 
 
 def taken(policy: Policy) -> dict[str, Tensor]:
@@ -35,4 +42,4 @@ def put(policy: Policy, weights: Mapping[str, Tensor]) -> None:
     """Overwrite the named tensors of a policy. Raises ``KeyError`` for a name it does not have."""
     state = policy.state_dict()
     for name, tensor in weights.items():
-        state[name].copy_(tensor)
+        state[name].copy_(divided_like(tensor, state[name]))
