@@ -118,6 +118,7 @@ def train(
         evaluate_tokens=evaluate_tokens,
         evaluation_episodes=evaluation_episodes,
         checkpoint_every=checkpoint_every,
+        journal=cluster is not None,
     )
     run = RunDirectory.create(out if out is not None else _default_directory(final.name, spec, seed))
     saved = SavedRun(run, request, settings, wandb, isinstance(task, str))
@@ -159,9 +160,7 @@ def resume(
         saved.write()
         return _supervised(saved, made, progress)
     world = build_world(saved.request, made, saved.settings.seed)
-    trainer = Trainer(
-        saved.recipe, world, run, saved.settings, saved.sinks(-1 if checkpoint is None else done), progress
-    )
+    trainer = Trainer(saved.recipe, world, run, saved.settings, saved.sinks(saved.reached), progress)
     trainer.resume(checkpoint)
     saved.write()
     return _finish(trainer, run, world)

@@ -72,6 +72,12 @@ class SavedRun:
             return None
         return self.directory.load()
 
+    @property
+    def reached(self) -> int:
+        """Steps done at the newest complete checkpoint; -1 without one."""
+        found = self.directory.checkpoints()
+        return int(found[-1].name.split("-")[1]) if found else -1
+
     def sinks(self, resumed: int | None) -> tuple[Sink, ...]:
         """Where metrics go; the ones that may not be installed first. resumed: the step that is gone on from."""
         config: Mapping[str, Any] = {**dataclasses.asdict(self.request), **dataclasses.asdict(self.settings)}

@@ -92,8 +92,8 @@ def language_world(
     task: Task, policy: LanguagePolicy | Team, engine: Engine, seed: int, request: Request, threads: int = 1
 ) -> LanguageWorld:
     """The world of a language policy that acts by this engine. threads: calls of environments made at once."""
-    kind = SkilledWorld if isinstance(task, Skilled) else LanguageWorld
-    return kind(task, policy, engine, seed, request.concurrency, request.timeout, threads)
+    how = (policy, engine, seed, request.concurrency, request.timeout, threads)
+    return SkilledWorld(task, *how) if isinstance(task, Skilled) else LanguageWorld(task, *how)
 
 
 def _one_policy(request: Request) -> str | None:

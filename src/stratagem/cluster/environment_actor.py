@@ -114,7 +114,7 @@ def ray_starter(
         source = task
     else:
         try:
-            source = cloudpickle.dumps(task)  # type: ignore[no-untyped-call]
+            source = cloudpickle.dumps(task)
         except Exception as error:
             raise InputError(
                 f"task {task.name!r} cannot be sent to workers ({type(error).__name__}: {error}); give it by its "

@@ -62,18 +62,19 @@ class Learner:
             given = request.task if saved.task_is_specified else made
             return acting(request, made, given, policy, site, settings.seed, settings.steps)
 
-        if self._size == 1:
+        if self._size == 1 and not site.cluster.offload:
             return self._alone(saved, recipe, world(policy()))
         address, port = meeting_point
-        backend = "nccl" if device.type == "cuda" else "gloo"
-        place = Place(self._rank, self._size, address, port, backend, str(device))
+        nccl = device.type == "cuda"
+        # Ray shows each process its own GPUs alone.
+        place = Place(self._rank, self._size, address, port, "nccl" if nccl else "gloo", "cuda:0" if nccl else "cpu")
         job = Job(
             recipe,
             settings,
             saved.directory.path,
             policy,
             world,
-            sinks=lambda _: saved.sinks(None),
+            sinks=lambda _: saved.sinks(saved.reached),
             progress=self._progress,
             started=self._started,
             resume=True,
@@ -82,11 +83,10 @@ class Learner:
         return run_shard(place, job)
 
     def _alone(self, saved: SavedRun, recipe: Recipe, world: World) -> dict[str, float]:
-        checkpoint = saved.checkpoint()
-        sinks = saved.sinks(-1 if checkpoint is None else checkpoint.state["step"])
+        sinks = saved.sinks(saved.reached)
         trainer = Trainer(recipe, world, saved.directory, saved.settings, sinks, self._progress)
         try:
-            trainer.resume(checkpoint)
+            trainer.resume(saved.checkpoint())
             self._started(trainer)
             return trainer.run()
         finally:

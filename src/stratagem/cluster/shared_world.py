@@ -12,8 +12,9 @@ from stratagem.cluster.sharded_policy import ShardedPolicy
 from stratagem.errors import InputError
 from stratagem.parts import Sampler
 from stratagem.recipe import Recipe
+from stratagem.training.journal import Journal
 from stratagem.training.members import members_of
-from stratagem.training.world import Collected, Evaluation, Policy, World
+from stratagem.training.world import Collected, Evaluation, Journaling, Policy, World
 
 
 class SharedWorld:
@@ -92,6 +93,16 @@ class SharedWorld:
     def load_state_dict(self, tensors: Mapping[str, Tensor], plain: Mapping[str, Any]) -> None:
         """Restore the world of shard 0."""
         self._group.lead(lambda: self._own.load_state_dict(tensors, plain))
+
+    def keep(self, journal: Journal) -> None:
+        """Let the world of shard 0 keep a journal."""
+
+        def begin() -> None:
+            if not isinstance(self._own, Journaling):
+                raise InputError(f"journal: {self._own.task_name} keeps none; a language task does")
+            self._own.keep(journal)
+
+        self._group.lead(begin)
 
     def close(self) -> None:
         """Release what shard 0 acts in. It waits for nobody, so that it can be called after an error."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, Literal
 
 from torch import Tensor
@@ -148,7 +149,12 @@ def _engines(request: Request, policy: LanguagePolicy | Team, site: Site) -> tup
     pools = []
     for member, model in enumerate(models):
         places = range(member, cluster.rollout_workers, len(models))
-        workers = ray_workers(lambda number, places=places: site.options("rollout worker", places[number]))
+        options = partial(_options, site, places)
         spec = EngineSpec(model, request.engine, request.precision, request.device)
-        pools.append(start_pool(spec, workers, len(places), settings))
+        pools.append(start_pool(spec, ray_workers(options), len(places), settings))
     return pools, TeamEngine(policy, pools) if isinstance(policy, Team) else pools[0]
+
+
+def _options(site: Site, places: Sequence[int], number: int) -> dict[str, Any]:
+    """Of the actor with this number in its pool."""
+    return site.options("rollout worker", places[number])
