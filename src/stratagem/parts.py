@@ -268,6 +268,20 @@ class Preference(Part):
 
 
 @dataclass(frozen=True)
+class Mixture(Part):
+    """A policy made of those whose log-probabilities stand in a batch: what log-ratios are to, or whom one plays."""
+
+    kind: ClassVar[str] = "mixture"
+
+    def logp(self, old: Float[Tensor, " tokens"], x: Experience) -> Float[Tensor, " tokens"]:
+        """Its log-probability of every token, given that of the policy the update starts from.
+
+        Summed over an answer it may be off by a constant of the prompt.
+        """
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
 class Ratio(Part):
     """Importance ratio of the policy being trained to a reference denominator."""
 
