@@ -59,7 +59,9 @@ def test_compared_it_is_the_mean_over_pairs_of_the_group():
     for rows in ((0, 1), (2, 3, 4)):
         pairs = [(h[i] - h[j] - 2 * (a[i] - a[j])).square() for i in rows for j in rows if i != j]
         of_group.append(len(rows) * torch.stack(pairs).mean())
-    torch.testing.assert_close(LogRatioRegression(gain=2.0, compared=True)(out, x).loss, torch.stack(of_group).sum() / 5)
+    torch.testing.assert_close(
+        LogRatioRegression(gain=2.0, compared=True)(out, x).loss, torch.stack(of_group).sum() / 5
+    )
 
 
 def test_without_old_log_probabilities_the_policy_has_not_moved():

@@ -15,7 +15,8 @@ Texts = Sequence[str]
 def longer(prompts: Texts, first: Texts, second: Texts) -> list[float | None]:
     """Prefers the longer one, and the first it is shown a little."""
     return [
-        None if not prompt else 0.1 + 0.8 * (len(a) > len(b)) for prompt, a, b in zip(prompts, first, second, strict=True)
+        None if not prompt else 0.1 + 0.8 * (len(a) > len(b))
+        for prompt, a, b in zip(prompts, first, second, strict=True)
     ]
 
 

@@ -110,9 +110,7 @@ def test_one_step_of_inpo_worked_by_hand():
 
 def test_inpo_reduces_to_online_ipo_and_to_sppo(rock, reference):
     start = policy(0.2, 0.5, 0.3)
-    torch.testing.assert_close(
-        one(INPO(0.4, 0.4), rock, reference, start), one(OnlineIPO(0.4), rock, reference, start)
-    )
+    torch.testing.assert_close(one(INPO(0.4, 0.4), rock, reference, start), one(OnlineIPO(0.4), rock, reference, start))
     torch.testing.assert_close(one(INPO(0.0, 0.5), rock, reference, start), one(SPPO(2.0), rock, reference, start))
     with pytest.raises(InputError, match=r"strength = 0.5: must be at most inverse_step = 0.4"):
         INPO(0.5, 0.4)

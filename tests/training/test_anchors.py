@@ -369,7 +369,9 @@ def weights_at_batches(proximal: IterationStart, values: list[float], resume_at:
         move(policy, value)
         kept.served(proximal, place)
         move(policy, value + 100)
-        kept.fill(proximal, Experience.from_lengths([1], [1], [1]), lambda asked, x: seen.append(asked) or torch.ones(1))
+        kept.fill(
+            proximal, Experience.from_lengths([1], [1], [1]), lambda asked, x: seen.append(asked) or torch.ones(1)
+        )
         seen[-1] = float(seen[-1].state_dict()["logits"][0, 0])
     return seen
 

@@ -9,4 +9,14 @@ from stratagem.preferences.judges import Judge, ask
 from stratagem.preferences.mixtures import GeometricMixture
 from stratagem.preferences.oracles import AnswerTable, BradleyTerry, Noisy, Population, SingleVote, win_matrix
 
-__all__ = ["AnswerTable", "BradleyTerry", "GeometricMixture", "Judge", "Noisy", "Population", "SingleVote", "ask", "win_matrix"]
+__all__ = [
+    "AnswerTable",
+    "BradleyTerry",
+    "GeometricMixture",
+    "Judge",
+    "Noisy",
+    "Population",
+    "SingleVote",
+    "ask",
+    "win_matrix",
+]

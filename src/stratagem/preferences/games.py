@@ -27,7 +27,9 @@ def cyclic(responses: int = 3, strength: float = 1.0) -> Float64[Tensor, "respon
     even number of responses, and a strength that is not in [0, 1].
     """
     if responses < 1 or responses % 2 == 0:
-        raise InputError(f"cyclic preferences: responses = {responses}: must be odd, or some would win more than others")
+        raise InputError(
+            f"cyclic preferences: responses = {responses}: must be odd, or some would win more than others"
+        )
     if not 0 <= strength <= 1:
         raise InputError(f"cyclic preferences: strength = {strength}: must be in [0, 1]")
     place = torch.arange(responses)
@@ -75,7 +77,9 @@ def population(
 ) -> Float64[Tensor, "*games r r"]:
     """``sum_k w_k P_k``: what a member drawn by these shares (equal ones: ()) prefers."""
     if not members or (shares and len(shares) != len(members)) or any(share <= 0 for share in shares):
-        raise InputError(f"population: shares = {list(shares)}: must be one, above 0, for each of {len(members)} members")
+        raise InputError(
+            f"population: shares = {list(shares)}: must be one, above 0, for each of {len(members)} members"
+        )
     weights = torch.tensor(shares or [1.0] * len(members), dtype=torch.float64)
     return torch.einsum("k,k...->...", weights / weights.sum(), torch.stack(list(members)))
 

@@ -84,7 +84,9 @@ def regularized_nash(
     strength: ``tau``, above 0.  most: steps before it gives up with a :class:`BrokenRunError`.
     """
     if not strength > 0 or not math.isfinite(strength):
-        raise InputError(f"regularised Nash policy: strength = {strength}: must be above 0; without, see minimax_winner")
+        raise InputError(
+            f"regularised Nash policy: strength = {strength}: must be above 0; without, see minimax_winner"
+        )
     check_wins(wins)
     check_policy(reference, "reference")
     anchor = reference.double().log()
@@ -153,9 +155,7 @@ class WinRates(NamedTuple):
     high: Float64[Tensor, "policies policies"]
 
 
-def win_rate_matrix(
-    won: Float64[Tensor, "policies policies"], compared: Int[Tensor, "policies policies"]
-) -> WinRates:
+def win_rate_matrix(won: Float64[Tensor, "policies policies"], compared: Int[Tensor, "policies policies"]) -> WinRates:
     """Win rates of policies against each other, from counts; a tie counts as half a win for both.
 
     won: comparisons the row won against the column; with ``won' + won = compared``, and ``compared`` symmetric.

@@ -185,5 +185,3 @@ def win_matrix(preference: Preference, x: Experience) -> Float64[Tensor, "groups
 def table(answers: Sequence[int], wins: Float64[Tensor, "responses responses"], **options: float) -> AnswerTable:
     """The oracle of a game over answers with these keys."""
     return AnswerTable(tuple(answers), tuple(map(tuple, wins.tolist())), **options)
-
-

@@ -29,7 +29,14 @@ def test_it_is_in_the_catalogue():
 def test_on_two_answers_it_is_dpos_loss():
     ones = [1, 1]
     x = Experience.from_lengths(
-        ones, ones, [2], reward=[0.0, 1.0], action=[0, 1], seed=[5, 7], behavior_logp=[-1.0, -2.0], ref_logp=[-1.5, -0.5]
+        ones,
+        ones,
+        [2],
+        reward=[0.0, 1.0],
+        action=[0, 1],
+        seed=[5, 7],
+        behavior_logp=[-1.0, -2.0],
+        ref_logp=[-1.5, -0.5],
     )
     logp = torch.tensor([-0.3, -1.1])
     apart = (-1.1 + 0.5) - (-0.3 + 1.5)

@@ -118,7 +118,14 @@ def test_with_equal_numbers_it_is_ipo():
     """One anchor, the reference, and targets of ``1 / (2 tau)`` on votes, whatever the last policy was."""
     tau, ones = 0.25, [1, 1]
     x = Experience.from_lengths(
-        ones, ones, [2], reward=[1.0, 0.0], action=[0, 1], seed=[5, 7], behavior_logp=[-1.0, -2.0], ref_logp=[-1.5, -0.5]
+        ones,
+        ones,
+        [2],
+        reward=[1.0, 0.0],
+        action=[0, 1],
+        seed=[5, 7],
+        behavior_logp=[-1.0, -2.0],
+        ref_logp=[-1.5, -0.5],
     )
     recipe = inpo(tau, tau, SingleVote(BradleyTerry(0)), group_size=2)
     logp = torch.tensor([-0.3, -1.1])
