@@ -71,7 +71,7 @@ def test_scores_noise_and_populations():
     assert noisy(wins, 0.5).tolist() == [[0.5, 0.5], [0.5, 0.5]]
     half = population([bradley_terry(torch.tensor([1.0, 0.0]), 0), bradley_terry(torch.tensor([0.0, 1.0]), 0)], (3, 1))
     assert half[0, 1] == 0.75
-    with pytest.raises(InputError, match="flip = 0.6"):
+    with pytest.raises(InputError, match=r"flip = 0\.6"):
         noisy(wins, 0.6)
     with pytest.raises(InputError, match="one, above 0, for each of 2 members"):
         population([wins, wins], (1, 0))

@@ -18,7 +18,7 @@ from stratagem.preferences.oracles import BradleyTerry
 
 @dataclass(frozen=True)
 class WinRate(Advantage):
-    """``A_i = sum_j w_j P(y_i > y_j) / sum_j w_j - 1/2``, in [-1/2, 1/2]: by whom an answer is preferred, among a group.
+    """``A_i = sum_j w_j P(y_i > y_j) / sum_j w_j - 1/2``, in [-1/2, 1/2]: how often an answer is preferred.
 
     This is where a preference oracle enters a recipe, and an estimate of ``P(y_i > pi') - 1/2`` for an opponent
     ``pi'``. The group was sampled by the policy, so that with equal weights the opponent is the policy itself; for

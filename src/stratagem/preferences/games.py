@@ -1,4 +1,4 @@
-"""Symmetric games on preferences, many at once: float64 ``[games, responses, responses]``, ``wins[i, j] = P(i > j)``."""
+"""Symmetric games on preferences, many at once: float64 [games, responses, responses], ``wins[i, j] = P(i > j)``."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def games_with_winner(
     """
     winner = winner.double()
     check_policy(winner, "winner")
-    skew = random_games(*winner.shape, source) - 0.5
+    skew = random_games(len(winner), winner.shape[1], source) - 0.5
     gain = (skew @ winner.unsqueeze(-1)).squeeze(-1)
     skew = skew - gain.unsqueeze(-1) + gain.unsqueeze(-2)
     largest = skew.abs().amax((-2, -1), keepdim=True)

@@ -91,7 +91,7 @@ def regularized_nash(
     check_policy(reference, "reference")
     anchor = reference.double().log()
     logp = anchor.expand(wins.shape[:-1]).clone()
-    # Extragradient steps of size 2 tau contract by 1 / (1 + 2 tau) whatever the game (see stratagem.preferences.solvers).
+    # Extragradient steps of size 2 tau contract by 1 / (1 + 2 tau) whatever the game (NashMP in the solvers).
     share, gain = 2 * strength / (1 + 2 * strength), 2 / (1 + 2 * strength)
     for step in range(most):
         policy = logp.exp()
@@ -134,7 +134,8 @@ def regularized_gap(wins: Wins, policy: Policies, reference: Policies, strength:
 
 def kl(policy: Policies, other: Policies) -> Figures:
     """``KL(pi || pi')`` in nats; infinite where ``pi'`` never gives what ``pi`` does."""
-    return (torch.special.xlogy(policy, policy) - torch.special.xlogy(policy, other)).sum(-1).clamp(min=0)
+    terms: Tensor = torch.special.xlogy(policy, policy) - torch.special.xlogy(policy, other)
+    return terms.sum(-1).clamp(min=0)
 
 
 def span(policy: Policies, other: Policies) -> Figures:

@@ -14,11 +14,11 @@ from stratagem.parts import Mixture
 
 @dataclass(frozen=True)
 class GeometricMixture(Mixture):
-    """``log q = (1 - reference - previous) log pi_old + reference log pi_ref + previous log pi_previous`` of each token.
+    """``log q = (1 - r - p) log pi_old + r log pi_ref + p log pi_previous`` of each token, ``r`` and ``p`` the weights.
 
     What log-ratios are taken to, and what opponents are taken for. ``pi_old`` is the policy the update starts from (or
     the recipe's proximal), ``pi_ref`` the frozen reference, ``pi_previous`` the policy the update before started from.
-    Summed over an answer it is the log-probability of the mixture up to a constant of the prompt, which cancels wherever
+    Summed over an answer it is the log-probability of the mixture up to a constant of the prompt, which cancels where
     the answers of a prompt are compared. Weights may be negative: then it is an extrapolation.
     """
 

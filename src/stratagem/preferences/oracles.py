@@ -1,4 +1,4 @@
-"""Preference oracles over the answers of a batch: by a reward, by a table, noisy ones, populations, and single votes."""
+"""Preference oracles over the answers of a batch: by a reward, by a table, noisy ones, populations, single votes."""
 
 from __future__ import annotations
 
@@ -33,7 +33,8 @@ class BradleyTerry(Preference):
         score = x.returns if self.reward is None else x.named_reward(self.reward)
         if score is None:
             raise InputError(
-                f"{self.part_name()}.reward = {self.reward!r}: must be a reward of the task: {', '.join(x.reward_names)}"
+                f"{self.part_name()}.reward = {self.reward!r}: must be a reward of the task: "
+                f"{', '.join(x.reward_names)}"
             )
         return preferred(score[first] - score[second], self.temperature)
 
@@ -48,8 +49,8 @@ class AnswerTable(Preference):
     """``P(i > j)`` from a table over answers: any preference there is, cycles included.
 
     keys: of the answers, as ``x.answer`` has them (:func:`stratagem.tasks.task.answer_key`).
-    wins: ``wins[i][j]`` is how likely answer ``i`` is preferred to ``j``. Raises :class:`InputError` unless it is square,
-    in [0, 1], and ``wins[i][j] + wins[j][i] = 1``, and, when asked, for an answer that is not among ``keys``.
+    wins: ``wins[i][j]`` is how likely answer ``i`` is preferred to ``j``. Raises :class:`InputError` unless it is
+    square, in [0, 1], and ``wins[i][j] + wins[j][i] = 1``, and, when asked, for an answer that is not among ``keys``.
     unknown: how likely an answer that is not in the table is preferred to one that is; None: it raises. Two such
     answers tie.
     """

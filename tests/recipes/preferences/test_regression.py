@@ -169,7 +169,7 @@ def test_votes_point_where_probabilities_do():
 
 
 def test_numbers_outside_their_range_are_refused():
-    with pytest.raises(InputError, match="strength = 0.6: must be at least 0 and at most inverse_step = 0.5"):
+    with pytest.raises(InputError, match=r"strength = 0\.6: must be at least 0 and at most inverse_step = 0\.5"):
         inpo(0.5, 0.6)
     with pytest.raises(InputError, match="gain = -1"):
         sppo(-1)

@@ -72,7 +72,9 @@ def inpo(
     epochs: int = 2,
     minibatches: int = 4,
 ) -> Recipe:
-    """``mean_ij (h_i - h_j - (P(y_i > y_j) - 1/2) / eta)^2``, ``h = log pi - (tau/eta) log mu - (1 - tau/eta) log pi_t``.
+    """``mean_ij (h_i - h_j - (P(y_i > y_j) - 1/2) / eta)^2``, ``h`` a log-ratio to a mixture of two anchors.
+
+    ``h = log pi - (tau / eta) log mu - (1 - tau / eta) log pi_t``.
 
     Every batch is an iteration: it is sampled from ``pi_t``, and the loss, over all pairs of a group, minimised from
     there. It is least at ``pi prop mu^(tau / eta) pi_t^(1 - tau / eta) exp(P(y > pi_t) / eta)``, a step of mirror
@@ -87,7 +89,8 @@ def inpo(
     """
     if not 0 <= strength <= inverse_step or inverse_step == 0:
         raise InputError(
-            f"inpo: strength = {strength}: must be at least 0 and at most inverse_step = {inverse_step}, which is above 0"
+            f"inpo: strength = {strength}: must be at least 0 and at most inverse_step = {inverse_step}, "
+            "which is above 0"
         )
     return Recipe(
         name="inpo",
