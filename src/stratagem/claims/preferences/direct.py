@@ -19,16 +19,16 @@ STRENGTH = 0.1
 
 @claim(
     "online_dpo",
-    statement="With votes on pairs that the policy itself has just sampled, DPO does better than with as many on pairs "
-    "sampled beforehand: online DPO is preferred to offline DPO in 58 % of cases and more by human raters.",
+    statement="With votes on pairs that the policy itself has just sampled, DPO does better than with as many on "
+    "pairs sampled beforehand: online DPO is preferred to offline DPO in 58 % of cases and more by human raters.",
     source="arXiv 2402.04792, abstract and the table of human evaluation",
     baseline="DPO on pairs of the reference, as many votes and optimizer steps",
     rule=(Expect("final_gain", above=0),),
     scale="A table of 64 questions with eight answers, one of them right, success rates of the reference from "
-    "Beta(0.6, 2.4); votes for the right one of two answers in 88 % of cases, strength 0.1. Both arms see 1,920 votes "
-    "and take 30 steps of AdamW at the lab's rate; the offline arm takes each on a thirtieth of the votes, and "
-    "offline_twice takes every vote twice, with as many more "
-    "steps, which gained far more in first runs than being online did: a cheap control that the effect is small beside. Exact returns. Questions share no parameters.",
+    "Beta(0.6, 2.4); votes for the right one of two answers in 88 % of cases, strength 0.1. Both arms see 1,920 "
+    "votes and take 30 steps of AdamW at the lab's rate; the offline arm takes each on a thirtieth of the votes, and "
+    "offline_twice takes every vote twice, with as many more steps, which gained far more in first runs than being "
+    "online did: a cheap control that the effect is small beside. Exact returns. Questions share no parameters.",
 )
 def online_dpo(seed: int) -> dict[str, float]:
     """Exact returns after learning."""

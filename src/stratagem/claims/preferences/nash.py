@@ -28,9 +28,9 @@ VOTES = 20
 
 @claim(
     "nash_md",
-    statement="The last policy of Nash-MD converges to the Nash policy of the regularised preference game, "
-    "KL(pi* || pi_T) <= 8 log T / (tau^2 T) with a step of log T / (tau T); self-play without a reference, of which "
-    "only the average converges, does not.",
+    statement="The last policy of Nash-MD converges to the Nash policy of the regularised preference game, KL(pi* || "
+    "pi_T) <= 8 log T / (tau^2 T) with a step of log T / (tau T); self-play without a reference, of which only the "
+    "average converges, does not.",
     source="arXiv 2312.00886, section 6 (the theorem on Nash-MD; its constant as others cite it); the language-model "
     "figures, on summaries, were not within reach",
     baseline="the best answer to the reference alone; beside the rule, self-play with the same step and no reference",
@@ -42,11 +42,12 @@ VOTES = 20
     scale="Tables: 50 games of ten responses, half of the people asked with scores and half preferring in circles; "
     "strength 0.1, references at random, exact preferences, 500 and 5,000 iterations. The distance is the largest of "
     "the 50 games over the bound, at 5,000; decay is the exponent of its mean between the two, 1 - log-factors in "
-    "theory (the bound's own is 0.88). The best answer to the reference, which a mixing of 1 leads to, is judged by the "
-    "gap of the regularised game. Beside the rule: Nash-EMA, and Nash-MD on 20 votes for each response and iteration. "
-    "Self-play was part of two earlier rules, and both failed: without a reference, which is what it plays for, its "
-    "last policy is less exploitable than Nash-MD's, which a strength of 0.1 holds back, and than its own average; with "
-    "steps this small it hardly cycles. So that half of the statement is not decided here; the figures are measured.",
+    "theory (the bound's own is 0.88). The best answer to the reference, which a mixing of 1 leads to, is judged by "
+    "the gap of the regularised game. Beside the rule: Nash-EMA, and Nash-MD on 20 votes for each response and "
+    "iteration. Self-play was part of two earlier rules, and both failed: without a reference, which is what it "
+    "plays for, its last policy is less exploitable than Nash-MD's, which a strength of 0.1 holds back, and than its "
+    "own average; with steps this small it hardly cycles. So that half of the statement is not decided here; the "
+    "figures are measured.",
 )
 def nash_md(seed: int) -> dict[str, float]:
     """Exact distances of the last policies."""
@@ -98,9 +99,9 @@ CALLS = 1000
 
 @claim(
     "nash_mp",
-    statement="The last policy of mirror prox nears the regularised Nash policy at a linear rate that does not depend "
-    "on the number of responses, KL(pi* || pi_N) = O((1 + 2 beta)^(-N / 2)) after asking about N opponents, where "
-    "Nash-MD's is of order 1 / N.",
+    statement="The last policy of mirror prox nears the regularised Nash policy at a linear rate that does not "
+    "depend on the number of responses, KL(pi* || pi_N) = O((1 + 2 beta)^(-N / 2)) after asking about N opponents, "
+    "where Nash-MD's is of order 1 / N.",
     source="arXiv 2505.19731, abstract; the updates are reconstructed from it",
     baseline="nash_md with the step log T / (tau T), INPO, and online IPO, after as many opponents",
     rule=(
@@ -112,10 +113,10 @@ CALLS = 1000
         Expect("log_distance_over_nash_md_0.1", below=0),
     ),
     scale="Tables: 20 random games of 50 responses with a uniform reference, and 20 of rock, paper, scissors against "
-    "random references for the contraction; exact preferences, 1,000 opponents, strengths of 0.01 and 0.1. Slopes are "
-    "of the logarithm of the largest distance over the 20 games, fitted down to 1e-12, over -log(1 + 2 beta) / 2; the "
-    "contraction is the largest quotient of two distances in a row times 1 + 2 beta. INPO takes the same proximal step "
-    "without the second opponent. What a network makes of it is not seen.",
+    "random references for the contraction; exact preferences, 1,000 opponents, strengths of 0.01 and 0.1. Slopes "
+    "are of the logarithm of the largest distance over the 20 games, fitted down to 1e-12, over -log(1 + 2 beta) / "
+    "2; the contraction is the largest quotient of two distances in a row times 1 + 2 beta. INPO takes the same "
+    "proximal step without the second opponent. What a network makes of it is not seen.",
 )
 def nash_mp(seed: int) -> dict[str, float]:
     """Distances on the way, and at the end."""

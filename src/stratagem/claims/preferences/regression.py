@@ -47,13 +47,14 @@ SAMPLED = {"sampler.prompts_per_step": 48}
         Expect("learned_below_dpo", above=0),
     ),
     scale="Tables of 20 prompts with eight responses; half of the people asked have scores, half prefer in circles. "
-    "Exact preferences, a uniform reference, 400 iterations (6,400 against scores), step 2 / sqrt(T); the slope is that "
-    "of the mean policy's exploitability from 100 to 1,600. Scores are fitted to all pairs, and the best of five "
-    "strengths of the KL is taken for each prompt, with hindsight. DPO is iterated with fresh pairs, and its mean policy "
-    "judged as SPPO's is. Learned runs are of the recipes in the lab on one prompt: AdamW, 40 batches of 48 groups of "
-    "five answers, a vote on each pair, mean policies. AlpacaEval is not within reach. At first the best scores were "
-    "compared with 400 iterations too, and SPPO was behind them (that figure is measured, beside the rule): scores stay "
-    "where they are, and what is claimed is where the mean policy goes, so it was given 6,400 after that was seen.",
+    "Exact preferences, a uniform reference, 400 iterations (6,400 against scores), step 2 / sqrt(T); the slope is "
+    "that of the mean policy's exploitability from 100 to 1,600. Scores are fitted to all pairs, and the best of "
+    "five strengths of the KL is taken for each prompt, with hindsight. DPO is iterated with fresh pairs, and its "
+    "mean policy judged as SPPO's is. Learned runs are of the recipes in the lab on one prompt: AdamW, 40 batches of "
+    "48 groups of five answers, a vote on each pair, mean policies. AlpacaEval is not within reach. At first the "
+    "best scores were compared with 400 iterations too, and SPPO was behind them (that figure is measured, beside "
+    "the rule): scores stay where they are, and what is claimed is where the mean policy goes, so it was given 6,400 "
+    "after that was seen.",
 )
 def sppo(seed: int) -> dict[str, float]:
     """Exploitability of mean policies."""
@@ -100,8 +101,8 @@ TAU, ETA = 0.1, 3.0
     "inpo",
     statement="Mirror descent on pairs of answers, without estimating a win rate, brings the last policy to the Nash "
     "policy of the regularised preference game, and does better than iterating on Bradley-Terry rewards: 42.6 % "
-    "length-controlled win rate on AlpacaEval 2.0 and 37.8 % on Arena-Hard from a model of 8 B, ahead of iterative DPO "
-    "and SPPO.",
+    "length-controlled win rate on AlpacaEval 2.0 and 37.8 % on Arena-Hard from a model of 8 B, ahead of iterative "
+    "DPO and SPPO.",
     source="arXiv 2407.00617, abstract and the theorems on convergence",
     baseline="iterated DPO at the same strength; SPPO's last policy",
     rule=(
@@ -111,10 +112,10 @@ TAU, ETA = 0.1, 3.0
         Expect("learned_gap_below_dpo", above=0),
     ),
     scale="Tables of 20 prompts with eight responses; half of the people asked have scores, half prefer in circles. "
-    "Strength 0.1, inverse step 3, 300 iterations, a uniform reference; distances and gaps are of the regularised game "
-    "and of last policies. Learned runs are of the recipes in the lab on one prompt: AdamW, 40 batches of 48 groups of "
-    "five answers, a vote on each pair; their gaps are mean ones of the last ten policies. Win rates on benchmarks are "
-    "not within reach.",
+    "Strength 0.1, inverse step 3, 300 iterations, a uniform reference; distances and gaps are of the regularised "
+    "game and of last policies. Learned runs are of the recipes in the lab on one prompt: AdamW, 40 batches of 48 "
+    "groups of five answers, a vote on each pair; their gaps are mean ones of the last ten policies. Win rates on "
+    "benchmarks are not within reach.",
 )
 def inpo(seed: int) -> dict[str, float]:
     """Distances and gaps of last policies."""
