@@ -103,6 +103,12 @@ def test_a_step_of_mirror_prox_is_one_of_inpo_with_another_clock():
     strength, eta = 0.1, 0.2
     ours, theirs = nash_mp(strength), inpo(strength * (1 + eta) / eta, strength, epochs=4, minibatches=2)
     changed = {change.path for change in ours.diff(theirs)}
-    assert changed <= {"proximal", "proximal.every", "objective.anchor.reference", "objective.gain"}
+    assert changed <= {
+        "optimization.learning_rate",
+        "proximal",
+        "proximal.every",
+        "objective.anchor.reference",
+        "objective.gain",
+    }
     assert ours.objective.gain == pytest.approx(theirs.objective.gain)
     assert ours.objective.anchor.reference == pytest.approx(theirs.objective.anchor.reference)

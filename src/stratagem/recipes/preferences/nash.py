@@ -84,6 +84,7 @@ def nash_mp(
     group_size: int = 8,
     epochs: int = 4,
     minibatches: int = 2,
+    learning_rate: float = 1e-4,
 ) -> Recipe:
     """Mirror prox: from one anchor, a step against the policy, and then the same step against what that step led to.
 
@@ -94,6 +95,7 @@ def nash_mp(
 
     strength: ``beta``, above 0.  step_size: ``eta``; None: ``2 beta``. Beyond that nothing is proved.
     epochs, minibatches: of each step.  preference: the oracle.
+    learning_rate: ours, below other recipes', since targets are a few tenths of a nat away and Adam steps past them.
 
     The two steps are reconstructed from the abstract, whose rate is theirs, and so is the way to learn them.
     """
@@ -111,5 +113,5 @@ def nash_mp(
             anchor=GeometricMixture(reference=eta / (1 + eta)), gain=eta / (strength * (1 + eta)), compared=True
         ),
         proximal=IterationStart(2),
-        optimization=AdamW(epochs=epochs, minibatches=minibatches, shuffle="groups"),
+        optimization=AdamW(learning_rate=learning_rate, epochs=epochs, minibatches=minibatches, shuffle="groups"),
     )
