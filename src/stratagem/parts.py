@@ -245,6 +245,43 @@ class Advantage(Part):
 
 
 @dataclass(frozen=True)
+class Preference(Part):
+    """Which of two answers to a prompt is preferred: ``P(y > y' | x)``, with ``P(y > y') + P(y' > y) = 1``.
+
+    The contract every oracle shares, whatever stands behind it: a reward, a table, a learned model, a judge, people. It
+    need not be transitive, so it need not be the difference of any scores. A recipe holds one in the advantage that
+    turns it into credit (:class:`stratagem.advantages.WinRate`); losses read the credit and no oracle. An oracle names
+    the fields of the batch it reads in ``requires``, as every part does, and answers the same when asked the same.
+    """
+
+    kind: ClassVar[str] = "preference"
+
+    def __call__(
+        self, x: Experience, first: Int[Tensor, " pairs"], second: Int[Tensor, " pairs"]
+    ) -> Float[Tensor, " pairs"]:
+        """Probability, in [0, 1], that trajectory ``first`` is preferred to ``second``, both of one group.
+
+        1/2 for an answer against itself, and where who was asked cannot decide. Raises :class:`InputError` for answers
+        it cannot judge, :class:`BrokenRunError` when who is to be asked is down.
+        """
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class Mixture(Part):
+    """A policy made of those whose log-probabilities stand in a batch: what log-ratios are to, or whom one plays."""
+
+    kind: ClassVar[str] = "mixture"
+
+    def logp(self, old: Float[Tensor, " tokens"], x: Experience) -> Float[Tensor, " tokens"]:
+        """Its log-probability of every token, given that of the policy the update starts from.
+
+        Summed over an answer it may be off by a constant of the prompt.
+        """
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
 class Ratio(Part):
     """Importance ratio of the policy being trained to a reference denominator."""
 

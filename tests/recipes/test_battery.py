@@ -17,7 +17,7 @@ from .conftest import Said, detached_values_held, gradients
 
 RECIPES = [
     card.name
-    for family in ("baselines", "objectives", "agents", "reasoning")
+    for family in ("baselines", "objectives", "agents", "reasoning", "preferences")
     for card in catalogue.cards(family)
     if not isinstance(card.build, type)
 ]
@@ -35,6 +35,10 @@ NOT_THE_POLICY_GRADIENT = {
     "qwenlong_l1_5": "that of good tokens alone while the entropy is high",
     "thor": "that of the clipped loss and, beside it, the likelihood of what had a positive advantage",
     "lope": "that of rollouts, and a twelfth of it for what was sampled again, whose ratio is shaped",
+    "sppo": "a multiple of it, and further on of what log-ratios lack of their targets",
+    "inpo": "a multiple of what log-ratios lack of their targets, in comparison with the group",
+    "nash_mp": "a multiple of what log-ratios lack of their targets, in comparison with the group",
+    "online_dpo": "half a multiple of it, and further on that of a logistic regression",
     "rover": "a multiple of it, and further on what the next state is worth at random",
 }
 """Recipes whose gradient at ratio 1 is not that of ``sum w A log pi``, and what it is instead."""

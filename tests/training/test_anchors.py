@@ -15,7 +15,7 @@ from stratagem.errors import InputError
 from stratagem.experience import Experience
 from stratagem.lab import GAMES, TabularPolicy
 from stratagem.lab.world import LabTask, LabWorld
-from stratagem.objectives import MovingAverage, SamplingVersion
+from stratagem.objectives import IterationStart, MovingAverage, SamplingVersion
 from stratagem.parts import Proximal
 from stratagem.recipe import Recipe
 from stratagem.recipes import grpo, missing_old_logits
@@ -352,3 +352,35 @@ def test_the_proximal_of_a_recipe_is_written_read_and_changed_by_path():
     assert Recipe.from_yaml(recipe.to_yaml()) == recipe
     assert recipe.with_values({"proximal.keep": 5}).proximal == SamplingVersion(keep=5)
     assert recipe.with_values({"proximal": "moving_average"}).proximal == MovingAverage()
+
+
+# ---- iterations -----------------------------------------------------------------------------------------------------
+
+
+def weights_at_batches(proximal: IterationStart, values: list[float], resume_at: int | None = None) -> list[float]:
+    """The weight that ``old_logp`` is under in each batch, when the policy has these values as they begin."""
+    policy = number(values[0])
+    kept, seen = anchor(proximal, policy), []
+    for place, value in enumerate(values):
+        if place == resume_at:
+            state = {name: tensor.clone() for name, tensor in kept.state_dict().items()}
+            kept = anchor(proximal, policy)
+            kept.load_state_dict(state)
+        move(policy, value)
+        kept.served(proximal, place)
+        move(policy, value + 100)
+        kept.fill(
+            proximal, Experience.from_lengths([1], [1], [1]), lambda asked, x: seen.append(asked) or torch.ones(1)
+        )
+        seen[-1] = float(seen[-1].state_dict()["logits"][0, 0])
+    return seen
+
+
+def test_batches_of_an_iteration_share_the_policy_it_began_with():
+    assert weights_at_batches(IterationStart(2), [1, 2, 3, 4, 5]) == [1, 1, 3, 3, 5]
+    assert weights_at_batches(IterationStart(1), [1, 2, 3]) == [1, 2, 3]
+
+
+@pytest.mark.parametrize("resume_at", [1, 2, 3, 4])
+def test_an_iteration_goes_on_after_a_resume(resume_at):
+    assert weights_at_batches(IterationStart(3), [1, 2, 3, 4, 5], resume_at) == [1, 1, 1, 4, 4]

@@ -2,6 +2,7 @@
 
 from stratagem.advantages.agreement import SemanticEntropyScaled
 from stratagem.advantages.anchors import LoneTrajectories, OverTurns, SharedStates
+from stratagem.advantages.comparisons import ReferenceLogRatio, WinRate
 from stratagem.advantages.components import PerReward, SpreadWeighted
 from stratagem.advantages.confidence import ConfidenceDiscounted
 from stratagem.advantages.critic import GAE
@@ -56,6 +57,7 @@ __all__ = [
     "PassRateBand",
     "PerReward",
     "PlanningRaised",
+    "ReferenceLogRatio",
     "RewardToGo",
     "RoleCredit",
     "RoleStandardized",
@@ -71,5 +73,6 @@ __all__ = [
     "TurnCriticAdvantage",
     "UncertaintyShaped",
     "WeighedGroups",
+    "WinRate",
     "WithDemonstrations",
 ]

@@ -15,7 +15,7 @@ from stratagem.errors import InputError
 from stratagem.language.chat import ChatFormat
 from stratagem.language.policy import EXPERT_COUNTS
 from stratagem.language.rollout import first_observation, reading
-from stratagem.objectives.proximal import MovingAverage, SamplingVersion
+from stratagem.objectives.proximal import IterationStart, MovingAverage, SamplingVersion
 from stratagem.optimizers import Muon
 from stratagem.parts import Sampler
 from stratagem.recipe import Recipe
@@ -165,7 +165,7 @@ def workload(recipe: Recipe, shape: ModelShape, length: EpisodeLength, **setting
         states=(1, 2) if isinstance(optimization, Muon) else (2, 2),
         references=int(reference),
         copies=int(reference and moved)
-        + int(kept or isinstance(proximal, MovingAverage))
+        + int(kept or isinstance(proximal, MovingAverage | IterationStart))
         + int("previous_logp" in needs),
         snapshots=proximal.keep if isinstance(proximal, SamplingVersion) and kept else 0,
         read_figures=not output.isdisjoint(_OF_DISTRIBUTION),

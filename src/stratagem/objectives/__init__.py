@@ -16,6 +16,7 @@ from stratagem.objectives.blend import Blend
 from stratagem.objectives.bounded import BoundedRatio, best_bounded_policy
 from stratagem.objectives.bucketed import ControlledByDifficulty, difficulty
 from stratagem.objectives.budgets import LevelBudgets, SharedBudget
+from stratagem.objectives.comparisons import LogisticComparison, LogRatioRegression
 from stratagem.objectives.corrections import DiscrepancyMask, MaskedImportance, TruncatedImportance
 from stratagem.objectives.covariance import AtLargestCovariance, CovarianceMask, token_covariance
 from stratagem.objectives.curvature import AdamStep, CurvatureMask, GradientStep, StepModel
@@ -46,7 +47,7 @@ from stratagem.objectives.negatives import EntropyHysteresis, SureNegatives
 from stratagem.objectives.pairwise import PairwiseClip, PairwiseJointClip
 from stratagem.objectives.penalty import Penalty
 from stratagem.objectives.policy_gradient import PolicyGradient, ValueLoss
-from stratagem.objectives.proximal import Interpolated, MovingAverage, SamplingVersion
+from stratagem.objectives.proximal import Interpolated, IterationStart, MovingAverage, SamplingVersion
 from stratagem.objectives.random_policy import RandomPolicyRegression
 from stratagem.objectives.ratios import GeometricMeanRatio, ProductRatio, TokenRatio
 from stratagem.objectives.regularizers import KL, BlendedPenalty, EntropyBonus, FullKL, Surprisal, kl_estimate
@@ -89,9 +90,12 @@ __all__ = [
     "ImplicitNegative",
     "InternalLayer",
     "Interpolated",
+    "IterationStart",
     "LengthPower",
     "LevelBudgets",
     "LogLikelihood",
+    "LogRatioRegression",
+    "LogisticComparison",
     "MaskedImportance",
     "MaskedLogLikelihood",
     "MovingAverage",

@@ -115,7 +115,7 @@ class _Pairs(NamedTuple):
     @classmethod
     def of(cls, x: Experience) -> _Pairs:
         """The pairs of a batch. Raises ``ValueError`` when a group was cut."""
-        _check_whole(x)
+        check_whole_groups(x, "a pairwise gate")
         token = x.trajectory_of_token.first()
         if x.mask is not None:
             kept = torch.nonzero(x.mask).squeeze(1)
@@ -140,8 +140,8 @@ class _Pairs(NamedTuple):
         return x.to_tokens(trajectory=of_trajectory.index_copy(0, x.trajectory_of_token.labels[self.token], answers))
 
 
-def _check_whole(x: Experience) -> None:
-    """Raise ``ValueError`` when a micro-batch has only some of the trajectories of a group."""
+def check_whole_groups(x: Experience, who: str) -> None:
+    """Raise ``ValueError`` when a micro-batch has only some of the trajectories of a group, which ``who`` compares."""
     if x.parent is None or x.tokens == 0:
         return
     whole, rows = x.parent
@@ -152,6 +152,6 @@ def _check_whole(x: Experience) -> None:
     if bool(cut.any()):
         number = int(group[cut][0])
         raise ValueError(
-            f"a pairwise gate compares the answers of a group, and this micro-batch has only some of group {number}; "
+            f"{who} compares the answers of a group, and this micro-batch has only some of group {number}; "
             "cut batches between groups (optimization.shuffle = groups does)"
         )

@@ -57,6 +57,19 @@ class MovingAverage(Proximal):
 
 
 @dataclass(frozen=True)
+class IterationStart(Proximal):
+    """``old_logp`` under the policy as it was when a batch of a number divisible by ``every`` arrived, counted from 0.
+
+    So several batches share one frozen policy, however far the learning one has moved. With 2 the second batch of each
+    two is learned from the first one's start: the two steps of mirror prox from one anchor.
+
+    every: batches to an iteration; 1 is the policy as each update starts.
+    """
+
+    every: Annotated[int, Ge(1)] = 2
+
+
+@dataclass(frozen=True)
 class Interpolated(Objective):
     """``of``, with ``log pi_old = alpha log mu + (1 - alpha) log pi`` at every step, detached.
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from stratagem.errors import InputError
 from stratagem.experience import Experience
-from stratagem.objectives.proximal import MovingAverage, SamplingVersion
+from stratagem.objectives.proximal import IterationStart, MovingAverage, SamplingVersion
 from stratagem.parts import Proximal
 from stratagem.training.weights import learned, put, taken
 from stratagem.training.world import FrozenPolicy, Policy
@@ -66,6 +66,11 @@ def _(proximal: SamplingVersion, policy: Policy) -> Anchor:
 @anchor.register
 def _(proximal: MovingAverage, policy: Policy) -> Anchor:
     return Averaged(policy)
+
+
+@anchor.register
+def _(proximal: IterationStart, policy: Policy) -> Anchor:
+    return Kept(policy)
 
 
 # ---- exact ----------------------------------------------------------------------------------------------------------
@@ -136,6 +141,35 @@ class Snapshots(Anchor):
         for path, tensor in tensors.items():
             version, name = path.split(".", 1)
             self._kept.setdefault(int(version), {})[name] = tensor.clone()
+
+
+class Kept(Anchor):
+    """A policy with the weights as they were when an iteration began, and how many batches have begun."""
+
+    def __init__(self, policy: Policy) -> None:
+        self._policy = policy
+        self._start = policy.copy()
+        self._batches = torch.zeros((), dtype=torch.int64)
+
+    def served(self, proximal: IterationStart, version: int) -> None:
+        """One more batch begins; where it is the first of an iteration, keep the present weights."""
+        if int(self._batches) % proximal.every == 0:
+            put(self._start, learned(self._policy))
+        self._batches += 1
+
+    def fill(self, proximal: IterationStart, x: Experience, ask: Ask) -> Experience:
+        """Ask the kept policy about every token."""
+        return x.replace(old_logp=ask(self._start, x))
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Both."""
+        kept = self._start.state_dict()
+        return {"batches": self._batches, **{f"start.{name}": kept[name] for name in learned(self._policy)}}
+
+    def load_state_dict(self, tensors: Mapping[str, Tensor]) -> None:
+        """Restore them. Raises ``KeyError`` when something is missing."""
+        self._batches = tensors["batches"].clone()
+        put(self._start, {name: tensors[f"start.{name}"] for name in learned(self._policy)})
 
 
 class Recorded(Anchor):

@@ -1,0 +1,22 @@
+"""Learning from comparisons: preference oracles, the games they make, exact figures of policies, tabular solvers.
+
+``oracles`` are parts: :class:`stratagem.parts.Preference` is their contract, and the advantage
+:class:`stratagem.advantages.WinRate` lets them into a recipe. ``games``, ``measures`` and ``solvers`` are about tables:
+what the recipes should come to where everything can be enumerated. ``judges`` asks who reads text.
+"""
+
+from stratagem.preferences.judges import Judge, ask
+from stratagem.preferences.mixtures import GeometricMixture
+from stratagem.preferences.oracles import AnswerTable, BradleyTerry, Noisy, Population, SingleVote, win_matrix
+
+__all__ = [
+    "AnswerTable",
+    "BradleyTerry",
+    "GeometricMixture",
+    "Judge",
+    "Noisy",
+    "Population",
+    "SingleVote",
+    "ask",
+    "win_matrix",
+]
