@@ -154,12 +154,12 @@ class FlatGame:
     def require_two_player_zero_sum(self, what: str) -> None:
         """Raise :class:`InputError` for a game of another kind, naming ``what`` cannot be done there."""
         if len(self.players) != 2:
-            raise InputError(f"{what}: game {self.name} has {len(self.players)} players; it needs two that share a sum")
+            raise InputError(f"{what}: game {self.name} has {len(self.players)} players; it needs two with opposite utilities")
         if not self.zero_sum:
             most = float(np.abs(self.utility.sum(1)).max())
             raise InputError(
-                f"{what}: game {self.name} is not zero-sum (utilities of one ending add up to {most:g} in size); "
-                "it needs a game whose utilities add up to 0"
+                f"{what}: game {self.name} is not zero-sum (utilities of an ending add up to {most:g}, or minus that); "
+                "it needs two players with opposite utilities"
             )
 
     def uniform(self) -> tuple[Strategy, ...]:
@@ -205,7 +205,8 @@ class FlatGame:
         """Sum over players of what a best response would gain; 0 at an equilibrium alone."""
         plans = self.plans(strategies)
         best = [one.best(self.sequence_values(n, plans))[0] for n, one in enumerate(self.players)]
-        return np.stack(best, -1).sum(-1) - self.values(strategies).sum(-1)
+        # Rounding alone makes it negative.
+        return np.maximum(np.stack(best, -1).sum(-1) - self.values(strategies).sum(-1), 0.0)
 
     def exploitability(self, strategies: Sequence[Strategy]) -> Float64[ndarray, "*many"]:
         """``nash_conv / players``, in the game's units of utility: how OpenSpiel has it."""

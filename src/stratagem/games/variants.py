@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from types import MappingProxyType
+from typing import Any
 
 from stratagem.catalogue import paper
+from stratagem.errors import unknown
 from stratagem.games.cfr import CFR
 from stratagem.games.updates import (
     ConstantOptimism,
@@ -29,6 +33,7 @@ Variant = Callable[..., CFR]
     roles=("solver",),
     year=2007,
 )
+
 def cfr() -> CFR:
     """Counterfactual regret minimization: ``R <- R + r``, strategy in proportion to ``max(0, R)``, uniform average.
 
@@ -121,3 +126,34 @@ VARIANTS: Mapping[str, Variant] = MappingProxyType(
     {variant.__name__: variant for variant in (cfr, cfr_plus, dcfr, pcfr_plus, dpcfr_plus, vad_cfr)}
 )
 """By the name ``stratagem solve`` knows them by."""
+
+
+@paper(
+    "2602.16928",
+    name="vad_cfr_shor_psro",
+    title="Discovering Multiagent Learning Algorithms with Large Language Models",
+    family="games",
+    roles=("solver",),
+    year=2026,
+    base="dpcfr_plus",
+)
+@dataclass(frozen=True)
+class DiscoveredSolvers:
+    """Solvers found by a language model that rewrote programs: VAD-CFR adapts CFR's discounts to volatile regrets.
+
+    cfr: the equilibrium solver, :func:`vad_cfr`. The search over programs is no part of it; what the search changed
+    are the parts of :class:`~stratagem.games.cfr.CFR`, and these can be exchanged.
+    """
+
+    cfr: CFR = field(default_factory=vad_cfr)
+
+
+def find_variant(name: str, **arguments: Any) -> CFR:
+    """The solver of this name. Raises :class:`InputError` for an unknown name or argument, and for a wrong value."""
+    if name not in VARIANTS:
+        raise unknown("variant of CFR", name, VARIANTS)
+    known = inspect.signature(VARIANTS[name]).parameters
+    for argument in arguments:
+        if argument not in known:
+            raise unknown(f"argument of {name}", argument, known)
+    return VARIANTS[name](**arguments)
