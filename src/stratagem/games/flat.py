@@ -336,9 +336,9 @@ def flatten(
 
 def too_large(name: str, limit: int, estimate: float) -> InputError:
     """The error for a game with more histories than are enumerated. estimate: how many it may have."""
-    about = f", about {estimate:.1g} by an estimate" if math.isfinite(estimate) else ""
+    about = f"about {estimate:.1g}" if estimate < 1e300 else "more than 1e300"
     return InputError(
-        f"game {name} is too large to enumerate: it has more than {limit:,} histories{about}; "
+        f"game {name} is too large to enumerate: it has more than {limit:,} histories, {about} by an estimate; "
         "choose a smaller variant of it, or raise the limit (--histories) if memory allows: about 1 kB for each"
     )
 

@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
-
-from stratagem.study.curve import COLORS, write_whole
 
 LEAST = 1e-16
 """Exploitability that is drawn for less: float64 knows no smaller differences."""
 
 
-def write_curves(path: Path, title: str, curves: Mapping[str, Sequence[Mapping[str, Any]]]) -> Path:
-    """Write exploitability curves to ``path``, one file with all it needs.
+def curves_page(title: str, curves: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
+    """Exploitability curves as HTML with all it needs.
 
     curves: rows of metrics by name, with ``step``, ``seconds``, ``exploitability`` and ``exploitability/current``; the
-    current strategies are drawn dashed.
-
-    Raises :class:`InputError` when ``path`` cannot be written.
+    current strategies are drawn dotted.
     """
+    from plotly.colors import qualitative
     from plotly.graph_objects import Scatter
     from plotly.subplots import make_subplots
 
@@ -32,7 +28,7 @@ def write_curves(path: Path, title: str, curves: Mapping[str, Sequence[Mapping[s
                     y=[max(row[key], LEAST) for row in rows],
                     name=label if key == "exploitability" else f"{name}, {label}",
                     mode="lines+markers" if dash == "solid" else "lines",
-                    line={"color": COLORS[place % len(COLORS)], "dash": dash},
+                    line={"color": qualitative.Safe[place % len(qualitative.Safe)], "dash": dash},
                     legendgroup=f"{name} {key}",
                     showlegend=column == 1,
                 )
@@ -42,4 +38,5 @@ def write_curves(path: Path, title: str, curves: Mapping[str, Sequence[Mapping[s
     figure.update_yaxes(type="log", exponentformat="power", title_text="exploitability", row=1, col=1)
     figure.update_yaxes(type="log", row=1, col=2)
     figure.update_layout(title=title, template="plotly_white", height=520)
-    return write_whole(path, figure.to_html(include_plotlyjs=True, full_html=True))
+    page: str = figure.to_html(include_plotlyjs=True, full_html=True)
+    return page

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from torch import Tensor
 from stratagem.errors import BrokenRunError, InputError
 from stratagem.games.cfr import CFR, SelfPlay
 from stratagem.games.flat import LIMIT, FlatGame, Strategy
-from stratagem.games.report import write_curves
+from stratagem.games.report import curves_page
 from stratagem.games.spiel import PREFIX, compile_game
 from stratagem.games.variants import find_variant
 from stratagem.training.run_directory import Checkpoint, RunDirectory, environment, file_name
@@ -125,9 +125,10 @@ def measured_at(iterations: int) -> list[int]:
     return sorted({*np.geomspace(1, iterations, points).round().astype(int).tolist(), iterations})
 
 
-def _measured(play: SelfPlay, iterations: int, progress: Progress | None) -> Any:
+def _measured(play: SelfPlay, iterations: int, progress: Progress | None) -> Iterator[dict[str, Any]]:
     """A row of metrics at each iteration that is measured."""
-    seconds, row = 0.0, {}
+    seconds = 0.0
+    row: dict[str, Any] = {}
     for target in measured_at(iterations):
         while play.iteration < target:
             rate = play.iteration / seconds if seconds else 1.0
@@ -164,7 +165,7 @@ def _finish(run: RunDirectory | None, name: str, play: SelfPlay, rows: list[dict
         run.write_json("strategy.json", {"averaged": play.averaged, "players": solution.table()})
         tensors = {"average": _tensors(found), "current": _tensors(play.current()), "regrets": _tensors(play.regrets())}
         run.save(f"step-{play.iteration}", Checkpoint({"iteration": play.iteration, **_facts(game)}, tensors))
-        write_curves(run.path / "report.html", f"{name} on {game.name}", {name: rows})
+        run.write_text("report.html", curves_page(f"{name} on {game.name}", {name: rows}))
     return solution
 
 

@@ -79,7 +79,7 @@ class PowerDiscount(Discount):
     """``d = s^alpha / (s^alpha + 1)`` for regrets of at least 0, ``s^beta / (s^beta + 1)`` below; ``s = t - lag``.
 
     Brown and Sandholm, arXiv 1809.04040: discounting at the end of iteration ``t - 1`` is what ``lag`` of 1 does at the
-    beginning of iteration ``t``. Regrets are 0 before the first, so that 0 to the power of 0 there does not matter.
+    beginning of iteration ``t``. ``s`` is at least 1; before the first iteration regrets are 0 and nothing is kept.
     """
 
     alpha: float = 1.5
@@ -88,9 +88,8 @@ class PowerDiscount(Discount):
 
     def factors(self, t: Times) -> Rows:
         """Both factors."""
-        s = np.maximum(t - self.lag, 1e-300)
-        with np.errstate(over="ignore"):
-            return np.stack([1 / (1 + s**-self.alpha), 1 / (1 + s**-self.beta)], -1)
+        s = np.maximum(t - self.lag, 1.0)
+        return np.stack([1 / (1 + s**-self.alpha), 1 / (1 + s**-self.beta)], -1)
 
     @staticmethod
     def kept(regret: float, volatility: float, row: Row) -> float:
