@@ -32,7 +32,12 @@ SETTINGS = (
     Setting("kuhn_poker", None, 1000, 20_000),
     Setting("leduc_poker", 40, 4, 1000),
     Setting("liars_dice(dice_sides=5)", 12, 2, 200),
-    Setting("turn_based_simultaneous_game(game=goofspiel(num_cards=4,imp_info=True,points_order=descending))", None, 10, 1000),
+    Setting(
+        "turn_based_simultaneous_game(game=goofspiel(num_cards=4,imp_info=True,points_order=descending))",
+        None,
+        10,
+        1000,
+    ),
 )
 SOLVERS: dict[str, tuple[CFR, Callable[..., object]]] = {
     "cfr": (cfr(), pyspiel.CFRSolver),

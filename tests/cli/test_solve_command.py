@@ -43,7 +43,10 @@ def test_a_run_without_an_average_says_so_and_an_argument_changes_that(stratagem
     [
         (("cfr", "--task", "spiel:leduc"), "error: unknown game of OpenSpiel 'leduc'; did you mean 'leduc_poker'?"),
         (("dcf", "--task", "spiel:kuhn_poker"), "error: unknown variant of CFR 'dcf'; did you mean 'dcfr'?"),
-        (("cfr", "--task", "spiel:go"), "error: game go is too large to enumerate: it has more than 1,000,000 histories"),
+        (
+            ("cfr", "--task", "spiel:go"),
+            "error: game go is too large to enumerate: it has more than 1,000,000 histories",
+        ),
         (("cfr", "--task", "spiel:matrix_pd"), "error: CFR: game matrix_pd is not zero-sum"),
         (("cfr", "--task", "spiel:kuhn_poker(players=3)"), "error: CFR: game kuhn_poker(players=3) has 3 players"),
         (("cfr", "--task", "spiel:kuhn_poker", "--set", "alpha"), "error: --set alpha: write FIELD=VALUE"),

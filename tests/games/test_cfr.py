@@ -1,4 +1,4 @@
-"""Self-play of every variant: agreement with OpenSpiel and with a second writing of the rules, and what it converges to."""
+"""Self-play of every variant: it agrees with OpenSpiel, follows its paper's rule, and converges."""
 
 from __future__ import annotations
 
@@ -57,7 +57,10 @@ def test_every_iteration_is_openspiels(pyspiel, name, iterations, variant, their
     for _ in range(iterations):
         play.advance()
         solver.evaluate_and_update_policy()
-        for strategies, policy in ((play.average(), solver.average_policy()), (play.current(), solver.current_policy())):
+        for strategies, policy in (
+            (play.average(), solver.average_policy()),
+            (play.current(), solver.current_policy()),
+        ):
             for player, strategy in zip(game.players, strategies, strict=True):
                 rows = [[odds for _, odds in policy.get_state_policy(state)] for state in player.states]
                 assert np.abs(strategy[1:] - np.concatenate(rows)).max() < 1e-9
@@ -158,7 +161,7 @@ def test_a_variant_follows_its_papers_rule(name, alternating):
 
 
 def test_the_first_iteration_of_cfr_on_two_actions():
-    # Against (1/2, 1/2) rows earn (.5, 0); regrets (.25, -.25), so the row is chosen for sure. Then columns see (2, -1).
+    # Against (1/2, 1/2) rows earn (.5, 0): regrets (.25, -.25), and the first is chosen. Columns then see (-2, 1).
     play = played(cfr(), matrix_game(PAYOFFS[:, :2]), 1)
     assert play.regrets()[0].tolist() == [0.0, 0.25, -0.25]
     assert play.current()[0].tolist() == [1.0, 1.0, 0.0]
@@ -214,7 +217,9 @@ def test_a_variant_solves_kuhn(kuhn, name, least):
 def test_zero_regrets_are_matched_uniformly(name):
     play = played(find_variant(name), matrix_game(np.zeros((3, 2))), 3)
     for strategies in (play.current(), play.average()):
-        assert strategies[0] == pytest.approx([1, 1 / 3, 1 / 3, 1 / 3]) and strategies[1] == pytest.approx([1, 0.5, 0.5])
+        assert strategies[0] == pytest.approx([1, 1 / 3, 1 / 3, 1 / 3]) and strategies[1] == pytest.approx(
+            [1, 0.5, 0.5]
+        )
 
 
 @pytest.mark.parametrize("name", ["dpcfr_plus", "vad_cfr"])

@@ -177,7 +177,10 @@ WON, LOST = Terminal((1.0, -1.0)), Terminal((-1.0, 1.0))
 @pytest.mark.parametrize(
     ("root", "error"),
     [
-        (Chance([(0.5, WON), (0.4, LOST)]), r"^game g: chances add up to 0\.9; they must be at least 0 and add up to 1$"),
+        (
+            Chance([(0.5, WON), (0.4, LOST)]),
+            r"^game g: chances add up to 0\.9; they must be at least 0 and add up to 1$",
+        ),
         (Chance([(1.5, WON), (-0.5, LOST)]), r"^game g: chances add up to 1; they must be at least 0"),
         (Terminal((1.0,)), r"^game g: an ending pays \(1\.0,\); needs 2 finite numbers$"),
         (Terminal((1.0, float("nan"))), r"^game g: an ending pays"),

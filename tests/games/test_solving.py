@@ -94,7 +94,10 @@ def test_wrong_input_is_refused_before_anything_is_written(kuhn, tmp_path):
     for keywords, error in (
         ({"variant": "cfr", "iterations": 0}, r"^iterations = 0: must be at least 1$"),
         ({"variant": "cfrr"}, r"^unknown variant of CFR 'cfrr'; did you mean 'cfr'\?$"),
-        ({"variant": "cfr", "task": "leduc_poker"}, r"^task 'leduc_poker': write spiel:NAME, such as spiel:leduc_poker$"),
+        (
+            {"variant": "cfr", "task": "leduc_poker"},
+            r"^task 'leduc_poker': write spiel:NAME, such as spiel:leduc_poker$",
+        ),
         ({"variant": "cfr", "task": "spiel:"}, r"^task 'spiel:': write spiel:NAME"),
     ):
         with pytest.raises(InputError, match=error):

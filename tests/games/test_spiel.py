@@ -75,7 +75,10 @@ def test_simultaneous_moves_are_made_one_after_the_other_unseen(pyspiel):
     ("name", "error"),
     [
         ("leduc", r"^unknown game of OpenSpiel 'leduc'; did you mean 'leduc_poker'\?$"),
-        ("kuhn_poker(deck=3)", r"^game kuhn_poker\(deck=3\): Unknown parameter 'deck'\. Available parameters are: players$"),
+        (
+            "kuhn_poker(deck=3)",
+            r"^game kuhn_poker\(deck=3\): Unknown parameter 'deck'\. Available parameters are: players$",
+        ),
         ("backgammon", r"^game backgammon: OpenSpiel does not say what a player knows"),
     ],
 )
@@ -91,7 +94,9 @@ def test_a_game_plainly_too_large_is_refused_before_it_is_walked(pyspiel, monkey
 
 
 def test_a_game_just_over_the_limit_is_refused_with_an_estimate(pyspiel):
-    with pytest.raises(InputError, match=r"more than 9,000 histories, about \S+ by an estimate; choose a smaller variant"):
+    with pytest.raises(
+        InputError, match=r"more than 9,000 histories, about \S+ by an estimate; choose a smaller variant"
+    ):
         compile_game("leduc_poker", limit=9000)
     assert compile_game("leduc_poker", limit=9457).histories == 9457
 

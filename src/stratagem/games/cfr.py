@@ -155,7 +155,7 @@ class _Side(NamedTuple):
         payoffs = np.bincount(which, game.chance * game.utility[:, number], len(pairs))
         rows = np.searchsorted(pairs, np.arange(player.sequences + 1) * other.sequences)
         strategy = player.uniform()
-        nothing = [np.zeros(player.sequences) for _ in range(3)]
+        value, regret, total = (np.zeros(player.sequences) for _ in range(3))
         return cls(
             player.first,
             player.parent,
@@ -164,7 +164,9 @@ class _Side(NamedTuple):
             payoffs,
             strategy,
             player.plan(strategy),
-            *nothing,
+            value,
+            regret,
+            total,
             seen,
             expected,
         )

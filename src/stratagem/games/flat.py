@@ -7,7 +7,8 @@ import math
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Generic, TypeAlias, TypeVar
+from itertools import pairwise
+from typing import Any, Generic, TypeAlias, TypeVar
 
 import numpy as np
 from jaxtyping import Float64, Int64
@@ -124,15 +125,12 @@ class FlatPlayer:
     def _levels(self) -> list[tuple[slice, slice]]:
         """States and sequences by depth."""
         ends = self.levels.tolist()
-        return [
-            (slice(low, high), slice(int(self.first[low]), int(self.first[high])))
-            for low, high in zip(ends, ends[1:], strict=False)
-        ]
+        return [(slice(low, high), slice(int(self.first[low]), int(self.first[high]))) for low, high in pairwise(ends)]
 
 
 @dataclass(frozen=True, eq=False)
 class FlatGame:
-    """A game with perfect recall in sequence form: what every terminal history is worth, and which sequences lead there.
+    """A game with perfect recall in sequence form: what every ending is worth, and which sequences lead there.
 
     name: for people.  players: their sequences.  histories: of the tree it was made from.
     sequence: last sequence of every player.  chance: probability of all that nature did.  utility: of every player.
@@ -154,7 +152,9 @@ class FlatGame:
     def require_two_player_zero_sum(self, what: str) -> None:
         """Raise :class:`InputError` for a game of another kind, naming ``what`` cannot be done there."""
         if len(self.players) != 2:
-            raise InputError(f"{what}: game {self.name} has {len(self.players)} players; it needs two with opposite utilities")
+            raise InputError(
+                f"{what}: game {self.name} has {len(self.players)} players; it needs two with opposite utilities"
+            )
         if not self.zero_sum:
             most = float(np.abs(self.utility.sum(1)).max())
             raise InputError(
@@ -175,7 +175,8 @@ class FlatGame:
         reach = self.chance
         for plan, last in zip(self.plans(strategies), self.sequence.T, strict=True):
             reach = reach * plan[..., last]
-        return reach @ self.utility
+        values: ndarray = reach @ self.utility
+        return values
 
     def sequence_values(self, player: int, plans: Sequence[Strategy]) -> Strategy:
         """What each sequence of a player earns where it ends the player's moves, against the others' plans.
@@ -192,9 +193,7 @@ class FlatGame:
         values[..., sequences] = np.add.reduceat(worth, starts, axis=-1)
         return values
 
-    def best_response(
-        self, player: int, strategies: Sequence[Strategy]
-    ) -> tuple[Float64[ndarray, "*many"], Strategy]:
+    def best_response(self, player: int, strategies: Sequence[Strategy]) -> tuple[Float64[ndarray, "*many"], Strategy]:
         """The most a player can earn against the others' strategies, and a pure strategy that earns it.
 
         The player's own strategy is not looked at. Exact; leading axes are many opponents at once.
@@ -206,7 +205,8 @@ class FlatGame:
         plans = self.plans(strategies)
         best = [one.best(self.sequence_values(n, plans))[0] for n, one in enumerate(self.players)]
         # Rounding alone makes it negative.
-        return np.maximum(np.stack(best, -1).sum(-1) - self.values(strategies).sum(-1), 0.0)
+        gain: ndarray = np.maximum(np.stack(best, -1).sum(-1) - self.values(strategies).sum(-1), 0.0)
+        return gain
 
     def exploitability(self, strategies: Sequence[Strategy]) -> Float64[ndarray, "*many"]:
         """``nash_conv / players``, in the game's units of utility: how OpenSpiel has it."""
@@ -287,9 +287,7 @@ class _Drafted:
         return player, place
 
 
-def flatten(
-    name: str, players: int, root: S, expand: Callable[[S], History[S]], limit: int = LIMIT
-) -> FlatGame:
+def flatten(name: str, players: int, root: S, expand: Callable[[S], History[S]], limit: int = LIMIT) -> FlatGame:
     """Walk a game's whole tree and write it down as arrays.
 
     players: how many.  root: the first history.  expand: what a history is.  limit: most histories to walk.
@@ -328,7 +326,9 @@ def flatten(
         name,
         tuple(player for player, _ in made),
         histories,
-        np.array([[place(one) for (_, place), one in zip(made, last, strict=True)] for last, _, _ in endings], np.int64),
+        np.array(
+            [[place(one) for (_, place), one in zip(made, last, strict=True)] for last, _, _ in endings], np.int64
+        ),
         np.array([chance for _, chance, _ in endings], np.float64),
         np.array([utilities for _, _, utilities in endings], np.float64),
     )
@@ -346,12 +346,16 @@ def too_large(name: str, limit: int, estimate: float) -> InputError:
 # ---- games without a library ----------------------------------------------------------------------------------------
 
 
-def tree_game(name: str, players: int, root: History[object]) -> FlatGame:
+def tree_game(name: str, players: int, root: History[Any]) -> FlatGame:
     """A game written down as nested :class:`Chance`, :class:`Decision` and :class:`Terminal`.
 
     Raises :class:`InputError` as :func:`flatten` does.
     """
-    return flatten(name, players, root, lambda node: node)
+
+    def expand(history: Any) -> History[Any]:
+        return history  # type: ignore[no-any-return]  # it is written down already
+
+    return flatten(name, players, root, expand)
 
 
 def matrix_game(payoffs: Float64[ndarray, "rows columns"], name: str = "matrix") -> FlatGame:

@@ -94,7 +94,7 @@ class PowerDiscount(Discount):
     @staticmethod
     def kept(regret: float, volatility: float, row: Row) -> float:
         """By the sign of the regret."""
-        return row[0] if regret >= 0.0 else row[1]
+        return float(row[0] if regret >= 0.0 else row[1])
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,7 @@ class VolatileDiscount(Discount):
         power = max(row[4], row[1] - row[3] * volatility)
         if regret < 0.0:
             power = min(power, row[2] - row[3] * volatility)
-        return 1.0 / (1.0 + row[0] ** -power)
+        return float(1.0 / (1.0 + row[0] ** -power))
 
 
 # ---- optimism -------------------------------------------------------------------------------------------------------
@@ -154,7 +154,7 @@ class ConstantOptimism(Optimism):
     @staticmethod
     def amount(volatility: float, row: Row) -> float:
         """The weight."""
-        return row[0]
+        return float(row[0])
 
 
 @dataclass(frozen=True)
@@ -171,7 +171,7 @@ class FadingOptimism(Optimism):
     @staticmethod
     def amount(volatility: float, row: Row) -> float:
         """By volatility."""
-        return row[0] * max(0.0, 1.0 - row[1] * volatility)
+        return float(row[0] * max(0.0, 1.0 - row[1] * volatility))
 
 
 # ---- the three steps in an information set --------------------------------------------------------------------------
@@ -239,7 +239,7 @@ class PolynomialAverage(Averaging):
     @staticmethod
     def weight(magnitude: float, row: Row) -> float:
         """The same everywhere."""
-        return row[0]
+        return float(row[0])
 
 
 @dataclass(frozen=True)
@@ -259,7 +259,9 @@ class MagnitudeAverage(Averaging):
     def factors(self, t: Times) -> Rows:
         """Iteration, 0 while it does not count, and the numbers above."""
         counted = np.where(t > self.warm_up, t, 0.0)
-        return np.stack([counted, *(np.full(len(t), one) for one in (self.power, self.gain, self.most, self.least))], -1)
+        return np.stack(
+            [counted, *(np.full(len(t), one) for one in (self.power, self.gain, self.most, self.least))], -1
+        )
 
     @staticmethod
     def weight(magnitude: float, row: Row) -> float:
@@ -268,4 +270,4 @@ class MagnitudeAverage(Averaging):
             return 0.0
         power = min(row[3], row[1] + row[2] * min(1.0, magnitude / 2.0))
         stable = max(row[4], (1.0 + magnitude / 2.0) ** 0.5)
-        return row[0] ** power * stable / (1.0 + magnitude**1.5)
+        return float(row[0] ** power * stable / (1.0 + magnitude**1.5))

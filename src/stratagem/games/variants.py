@@ -33,7 +33,6 @@ Variant = Callable[..., CFR]
     roles=("solver",),
     year=2007,
 )
-
 def cfr() -> CFR:
     """Counterfactual regret minimization: ``R <- R + r``, strategy in proportion to ``max(0, R)``, uniform average.
 
@@ -80,7 +79,7 @@ def dcfr(alpha: float = 1.5, beta: float = 0.0, gamma: float = 2.0) -> CFR:
     base="cfr_plus",
 )
 def pcfr_plus(gamma: float = 2.0) -> CFR:
-    """Predictive CFR+: the strategy is in proportion to ``max(0, R + r)``, as if ``r`` came again; quadratic average."""
+    """Predictive CFR+: the strategy goes by ``max(0, R + r)``, as if ``r`` came again; quadratic average."""
     return CFR(Regrets(floor=0.0), Matching(optimism=ConstantOptimism(1.0)), PolynomialAverage(gamma))
 
 
