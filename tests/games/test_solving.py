@@ -16,7 +16,7 @@ pytestmark = pytest.mark.usefixtures("_numba")
 
 
 @pytest.mark.parametrize(
-    ("iterations", "at"), [(1, [1]), (2, [1, 2]), (10, [1, 2, 3, 4, 6, 7, 10]), (20, [1, 2, 3, 4, 6, 8, 11, 15, 20])]
+    ("iterations", "at"), [(1, [1]), (2, [1, 2]), (10, [1, 2, 3, 4, 6, 7, 10]), (20, [1, 2, 3, 4, 5, 7, 9, 12, 15, 20])]
 )
 def test_measurements_are_evenly_spaced_on_a_logarithmic_axis(iterations, at):
     assert measured_at(iterations) == at
