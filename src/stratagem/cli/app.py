@@ -23,6 +23,7 @@ from stratagem.cli import (
     lab_command,
     merge_command,
     run_commands,
+    solve_command,
     stress_command,
 )
 from stratagem.errors import BrokenRunError, InputError
@@ -42,6 +43,7 @@ align_command.register(app)
 guide_command.register(app)
 compare_commands.register(app)
 lab_command.register(app)
+solve_command.register(app)
 stress_command.register(app)
 claim_command.register(app)
 merge_command.register(app)

@@ -18,6 +18,7 @@ from stratagem.errors import InputError
 
 EXTRAS = {
     "text": ("textworld", "textarena"),
+    "games": ("pyspiel", "numba"),
     "control": ("mujoco",),
     "agents": ("bm25s", "mcp", "sklearn", "sqlglot"),
     "lora": ("peft",),

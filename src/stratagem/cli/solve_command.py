@@ -1,0 +1,101 @@
+"""``solve``: the equilibrium of a game, and how fast a solver comes near it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from stratagem.cli.run_commands import parse_values
+
+if TYPE_CHECKING:
+    from stratagem.games import Solution
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the application."""
+    app.command()(solve)
+
+
+def solve(
+    variant: Annotated[str, typer.Argument(help="cfr, cfr_plus, dcfr, pcfr_plus, dpcfr_plus or vad_cfr.")],
+    task: Annotated[str, typer.Option(help="A game, such as 'spiel:liars_dice(dice_sides=5)'.")],
+    iterations: Annotated[int, typer.Option(help="Of the solver; both players learn in each.")] = 1000,
+    values: Annotated[list[str] | None, typer.Option("--set", help="ARGUMENT=VALUE of the variant.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Run directory; default: runs/VARIANT-TASK.")] = None,
+    histories: Annotated[int, typer.Option(help="Histories of the largest game that is enumerated.")] = 1_000_000,
+    as_json: Annotated[bool, typer.Option("--json", help="Print what was measured as JSON.")] = False,
+) -> None:
+    """Find an equilibrium of a two-player zero-sum game: exploitability by iteration and second, and the strategies."""
+    from stratagem import games
+    from stratagem.games.solving import run_name
+
+    with _progress(variant, iterations) as progress:
+        solution = games.solve(
+            variant,
+            task,
+            iterations=iterations,
+            arguments=parse_values(values or []),
+            out=out or Path("runs") / run_name(variant, task),
+            histories=histories,
+            progress=progress,
+        )
+    if as_json:
+        said = {
+            "variant": variant,
+            "task": task,
+            "iterations": iterations,
+            "exploitability": solution.exploitability,
+            "value": solution.value,
+            "averaged": solution.averaged,
+            "directory": str(solution.directory),
+            "rows": solution.rows,
+        }
+        print(json.dumps(said, indent=2))
+        return
+    _show(variant, solution)
+
+
+def _show(variant: str, solution: Solution) -> None:
+    game, console = solution.game, Console(highlight=False)
+    states = sum(len(player.parent) for player in game.players)
+    size = f"{game.histories:,} histories, {states:,} information states"
+    console.print(f"{variant} on {game.name}: {size}\n", markup=False)
+    table = Table(box=None, pad_edge=False)
+    for column in ("iterations", "seconds", "exploitability", "current strategy", "value"):
+        table.add_column(column, justify="right")
+    for row in solution.rows:
+        measured = (row["exploitability"], row["exploitability/current"])
+        table.add_row(
+            f"{row['step']:,}", f"{row['seconds']:.3g}", *(f"{one:.3e}" for one in measured), f"{row['value']:+.5f}"
+        )
+    console.print(table)
+    if not solution.averaged:
+        warm_up = solution.solver.averaging.warm_up
+        console.print(
+            f"\nThere is no average yet: its first {warm_up} iterations do not count (--set warm_up=N). "
+            "What is measured and saved are the current strategies."
+        )
+    console.print(f"\nstrategies, metrics and report: {solution.directory}", markup=False, soft_wrap=True)
+
+
+@contextmanager
+def _progress(variant: str, iterations: int) -> Iterator[Callable[[int, Mapping[str, float]], None]]:
+    """A bar on a terminal, nothing elsewhere."""
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(variant, total=iterations)
+
+        def show(iteration: int, row: Mapping[str, float]) -> None:
+            figures = f"{variant}, exploitability {row['exploitability']:.2e}" if row else variant
+            bar.update(task, completed=iteration, description=figures)
+
+        yield show

@@ -1,0 +1,59 @@
+"""``solve``: a table of exploitability, data for machines, a run directory, and one line for wrong input."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+pytest.importorskip("pyspiel", reason="OpenSpiel is not installed (stratagem[games])")
+pytest.importorskip("numba", reason="numba is not installed (stratagem[games])")
+
+
+def test_solving_prints_a_table_and_writes_a_run(stratagem, tmp_path):
+    said = stratagem("solve", "cfr_plus", "--task", "spiel:kuhn_poker", "--iterations", 100)
+    assert (said.code, said.err) == (0, "")
+    lines = said.out.splitlines()
+    assert lines[0] == "cfr_plus on kuhn_poker: 58 histories, 12 information states"
+    assert lines[2].split() == ["iterations", "seconds", "exploitability", "current", "strategy", "value"]
+    last = lines[-3].split()
+    assert last[0] == "100" and 0 < float(last[2]) < 0.01 and float(last[4]) == pytest.approx(-1 / 18, abs=2e-3)
+    assert lines[-1] == "strategies, metrics and report: runs/cfr_plus-spiel-kuhn_poker"
+    assert (tmp_path / "runs" / "cfr_plus-spiel-kuhn_poker" / "report.html").is_file()
+
+
+def test_json_is_what_was_measured(stratagem):
+    said = stratagem("solve", "dcfr", "--task", "spiel:kuhn_poker", "--iterations", 30, "--out", "mine", "--json")
+    found = json.loads(said.out)
+    assert said.code == 0 and found["directory"] == "mine" and found["averaged"] is True
+    assert found["rows"][-1]["step"] == 30 and found["rows"][-1]["exploitability"] == found["exploitability"]
+    with open("mine/metrics.jsonl", encoding="utf-8") as file:
+        assert [json.loads(line) for line in file] == found["rows"]
+
+
+def test_a_run_without_an_average_says_so_and_an_argument_changes_that(stratagem):
+    short = ("solve", "vad_cfr", "--task", "spiel:kuhn_poker", "--iterations", 20)
+    assert "There is no average yet: its first 500 iterations do not count (--set warm_up=N)." in stratagem(*short).out
+    warm = json.loads(stratagem(*short, "--set", "warm_up=5", "--out", "warm", "--json").out)
+    assert [row["averaged"] for row in warm["rows"]] == [row["step"] > 5 for row in warm["rows"]]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        (("cfr", "--task", "spiel:leduc"), "error: unknown game of OpenSpiel 'leduc'; did you mean 'leduc_poker'?"),
+        (("dcf", "--task", "spiel:kuhn_poker"), "error: unknown variant of CFR 'dcf'; did you mean 'dcfr'?"),
+        (
+            ("cfr", "--task", "spiel:go"),
+            "error: game go is too large to enumerate: it has more than 1,000,000 histories",
+        ),
+        (("cfr", "--task", "spiel:matrix_pd"), "error: CFR: game matrix_pd is not zero-sum"),
+        (("cfr", "--task", "spiel:kuhn_poker(players=3)"), "error: CFR: game kuhn_poker(players=3) has 3 players"),
+        (("cfr", "--task", "spiel:kuhn_poker", "--set", "alpha"), "error: --set alpha: write FIELD=VALUE"),
+        (("cfr",), "error: Missing option '--task'"),
+    ],
+)
+def test_wrong_input_is_one_line(stratagem, tmp_path, arguments, error):
+    said = stratagem("solve", *arguments)
+    assert said.code == 2 and said.err.startswith(error) and said.err.count("\n") == 1
+    assert not (tmp_path / "runs").exists()
