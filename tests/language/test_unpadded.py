@@ -81,7 +81,9 @@ def attended(layout: PackedSequences, window: int | None, padded: bool) -> list[
     """Output, and gradients of queries, keys and values."""
     source = torch.Generator().manual_seed(3)
     count = len(layout.computed)
-    leaves = [torch.randn(count, heads, DIM, generator=source).requires_grad_() for heads in (HEADS, KV_HEADS, KV_HEADS)]
+    leaves = [
+        torch.randn(count, heads, DIM, generator=source).requires_grad_() for heads in (HEADS, KV_HEADS, KV_HEADS)
+    ]
     along = torch.randn(count, HEADS, DIM, generator=source)
     run = layout.attend_padded if padded else partial(layout.attend, 0)
     output = run(*leaves, 0.41, window)
@@ -226,7 +228,7 @@ def test_the_compute_type_is_half_and_gradients_of_a_shared_token_add_up_in_floa
     monkeypatch.setattr(attention, "compute_type", lambda query: torch.bfloat16)
     install(emulated, kinds=(torch.bfloat16,) if unpadded_too else ())
     count = 1000
-    # All begin with token 0, and each half of what it says is that of the opening: 500 in all, 256 if added in bfloat16.
+    # All begin with token 0, which is half of what each says: 500 in all, but 256 when added up in bfloat16.
     tokens = torch.stack((torch.zeros(count), torch.arange(1, count + 1)), dim=1).flatten().long()
     layout = PackedSequences([2] * count, "cpu", tokens)
     query, key = torch.zeros(count + 1, 1, DIM), torch.zeros(count + 1, 1, DIM)
@@ -262,7 +264,9 @@ def test_the_true_kernel_agrees_with_the_padded_path(window: int | None) -> None
     device, source = torch.device("cuda", torch.cuda.current_device()), torch.Generator().manual_seed(3)
     assert unpadded_kernel(device, torch.bfloat16, HEADS, KV_HEADS, 64) is not None
     rows = [[1] * 70 + list(range(60)), [1] * 70 + list(range(9, 40)), [2] * 33, [2] * 33]
-    layout = PackedSequences([len(row) for row in rows], device, torch.tensor(sum(rows, [])).to(device))
+    layout = PackedSequences(
+        [len(row) for row in rows], device, torch.tensor([token for row in rows for token in row], device=device)
+    )
     shapes = [(len(layout.computed), heads, 64) for heads in (HEADS, KV_HEADS, KV_HEADS)]
     given = [torch.randn(shape, generator=source).to(device, torch.bfloat16) for shape in shapes]
     found = []

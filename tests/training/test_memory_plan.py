@@ -14,8 +14,8 @@ from stratagem.training.memory_plan import (
     doubled,
     layer_bytes,
     memory_plan,
-    settings_that_help,
 )
+from stratagem.training.memory_settings import settings_that_help
 
 SHAPE = ModelShape(
     parameters=1000,
