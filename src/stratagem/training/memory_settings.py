@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import shlex
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,8 +18,6 @@ from stratagem.training.memory_plan import (
 
 LEAST_HELP = 0.01
 """A setting helps when the total falls by at least this share."""
-
-_CLUSTER = "--cluster local --learners {learners} --rollout-workers {workers}"
 
 
 @dataclass(frozen=True)
@@ -51,15 +50,32 @@ def needed_bytes(shape: ModelShape, work: Workload, base: int = 0) -> int:
 class Setting:
     """One way to need less, as it is written on the command line.
 
+    options: by name; a ``--set PATH`` has its value as any other, and a flag has an empty one.
     alone: bytes in all with it and nothing else changed.  together: on top of the settings before it that have this
     figure; None where the run fitted already, or where it does not help.  helps: whether it does, alone or on top.
     """
 
-    option: str
+    options: Mapping[str, str]
     note: str
     alone: int
     together: int | None
     helps: bool
+
+    @property
+    def option(self) -> str:
+        """The words of the command line."""
+        return written(self.options)
+
+
+def written(options: Mapping[str, str]) -> str:
+    """Options as words of a command line."""
+    words = []
+    for name, value in options.items():
+        if name.startswith("--set "):
+            words.append("--set " + shlex.quote(f"{name.removeprefix('--set ')}={value}"))
+        else:
+            words.append(f"{name} {shlex.quote(value)}" if value else name)
+    return " ".join(words)
 
 
 def settings_that_help(
@@ -76,18 +92,18 @@ def settings_that_help(
         return needed_bytes(shape, with_it, base)
 
     slow = "" if native_bfloat16 else "; not native on this machine, so slow"
-    ways: list[tuple[str, str, str, Callable[[Workload], list[Any]]]] = [
-        ("microbatch_tokens", "--set optimization.microbatch_tokens={}", "same numbers, more passes", _smaller_pieces),
-        ("checkpointing", "--gradient-checkpointing", "same numbers, each layer computed twice", _checkpointing),
-        ("concurrency", "--concurrency {}", "same numbers, slower rollouts", _fewer_sessions),
-        ("bfloat16", "--precision bfloat16", f"rounds more{slow}", _bfloat16),
-        ("lora", "--lora {}", "trains adapters only", _adapters),
-        ("learners", _CLUSTER, "same numbers but for rounding, a device for each", _more_learners),
-        ("offload", _CLUSTER + " --offload", "same numbers, slower; weights in main memory", _offload),
+    ways: list[tuple[str, str, Callable[[Workload], list[Any]]]] = [
+        ("microbatch_tokens", "same numbers, more passes", _smaller_pieces),
+        ("checkpointing", "same numbers, each layer computed twice", _checkpointing),
+        ("concurrency", "same numbers, slower rollouts", _fewer_sessions),
+        ("bfloat16", f"rounds more{slow}", _bfloat16),
+        ("lora", "trains adapters only", _adapters),
+        ("learners", "same numbers but for rounding, a device for each process", _more_learners),
+        ("offload", "same numbers but for rounding, slower; weights in main memory", _offload),
     ]
     before = best = total(work)
     with_best, found = work, list[Setting]()
-    for field, option, note, values_of in ways:
+    for field, note, values_of in ways:
         onto = with_best if best > available else work
         values = values_of(onto)
         if not values:
@@ -98,8 +114,7 @@ def settings_that_help(
         on_top = stacked <= (1 - LEAST_HELP) * best
         needed = best > available and on_top
         helps = on_top or alone <= (1 - LEAST_HELP) * before
-        written = option.format(value, learners=with_it.learners, workers=with_it.rollout_workers)
-        found.append(Setting(written, note, alone, stacked if needed else None, helps))
+        found.append(Setting(_options(field, with_it), note, alone, stacked if needed else None, helps))
         if needed:
             best, with_best = stacked, with_it
     return found
@@ -133,6 +148,20 @@ def _bfloat16(work: Workload) -> list[bool]:
 
 def _adapters(work: Workload) -> list[int]:
     return [8] if work.lora is None else []
+
+
+def _options(field: str, work: Workload) -> dict[str, str]:
+    """Of the command line, for the value that this field has."""
+    cluster = {"--cluster": "local", "--learners": str(work.learners), "--rollout-workers": str(work.rollout_workers)}
+    return {
+        "microbatch_tokens": {"--set optimization.microbatch_tokens": str(work.microbatch_tokens)},
+        "checkpointing": {"--gradient-checkpointing": ""},
+        "concurrency": {"--concurrency": str(work.concurrency)},
+        "bfloat16": {"--precision": "bfloat16"},
+        "lora": {"--lora": str(work.lora)},
+        "learners": cluster,
+        "offload": {**cluster, "--offload": ""},
+    }[field]
 
 
 def _with(work: Workload, field: str, value: Any) -> Workload:
