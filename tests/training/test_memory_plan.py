@@ -288,6 +288,15 @@ def test_on_cuda_more_devices_are_advised_last() -> None:
     asked = replace(work, learners=2, rollout_workers=2, microbatch_tokens=None)
     options = [setting.option for setting in settings_that_help(SHAPE, asked, enough)]
     assert "--cluster local --learners 8 --rollout-workers 2" in options
+    # Sessions are those of all engines, of which each has room for 16 at least.
+    large = replace(work, concurrency=64, rollout_workers=2, kept_sessions=True)
+    options = [setting.option for setting in settings_that_help(SHAPE, large, 1)]
+    assert "--concurrency 32" in options and "--rollout-workers 4" not in options
+    enough = needed_bytes(SHAPE, replace(large, concurrency=32))
+    options = [setting.option for setting in settings_that_help(SHAPE, large, enough)]
+    assert "--rollout-workers 4" in options and "--rollout-workers 8" not in options
+    more = {setting.option: setting for setting in settings_that_help(SHAPE, replace(large, concurrency=32), 1)}
+    assert not any("--concurrency" in option or option.startswith("--rollout-workers") for option in more)
     assert not any("--cluster" in setting.option for setting in settings_that_help(SHAPE, replace(work, cuda=False), 1))
 
 

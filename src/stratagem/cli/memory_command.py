@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
 GIB = 2**30
 FITS, TOO_LARGE = 0, 1
-ALL_PHASES = 4
 CUDA_CONTEXT = GIB // 2
 """What CUDA itself takes on an accelerator before the first tensor."""
 
@@ -251,10 +250,12 @@ def _show(found: dict[str, Any]) -> None:
 
 
 def _table(process: dict[str, Any]) -> Table:
+    from stratagem.training.memory_plan import PHASES
+
     title = "part" if process["role"] == "process" else f"each of {process['count']}: {process['role']}"
     parts = Table(title, "GiB", "held in", box=None, pad_edge=False)
     for part in process["parts"]:
-        held = "always" if len(part["phases"]) == ALL_PHASES else ", ".join(part["phases"])
+        held = "always" if len(part["phases"]) == len(PHASES) else ", ".join(part["phases"])
         parts.add_row(part["name"], _size(part["gib"]), held)
     parts.add_row(f"most at once ({process['peak_phase']})", _size(process["total_gib"]), "")
     if process["offloaded_gib"]:

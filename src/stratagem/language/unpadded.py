@@ -88,8 +88,11 @@ class Spans:
     @classmethod
     def of(cls, queries: Int[Tensor, " sequences"], keys: Int[Tensor, " sequences"]) -> Self:
         """Sequences of so many queries over so many keys."""
-        starts = [torch.cat((sizes.new_zeros(1), sizes.cumsum(0))).int() for sizes in (queries, keys)]
-        return cls(*starts, int(queries.max()), int(keys.max()))
+        return cls(_starts(queries), _starts(keys), int(queries.max()), int(keys.max()))
+
+
+def _starts(sizes: Int[Tensor, " sequences"]) -> Int[Tensor, " starts"]:
+    return torch.cat((sizes.new_zeros(1), sizes.cumsum(0))).int()
 
 
 def attend_unpadded(

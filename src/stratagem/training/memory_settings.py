@@ -98,6 +98,7 @@ def settings_that_help(
         ("concurrency", "same numbers, slower rollouts", _fewer_sessions),
         ("bfloat16", f"rounds more{slow}", _bfloat16),
         ("lora", "trains adapters only", _adapters),
+        ("rollout_workers", "same numbers, a device for each", _more_workers),
         ("learners", "same numbers but for rounding, a device for each process", _more_learners),
         ("offload", "same numbers but for rounding, slower; weights in main memory", _offload),
     ]
@@ -110,7 +111,9 @@ def settings_that_help(
             continue
         tried = [(value, _with(onto, field, value)) for value in values]
         value, with_it = next((one for one in tried if total(one[1]) <= available), tried[-1])
-        alone, stacked = total(_with(work, field, value)), total(with_it)
+        # Offloading is written with the learners that it comes on top of.
+        alone = total(replace(_with(work, field, value), learners=with_it.learners))
+        stacked = total(with_it)
         on_top = stacked <= (1 - LEAST_HELP) * best
         needed = best > available and on_top
         helps = on_top or alone <= (1 - LEAST_HELP) * before
@@ -134,9 +137,10 @@ def _checkpointing(work: Workload) -> list[bool]:
 
 
 def _fewer_sessions(work: Workload) -> list[int]:
-    """Half the sessions, a quarter and so on, down to 16, below which the cache does not get smaller."""
-    sizes, size = list[int](), work.sessions // 2
-    while size >= 16:
+    """Half the sessions, a quarter and so on, down to 16 in an engine, below which its cache does not get smaller."""
+    engines = max(work.rollout_workers, 1)
+    sizes, size = list[int](), work.sessions * engines // 2
+    while size >= 16 * engines:
         sizes.append(size)
         size //= 2
     return sizes
@@ -159,6 +163,7 @@ def _options(field: str, work: Workload) -> dict[str, str]:
         "concurrency": {"--concurrency": str(work.concurrency)},
         "bfloat16": {"--precision": "bfloat16"},
         "lora": {"--lora": str(work.lora)},
+        "rollout_workers": {"--rollout-workers": str(work.rollout_workers)},
         "learners": cluster,
         "offload": {**cluster, "--offload": ""},
     }[field]
@@ -167,7 +172,18 @@ def _options(field: str, work: Workload) -> dict[str, str]:
 def _with(work: Workload, field: str, value: Any) -> Workload:
     """The run with this setting; on a cluster, where there is only a cluster's."""
     workers = work.rollout_workers or int(field in ("learners", "offload"))
-    return replace(work, rollout_workers=workers, **{field: value})
+    return replace(work, **{"rollout_workers": workers, field: value})
+
+
+def _more_workers(work: Workload) -> list[int]:
+    """Twice as many, four times and so on, while each has more sessions than its cache has room for at least."""
+    if not work.cuda or work.rollout_workers == 0:
+        return []
+    counts, count = list[int](), 2 * work.rollout_workers
+    while replace(work, rollout_workers=count // 2).sessions > 16:
+        counts.append(count)
+        count *= 2
+    return counts
 
 
 def _more_learners(work: Workload) -> list[int]:
