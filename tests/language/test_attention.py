@@ -5,7 +5,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch.nn.functional import scaled_dot_product_attention
 from transformers import GPT2Config, GPT2LMHeadModel, MambaConfig, MambaForCausalLM, PreTrainedModel
 
 from stratagem.errors import InputError
@@ -97,32 +96,6 @@ def test_a_token_takes_its_state_from_one_that_saw_the_same(rows: list[list[int]
     assert [seen[token] for token in layout.computed[layout.source].tolist()] == seen
     in_common = [sum(a[:end] == b[:end] for end in range(1, min(len(a), len(b)) + 1)) for a, b in pairwise(rows)]
     assert len(layout.computed) == len(seen) - sum(in_common)
-
-
-@pytest.mark.parametrize("window", [None, 4])
-def test_fused_kernel_and_explicit_attention_agree(monkeypatch: pytest.MonkeyPatch, window: int | None) -> None:
-    torch.manual_seed(0)
-    query, key, value = (torch.randn(20, heads, 8) for heads in (4, 2, 2))
-    layout = PackedSequences([9, 6, 5], "cpu")
-    explicit = layout.attend(0, query, key, value, 0.3, window)
-    monkeypatch.setattr(attention, "_EXPLICIT_SCORES", 0)
-    torch.testing.assert_close(layout.attend(0, query, key, value, 0.3, window), explicit, atol=1e-6, rtol=1e-5)
-
-
-def test_explicit_attention_is_softmax_attention_with_shared_keys() -> None:
-    torch.manual_seed(0)
-    query, key, value = torch.randn(1, 6, 4, 8), torch.randn(1, 2, 6, 8), torch.randn(1, 2, 6, 8)
-    mask = attention.visibility_mask(torch.arange(6), torch.arange(6), None)
-    expected = scaled_dot_product_attention(
-        query.transpose(1, 2), key.repeat_interleave(2, 1), value.repeat_interleave(2, 1), is_causal=True, scale=0.5
-    )
-    ours = attention.explicit_attention(query, key, value, mask, 0.5)
-    torch.testing.assert_close(ours, expected.transpose(1, 2), atol=1e-6, rtol=1e-5)
-
-
-def test_visibility_mask_is_causal_and_windowed() -> None:
-    mask = attention.visibility_mask(torch.tensor([0, 2]), torch.arange(4), window=2)
-    assert torch.isfinite(mask).tolist() == [[True, False, False, False], [False, True, True, False]]
 
 
 def test_buckets_bound_the_padding() -> None:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import json
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -14,13 +17,14 @@ from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
 from stratagem import run
 from stratagem.errors import InputError
-from stratagem.language import footprint
+from stratagem.language import attention, footprint
 from stratagem.language.attention import PackedSequences, run_trunk
 from stratagem.language.policy import LanguagePolicy, LoRA
 from stratagem.tasks import registry
 from stratagem.training.memory_plan import Workload, layer_bytes
 
 LENGTH, ROWS = 24, 4
+Attention = Callable[[], AbstractContextManager[None]]
 
 
 def shape_of(model: Any, folder: Path) -> Any:
@@ -28,7 +32,19 @@ def shape_of(model: Any, folder: Path) -> Any:
     return footprint.model_shape(folder)
 
 
-def kept_per_layer(make_model: Any, tokenizer: PreTrainedTokenizerFast, kind: str, math: bool, **options: Any) -> float:
+class Flash(torch.autograd.Function):
+    """Keeps what a flash kernel keeps: queries, keys, values, output, and a scale of each row."""
+
+    @staticmethod
+    def forward(ctx: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+        output = torch.zeros_like(query)
+        ctx.save_for_backward(query, key, value, output, torch.zeros(query.shape[:2]))
+        return output
+
+
+def kept_per_layer(
+    make_model: Any, tokenizer: PreTrainedTokenizerFast, kind: str, within: Attention, **options: Any
+) -> float:
     """Bytes that one more layer makes autograd keep for a token, weights in another type left out."""
     totals = []
     for layers in (1, 2):
@@ -46,32 +62,45 @@ def kept_per_layer(make_model: Any, tokenizer: PreTrainedTokenizerFast, kind: st
 
         layout = PackedSequences([LENGTH] * ROWS, "cpu")
         ids = torch.arange(LENGTH * ROWS) % 300
-        written_out = sdpa_kernel(SDPBackend.MATH) if math else contextlib.nullcontext()
-        with written_out, policy._precision(), torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        with within(), policy._precision(), torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
             run_trunk(policy.model, ids, layout.positions, layout)
         totals.append(sum(tensor.untyped_storage().nbytes() for tensor in kept.values()))
     return (totals[1] - totals[0]) / (LENGTH * ROWS)
 
 
-@pytest.mark.parametrize("math", [False, True], ids=["fused", "written out"])
+@contextlib.contextmanager
+def flash() -> Iterator[None]:
+    """Attention as CUDA computes it in bfloat16."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(attention, "compute_type", lambda query: torch.bfloat16)
+        patch.setattr(attention, "unpadded_kernel", lambda *case: lambda q, k, v, *_, **options: Flash.apply(q, k, v))
+        yield
+
+
+@pytest.mark.parametrize("cuda", [False, True], ids=["processor", "CUDA"])
 @pytest.mark.parametrize("lora", [None, 3])
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("kind", ["qwen3", "llama"])
 def test_a_layer_keeps_what_is_planned(
-    make_model: Any, tokenizer: Any, tmp_path: Path, kind: str, dtype: str, lora: int | None, math: bool
+    make_model: Any, tokenizer: Any, tmp_path: Path, kind: str, dtype: str, lora: int | None, cuda: bool
 ) -> None:
     shape = shape_of(make_model(kind), tmp_path)
-    work = Workload(LENGTH, 1, ROWS, bfloat16=dtype == "bfloat16", lora=lora, cuda=math)
-    planned = layer_bytes(shape, work) - (4 * shape.heads if math else 0)  # a fused kernel keeps a scale of each row
+    work = Workload(LENGTH, 1, ROWS, bfloat16=dtype == "bfloat16", lora=lora, cuda=cuda)
+    planned, within = layer_bytes(shape, work), cast(Attention, nullcontext)
+    if cuda and dtype == "bfloat16":
+        within = flash
+    elif cuda:
+        planned -= 4 * shape.heads  # only a fused kernel keeps a scale of each row
+        within = partial(sdpa_kernel, SDPBackend.MATH)
     found = kept_per_layer(
-        make_model, tokenizer, kind, math, dtype=dtype, lora=None if lora is None else LoRA(rank=lora)
+        make_model, tokenizer, kind, within, dtype=dtype, lora=None if lora is None else LoRA(rank=lora)
     )
     assert planned == pytest.approx(found, rel=0.01)
 
 
 def test_checkpointing_keeps_the_input_of_a_layer(make_model: Any, tokenizer: Any, tmp_path: Path) -> None:
     shape = shape_of(make_model(), tmp_path)
-    found = kept_per_layer(make_model, tokenizer, "qwen3", False, dtype="float32", gradient_checkpointing=True)
+    found = kept_per_layer(make_model, tokenizer, "qwen3", nullcontext, dtype="float32", gradient_checkpointing=True)
     assert found == 4 * shape.width
 
 
@@ -81,7 +110,7 @@ def test_a_network_without_a_gate_is_bounded_from_above(tokenizer: Any, tmp_path
 
     shape = shape_of(gpt2("", 2), tmp_path)
     assert not shape.gated and shape.intermediate == 128 and shape.kv_heads == 4
-    found = kept_per_layer(gpt2, tokenizer, "gpt2", False, dtype="float32")
+    found = kept_per_layer(gpt2, tokenizer, "gpt2", nullcontext, dtype="float32")
     assert found <= layer_bytes(shape, Workload(LENGTH, 1, ROWS)) <= 1.3 * found
 
 

@@ -2,7 +2,6 @@ import pytest
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
-from stratagem.language import attention
 from stratagem.language.kv_cache import CachedSequences, KVCache, NextTokens
 
 
@@ -44,7 +43,7 @@ def test_appending_in_pieces_equals_attention_over_the_whole(
     monkeypatch: pytest.MonkeyPatch, rows: list[int], window: int | None, explicit: bool
 ) -> None:
     if not explicit:
-        monkeypatch.setattr(attention, "_EXPLICIT_SCORES", 0)
+        monkeypatch.setattr("stratagem.language.explicit._EXPLICIT_SCORES", 0)
     torch.manual_seed(0)
     lengths = [7, 11, 5]
     query, key, value = ([torch.randn(n, heads, 8) for n in lengths] for heads in (4, 2, 2))

@@ -127,8 +127,9 @@ def measured(folder: Path, model: dict[str, Any] | None, answer: int, values: di
     [
         (None, 256, {"sampler.prompts_per_step": 4}, {"precision": "float32"}),
         (SMALL, 48, {"sampler.prompts_per_step": 2, "sampler.group_size": 4}, {"precision": "float32"}),
+        (SMALL, 48, {"sampler.prompts_per_step": 2, "sampler.group_size": 4}, {"precision": "float32", "lora": 8}),
     ],
-    ids=["tiny", "27M"],
+    ids=["tiny", "27M", "27M with adapters"],
 )
 def test_training_takes_what_was_planned(
     tmp_path: Path, model: dict[str, Any] | None, answer: int, values: dict[str, Any], options: dict[str, Any]

@@ -296,6 +296,20 @@ def test_a_batch_that_teaches_says_that_it_was_not_skipped(make_trainer, small):
     assert row["batch/trajectories"] == 12
 
 
+def test_no_gradient_is_held_while_a_batch_is_collected(make_trainer, small):
+    trainer = make_trainer(small("grpo"))
+    collect, held = trainer.world.collect, list[bool]()
+
+    def watched(*arguments: Any) -> Any:
+        held.append(any(p.grad is not None for p in trainer.policy.parameters()))
+        return collect(*arguments)
+
+    trainer.world.collect = watched
+    for _ in range(2):
+        assert trainer.step()["grad_norm"] > 0
+    assert held == [False, False]
+
+
 def test_a_lost_batch_is_skipped_and_the_run_goes_on(make_trainer, make_world, small):
     world = make_world()
     batches = [Collected(None, 48, {"episodes/failed": 12.0}), collected(world)]

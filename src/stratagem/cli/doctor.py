@@ -52,11 +52,19 @@ def doctor(
     device: Annotated[str, typer.Option(help="cpu, cuda, or auto (cuda where there is one).")] = "auto",
     device_memory: Annotated[float | None, typer.Option(help="GiB there are; by default what is here.")] = None,
     episode_tokens: Annotated[int | None, typer.Option(help="Tokens of the longest episode you expect.")] = None,
+    learners: Annotated[
+        int | None, typer.Option(min=1, help="On a cluster: processes that share the learning.")
+    ] = None,
+    rollout_workers: Annotated[
+        int | None, typer.Option(min=1, help="On a cluster: processes that sample text.")
+    ] = None,
+    offload: Annotated[bool, typer.Option("--offload", help="On GPUs of a cluster: weights in main memory.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Machine-readable output.")] = False,
 ) -> int:
     """Say what this machine can run; with --model and --task, whether a training run fits into its memory.
 
-    With --model the exit code is 1 when it does not fit.
+    With --model the exit code is 1 when it does not fit. With --learners, --rollout-workers or --offload the plan is of
+    a run on a cluster.
     """
     if model is not None:
         if task is None:
@@ -74,6 +82,9 @@ def doctor(
             device=device,
             device_memory=device_memory,
             episode_tokens=episode_tokens,
+            learners=learners,
+            rollout_workers=rollout_workers,
+            offload=offload,
         )
         return plan(asked, as_json)
     for name in context.params:

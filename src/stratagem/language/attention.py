@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Protocol, cast
 
 import torch
@@ -13,12 +14,11 @@ from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, PreTrainedModel
 
 from stratagem.errors import InputError
+from stratagem.language.explicit import visibility_mask
+from stratagem.language.unpadded import Spans, attend_unpadded, unpadded_kernel
 
 ATTENTION = "stratagem_packed"
 
-# For a few queries over cached keys on CPU, written-out attention in float32 takes half the time of torch's fused
-# kernel; beyond this many scores its memory is the greater worry.
-_EXPLICIT_SCORES = 2**25
 # Padding may cost this factor before sequences are split into buckets of similar length.
 _TOLERATED_PADDING = 1.5
 
@@ -90,10 +90,14 @@ class _Bucket:
 class PackedSequences:
     """Causal self-attention inside each of several complete sequences, packed one after the other.
 
+    On CUDA in half precision sequences are not padded, where :func:`~.unpadded.unpadded_kernel` proved a kernel for
+    that; tests emulate it, and it never ran on a GPU. Elsewhere they are padded to common lengths.
+
     The model need not run over all *tokens* that are given. With ``token_ids``, the opening that a sequence shares
     with the one before it is *computed* there only: what a causal model makes of a token does not depend on what
-    follows. In attention every sequence is whole again: queries, keys and values are gathered from the computed tokens
-    into *slots*, [sequences, longest] in a few buckets of similar length. Padding exists only there.
+    follows. In attention every sequence is whole again. Without padding, the queries of a sequence are its computed
+    tokens and its keys all of its tokens. With it, queries, keys and values are gathered from the computed tokens into
+    *slots*, [sequences, longest] in a few buckets of similar length. Padding exists only there.
 
     computed: which of the tokens the model runs over, ascending.  positions: where each of these is in its sequence.
     source: from which of the computed tokens each token takes its hidden state.
@@ -119,14 +123,26 @@ class PackedSequences:
         self._source_of_slot[slots] = self.source
         # Equal lengths with nothing shared need no copying: the computed tokens already are the slots.
         self._dense = len(self._buckets) <= 1 and total == len(self.computed)
+        self._sizes, self._own = sizes, own
         self._masks: dict[tuple[int, int | None], Tensor] = {}
 
     def attend(
         self, layer: int, query: Packed, key: Packed, value: Packed, scaling: float, window: int | None
     ) -> Packed:
-        """Causal attention within each sequence (see :class:`Layout`)."""
-        # torch's fused CPU kernel is several times slower in bfloat16 than in float32.
-        given, kind = query.dtype, torch.float32 if query.is_cpu else query.dtype
+        """Causal attention within each sequence (see :class:`Layout`), computed in the :func:`compute_type`."""
+        kernel = unpadded_kernel(query.device, compute_type(query), query.shape[1], key.shape[1], query.shape[2])
+        if kernel is None:
+            return self.attend_padded(query, key, value, scaling, window)
+        given, kind = query.dtype, compute_type(query)
+        spans, source = self._spans
+        if source is not None:
+            key, value = (_gathered(tensor, source) for tensor in (key, value))
+        output = attend_unpadded(kernel, query.to(kind), key.to(kind), value.to(kind), spans, scaling, window)
+        return output.to(given)
+
+    def attend_padded(self, query: Packed, key: Packed, value: Packed, scaling: float, window: int | None) -> Packed:
+        """The same with sequences padded to the longest of their bucket."""
+        given, kind = query.dtype, compute_type(query)
         query, key, value = (self._to_slots(tensor).to(kind) for tensor in (query, key, value))
         outputs = [
             self._attend_bucket(_cut(query, b), _cut(key, b), _cut(value, b), scaling, window) for b in self._buckets
@@ -135,8 +151,19 @@ class PackedSequences:
         return (output if self._dense else output.index_select(0, self._slot_of_computed)).to(given)
 
     def _to_slots(self, computed: Packed) -> Float[Tensor, "slots heads dim"]:
-        # In float32 because, on the way back, the gradients of a shared token add up here.
-        return computed if self._dense else computed.float().index_select(0, self._source_of_slot)
+        return computed if self._dense else _gathered(computed, self._source_of_slot)
+
+    @cached_property
+    def _spans(self) -> tuple[Spans, Int[Tensor, " keys"] | None]:
+        """Where queries and keys of each sequence lie, and the computed token that each key is of (None: the same).
+
+        A sequence without a token of its own has no queries, so that nothing needs its keys.
+        """
+        sequence = torch.repeat_interleave(torch.arange(len(self._sizes), device=self._sizes.device), self._sizes)
+        queries = torch.zeros_like(self._sizes).index_add_(0, sequence, self._own.to(self._sizes.dtype))
+        asking = queries > 0
+        shared = len(self.computed) < len(self.source)
+        return Spans.of(queries[asking], self._sizes[asking]), self.source[asking[sequence]] if shared else None
 
     def _attend_bucket(self, query: Tensor, key: Tensor, value: Tensor, scaling: float, window: int | None) -> Packed:
         query, key, value = (tensor.transpose(1, 2) for tensor in (query, key, value))
@@ -161,38 +188,20 @@ class PackedSequences:
         return self._masks[longest, window]
 
 
-def visibility_mask(
-    query_positions: Int[Tensor, "*batch queries"], key_positions: Int[Tensor, " keys"], window: int | None
-) -> Float[Tensor, "*batch queries keys"]:
-    """Additive mask: 0 where a query may see a key, -inf where the key is later or ``window`` or more tokens back."""
-    distance = query_positions.unsqueeze(-1) - key_positions
-    hidden = distance < 0 if window is None else (distance < 0) | (distance >= window)
-    return torch.zeros(distance.shape, device=distance.device).masked_fill_(hidden, float("-inf"))
+def compute_type(query: Tensor) -> torch.dtype:
+    """The type attention is computed in: on CPU float32, else what autocast would take, without it that of the query.
+
+    Under autocast queries and keys arrive in float32, which rotary embeddings promote them to.
+    """
+    if query.is_cpu:  # torch's fused CPU kernel is several times slower in bfloat16 than in float32.
+        return torch.float32
+    device = query.device.type
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else query.dtype
 
 
-def prefers_explicit(query: Float[Tensor, "rows queries heads dim"], key: Float[Tensor, "rows kv keys dim"]) -> bool:
-    """Whether :func:`explicit_attention` is the faster choice for these shapes on this device."""
-    rows, queries, heads, _ = query.shape
-    return query.is_cpu and rows * queries * heads * key.shape[2] <= _EXPLICIT_SCORES
-
-
-def explicit_attention(
-    query: Float[Tensor, "rows queries heads dim"],
-    key: Float[Tensor, "rows kv keys dim"],
-    value: Float[Tensor, "rows kv keys dim"],
-    mask: Float[Tensor, "... queries keys"],
-    scaling: float,
-) -> Float[Tensor, "rows queries heads dim"]:
-    """softmax(scaling * Q K^T + mask) V in float32; several query heads may share a key head (GQA)."""
-    rows, queries, heads, dim = query.shape
-    kv, keys = key.shape[1], key.shape[2]
-    # Query heads that share a key head become further queries, so that keys and values are never repeated.
-    shared = (query.float() * scaling).view(rows, queries, kv, heads // kv, dim).permute(0, 2, 3, 1, 4)
-    scores = shared.reshape(rows, kv, -1, dim) @ key.float().transpose(-1, -2)
-    weights = torch.softmax(scores.view(rows, kv, -1, queries, keys) + mask, dim=-1)
-    output = weights.view(rows, kv, -1, keys) @ value.float()
-    output = output.view(rows, kv, -1, queries, dim).permute(0, 3, 1, 2, 4).reshape(rows, queries, heads, dim)
-    return output.to(query.dtype)
+def _gathered(computed: Packed, source: Int[Tensor, " rows"]) -> Float[Tensor, "rows heads dim"]:
+    # In float32 because, on the way back, the gradients of a shared token add up here.
+    return computed.float().index_select(0, source)
 
 
 def _attention_interface(

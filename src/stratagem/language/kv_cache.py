@@ -9,13 +9,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-from stratagem.language.attention import (
-    Packed,
-    PackedSequences,
-    explicit_attention,
-    prefers_explicit,
-    visibility_mask,
-)
+from stratagem.language.attention import Packed, PackedSequences
+from stratagem.language.explicit import explicit_attention, prefers_explicit, visibility_mask
 
 
 class KVCache:
@@ -92,7 +87,7 @@ class CachedSequences:
         """Causal attention over the row's past and its new tokens (see :class:`~.attention.Layout`)."""
         _write(self._cache, layer, self._targets, key, value)
         if self._fresh is not None:
-            return self._fresh.attend(layer, query, key, value, scaling, window)
+            return self._fresh.attend_padded(query, key, value, scaling, window)
         padded = query.new_zeros((self._count * self._longest, *query.shape[1:])).index_copy_(0, self._slots, query)
         keys, values = self._past(self._cache.keys[layer]), self._past(self._cache.values[layer])
         output = _attention(

@@ -413,6 +413,8 @@ class Trainer:
             self._companions.moved(self.recipe, totals)
         elif finite:
             self._companions.refused(self.recipe, totals)
+        # While the next batch is collected nobody needs the gradient, which is as large as the trained weights.
+        self._optimizer.zero_grad(set_to_none=True)
         self.recipe.after_step(taken=finite and moves)
         if not finite:
             batch.not_finite += 1

@@ -1,4 +1,4 @@
-"""How much memory a training run will take at most, part by part, and which settings would make it take less.
+"""How much memory a training run will take at most, part by part.
 
 Pure arithmetic: bytes from the shape of a model and the settings of a run. Nothing is loaded and nothing is measured.
 """
@@ -6,13 +6,13 @@ Pure arithmetic: bytes from the shape of a model and the settings of a run. Noth
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Literal
 
-Phase = Literal["start", "rollouts", "update"]
-PHASES: tuple[Phase, ...] = ("start", "rollouts", "update")
-_LATER: tuple[Phase, ...] = ("rollouts", "update")
+Phase = Literal["start", "rollouts", "update", "saving"]
+PHASES: tuple[Phase, ...] = ("start", "rollouts", "update", "saving")
+_LATER: tuple[Phase, ...] = ("rollouts", "update", "saving")
+_AROUND: tuple[Phase, ...] = ("rollouts", "saving")
 
 FLOAT, HALF = 4, 2
 """Bytes of a float32 and of a bfloat16."""
@@ -23,8 +23,12 @@ PREFILL_TOKENS = 2**14
 FINGERPRINT = 2**22, 32
 """Weights whose fingerprint is taken at once, and bytes each of them needs for it."""
 
-LEAST_HELP = 0.01
-"""A setting helps when the total falls by at least this share."""
+HELD_BACK = 2 / 3
+"""Of what an update with adapters takes on a processor, what the C library's heap takes beside it.
+
+Adapters make many short-lived results between those that are kept, and glibc gives such holes not back: measured were
+1.65 times (27 million weights, rank 8) and 1.5 times (0.8 million), where without adapters it was 1.2 times at most.
+"""
 
 
 @dataclass(frozen=True)
@@ -67,8 +71,8 @@ class Workload:
     microbatch_tokens: most positions in one forward pass, None: no bound.
     bfloat16: whether matrices are multiplied in it.  lora: rank of adapters, None: all weights are trained.
     checkpointing: whether activations of a layer are computed again instead of kept.
-    grouped_on_cuda: whether the run is on CUDA, where attention with fewer key heads than query heads writes out its
-    scores in float32 (torch's fused kernels take such heads only in half precision and without a mask).
+    cuda: whether the run is on CUDA, where attention with fewer key heads than query heads writes out its scores in
+    float32 (torch's fused kernels take such heads only in half precision, and padded sequences only without a window).
     states: optimizer state, in floats for a weight of a hidden matrix and for any other.
     references: copies of the weights as they were, of which adapters need none.  copies: of all weights, adapters
     included (averages, earlier policies).  snapshots: of the trained weights, in main memory.
@@ -76,6 +80,9 @@ class Workload:
     token of a micro-batch beyond a few numbers.  wide_batch: the same for every token of the batch.
     filtered: whether top-k or top-p cut the distribution.  kept_sessions: closed sessions whose cache stays.
     logits_budget: most logits held at once.
+    learners: processes that weights, gradients, optimizer state and every micro-batch are divided among (FSDP).
+    rollout_workers: processes that hold the engines instead of the learners; 0: the one learner has its own.
+    offload: whether the learners' weights, gradients and optimizer state are in main memory.
     """
 
     sequence: int
@@ -100,6 +107,9 @@ class Workload:
     filtered: bool = False
     kept_sessions: bool = False
     logits_budget: int = 2**25
+    learners: int = 1
+    rollout_workers: int = 0
+    offload: bool = False
 
     @property
     def batch_tokens(self) -> int:
@@ -116,9 +126,20 @@ class Workload:
         return min(minibatch, max(self.microbatch_tokens // self.sequence * self.sequence, least))
 
     @property
+    def share_tokens(self) -> int:
+        """Positions of it that a learner computes: whole episodes."""
+        return math.ceil(self.piece_tokens / self.sequence / self.learners) * self.sequence
+
+    @property
     def sessions(self) -> int:
-        """Episodes side by side."""
-        return min(self.concurrency, max(self.episodes, self.evaluation))
+        """Episodes side by side, in each engine."""
+        every = min(self.concurrency, max(self.episodes, self.evaluation))
+        return math.ceil(every / max(self.rollout_workers, 1))
+
+    @property
+    def divided(self) -> bool:
+        """Whether layers are brought together before they compute."""
+        return self.learners > 1 or self.offload
 
 
 @dataclass(frozen=True)
@@ -152,35 +173,77 @@ class MemoryPlan:
 
 
 def memory_plan(shape: ModelShape, work: Workload, base: int = 0) -> MemoryPlan:
-    """The parts of a run's memory. base: what Python and torch (on CUDA: its context) take by themselves.
+    """The parts of the memory of the process that learns, or of each of them.
 
-    It is an upper bound where a run decides: all episodes are as long as they may be, and share no opening.
+    base: what Python and torch (on CUDA: its context) take by themselves. It is an upper bound where a run decides: all
+    episodes are as long as they may be, and share no opening. With ``offload`` it is the device's memory, and
+    :func:`offloaded_bytes` are in main memory.
     """
     trained = _trained(shape, work)
     critic = 2 * (shape.width + 1)
     adapters = 0 if work.lora is None else trained
-    moments = _moments(shape, work, trained) + 2 * critic
+    own_engine = work.rollout_workers == 0
     served = HALF if work.bfloat16 else FLOAT
     references = 0 if work.lora is not None else work.references
     frozen = references * shape.parameters + work.copies * (shape.parameters + adapters)
+    kept, step = _kept(shape, work), _step(shape, work)
+    held_back = int(HELD_BACK * (kept + step)) if work.lora is not None and not work.cuda else 0
+    here = 0 if work.offload else FLOAT
+    whole = FLOAT * (shape.parameters + critic + adapters)
+
+    def share(count: int) -> int:
+        return math.ceil(count / work.learners)
+
     parts = [
         MemoryPart("Python and torch", base),
-        MemoryPart("weights, float32", FLOAT * (shape.parameters + critic)),
-        MemoryPart("adapters", FLOAT * adapters),
-        MemoryPart("engine's copy while it is made", FLOAT * shape.parameters, ("start",)),
-        MemoryPart("engine's copy of the weights", served * shape.parameters, _LATER),
-        MemoryPart("frozen copies the recipe needs", FLOAT * frozen, _LATER),
-        MemoryPart("snapshots the recipe keeps", 0 if work.cuda else FLOAT * work.snapshots * trained, _LATER),
-        MemoryPart("gradients", FLOAT * (trained + critic), _LATER),
-        MemoryPart("optimizer state", FLOAT * moments, _LATER),
+        MemoryPart("whole weights before they are divided", whole if work.divided else 0, ("start",)),
+        MemoryPart("weights, float32", here * share(shape.parameters + critic)),
+        MemoryPart("adapters", here * share(adapters)),
+        *([] if not own_engine else _engine(shape, work)),
+        MemoryPart("frozen copies the recipe needs", here * share(frozen), _LATER),
+        MemoryPart("snapshots the recipe keeps", 0 if work.cuda else FLOAT * work.snapshots * share(trained), _LATER),
+        MemoryPart("gradients", here * share(trained + critic), ("update",)),
+        MemoryPart("optimizer state", here * share(_moments(shape, work)), _LATER),
+        MemoryPart("layers brought together", _together(shape, work), ("update",)),
         MemoryPart("figures kept for the batch", FLOAT * work.wide_batch * work.batch_tokens, ("update",)),
+        MemoryPart("bfloat16 working weights", _cast(shape, adapters) if work.bfloat16 else 0, ("update",)),
+        MemoryPart("activations kept for the backward pass", kept, ("update",)),
+        MemoryPart("the largest step of the backward pass", step, ("update",)),
+        MemoryPart("freed memory that the C library keeps", held_back, ("update",)),
+        MemoryPart("memory of the update that the C library keeps", held_back and held_back + kept + step, _AROUND),
+        MemoryPart("adapters merged into weights", FLOAT * shape.hidden if adapters and own_engine else 0, ("saving",)),
+        MemoryPart("a tensor brought together", 0 if own_engine else 2 * FLOAT * shape.largest, ("saving", "rollouts")),
+    ]
+    if own_engine:
+        parts.append(MemoryPart("KV cache", _cache(shape, work), ("rollouts",)))
+        parts.append(MemoryPart("decoding and reading prompts", _decoding(shape, work, served), ("rollouts",)))
+    return MemoryPlan(tuple(part for part in parts if part.size))
+
+
+def rollout_plan(shape: ModelShape, work: Workload, base: int = 0) -> MemoryPlan:
+    """The parts of the memory of each process that samples text for others that learn."""
+    served = HALF if work.bfloat16 else FLOAT
+    arriving = FLOAT * shape.largest * (1 if work.lora is None else 2)
+    parts = [
+        MemoryPart("Python and torch", base),
+        MemoryPart("weights the engine is made from", FLOAT * shape.parameters, ("start",)),
+        *_engine(shape, work),
+        MemoryPart("a tensor of new weights", arriving, ("rollouts",)),
         MemoryPart("KV cache", _cache(shape, work), ("rollouts",)),
         MemoryPart("decoding and reading prompts", _decoding(shape, work, served), ("rollouts",)),
-        MemoryPart("bfloat16 working weights", _cast(shape, adapters) if work.bfloat16 else 0, ("update",)),
-        MemoryPart("activations kept for the backward pass", _kept(shape, work), ("update",)),
-        MemoryPart("the largest step of the backward pass", _step(shape, work), ("update",)),
     ]
     return MemoryPlan(tuple(part for part in parts if part.size))
+
+
+def offloaded_bytes(shape: ModelShape, work: Workload) -> int:
+    """What each learner keeps in main memory instead of on its device."""
+    if not work.offload:
+        return 0
+    trained, critic = _trained(shape, work), 2 * (shape.width + 1)
+    adapters = 0 if work.lora is None else trained
+    copies = work.copies + (work.references if work.lora is None else 0)
+    held = (1 + copies) * (shape.parameters + adapters) + critic + trained + critic + _moments(shape, work)
+    return FLOAT * math.ceil(held / work.learners)
 
 
 def layer_bytes(shape: ModelShape, work: Workload) -> int:
@@ -190,40 +253,64 @@ def layer_bytes(shape: ModelShape, work: Workload) -> int:
     two norms with input, normalised input and output, 6 H; the feed-forward network with both projections, the
     activation and their product, 4 I (without a gate, 5 I); attention with queries, output, keys and values,
     2 Q + 2 K; where queries and keys are normalised by head, both before and after, 2 Q + 2 K; and the norms' and
-    attention's scale of each row. In bfloat16 norms and attention stay in float32, the rest halves, and each of the
-    projections that share an input keeps its own copy. With adapters a frozen norm does not keep what it normalised,
-    and each adapter keeps what lies between its halves. Where attention is written out, its weights of all positions
-    and the keys and values repeated for every query head are kept, too.
+    attention's scale of each row. In bfloat16 norms stay in float32, and on a processor attention does; the rest
+    halves, and each of the projections that share an input keeps its own copy. With adapters a frozen norm does not
+    keep what it normalised, and each adapter keeps what lies between its halves. Where attention is written out, its
+    weights of all positions and the keys and values repeated for every query head are kept, too.
     """
     q, k = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
     frozen = work.lora is not None
     size = HALF if work.bfloat16 else FLOAT
     norms = FLOAT * (2 if frozen else 4) * shape.width + size * (5 if work.bfloat16 else 2) * shape.width
     forward = size * (4 if shape.gated else 5) * shape.intermediate
-    attention = FLOAT * 2 * (q + k) + (HALF * q if work.bfloat16 else 0)
+    attention = (HALF if work.bfloat16 and work.cuda else FLOAT) * 2 * (q + k) + (HALF * q if work.bfloat16 else 0)
     if shape.head_norms:
         attention += FLOAT * (q + k) + (0 if frozen else size * (q + k))
     scales = FLOAT * (2 + shape.heads + (shape.heads + shape.kv_heads if shape.head_norms else 0))
     adapters = size * shape.adapted * work.lora if work.lora is not None else 0
     written_out = 0
     if _writes_out(shape, work):
-        # Its output is then kept only as what the next projection reads.
-        written_out = FLOAT * (shape.heads * work.sequence + 2 * (q - k) - (q if work.bfloat16 else 0))
+        written_out = FLOAT * (shape.heads * work.sequence + 2 * (q - k))
     return norms + forward + attention + scales + adapters + written_out
 
 
 def _writes_out(shape: ModelShape, work: Workload) -> bool:
-    return work.cuda and shape.kv_heads < shape.heads
+    return work.cuda and not work.bfloat16 and shape.kv_heads < shape.heads
 
 
 def _trained(shape: ModelShape, work: Workload) -> int:
     return shape.parameters if work.lora is None else work.lora * shape.ends
 
 
-def _moments(shape: ModelShape, work: Workload, trained: int) -> int:
+def _moments(shape: ModelShape, work: Workload) -> int:
+    """Floats of the optimizer's state, the critic's included."""
     of_matrix, of_other = work.states
+    trained = _trained(shape, work)
     matrices = shape.hidden if work.lora is None else trained
-    return of_matrix * matrices + of_other * (trained - matrices)
+    return of_matrix * matrices + of_other * (trained - matrices) + 2 * 2 * (shape.width + 1)
+
+
+def _engine(shape: ModelShape, work: Workload) -> list[MemoryPart]:
+    served = HALF if work.bfloat16 else FLOAT
+    return [
+        MemoryPart("engine's copy while it is made", FLOAT * shape.parameters, ("start",)),
+        MemoryPart("engine's copy of the weights", served * shape.parameters, _LATER),
+    ]
+
+
+def _together(shape: ModelShape, work: Workload) -> int:
+    """Where weights are divided: those outside the layers, one layer and the next; and gradients of all but the next.
+
+    With adapters only these have gradients, of which a layer's are few.
+    """
+    if not work.divided:
+        return 0
+    layer, adapters = math.ceil(shape.hidden / shape.layers), 0
+    outside = shape.parameters - shape.hidden
+    gradients = outside + layer
+    if work.lora is not None:
+        adapters = gradients = math.ceil(work.lora * shape.ends / shape.layers)
+    return FLOAT * (outside + 2 * (layer + adapters) + gradients)
 
 
 def _cast(shape: ModelShape, adapters: int) -> int:
@@ -234,7 +321,7 @@ def _kept(shape: ModelShape, work: Workload) -> int:
     """Activations of all layers, or of each only its input; and final norm, selection and rotations."""
     per_layer = FLOAT * shape.width if work.checkpointing else layer_bytes(shape, work)
     rest = FLOAT * (4 * shape.width + 2 * shape.head_dim + work.wide)
-    return work.piece_tokens * (shape.layers * per_layer + rest)
+    return work.share_tokens * (shape.layers * per_layer + rest)
 
 
 def _step(shape: ModelShape, work: Workload) -> int:
@@ -243,13 +330,13 @@ def _step(shape: ModelShape, work: Workload) -> int:
     Of logits three buffers (log-probabilities, and their gradient twice), six with figures of the distribution.
     """
     rows = max(1, work.logits_budget // shape.vocabulary)
-    logits = min(work.piece_tokens, rows) * shape.vocabulary * FLOAT * (6 if work.read_figures else 3)
+    logits = min(work.share_tokens, rows) * shape.vocabulary * FLOAT * (6 if work.read_figures else 3)
     size = HALF if work.bfloat16 else FLOAT
-    layer = work.piece_tokens * (size * 4 * shape.intermediate + FLOAT * 3 * shape.width)
+    layer = work.share_tokens * (size * 4 * shape.intermediate + FLOAT * 3 * shape.width)
     if work.checkpointing:
-        layer += work.piece_tokens * layer_bytes(shape, work)
+        layer += work.share_tokens * layer_bytes(shape, work)
     if _writes_out(shape, work):
-        layer += work.piece_tokens * FLOAT * 3 * shape.heads * work.sequence
+        layer += work.share_tokens * FLOAT * 3 * shape.heads * work.sequence
     largest = shape.largest if work.lora is None else 0
     return max(logits, layer) + FLOAT * 2 * largest
 
@@ -274,7 +361,7 @@ def _decoding(shape: ModelShape, work: Workload, size: int) -> int:
     q, k = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
     logits = work.sessions * shape.vocabulary * FLOAT * (11 if work.filtered else 5)
     attention = work.sessions * work.sequence * shape.heads * FLOAT * 3
-    if _writes_out(shape, work):
+    if work.cuda and shape.kv_heads < shape.heads:
         attention += work.sessions * work.sequence * 2 * q * size
     tokens = min(max(PREFILL_TOKENS, work.prompt), work.sessions * work.prompt)
     prompts = tokens * size * (4 * shape.width + 3 * shape.intermediate + 3 * q + 4 * k)
@@ -285,89 +372,3 @@ def _decoding(shape: ModelShape, work: Workload, size: int) -> int:
 def doubled(needed: int) -> int:
     """16, doubled until it is at least ``needed``."""
     return max(16, 1 << (needed - 1).bit_length())
-
-
-# ---- what would help ------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Setting:
-    """One way to need less, as it is written on the command line.
-
-    alone: bytes in all with it and nothing else changed.  together: on top of the settings before it that have this
-    figure; None where the run fitted already, or where it does not help.  helps: whether it does, alone or on top.
-    """
-
-    option: str
-    note: str
-    alone: int
-    together: int | None
-    helps: bool
-
-
-def settings_that_help(
-    shape: ModelShape, work: Workload, available: int, base: int = 0, *, native_bfloat16: bool = True
-) -> list[Setting]:
-    """What could be set otherwise, first what changes no number of the training, and what each would bring.
-
-    Values are the mildest with which the run fits, on top of the settings before, and the strongest where none is
-    enough. What is set already is left out.
-    """
-
-    def total(with_it: Workload) -> int:
-        return memory_plan(shape, with_it, base).total
-
-    slow = "" if native_bfloat16 else "; not native on this machine, so slow"
-    ways: list[tuple[str, str, str, Callable[[Workload], list[Any]]]] = [
-        ("microbatch_tokens", "--set optimization.microbatch_tokens={}", "same numbers, more passes", _smaller_pieces),
-        ("checkpointing", "--gradient-checkpointing", "same numbers, each layer computed twice", _checkpointing),
-        ("concurrency", "--concurrency {}", "same numbers, slower rollouts", _fewer_sessions),
-        ("bfloat16", "--precision bfloat16", f"rounds more{slow}", _bfloat16),
-        ("lora", "--lora {}", "trains adapters only", _adapters),
-    ]
-    before = best = total(work)
-    with_best, found = work, list[Setting]()
-    for field, option, note, values_of in ways:
-        values = values_of(with_best)
-        if not values:
-            continue
-        tried = [(value, replace(with_best, **{field: value})) for value in values]
-        value, with_it = next((one for one in tried if total(one[1]) <= available), tried[-1])
-        alone, stacked = total(replace(work, **{field: value})), total(with_it)
-        on_top = stacked <= (1 - LEAST_HELP) * best
-        needed = best > available and on_top
-        helps = on_top or alone <= (1 - LEAST_HELP) * before
-        found.append(Setting(option.format(value), note, alone, stacked if needed else None, helps))
-        if needed:
-            best, with_best = stacked, with_it
-    return found
-
-
-def _smaller_pieces(work: Workload) -> list[int]:
-    """Half the micro-batch, a quarter and so on, down to what must not be cut."""
-    least, size, sizes = work.together * work.sequence, work.piece_tokens // 2, list[int]()
-    while size > least:
-        sizes.append(size)
-        size //= 2
-    return [*sizes, least] if work.piece_tokens > least else []
-
-
-def _checkpointing(work: Workload) -> list[bool]:
-    return [] if work.checkpointing else [True]
-
-
-def _fewer_sessions(work: Workload) -> list[int]:
-    """Half the sessions, a quarter and so on, down to 16, below which the cache does not get smaller."""
-    sizes, size = list[int](), work.sessions // 2
-    while size >= 16:
-        sizes.append(size)
-        size //= 2
-    return sizes
-
-
-def _bfloat16(work: Workload) -> list[bool]:
-    return [] if work.bfloat16 else [True]
-
-
-def _adapters(work: Workload) -> list[int]:
-    return [8] if work.lora is None else []
