@@ -157,7 +157,7 @@ STEPS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
 }
 
 
-LONGER = {"snapshots of the weights", "gradients of single rewards", "adapters and micro-batches"}
+LONGER = {"whole matrices", "snapshots of the weights", "gradients of single rewards", "adapters and micro-batches"}
 
 
 @pytest.mark.parametrize("case", [pytest.param(c, marks=pytest.mark.slow) if c in LONGER else c for c in STEPS])
