@@ -97,6 +97,8 @@ def train(
     name = recipe.name if isinstance(recipe, Recipe) else str(recipe)
     given = recipe if isinstance(recipe, Recipe) else find_recipe(name)
     made, spec = (registry.make(task), task) if isinstance(task, str) else (task, task.name)
+    if cluster is not None and made.family != "text":
+        raise InputError(f"task {spec}: runs in one process; only tasks played in text run on a cluster")
     if model is None and made.family == "text":
         model = TINY
     models = dict(model) if isinstance(model, Mapping) else model

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import platform
 import threading
 from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-import stratagem
 from stratagem.cluster.rollout_worker import Answer, Greeting
 from stratagem.cluster.turns import Growing, Session, Turn
+from stratagem.cluster.versions import check_versions
 from stratagem.cluster.weights import DifferentMergeError, Update
 from stratagem.cluster.worker import Worker
 from stratagem.errors import BrokenRunError, InputError
@@ -147,22 +146,11 @@ class Dispatcher:
         patience = crew.settings.start_timeout
         self.about = worker.call("hello", timeout=patience)
         self.name = f"worker {self.number} on {self.about['node']} (pid {self.about['pid']})"
-        self._check_versions()
+        check_versions(self.name, self.about)
         greeting: Greeting = worker.call("start", crew.build, timeout=patience)
         with crew.lock:
             self.greeting = greeting
             crew.changed.notify_all()
-
-    def _check_versions(self) -> None:
-        """Raise :class:`InputError` where the worker would not compute what the driver does."""
-        ours = {"stratagem": stratagem.__version__, "python": _minor(platform.python_version())}
-        theirs = {"stratagem": str(self.about["stratagem"]), "python": _minor(str(self.about["python"]))}
-        for name, version in ours.items():
-            if theirs[name] != version:
-                raise InputError(
-                    f"{self.name}: has {name} {theirs[name]}, the driver {version}; "
-                    f"install the same version of {name} on every node"
-                )
 
     def _failed(self, error: Exception) -> None:
         """Kill the worker, take back what it had not answered, and see whether it may start again."""
@@ -343,7 +331,3 @@ def told(error: BaseException) -> str:
 
 def _differs(update: Update) -> str:
     return f"serves other weights than version {update.version}"
-
-
-def _minor(version: str) -> str:
-    return ".".join(version.split(".")[:2])

@@ -10,6 +10,7 @@ import torch
 from stratagem.cluster.process_group import Place
 from stratagem.cluster.shard import Job, run_shard
 from stratagem.cluster.site import Site
+from stratagem.cluster.versions import hello
 from stratagem.cluster.world import acting
 from stratagem.language.engines import find_device, load_policy
 from stratagem.language.policy import LanguagePolicy
@@ -32,6 +33,10 @@ class Learner:
         self._trainer: Trainer | None = None
         self._stopping = False
         self._reports: list[tuple[int, dict[str, float]]] = []
+
+    def hello(self) -> dict[str, str | int]:
+        """Where it runs, and versions."""
+        return hello()
 
     def meeting_point(self) -> tuple[str, int]:
         """An address and a port on this node, where the group may meet."""

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import gc
-import os
-import platform
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -12,7 +10,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-import stratagem
+from stratagem.cluster.versions import hello
 from stratagem.cluster.weights import Adapters, Parcel, Received, whole_fingerprint
 from stratagem.errors import InputError
 from stratagem.language.engine import Completion, Engine, Request, TreeEngine, Written
@@ -91,14 +89,8 @@ class RolloutWorker:
         self._grown = 0
 
     def hello(self) -> dict[str, str | int]:
-        """Where it runs, and versions. Plain data: it must be readable for a driver of another version."""
-        return {
-            "node": platform.node(),
-            "pid": os.getpid(),
-            "stratagem": stratagem.__version__,
-            "torch": torch.__version__,
-            "python": platform.python_version(),
-        }
+        """Where it runs, and versions."""
+        return hello()
 
     def start(self, build: Callable[[], Engine]) -> Greeting:
         """Build the engine."""

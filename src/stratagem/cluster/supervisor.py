@@ -10,9 +10,11 @@ from typing import Any
 
 from stratagem.cluster.plan import Cluster
 from stratagem.cluster.site import Site, connected, reserved
-from stratagem.errors import BrokenRunError, InputError
+from stratagem.cluster.versions import check_versions
+from stratagem.errors import BrokenRunError
 from stratagem.saved import SavedRun
-from stratagem.tasks.task import AnyTask, Task
+from stratagem.tasks.task import AnyTask
+from stratagem.training.pipeline import warn_of_age
 from stratagem.training.run_directory import RunDirectory, file_name
 
 LISTENING = 0.5
@@ -36,9 +38,8 @@ class Supervisor:
     of an unbroken run. What else dies (rollout and environment workers) is the first learner's to replace.
     ``cluster.json`` in the run directory says which process runs where, and how often the learners were started again.
 
-    progress: told of every step.  silence: seconds after which a learner that answers nothing is killed.
-
-    Raises :class:`InputError` for a task that is not played in text.
+    task: played in text.  progress: told of every step.  silence: seconds after which a learner that answers nothing is
+    killed.
     """
 
     def __init__(
@@ -48,8 +49,6 @@ class Supervisor:
         progress: Callable[[int, Mapping[str, float]], None] | None = None,
         silence: float = SILENCE,
     ) -> None:
-        if not isinstance(task, Task):
-            raise InputError(f"task {task.name}: runs in one process; only tasks played in text run on a cluster")
         self._saved = dataclasses.replace(saved, directory=RunDirectory(saved.directory.path.resolve()))
         self._task: AnyTask | None = None if saved.task_is_specified else task
         self._progress, self._silence = progress, silence
@@ -70,6 +69,7 @@ class Supervisor:
 
     def run(self) -> dict[str, float]:
         """To the last step; its metrics."""
+        warn_of_age(self._saved.recipe, self.cluster.staleness)
         name = f"stratagem-{file_name(self._saved.directory.path.name)}"
         with connected(self.cluster), reserved(self.cluster, self._saved.request.device, name) as site:
             while True:
@@ -97,6 +97,9 @@ class Supervisor:
             for rank in range(site.cluster.learners)
         ]
         try:
+            for rank, learner in enumerate(group):
+                greeting = self._asked(learner.hello.remote())
+                check_versions(f"learner {rank} on {greeting['node']} (pid {greeting['pid']})", greeting)
             meeting_point = self._asked(group[0].meeting_point.remote())
             self._note(site)
             running = [learner.run.remote(self._saved, recipe, self._task, site, meeting_point) for learner in group]

@@ -50,6 +50,16 @@ class _Clock:
         self.idle += 0.0 if busy else self.now - before
 
 
+def warn_of_age(recipe: Recipe, staleness: int) -> None:
+    """Warn when a recipe would take tokens of weights that are so many batches old for the policy's own."""
+    if staleness and "behavior_logp" not in recipe.needs() and recipe.proximal is None:
+        warnings.warn(
+            f"recipe {recipe.name} does not look at behavior_logp: with staleness = {staleness} it takes tokens of older "
+            "weights for the policy's own; decoupled_ppo corrects for that",
+            stacklevel=3,
+        )
+
+
 class Pipelined:
     """A world whose batches are collected in a thread while the learner learns (:class:`~.world.World`).
 
@@ -111,12 +121,7 @@ class Pipelined:
     def adapt(self, recipe: Recipe) -> Recipe:
         """As the world does. Warns of a recipe that would take tokens of older weights for the policy's own."""
         adapted = self.world.adapt(recipe)
-        if self.staleness and "behavior_logp" not in adapted.needs() and adapted.proximal is None:
-            warnings.warn(
-                f"recipe {recipe.name} does not look at behavior_logp: with staleness = {self.staleness} it takes "
-                "tokens of older weights for the policy's own; decoupled_ppo corrects for that",
-                stacklevel=2,
-            )
+        warn_of_age(adapted, self.staleness)
         return adapted
 
     def serve(self, version: int) -> None:
