@@ -54,8 +54,8 @@ def warn_of_age(recipe: Recipe, staleness: int) -> None:
     """Warn when a recipe would take tokens of weights that are so many batches old for the policy's own."""
     if staleness and "behavior_logp" not in recipe.needs() and recipe.proximal is None:
         warnings.warn(
-            f"recipe {recipe.name} does not look at behavior_logp: with staleness = {staleness} it takes tokens of older "
-            "weights for the policy's own; decoupled_ppo corrects for that",
+            f"recipe {recipe.name} does not look at behavior_logp: with staleness = {staleness} it takes tokens of "
+            "older weights for the policy's own; decoupled_ppo corrects for that",
             stacklevel=3,
         )
 
