@@ -94,6 +94,7 @@ _TECHNIQUES = (
     "stratagem.skills",
     "stratagem.synthesis",
     "stratagem.planning",
+    "stratagem.bandits",
     "stratagem.study.alignment",
     "stratagem.study.roadmap",
     "stratagem.lab.cliff",
