@@ -32,7 +32,7 @@ class Payments:
     open_share: chance that a route is open; one always is.  Raises :class:`InputError` for values out of range.
     """
 
-    base: float = 2.0
+    base: float = 2.75
     interaction: Annotated[float, Ge(0)] = 1.0
     arm_deviation: Annotated[float, Ge(0)] = 0.5
     arms: Annotated[int, Ge(1)] = 6
@@ -132,7 +132,7 @@ class Generations:
     @property
     def regret(self) -> Float64[np.ndarray, "runs generations"]:
         """Success lost against the best open routes."""
-        return self.best - self.success
+        return np.asarray(self.best - self.success)
 
     def swing(self, first: int = 2) -> Float64[np.ndarray, " runs"]:
         """Lag-1 autocorrelation of the changes of regret from generation ``first`` on; negative where it swings.
@@ -177,6 +177,8 @@ class BatchedDeployment:
     successes and failures weigh the same in sum; ``"uniform_slice"``, only those that the floor's uniform draw routed.
     clip: of inverse propensities, at least 1.  floor: share of uniform exploration.
     mean_lag: mean number of events that pass until an outcome is known, geometric; 0 for at once.
+    logs: ``"uniform"`` is a control: what is fitted to is routed uniformly whatever the policy, whose success is still
+    what is reported. ``realised`` and all that is said of the log are then of uniform routing.
 
     Raises :class:`InputError` for values out of range, and for ``"uniform_slice"`` without a floor.
     """
@@ -188,6 +190,7 @@ class BatchedDeployment:
     clip: float = 50.0
     floor: float = 0.0
     mean_lag: float = 0.0
+    logs: Literal["own", "uniform"] = "own"
 
     def __post_init__(self) -> None:
         for name, fits, allowed in (
@@ -199,6 +202,7 @@ class BatchedDeployment:
             ),
             ("clip", self.clip >= 1, "at least 1"),
             ("floor", 0 <= self.floor <= 1, "in [0, 1]"),
+            ("logs", self.logs in ("own", "uniform"), "own or uniform"),
             ("mean_lag", 0 <= self.mean_lag < np.inf, "at least 0 and finite"),
         ):
             if not fits:
@@ -256,8 +260,9 @@ class BatchedDeployment:
         predicted = None if model is None else _of_all_arms(model, world, contexts)
         routed = feasible / count if predicted is None else self.exploration(np.clip(predicted, 0, 1), feasible)
         probabilities = floored(routed, self.floor, feasible)
-        arms = draw(probabilities, named["pulls"].random(feasible.shape[:2]))
-        propensity = _taken(probabilities, arms)
+        logging = probabilities if self.logs == "own" else feasible / count
+        arms = draw(logging, named["pulls"].random(feasible.shape[:2]))
+        propensity = _taken(logging, arms)
         # Given the route, the chance that it was the floor's uniform draw that chose it.
         by_floor = named["pulls"].random(arms.shape) * propensity < self.floor / count[..., 0]
         chances = world.chances(contexts)

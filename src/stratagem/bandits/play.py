@@ -57,13 +57,17 @@ class Delivery:
             raise InputError(f"delivery: delay = {self.delay}, batch = {self.batch}: must be at least 0 and at least 1")
 
 
+AT_ONCE = Delivery()
+"""Every reward is known before the next round."""
+
+
 def play(
     bandit: Bandit,
     policy: Policy,
     rounds: int,
     seed: int,
     *,
-    delivery: Delivery = Delivery(),
+    delivery: Delivery = AT_ONCE,
     keep_log: bool = False,
     progress: Callable[[int], None] = lambda number: None,
 ) -> Played:

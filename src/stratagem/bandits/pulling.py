@@ -16,7 +16,7 @@ from jaxtyping import Float64, Int64
 
 from stratagem.bandits import periodic, policies, scheduling, switching
 from stratagem.bandits.oracles import Aggregated, Oracle, Ridge
-from stratagem.bandits.play import Delivery, play
+from stratagem.bandits.play import AT_ONCE, Delivery, play
 from stratagem.bandits.policies import Policy
 from stratagem.bandits.problems import Bandit, FiniteClassBandit, LinearBandit, PlainBandit
 from stratagem.bandits.scheduling import LastSwitchBandit, RecoveringBandit, RestingBandit, Scheduler, follow
@@ -26,6 +26,9 @@ from stratagem.training.run_directory import RunDirectory, environment, file_nam
 
 POINTS = 200
 """Rounds of a curve that are kept, at most."""
+
+COLUMNS = ("step", "regret", "low", "high")
+"""Of ``metrics.jsonl``, beside the policy."""
 
 Progress = Callable[[str, int], None]
 
@@ -102,17 +105,8 @@ class Curve:
 
     def rows(self) -> list[dict[str, Any]]:
         """As ``metrics.jsonl`` has it."""
-        columns = zip(self.rounds, self.regret, self.low, self.high, strict=True)
-        return [
-            {
-                "policy": self.policy,
-                "step": int(step),
-                "regret": float(mean),
-                "low": _number(low),
-                "high": _number(high),
-            }
-            for step, mean, low, high in columns
-        ]
+        columns = zip(self.rounds.tolist(), *map(_numbers, (self.regret, self.low, self.high)), strict=True)
+        return [{"policy": self.policy, **dict(zip(COLUMNS, row, strict=True))} for row in columns]
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,7 +127,7 @@ def pull(
     runs: int = 20,
     seed: int = 0,
     arguments: Mapping[str, Any] | None = None,
-    delivery: Delivery = Delivery(),
+    delivery: Delivery = AT_ONCE,
     out: str | Path | None = None,
     progress: Progress = lambda name, number: None,
 ) -> Pulled:
@@ -155,11 +149,16 @@ def pull(
         raise InputError("policies: name at least one")
     bandit = make_bandit(task, runs, seed)
     made = {name: make_policy(name, bandit, arguments or {}) for name in dict.fromkeys(names)}
-    if isinstance(bandit, RestingBandit) and delivery != Delivery():
+    if isinstance(bandit, RestingBandit) and delivery != AT_ONCE:
         raise InputError(f"delivery: {task} pays at once; arms with states take no delay")
     if out is not None and (Path(out) / "run.json").exists():
         raise InputError(f"run directory {out}: holds a run already; name another with --out")
-    asked = {"command": "pull", "policies": list(made), "arguments": dict(arguments or {}), "task": task}
+    asked: dict[str, Any] = {
+        "command": "pull",
+        "policies": list(made),
+        "arguments": dict(arguments or {}),
+        "task": task,
+    }
     asked |= {"rounds": rounds, "runs": runs, "seed": seed, "delay": delivery.delay, "batch": delivery.batch}
     curves: list[Curve] = []
     try:
@@ -239,8 +238,8 @@ def make_policy(name: str, bandit: Bandit | RestingBandit, arguments: Mapping[st
         if argument not in known:
             raise unknown(f"argument of {name}", argument, known)
     if "oracle" in inspect.signature(make).parameters:
-        loss = "log" if name == "fastcb" else "squared"
-        oracle: Oracle = Aggregated(loss) if isinstance(bandit, FiniteClassBandit) else Ridge()
+        finite = isinstance(bandit, FiniteClassBandit)
+        oracle: Oracle = Aggregated("log" if name == "fastcb" else "squared") if finite else Ridge()
         return make(oracle=oracle, **arguments)
     return make(**arguments)
 
@@ -287,6 +286,6 @@ def _curve(name: str, regret: Float64[np.ndarray, "runs rounds"], seconds: float
     return Curve(name, kept, mean, mean - half, mean + half, seconds)
 
 
-def _number(value: float) -> float | None:
+def _numbers(values: Float64[np.ndarray, " points"]) -> list[float | None]:
     """JSON has no nan."""
-    return float(value) if np.isfinite(value) else None
+    return [value if np.isfinite(value) else None for value in values.tolist()]

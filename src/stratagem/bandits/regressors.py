@@ -27,7 +27,7 @@ class Regressor(Protocol):
         """Fit to events; those of weight 0 do not count. A run whose events are all alike keeps its model."""
         ...
 
-    def predict(self, features: Float64[np.ndarray, "runs *rest features"]) -> Float64[np.ndarray, "runs *rest"]:
+    def predict(self, features: Float64[np.ndarray, "runs ... features"]) -> Float64[np.ndarray, "runs ..."]:
         """Chances of success."""
         ...
 
@@ -70,7 +70,7 @@ class LogisticRegression:
                 break
         self.weights = np.where(told[:, None], found, self.weights)
 
-    def predict(self, features: Float64[np.ndarray, "runs *rest features"]) -> Float64[np.ndarray, "runs *rest"]:
+    def predict(self, features: Float64[np.ndarray, "runs ... features"]) -> Float64[np.ndarray, "runs ..."]:
         """Chances of success."""
         flat = features.reshape(len(features), -1, features.shape[-1])
         return _logistic(flat @ self.weights[..., None])[..., 0].reshape(features.shape[:-1])
@@ -100,7 +100,7 @@ class EachRun:
             classifier.fit(features[run][counts], successes[run][counts], sample_weight=weights[run][counts])
             self.fitted[run] = classifier
 
-    def predict(self, features: Float64[np.ndarray, "runs *rest features"]) -> Float64[np.ndarray, "runs *rest"]:
+    def predict(self, features: Float64[np.ndarray, "runs ... features"]) -> Float64[np.ndarray, "runs ..."]:
         """Chances of success."""
         flat = features.reshape(len(features), -1, features.shape[-1])
         found = [

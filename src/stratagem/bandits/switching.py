@@ -1,4 +1,4 @@
-"""Last-switch bandits: cycles of rest and play by a linear program, rounded by virtual arms, and learning the payoffs."""
+"""Last-switch bandits: cycles of rest and play by a linear program, rounded by virtual arms; learning the payoffs."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Cycles:
         payoffs in order, each counts if no larger one is there.
         """
         chances, worth, owner = [], [], []
-        _, fresh, tired = self.frequency.shape[0], *self.frequency.shape[1:]
+        fresh, tired = self.frequency.shape[1:]
         for arm, payoffs in enumerate(self.payoffs):
             for play in range(tired):
                 cycles = self.frequency[arm, :, play:].sum(-1)
