@@ -1,4 +1,4 @@
-"""The claims of the bandits, one file per theme, as in ``stratagem.recipes.agents``."""
+"""The claims of the bandits, one file per theme."""
 
 from importlib import import_module
 from pkgutil import iter_modules
