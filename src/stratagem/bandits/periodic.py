@@ -313,7 +313,8 @@ class ExploreThenPlan(_Periods):
         delays = np.arange(1, bandit.states + 1)
         groups = -(-bandit.arms // self._slots)
         samples = self.samples or max(1, round(rounds ** (2 / 3) / (groups * delays.sum())))
-        moments = np.cumsum(np.repeat(delays, samples)) - 1
+        # The first play only begins the count: an arm that comes to its turn has rested for long.
+        moments = np.cumsum([0, *np.repeat(delays, samples)])
         self._script = np.zeros((groups, moments[-1] + 1), dtype=bool)
         self._script[:, moments] = True
 

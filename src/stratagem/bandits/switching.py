@@ -191,10 +191,10 @@ class KnownCycles(_VirtualArms):
 class LearnedCycles(_VirtualArms):
     """Virtual arms for upper confidence bounds on the payoffs, planned and drawn anew in epochs that grow.
 
-    First ``sweeps`` times for every arm and ``a = 1, ..., fresh``: rest ``a`` rounds, play ``tired + 1``, so that each
-    state is met. Then epochs of ``fresh + tired`` times ``growth^k`` rounds. What is paid counts for the state an arm
-    really was in. The abstract states sublinear regret against the planner that knows the payoffs; this scheme is a
-    reconstruction, and no rate is proved of it.
+    First ``sweeps`` times every arm is played once, and then for ``a = 1, ..., fresh`` rests ``a`` rounds and plays
+    ``tired + 1``, so that each state is met. Then come epochs of ``fresh + tired`` times ``growth^k`` rounds. What is
+    paid counts for the state an arm really was in. The abstract states sublinear regret against the planner that knows
+    the payoffs; this scheme is a reconstruction, and no rate is proved of it.
 
     growth: above 1.  sweeps: at least 1.  confidence: a factor on the width of the bounds; 1 is what a guarantee needs.
     Raises :class:`InputError` for values out of range, and in a bandit of another kind.
@@ -235,9 +235,9 @@ class LearnedCycles(_VirtualArms):
 def exploration_script(arms: int, fresh: int, tired: int, sweeps: int) -> Int64[np.ndarray, " rounds"]:
     """Which arm plays in each round, -1 for none, so that every arm is played in every state in each sweep.
 
-    The first cycle of an arm in a sweep rests one round longer, for it may have been played last of all before.
+    An arm's first play only begins the count: when its turn comes it has rested for long.
     """
-    cycle = [play for rest in range(1, fresh + 1) for play in (*[False] * rest, *[True] * (tired + 1))]
+    cycle = [True, *(play for rest in range(1, fresh + 1) for play in (*[False] * rest, *[True] * (tired + 1)))]
     sweep = [arm if play else -1 for arm in range(arms) for play in cycle]
     return np.array(sweep * sweeps, dtype=np.int64)
 

@@ -98,7 +98,7 @@ def squarecb(seed: int) -> dict[str, float]:
     "fastcb",
     statement="FastCB's regret follows the cost L* of the best policy, sqrt(K L* Reg) + K Reg, instead of the number "
     "of rounds, so that it is ahead of SquareCB where the best arms cost little.",
-    source="arXiv 2107.02237, abstract; the paper's text was not at hand, and the constants of gamma are of its order, not its own",
+    source="arXiv 2107.02237, abstract; its text was not at hand, and the constants of gamma are ours, of its order",
     baseline="SquareCB with the gamma that is best for its bound",
     rule=(Expect("ratio_at_small_costs", below=1), Expect("ratio_small_minus_large", below=0)),
     scale=CLASS + "8000 rounds. Costs are uniform in [0, 0.1] (small) or in [0, 1] (large); gamma is "

@@ -55,7 +55,8 @@ def _slope(first: float, second: float, times: float) -> float:
     "seed (with 4, as at first, nothing was decided), payoffs 0 or 1; regret is against the plan that knows the "
     "recoveries, its slope that of ln regret by ln T between 8,000 and 32,000 rounds (1/2 is the claim, 1 is linear); "
     "learned_minus_blind is the payoff a round over 32,000. _share is the payoff a round over the bound. Such horizons "
-    "are short for confidence intervals as wide as a proof needs. Playing the best arms now, which knows the payoffs but does not look ahead, is a strong control.",
+    "are short for confidence intervals as wide as a proof needs. Playing the best arms now, which knows the payoffs "
+    "but does not look ahead, is a strong control.",
 )
 def recovering_rewards(seed: int) -> dict[str, float]:
     """How the plan's gap falls with the number of slots, and how regret grows while the recoveries are learned."""
