@@ -53,10 +53,10 @@ def test_a_single_run_has_no_interval():
 
 
 def test_arguments_and_delays_reach_the_policy():
-    task, plain = "bandit:gapped,gap=0.3", pull(["ucb1"], "bandit:gapped,gap=0.3", rounds=300, runs=4)
-    bold = pull(["ucb1"], task, rounds=300, runs=4, arguments={"scale": 0.1})
-    late = pull(["ucb1"], task, rounds=300, runs=4, delivery=Delivery(200))
-    assert bold.curves[0].regret[-1] < plain.curves[0].regret[-1] < late.curves[0].regret[-1]
+    def regret(**more):
+        return pull(["ucb1"], "bandit:gapped,arms=4,gap=0.3", rounds=600, runs=30, **more).curves[0].regret[-1]
+
+    assert regret(arguments={"scale": 0.3}) < regret() < regret(delivery=Delivery(200))
 
 
 def test_the_oracle_is_over_the_class_where_there_is_one():
