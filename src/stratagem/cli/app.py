@@ -22,6 +22,7 @@ from stratagem.cli import (
     guide_command,
     lab_command,
     merge_command,
+    pull_command,
     run_commands,
     solve_command,
     stress_command,
@@ -49,6 +50,7 @@ claim_command.register(app)
 merge_command.register(app)
 grams_command.register(app)
 blueprint_command.register(app)
+pull_command.register(app)
 doctor.register(app)
 demo.register(app)
 
