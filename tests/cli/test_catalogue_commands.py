@@ -209,12 +209,19 @@ def test_show_prints_the_slots_and_behaviours_of_a_run(stratagem, tmp_path):
     (run / "samples.jsonl").write_text(
         '{"step": 1, "messages": [{"role": "assistant", "content": "Wait. Alternatively, 5."}]}\n'
     )
+    ledger = '{"step": 1, "begun": [[0, 3]], "learned": [[0, 2]], "left_out": {"failed": [[3, 3]]}}\n'
+    (run / "episodes.jsonl").write_text(ledger)
     people = stratagem("show", run)
     assert people.code == 0 and "42 tokens" in people.out and "family.cloning" in people.out
+    assert "4 begun, 3 learned from once, 1 failed; all are accounted for" in people.out
     assert "alternative_proposal" in people.out
     plain = json.loads(stratagem("show", run, "--json").out)
     assert plain["tokens"] == 42 and plain["behaviours"]["self_correction"]["count"] == 1
-    assert plain["empty"] == ["initialisation"]
+    assert plain["empty"] == ["initialisation"] and plain["episodes"]["proved"]
+    (run / "episodes.jsonl").write_text(
+        ledger + '{"step": 2, "begun": [[2, 2]], "learned": [[2, 2]], "left_out": {}}\n'
+    )
+    assert "NOT accounted for: episode 2: learned in step 1 and learned in step 2" in stratagem("show", run).out
 
 
 def test_show_prints_how_the_entropy_of_a_run_fell(stratagem, tmp_path):

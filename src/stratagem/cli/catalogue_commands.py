@@ -23,6 +23,8 @@ from stratagem.study.entropy_law import EntropyCourse
 from stratagem.study.roadmap import Roadmap
 from stratagem.tasks import registry
 from stratagem.taxonomy import VERSION, covers
+from stratagem.training.ledger import Audit, audit_run
+from stratagem.training.run_directory import RunDirectory
 
 LAB = Path("results/lab")
 """Where what the lab found is recorded, and looked for first."""
@@ -69,7 +71,7 @@ def show(
         _show_entropy(EntropyCourse.of_run(name), as_json)
         return
     if (Path(name) / "run.json").is_file():
-        _show_run(Roadmap.of_run(name), as_json)
+        _show_run(Roadmap.of_run(name), audit_run(RunDirectory(Path(name))), as_json)
         return
     card = catalogue.card(name)
     record = recorded(name)
@@ -146,13 +148,16 @@ def _show_slots(tags: Sequence[str], console: Console) -> None:
     console.print(table)
 
 
-def _show_run(roadmap: Roadmap, as_json: bool) -> None:
+def _show_run(roadmap: Roadmap, ledger: Audit, as_json: bool) -> None:
     if as_json:
-        print(json.dumps(roadmap.to_json(), indent=2))
+        episodes = {**dataclasses.asdict(ledger), "proved": ledger.proved} if ledger.steps else None
+        print(json.dumps({**roadmap.to_json(), "episodes": episodes}, indent=2))
         return
     console = Console(highlight=False)
     sampled = "no tokens yet" if roadmap.tokens is None else f"{roadmap.tokens} tokens in training, all of them counted"
     console.print(f"[bold]{roadmap.recipe}[/bold]: sampled {sampled}")
+    if ledger.steps:
+        console.print(f"[bold]Episodes[/bold]: {_accounted(ledger)}")
     _show_slots(roadmap.tags, console)
     found = roadmap.behaviours
     if not found.rollouts:
@@ -163,6 +168,15 @@ def _show_run(roadmap: Roadmap, as_json: bool) -> None:
     for name in found.counts:
         table.add_row(name, f"{found.per_rollout(name):.2f}", str(found.shown[name]))
     console.print(table)
+
+
+def _accounted(ledger: Audit) -> str:
+    """What the ledger of a run says, in a line."""
+    fates = "".join(f", {count} {fate}" for fate, count in ledger.left_out.items())
+    counted = f"{ledger.begun} begun, {ledger.learned} learned from once{fates}"
+    if ledger.proved:
+        return f"{counted}; all are accounted for"
+    return f"{counted}; NOT accounted for: {ledger.violation or f'{ledger.missing} groups are missing'}"
 
 
 def _show_entropy(course: EntropyCourse, as_json: bool) -> None:

@@ -20,6 +20,7 @@ EXTRAS = {
     "text": ("textworld", "textarena"),
     "games": ("pyspiel", "numba"),
     "control": ("mujoco",),
+    "cluster": ("ray",),
     "agents": ("bm25s", "mcp", "sklearn", "sqlglot"),
     "lora": ("peft",),
     "math": ("math_verify",),
