@@ -47,14 +47,12 @@ SAMPLED = {"sampler.prompts_per_step": 48}
         Expect("learned_below_dpo", above=0),
     ),
     scale="Tables of 20 prompts with eight responses; half of the people asked have scores, half prefer in circles. "
-    "Exact preferences, a uniform reference, 400 iterations (6,400 against scores), step 2 / sqrt(T); the slope is "
-    "that of the mean policy's exploitability from 100 to 1,600. Scores are fitted to all pairs, and the best of "
-    "five strengths of the KL is taken for each prompt, with hindsight. DPO is iterated with fresh pairs, and its "
-    "mean policy judged as SPPO's is. Learned runs are of the recipes in the lab on one prompt: AdamW, 40 batches of "
-    "48 groups of five answers, a vote on each pair, mean policies. AlpacaEval is not within reach. At first the "
-    "best scores were compared with 400 iterations too, and SPPO was behind them (that figure is measured, beside "
-    "the rule): scores stay where they are, and what is claimed is where the mean policy goes, so it was given 6,400 "
-    "after that was seen.",
+    "Exact preferences, a uniform reference, 400 iterations, step 2 / sqrt(T); the slope is that of the mean policy's "
+    "exploitability from 100 to 1,600. Scores are fitted to all pairs, and the best of five strengths of the KL is "
+    "taken for each prompt, with hindsight. DPO is iterated with fresh pairs, and its mean policy judged as SPPO's "
+    "is. Learned runs are of the recipes in the lab on one prompt: AdamW, 40 batches of 48 groups of five answers, a "
+    "vote on each pair, mean policies. AlpacaEval is not within reach. Beside the rule, the best scores against SPPO "
+    "after 6,400 iterations: scores stay where they are, and the mean policy goes on.",
 )
 def sppo(seed: int) -> dict[str, float]:
     """Exploitability of mean policies."""
@@ -72,8 +70,8 @@ def sppo(seed: int) -> dict[str, float]:
     }
     figures = {name: average_exploitability(run, wins[0]) for name, run in learned.items()}
     return {
-        "exploitability_below_scores": float((best - gap[6400]).mean()),
-        "exploitability_below_scores_after_400": float((best - gap[400]).mean()),
+        "exploitability_below_scores": float((best - gap[400]).mean()),
+        "exploitability_below_scores_after_6400": float((best - gap[6400]).mean()),
         "exploitability_below_dpo": float((exploitability(wins, dpo.average) - gap[400]).mean()),
         "exploitability_below_ipo": float((exploitability(wins, ipo.average) - gap[400]).mean()),
         "slope": math.log(float(gap[1600].mean() / gap[100].mean())) / math.log(16),
