@@ -174,7 +174,7 @@ def test_padding_changes_nothing_whatever_it_holds(name, fabricate: Fabricate):
         x.group_of_trajectory.size().tolist(),
         mask=real if x.mask is None else padded(x.mask, 0),
         learning_rate=x.learning_rate,
-        **{name: padded(getattr(x, name), float("nan")) for name in (*figures, "previous_logp", "value_target")},
+        **{name: padded(getattr(x, name), float("nan")) for name in (*figures, "previous_logp", "past_logp", "value_target")},
         **{name: padded(getattr(x, name), 0) for name in ("version", "action", "latent", "planning", "critic_mask")},
         **{n: getattr(x, n) for n in known},
     )
