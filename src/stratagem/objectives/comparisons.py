@@ -224,7 +224,9 @@ class ProspectUtility(_OfLogRatios):
         lost = weight * torch.sigmoid(-self.strength * gained)
         loss = torch.where(read.counts, lost, 0.0).sum() / read.total
         share = read.counts.sum() / read.total
-        return Loss(loss, self._figures(read, sign) | {"point_desirable": good * share, "point_undesirable": bad * share})
+        return Loss(
+            loss, self._figures(read, sign) | {"point_desirable": good * share, "point_undesirable": bad * share}
+        )
 
     @torch.no_grad()
     def _points(self, out: PolicyOutput, x: Experience) -> Float[Tensor, " two"]:
@@ -233,7 +235,9 @@ class ProspectUtility(_OfLogRatios):
             return out.logp.new_zeros(2)
         whole = x.whole
         if whole.old_logp is None and x.parent is not None:
-            raise ValueError("a reference point of a batch in pieces needs old_logp: proximal = IterationStart(1) sets it")
+            raise ValueError(
+                "a reference point of a batch in pieces needs old_logp: proximal = IterationStart(1) sets it"
+            )
         old = out.logp.detach() if whole.old_logp is None else whole.old_logp
         return whole.remembered((self, "points"), lambda: self._estimated(old, whole))
 
@@ -243,6 +247,7 @@ class ProspectUtility(_OfLogRatios):
         token, answer = first_tokens(whole)
         credit = whole.advantage[token]
         means = [
-            torch.where(side, log_ratio[answer], 0.0).sum() / side.sum().clamp(min=1) for side in (credit < 0, credit > 0)
+            torch.where(side, log_ratio[answer], 0.0).sum() / side.sum().clamp(min=1)
+            for side in (credit < 0, credit > 0)
         ]
         return torch.stack(means).clamp(min=0)

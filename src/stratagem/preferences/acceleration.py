@@ -18,8 +18,8 @@ class APO(Solver):
     """``pi^_(t+1) prop pi_t exp(s / beta)``, then ``pi_(t+1) prop pi^_(t+1) (pi^_(t+1) / pi^_t)^alpha``.
 
     Accelerated preference optimisation (arXiv 2410.06293): each iteration is a proximal step from ``pi_t``, and an
-    extrapolation is what the next one starts from. The policies of a run are ``pi^_t``; :meth:`follow` makes ``pi_t`` of
-    two of them. A momentum of 0 is the iterated method itself. Where ``s`` is a fixed reward, steps grow to
+    extrapolation is what the next one starts from. The policies of a run are ``pi^_t``; :meth:`follow` makes ``pi_t``
+    of two of them. A momentum of 0 is the iterated method itself. Where ``s`` is a fixed reward, steps grow to
     ``1 / (1 - alpha)`` times their size, and no further.
 
     strength: ``beta``.  momentum: ``alpha``, in [0, 1).

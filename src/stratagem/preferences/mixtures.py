@@ -50,7 +50,7 @@ class PopulationMixture(Mixture):
 
     ``pi_t`` is the policy the update starts from (or the recipe's proximal), ``pi_(t - j)`` the one that the update
     ``j`` before started from; those before the first are the first. With one share it is a
-    :class:`GeometricMixture` of two. Weights add up to 1, so that policies that are the same count as one of them would.
+    :class:`GeometricMixture` of two. Weights add up to 1, so that policies that are the same count as one would.
 
     shares: ``w_0, w_1, ...``, in proportion.  reference: ``r``.
     """

@@ -1,4 +1,4 @@
-"""Tabular solvers with more than two players: against a population of past policies, or with an oracle for each player."""
+"""Tabular solvers with more than two players: a population of past policies, or an oracle for each player."""
 
 from __future__ import annotations
 
@@ -83,7 +83,9 @@ def solve_players(
     path = [policies.exp()]
     for _ in range(iterations):
         others = [[j for j in range(players) if j != i] for i in range(players)]
-        won = [torch.stack([win_rates(wins[i], policies[j].exp()) for j in them]).mean(0) for i, them in enumerate(others)]
+        won = [
+            torch.stack([win_rates(wins[i], policies[j].exp()) for j in them]).mean(0) for i, them in enumerate(others)
+        ]
         bases = [
             mixture([(share, anchor), *(((1 - share) / (players - 1), policies[j]) for j in them)]) for them in others
         ]

@@ -28,8 +28,8 @@ class WinRateReward(Reward):
     preference: the oracle.  scale: ``signed``, in [-1, 1], or ``unit``: ``mean_j P(y_i > y_j)``, in [0, 1].
     over: where it is paid: at the ``end``, or an equal part in each of the ``turns``.
 
-    Raises :class:`InputError` for a trajectory that nobody can be compared with, and what the oracle's answers make
-    :class:`~stratagem.advantages.WinRate` raise.
+    One whose group has lost all others ties. Raises :class:`InputError` when all groups are of one, and what the
+    oracle's answers make :class:`~stratagem.advantages.WinRate` raise.
     """
 
     preference: Preference = BradleyTerry()
@@ -37,9 +37,10 @@ class WinRateReward(Reward):
     over: Literal["end", "turns"] = "end"
 
     def __call__(self, x: Experience) -> Experience:
-        alone = x.group_of_trajectory.size() == 1
-        if bool(alone.any()):
-            raise InputError(f"reward {self.part_name()}: a group of one has nobody to be compared with; it needs 2")
+        if x.trajectories and bool((x.group_of_trajectory.size() < 2).all()):
+            raise InputError(
+                f"reward {self.part_name()}: compares within a group: sampler.group_size must be at least 2"
+            )
         above = WinRate(self.preference, against="others").of_answers(x)
         worth = 2 * above if self.scale == "signed" else above + 0.5
         columns = worth.new_zeros(x.trajectories, 0) if x.reward is None else x.reward.to(worth.dtype)

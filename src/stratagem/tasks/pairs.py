@@ -64,7 +64,9 @@ class PairsTask(Task):
         for split in ("train", "test") if self.test_share else ("train",):
             if not by_split[split]:
                 share = f"test_share={self.test_share:g}"
-                raise InputError(f"{self.path}: none of its {len(read.labels)} labels falls into the {split} split at {share}")
+                raise InputError(
+                    f"{self.path}: none of its {len(read.labels)} labels falls into the {split} split at {share}"
+                )
         counted = (
             f"{len(read.labels)} labelled pairs of {self.path}; {read.inconsistent} pairs are labelled both ways "
             f"({read.dropped} labels dropped), {read.repeated} labels were repetitions"

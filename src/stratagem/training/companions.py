@@ -37,10 +37,11 @@ class Companions:
 
     ``old_logp``, ``value``, ``entropy`` and ``confidence`` are of the policy as it is when the batch arrives, unless
     the recipe names another proximal policy for ``old_logp``; ``previous_logp`` of the policy as it was when the batch
-    before arrived (at first, the one the run began with), ``past_logp`` of as many of those as are read; ``ref_logp``, ``ref_direction`` and ``ref_log_probs`` of the
-    one the run began with, or of the one that got batch number ``recipe.reference_from``. ``prompt_confidence`` is
-    filled in where an advantage reads it and the policy reads prompts. What a view records is said by the policy first,
-    and what an estimator says comes last. Only what the recipe reads is kept and computed.
+    before arrived (at first, the one the run began with), and ``past_logp`` of as many of those as are read;
+    ``ref_logp``, ``ref_direction`` and ``ref_log_probs`` of the one the run began with, or of the one that got batch
+    number ``recipe.reference_from``. ``prompt_confidence`` is filled in where an advantage reads it and the policy
+    reads prompts. What a view records is said by the policy first, and what an estimator says comes last. Only what the
+    recipe reads is kept and computed.
 
     seed: of an estimator's first weights.
     """
