@@ -101,8 +101,8 @@ def kto(
     """``mean w (1 - sigmoid(+-beta (h - z)))``: answers are good or bad by themselves, and need no counterpart.
 
     ``h = log pi(y) / mu(y)``, and ``z`` is the reference point, near ``KL(pi || mu)``, beyond which an answer is worth
-    something (:class:`~stratagem.objectives.ProspectUtility`). An answer is good if it earns more than 1/2 and bad if it
-    earns less, so the answers of a labelled pair are one of each and those of a tie do not count; with
+    something (:class:`~stratagem.objectives.ProspectUtility`). An answer is good if it earns more than 1/2 and bad if
+    it earns less, so the answers of a labelled pair are one of each, and those of a tie do not count; with
     ``pairs:FILE,one_sided=keep`` a line may have one answer alone.
 
     strength: ``beta``.  desirable, undesirable: weights; the paper wants ``desirable`` times the number of good answers
