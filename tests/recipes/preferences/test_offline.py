@@ -160,9 +160,7 @@ def test_the_points_are_of_the_policy_as_the_update_starts_and_of_the_whole_batc
 
 def test_answers_without_a_counterpart_count_and_ties_do_not():
     alone = labelled(1.0, 1.0, 0.5, groups=3)
-    assert loss(kto(0.4), alone, [-0.5, -2.0, -9.0]) == pytest.approx(
-        ((1 - sigmoid(0.2)) + (1 - sigmoid(-0.4))) / 2
-    )
+    assert loss(kto(0.4), alone, [-0.5, -2.0, -9.0]) == pytest.approx(((1 - sigmoid(0.2)) + (1 - sigmoid(-0.4))) / 2)
 
 
 def test_where_policies_agree_the_gradient_raises_good_answers_by_a_quarter_of_the_strength():
