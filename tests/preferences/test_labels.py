@@ -68,7 +68,7 @@ def test_a_pair_without_a_label_is_refused_or_ties(path: str) -> None:
 def test_a_file_that_is_gone_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"cannot read .*gone\.jsonl"):
         win_matrix(HumanLabels(str(tmp_path / "gone.jsonl")), batch("5", "6"))
-    with pytest.raises(ValueError, match="need x.answer and x.turn_state"):
+    with pytest.raises(ValueError, match=r"need x\.answer and x\.turn_state"):
         HumanLabels("labels.jsonl")(batch("5").replace(answer=None), torch.tensor([0]), torch.tensor([0]))
 
 

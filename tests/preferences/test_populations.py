@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 import torch
 
@@ -95,7 +97,7 @@ def exponents(path: torch.Tensor) -> list[float]:
 def carried(solver: APO, path: torch.Tensor) -> torch.Tensor:
     """``pi_t`` of a run's policies."""
     logs = path.log()
-    return torch.stack([logs[0], *(solver.follow(b, b, p) for b, p in zip(logs, logs[1:], strict=False))]).exp()
+    return torch.stack([logs[0], *(solver.follow(b, b, p) for b, p in pairwise(logs))]).exp()
 
 
 def test_the_exponents_worked_by_hand():

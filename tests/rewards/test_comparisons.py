@@ -71,5 +71,5 @@ def test_it_may_be_paid_turn_by_turn():
 def test_ties_are_worth_nothing_and_so_is_one_that_lost_all_others():
     assert WinRateReward(BradleyTerry(0.0))(group(1.0, 1.0, 1.0)).returns.tolist() == [0, 0, 0]
     assert WinRateReward(BradleyTerry(0.0))(group(5.0, 1.0, 0.0, sizes=(1, 2))).returns.tolist() == [0, 1, -1]
-    with pytest.raises(InputError, match="sampler.group_size must be at least 2"):
+    with pytest.raises(InputError, match=r"sampler\.group_size must be at least 2"):
         WinRateReward()(group(1.0, 0.0, sizes=(1, 1)))

@@ -76,7 +76,7 @@ def test_an_answer_may_be_a_message_of_the_assistant(tmp_path: Path) -> None:
 def test_a_file_that_is_not_there_or_empty_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="cannot read"):
         PairsTask(str(tmp_path / "none.jsonl"))
-    with pytest.raises(InputError, match='is empty; it needs a line such as {"prompt"'):
+    with pytest.raises(InputError, match=r'is empty; it needs a line such as \{"prompt"'):
         PairsTask(write(tmp_path))
     with pytest.raises(InputError, match="needs a file: pairs:PATH"):
         make("pairs")

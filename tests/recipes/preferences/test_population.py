@@ -106,7 +106,7 @@ def test_numbers_of_players_and_shares_outside_their_range_are_refused():
         mnpo(players=3, shares=(0.0, 0.0))
     with pytest.raises(InputError, match="shares"):
         mnpo(players=3, shares=(1.0, -0.5))
-    with pytest.raises(InputError, match="reference = 1.5"):
+    with pytest.raises(InputError, match=r"reference = 1\.5"):
         mnpo(reference=1.5)
 
 

@@ -24,10 +24,10 @@ BATCHES = 15
 
 @claim(
     "apo",
-    statement="Nesterov's extrapolation between iterations of preference optimisation makes it faster, by a factor of "
-    "1 - alpha in what the policy lacks of the best one, O((1 - alpha) / t) in place of O(1 / t); AlpacaEval 2.0 "
-    "length-controlled win rate 31.7 % after three iterations, above iterated DPO's.",
-    source="arXiv 2410.06293, abstract and theorems; constants not seen",
+    statement="Nesterov's extrapolation between iterations of preference optimisation makes it faster, by a factor "
+    "of 1 - alpha in what the policy lacks of the best one, O((1 - alpha) / t) in place of O(1 / t), and better than "
+    "DPO and iterated DPO on AlpacaEval 2.0.",
+    source="arXiv 2410.06293, abstract and theorems; constants and tables were not available",
     baseline="iterated DPO, the same with a momentum of 0",
     rule=(
         Expect("iterations_over_plain", below=0.85),
@@ -37,8 +37,10 @@ BATCHES = 15
     "distribution, strength 4, momentum 0.3: iterations until the mean expected score lacks 5 % of what it lacked at "
     "first. Learned: the recipe in the lab on 64 questions with eight answers (one right, votes for it in 88 % of "
     "cases), strength 1, AdamW, 15 batches of 64 groups of eight answers; with few pairs, of two answers, which is "
-    "where the theory sees the gain lost (beside the rule). A smaller strength, (1 - alpha) beta without momentum, has "
-    "in the end the same steps and is the cheap control: gain_over_smaller_strength, iterations_of_smaller_strength.",
+    "where the theory sees the gain lost (beside the rule). A smaller strength, (1 - alpha) beta without momentum, "
+    "has in the end the same steps and is the cheap control: gain_over_smaller_strength, "
+    "iterations_of_smaller_strength. It did as well in first runs, and gains in returns were about a thousandth, "
+    "also with few pairs.",
 )
 def apo(seed: int) -> dict[str, float]:
     """Iterations of tables, and returns that were learned."""

@@ -74,6 +74,6 @@ def fitted(
     for _ in range(steps):
         optimizer.zero_grad()
         logp = torch.log_softmax(logits, -1).flatten()[x.action]
-        objective(PolicyOutput(logp), x).loss.backward()  # type: ignore[no-untyped-call]
+        objective(PolicyOutput(logp), x).loss.backward()
         optimizer.step()
     return torch.softmax(logits.detach(), -1)
