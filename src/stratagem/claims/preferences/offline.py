@@ -151,7 +151,7 @@ LABELS = 20
     source="arXiv 2402.01306, abstract and the theorem on contradictory preferences",
     baseline="DPO at the same strength",
     rule=(Expect("kto_for_majority", above=0.99), Expect("dpo_for_majority", below=0.01)),
-    scale="Tables of 40 prompts with two answers, 20 labels each of which 11 to 14 agree, and a reference that gives "
+    scale="Tables of 20 prompts with two answers, 20 labels each of which 11 to 14 agree, and a reference that gives "
     "the majority's answer 2 to 20 % (so that the theorem's condition holds at strength 1). 400 steps of Adam at a "
     "rate of 0.05 on the recipes' losses; figures are the share of prompts in which the majority's answer is the "
     "likelier one. KTO's reference point is the batch's mean, not the paper's. A DPO with a weaker KL (strength 0.1) "
@@ -159,7 +159,7 @@ LABELS = 20
 )
 def kto(seed: int) -> dict[str, float]:
     """Shares of prompts in which the majority has its way."""
-    prompts, source = 40, generator(seed, "contradictions")
+    prompts, source = 20, generator(seed, "contradictions")
     agree = torch.randint(11, 15, (prompts,), generator=source)
     likely = 0.02 + 0.18 * torch.rand(prompts, generator=source, dtype=torch.float64)
     reference = torch.stack([likely, 1 - likely], 1)
