@@ -104,7 +104,8 @@ class Experience:
     Per token: ``action`` (index [tokens] or vector [tokens, dims]; where both kinds mix, an index is the first number
     of a row of zeros); ``behavior_logp``, ``old_logp``, ``previous_logp``, ``ref_logp`` (log-probability under the
     policy that sampled it, the policy the update starts from, the one the update before started from, the frozen
-    reference); ``ref_direction`` (mean direction of a latent under the frozen reference, [tokens, dims]);
+    reference); ``past_logp`` (under the policies that the updates 1, 2, ... before started from, [tokens, past]);
+    ``ref_direction`` (mean direction of a latent under the frozen reference, [tokens, dims]);
     ``ref_log_probs`` (log-probabilities of all actions under the frozen reference, [tokens, vocabulary]);
     ``old_mean_logp`` (mean log-probability of all actions under the policy the update starts from); ``entropy`` and
     ``value`` at sampling time; ``confidence`` (mean probability of the five likeliest tokens, at sampling time);
@@ -158,6 +159,7 @@ class Experience:
     behavior_logp: Float[Tensor, " tokens"] | None = _at("token")
     old_logp: Float[Tensor, " tokens"] | None = _at("token")
     previous_logp: Float[Tensor, " tokens"] | None = _at("token")
+    past_logp: Float[Tensor, "tokens past"] | None = _at("token")
     ref_logp: Float[Tensor, " tokens"] | None = _at("token")
     ref_direction: Float[Tensor, "tokens dims"] | None = _at("token")
     ref_log_probs: Float[Tensor, "tokens vocabulary"] | None = _at("token")
@@ -725,6 +727,7 @@ _FIGURES = (
     "version_logp",
     "old_logp",
     "previous_logp",
+    "past_logp",
     "ref_logp",
     "ref_direction",
     "ref_log_probs",

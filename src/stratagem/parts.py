@@ -273,12 +273,23 @@ class Mixture(Part):
 
     kind: ClassVar[str] = "mixture"
 
+    @property
+    def past(self) -> int:
+        """How many policies of past updates it reads, as columns of ``x.past_logp``."""
+        return 0
+
     def logp(self, old: Float[Tensor, " tokens"], x: Experience) -> Float[Tensor, " tokens"]:
         """Its log-probability of every token, given that of the policy the update starts from.
 
         Summed over an answer it may be off by a constant of the prompt.
         """
         raise NotImplementedError
+
+
+def past_policies(part: Part) -> int:
+    """The columns of ``x.past_logp`` that this part, or one it is made of, reads."""
+    own = part.past if isinstance(part, Mixture) else 0
+    return max([own, *(past_policies(child) for _, child in part.children())])
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from stratagem.experience import Experience, PolicyOutput
+from stratagem.parts import past_policies
 from stratagem.recipe import Recipe
 from stratagem.rewards import CostPenalty
 from stratagem.sampling import Resampled
@@ -119,6 +120,8 @@ def fabricate(recipe: Recipe, seed: int = 0, spread: float = 0.3) -> tuple[Exper
     x = x.replace(**{name: values for name, values in own.items() if name in needs})
     if "previous_logp" in recipe.needs():
         x = x.replace(previous_logp=old + spread * noise())
+    if "past_logp" in recipe.needs():
+        x = x.replace(past_logp=old.unsqueeze(1) + spread * noise(tokens, past_policies(recipe)))
     of_turns = {"turn_progress": (), "turn_value": (2,), "turn_action_value": (2,)}
     x = x.replace(**{n: 0.5 * noise(sum(turns), *shape) for n, shape in of_turns.items() if n in needs})
     if "old_mean_logp" in recipe.needs():

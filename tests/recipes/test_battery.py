@@ -39,6 +39,11 @@ NOT_THE_POLICY_GRADIENT = {
     "inpo": "a multiple of what log-ratios lack of their targets, in comparison with the group",
     "nash_mp": "a multiple of what log-ratios lack of their targets, in comparison with the group",
     "online_dpo": "half a multiple of it, and further on that of a logistic regression",
+    "mnpo": "a multiple of what log-ratios lack of their targets, in comparison with the group",
+    "apo": "half a multiple of it, and further on that of a logistic regression",
+    "dpo": "half a multiple of it, and further on that of a logistic regression",
+    "ipo": "a multiple of what log-ratios lack of their targets, in comparison with the group",
+    "kto": "that of a sigmoid of each answer's log-ratio, by the sign of the advantage alone",
     "rover": "a multiple of it, and further on what the next state is worth at random",
 }
 """Recipes whose gradient at ratio 1 is not that of ``sum w A log pi``, and what it is instead."""
@@ -174,7 +179,10 @@ def test_padding_changes_nothing_whatever_it_holds(name, fabricate: Fabricate):
         x.group_of_trajectory.size().tolist(),
         mask=real if x.mask is None else padded(x.mask, 0),
         learning_rate=x.learning_rate,
-        **{name: padded(getattr(x, name), float("nan")) for name in (*figures, "previous_logp", "value_target")},
+        **{
+            name: padded(getattr(x, name), float("nan"))
+            for name in (*figures, "previous_logp", "past_logp", "value_target")
+        },
         **{name: padded(getattr(x, name), 0) for name in ("version", "action", "latent", "planning", "critic_mask")},
         **{n: getattr(x, n) for n in known},
     )

@@ -185,3 +185,32 @@ def test_a_policy_that_reads_no_prompt_is_refused_only_where_nothing_may_stand_i
     strict = recipes.progrpo_arm(prompt="policy")
     with pytest.raises(InputError, match="TabularPolicy does not say how likely prompts are"):
         Companions(policy, strict).complete(strict, tree.leaves)
+
+
+# ---- a population of past policies ----------------------------------------------------------------------------------
+
+MANY = recipes.mnpo(players=4)
+
+
+def test_past_policies_are_those_of_the_batches_before_the_latest_first(tree):
+    policy = TabularPolicy(tree.normal_logits(0))
+    said = path(tree, policy, 4)
+    batches = asked(Companions(policy, MANY), MANY, tree, policy, range(4))
+    for step, x in enumerate(batches):
+        assert torch.equal(x.past_logp, torch.stack([said[max(step - age, 0)] for age in (1, 2)], 1))
+
+
+@pytest.mark.parametrize("stop", [1, 3])
+def test_restored_past_policies_say_the_same(tree, stop):
+    policy = TabularPolicy(tree.normal_logits(0))
+    walker = TabularPolicy(policy.logits)
+    expected = asked(Companions(walker, MANY), MANY, tree, walker, range(5))
+    companions = Companions(policy, MANY)
+    asked(companions, MANY, tree, policy, range(stop))
+    state = {name: tensor.clone() for name, tensor in companions.state_dict().items()}
+    other = TabularPolicy(tree.normal_logits(0))
+    restored = Companions(other, MANY)
+    other.load_state_dict(policy.state_dict())
+    restored.load_state_dict(state)
+    for ours, theirs in zip(asked(restored, MANY, tree, other, range(stop, 5)), expected[stop:], strict=True):
+        assert torch.equal(ours.past_logp, theirs.past_logp)

@@ -44,6 +44,10 @@ class WinRate(Advantage):
         return super().needs() | ({"behavior_logp"} if self.opponent is not None else frozenset())
 
     def __call__(self, x: Experience) -> Float[Tensor, " tokens"]:
+        return x.to_tokens(trajectory=self.of_answers(x))
+
+    def of_answers(self, x: Experience) -> Float[Tensor, " trajectories"]:
+        """The same by trajectory; 0 for one that played no one."""
         first, second = x.group_of_trajectory.pairs()
         plays = x.trajectory_of_token.sum(x.learnable()) > 0
         shown = plays[first] & plays[second]
@@ -58,7 +62,7 @@ class WinRate(Advantage):
         by_answer = Partition(first, x.trajectories)
         total = by_answer.sum(weight)
         rate = by_answer.sum(weight * better) / torch.where(total > 0, total, 1.0)
-        return x.to_tokens(trajectory=torch.where(total > 0, rate - 0.5, 0.0))
+        return torch.where(total > 0, rate - 0.5, 0.0)
 
     def _asked(self, x: Experience, first: Tensor, second: Tensor) -> Float[Tensor, " pairs"]:
         better = self.preference(x, first, second)

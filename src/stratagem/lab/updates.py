@@ -18,6 +18,7 @@ from stratagem.lab.draw import collect
 from stratagem.lab.exact import Exact, demonstrator, led_policy
 from stratagem.lab.policy import NodeInputs, TabularPolicy
 from stratagem.lab.tree import Tree, added
+from stratagem.parts import past_policies
 from stratagem.recipe import Recipe
 from stratagem.sampling import Rollouts
 from stratagem.seeding import generator, seed_torch
@@ -101,6 +102,7 @@ def _with_tables(recipe: Recipe, policy: Exact, behavior: Exact) -> Experience:
     logp = tree.chosen(behavior.logp).float()
     known = {"ref_logp": logp, "previous_logp": logp, "value": behavior.value[tree.node].float()}
     known["entropy"] = behavior.node_entropy[tree.node].float()
+    known["past_logp"] = logp.unsqueeze(1).expand(-1, past_policies(recipe))
     needs = recipe.experience_needs()
     if needs & ESTIMATED:
         known |= _of_turns(tree, behavior)

@@ -17,7 +17,7 @@ from stratagem.language.policy import EXPERT_COUNTS
 from stratagem.language.rollout import first_observation, reading
 from stratagem.objectives.proximal import IterationStart, MovingAverage, SamplingVersion
 from stratagem.optimizers import Muon
-from stratagem.parts import Sampler
+from stratagem.parts import Sampler, past_policies
 from stratagem.recipe import Recipe
 from stratagem.sampling import Branching, Resampled, Rollouts
 from stratagem.tasks.task import Task
@@ -166,7 +166,8 @@ def workload(recipe: Recipe, shape: ModelShape, length: EpisodeLength, **setting
         references=int(reference),
         copies=int(reference and moved)
         + int(kept or isinstance(proximal, MovingAverage | IterationStart))
-        + int("previous_logp" in needs),
+        + int("previous_logp" in needs)
+        + past_policies(recipe),
         snapshots=proximal.keep if isinstance(proximal, SamplingVersion) and kept else 0,
         read_figures=not output.isdisjoint(_OF_DISTRIBUTION),
         wide=shape.width * sum(name in output for name in _OF_HIDDEN) + 2 * shape.vocabulary * ("log_probs" in output),

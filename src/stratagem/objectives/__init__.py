@@ -16,7 +16,7 @@ from stratagem.objectives.blend import Blend
 from stratagem.objectives.bounded import BoundedRatio, best_bounded_policy
 from stratagem.objectives.bucketed import ControlledByDifficulty, difficulty
 from stratagem.objectives.budgets import LevelBudgets, SharedBudget
-from stratagem.objectives.comparisons import LogisticComparison, LogRatioRegression
+from stratagem.objectives.comparisons import LogisticComparison, LogRatioRegression, ProspectUtility
 from stratagem.objectives.corrections import DiscrepancyMask, MaskedImportance, TruncatedImportance
 from stratagem.objectives.covariance import AtLargestCovariance, CovarianceMask, token_covariance
 from stratagem.objectives.curvature import AdamStep, CurvatureMask, GradientStep, StepModel
@@ -105,6 +105,7 @@ __all__ = [
     "Perturbed",
     "PolicyGradient",
     "ProductRatio",
+    "ProspectUtility",
     "RandomPolicyRegression",
     "Redistributed",
     "ResponseOnly",

@@ -1,6 +1,6 @@
-"""Losses of log-ratios between whole answers, whose labels are win rates: squared (SPPO, INPO, IPO) and logistic (DPO).
+"""Losses of log-ratios between whole answers: squared (SPPO, INPO, IPO), logistic (DPO), and answer by answer (KTO).
 
-Both losses are linear in the labels of pairs, so that the win rate of an answer among its group is all they have to
+The first two are linear in the labels of pairs, so that the win rate of an answer among its group is all they have to
 know of who preferred what. That is ``x.advantage``, from :class:`stratagem.advantages.WinRate`; the oracle is its part.
 """
 
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal, NamedTuple
 
 import torch
-from annotated_types import Gt
+from annotated_types import Ge, Gt
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
@@ -43,7 +43,7 @@ class _OfLogRatios(Objective):
     anchor: Mixture = GeometricMixture()
 
     def _read(self, out: PolicyOutput, x: Experience) -> _Answers:
-        out, x = self.blanked(out, x, "output.logp", "old_logp", "ref_logp", "previous_logp", "advantage")
+        out, x = self.blanked(out, x, "output.logp", "old_logp", "ref_logp", "previous_logp", "past_logp", "advantage")
         if x.advantage is None:
             raise ValueError("a loss of log-ratios needs x.advantage; recipe.prepare(x) sets it")
         old = out.logp.detach() if x.old_logp is None else x.old_logp
@@ -59,7 +59,7 @@ class _OfLogRatios(Objective):
         return _Answers(counts, torch.where(counts, log_ratio, 0.0), torch.where(counts, credit, 0.0), size, total)
 
     def _chosen(self, whole: Experience) -> Bool[Tensor, " trajectories"]:
-        """Answers of the whole batch to learn from."""
+        """Answers of the whole batch to learn from, of those with a token that may train."""
         return whole.trajectory_of_token.sum(whole.learnable()) > 0
 
     def has_signal(self, x: Experience) -> bool:
@@ -177,3 +177,77 @@ class LogisticComparison(_OfLogRatios):
         lean = 2 * self.strength * read.size / others * read.log_ratio * read.credit
         loss = (bend.sum() - torch.where(read.size > 1, lean, 0.0).sum()) / read.total
         return Loss(loss, self._figures(read, read.credit))
+
+
+@dataclass(frozen=True)
+class ProspectUtility(_OfLogRatios):
+    """``mean_i w_i (1 - sigmoid(s sign_i (h_i - z_i)))``: KTO's loss, of answers that are good or bad each by itself.
+
+    ``h_i = log pi(y_i) - log q(y_i)``, a sum over tokens; ``sign_i`` is that of ``x.advantage``: an answer with a
+    positive one is desirable and counts ``w_i = desirable``, with a negative one undesirable, with 0 it does not count.
+    An answer is worth what it gains over the reference point ``z``, and the sigmoid makes both large gains and large
+    losses count less (arXiv 2402.01306).
+
+    point: ``z``, an estimate of ``KL(pi || q)`` with no gradient and not below 0. ``opposite``: for desirable answers
+    the mean of ``h`` over the batch's undesirable ones, and the other way round, as the method's first report and
+    released code for pairs have it; 0 where there are none. ``zero``: 0 always. The paper's later estimate takes
+    answers to other prompts, which no batch holds. ``h`` is then of ``x.old_logp``, the policy as the update starts, so
+    that the micro-batches of a batch share it: with one step to a batch that is the policy itself. A recipe has
+    ``IterationStart(1)`` for its proximal to have it filled in; a whole batch without it stands in for itself.
+    strength: ``s`` (KTO's ``beta``).  desirable, undesirable: weights ``w``; the paper wants
+    ``desirable * n_desirable`` to be 1 to 4/3 times ``undesirable * n_undesirable``.
+
+    Raises ``ValueError`` for a micro-batch of a whole without ``old_logp``.
+    """
+
+    requires: ClassVar[frozenset[str]] = frozenset({"old_logp"})
+
+    strength: Annotated[float, Gt(0)] = 0.1
+    desirable: Annotated[float, Ge(0)] = 1.0
+    undesirable: Annotated[float, Ge(0)] = 1.0
+    point: Literal["opposite", "zero"] = "opposite"
+
+    def _chosen(self, whole: Experience) -> Bool[Tensor, " trajectories"]:
+        """Of these, desirable and undesirable ones."""
+        token, answer = first_tokens(whole)
+        chosen = torch.zeros(whole.trajectories, dtype=torch.bool, device=whole.device)
+        assert whole.advantage is not None
+        chosen[answer] = whole.advantage[token] != 0
+        return chosen
+
+    def __call__(self, out: PolicyOutput, x: Experience) -> Loss:
+        read = self._read(out, x)
+        sign = read.credit.sign()
+        good, bad = self._points(out, x).to(read.log_ratio.dtype)
+        gained = sign * (read.log_ratio - torch.where(sign > 0, good, bad))
+        weight = torch.where(sign > 0, self.desirable, self.undesirable)
+        lost = weight * torch.sigmoid(-self.strength * gained)
+        loss = torch.where(read.counts, lost, 0.0).sum() / read.total
+        share = read.counts.sum() / read.total
+        return Loss(
+            loss, self._figures(read, sign) | {"point_desirable": good * share, "point_undesirable": bad * share}
+        )
+
+    @torch.no_grad()
+    def _points(self, out: PolicyOutput, x: Experience) -> Float[Tensor, " two"]:
+        """The reference points of desirable and undesirable answers of the whole batch."""
+        if self.point == "zero":
+            return out.logp.new_zeros(2)
+        whole = x.whole
+        if whole.old_logp is None and x.parent is not None:
+            raise ValueError(
+                "a reference point of a batch in pieces needs old_logp: proximal = IterationStart(1) sets it"
+            )
+        old = out.logp.detach() if whole.old_logp is None else whole.old_logp
+        return whole.remembered((self, "points"), lambda: self._estimated(old, whole))
+
+    def _estimated(self, old: Tensor, whole: Experience) -> Float[Tensor, " two"]:
+        assert whole.advantage is not None
+        log_ratio = whole.trajectory_of_token.sum(whole.of_learnable(old - self.anchor.logp(old, whole)))
+        token, answer = first_tokens(whole)
+        credit = whole.advantage[token]
+        means = [
+            torch.where(side, log_ratio[answer], 0.0).sum() / side.sum().clamp(min=1)
+            for side in (credit < 0, credit > 0)
+        ]
+        return torch.stack(means).clamp(min=0)

@@ -6,16 +6,19 @@ what the recipes should come to where everything can be enumerated. ``judges`` a
 """
 
 from stratagem.preferences.judges import Judge, ask
-from stratagem.preferences.mixtures import GeometricMixture
+from stratagem.preferences.labels import HumanLabels
+from stratagem.preferences.mixtures import GeometricMixture, PopulationMixture
 from stratagem.preferences.oracles import AnswerTable, BradleyTerry, Noisy, Population, SingleVote, win_matrix
 
 __all__ = [
     "AnswerTable",
     "BradleyTerry",
     "GeometricMixture",
+    "HumanLabels",
     "Judge",
     "Noisy",
     "Population",
+    "PopulationMixture",
     "SingleVote",
     "ask",
     "win_matrix",

@@ -97,12 +97,16 @@ class Solver:
     def __post_init__(self) -> None:
         validate_fields(self, type(self).__name__)
 
-    def step(self, policy: LogPolicies, reference: LogPolicies, asked: Asked, opponent: LogPolicies) -> LogPolicies:
+    def step(self, policy: LogPolicies, reference: LogPolicies, asked: Asked, opponent: Tensor) -> LogPolicies:
         """The next policy. opponent: what :meth:`follow` has made of the policies so far."""
         raise NotImplementedError
 
-    def follow(self, opponent: LogPolicies, policy: LogPolicies) -> LogPolicies:
-        """What is remembered of past policies once ``policy`` is the present one; most remember nothing else."""
+    def begin(self, policy: LogPolicies) -> Tensor:
+        """What is remembered before the first step."""
+        return policy
+
+    def follow(self, opponent: Tensor, before: LogPolicies, policy: LogPolicies) -> Tensor:
+        """What is remembered of past policies once ``policy`` has come after ``before``; most remember nothing else."""
         return policy
 
 
@@ -128,7 +132,7 @@ class NashMD(Solver):
                 "and must be at most 1, where the opponent is the reference itself"
             )
 
-    def step(self, policy: LogPolicies, reference: LogPolicies, asked: Asked, opponent: LogPolicies) -> LogPolicies:
+    def step(self, policy: LogPolicies, reference: LogPolicies, asked: Asked, opponent: Tensor) -> LogPolicies:
         share = self.strength * self.step_size
         mixed = mixture([(1 - share, policy), (share, reference)])
         return mirror_step(mixed, self.step_size * asked(mixed))
@@ -145,11 +149,11 @@ class NashEMA(NashMD):
 
     follow_rate: Annotated[float, Ge(0), Le(1)] = 0.1
 
-    def step(self, policy: LogPolicies, reference: LogPolicies, asked: Asked, opponent: LogPolicies) -> LogPolicies:
+    def step(self, policy: LogPolicies, reference: LogPolicies, asked: Asked, opponent: Tensor) -> LogPolicies:
         share = self.strength * self.step_size
         return mirror_step(mixture([(1 - share, policy), (share, reference)]), self.step_size * asked(opponent))
 
-    def follow(self, opponent: LogPolicies, policy: LogPolicies) -> LogPolicies:
+    def follow(self, opponent: Tensor, before: LogPolicies, policy: LogPolicies) -> Tensor:
         return mixture([(1 - self.follow_rate, opponent), (self.follow_rate, policy)])
 
 
@@ -173,7 +177,7 @@ class INPO(Solver):
                 f"{type(self).__name__}: strength = {self.strength}: must be at most inverse_step = {self.inverse_step}"
             )
 
-    def step(self, policy: LogPolicies, reference: LogPolicies, asked: Asked, opponent: LogPolicies) -> LogPolicies:
+    def step(self, policy: LogPolicies, reference: LogPolicies, asked: Asked, opponent: Tensor) -> LogPolicies:
         share = self.strength / self.inverse_step
         return mirror_step(mixture([(share, reference), (1 - share, policy)]), asked(policy) / self.inverse_step)
 
@@ -187,7 +191,7 @@ class OnlineIPO(Solver):
 
     strength: Annotated[float, Gt(0)]
 
-    def step(self, policy: LogPolicies, reference: LogPolicies, asked: Asked, opponent: LogPolicies) -> LogPolicies:
+    def step(self, policy: LogPolicies, reference: LogPolicies, asked: Asked, opponent: Tensor) -> LogPolicies:
         return mirror_step(reference, asked(policy) / self.strength)
 
 
@@ -202,7 +206,7 @@ class SPPO(Solver):
 
     step_size: Annotated[float, Gt(0)]
 
-    def step(self, policy: LogPolicies, reference: LogPolicies, asked: Asked, opponent: LogPolicies) -> LogPolicies:
+    def step(self, policy: LogPolicies, reference: LogPolicies, asked: Asked, opponent: Tensor) -> LogPolicies:
         return mirror_step(policy, self.step_size * asked(policy))
 
 
@@ -223,7 +227,7 @@ class NashMP(Solver):
     strength: Annotated[float, Gt(0)]
     step_size: Annotated[float, Gt(0)] | None = None
 
-    def step(self, policy: LogPolicies, reference: LogPolicies, asked: Asked, opponent: LogPolicies) -> LogPolicies:
+    def step(self, policy: LogPolicies, reference: LogPolicies, asked: Asked, opponent: Tensor) -> LogPolicies:
         eta = 2 * self.strength if self.step_size is None else self.step_size
         gain = eta / (self.strength * (1 + eta))
         anchor = mixture([(eta / (1 + eta), reference), (1 / (1 + eta), policy)])
@@ -244,7 +248,7 @@ class OnlineDPO(Solver):
     strength: Annotated[float, Gt(0)]
     every_time: bool = True
 
-    def step(self, policy: LogPolicies, reference: LogPolicies, asked: Asked, opponent: LogPolicies) -> LogPolicies:
+    def step(self, policy: LogPolicies, reference: LogPolicies, asked: Asked, opponent: Tensor) -> LogPolicies:
         if not isinstance(asked, Exact):
             raise InputError(f"{type(self).__name__} fits scores to all pairs and needs the exact preferences")
         weights = (policy if self.every_time else reference.expand_as(policy)).exp()
@@ -324,12 +328,13 @@ def solve(
     if bool(((first > 0) & (reference == 0)).any()):
         raise InputError("start: must be 0 where the reference is")
     anchor = reference.double().expand(shape).log()
-    policy = opponent = first.double().expand(shape).log()
+    policy = first.double().expand(shape).log()
+    opponent = solver.begin(policy)
     path, before = [policy.exp()], asked.calls
     calls = [0]
     for _ in range(iterations):
-        policy = solver.step(policy, anchor, asked, opponent)
-        opponent = solver.follow(opponent, policy)
+        following = solver.step(policy, anchor, asked, opponent)
+        opponent, policy = solver.follow(opponent, policy, following), following
         path.append(policy.exp())
         calls.append(asked.calls - before)
     return Solved(torch.stack(path), calls)

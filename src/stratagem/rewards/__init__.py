@@ -1,6 +1,7 @@
 """What an experience was worth."""
 
 from stratagem.rewards.calls import BranchesPaidByCall, CappedWhereWrong
+from stratagem.rewards.comparisons import WinRateReward
 from stratagem.rewards.progress import TurnProgress
 from stratagem.rewards.sets import BestCandidate
 from stratagem.rewards.shaping import (
@@ -39,5 +40,6 @@ __all__ = [
     "RandomSignal",
     "RewardWeights",
     "TurnProgress",
+    "WinRateReward",
     "WindowEntropyReward",
 ]

@@ -318,12 +318,12 @@ class Candidates(Sampler):
     to some other one than the behaviour. Candidates that fail (an expert who does not answer) are left out of their
     group and counted.
 
-    prompts_per_step: groups in a batch.  group_size: the least candidates of a group worth learning from, 2 or more;
-    smaller groups are left out.  without: numbers of candidates that are left out, such as an expert who is away.
+    prompts_per_step: groups in a batch.  group_size: the least candidates of a group worth learning from; smaller
+    groups are left out.  without: numbers of candidates that are left out, such as an expert who is away.
     """
 
     prompts_per_step: Annotated[int, Ge(1)] = 16
-    group_size: Annotated[int, Ge(2)] = 2
+    group_size: Annotated[int, Ge(1)] = 2
     without: tuple[Annotated[int, Ge(0)], ...] = ()
 
     def keep(self, x: Experience) -> Bool[Tensor, " groups"]:

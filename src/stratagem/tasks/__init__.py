@@ -18,6 +18,7 @@ from stratagem.tasks.jsonl import JsonlTask
 from stratagem.tasks.key_door import KeyDoorTask
 from stratagem.tasks.memory import MemoryTask
 from stratagem.tasks.orchestration import ExpertsTask
+from stratagem.tasks.pairs import PairsTask
 from stratagem.tasks.proof import ProofTask
 from stratagem.tasks.python import PythonTask
 from stratagem.tasks.reading import ReadingTask
@@ -61,6 +62,7 @@ __all__ = [
     "MemoryTask",
     "Model",
     "Observation",
+    "PairsTask",
     "ProofTask",
     "PythonTask",
     "ReadingTask",

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import importlib
-import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
+from functools import partial
 from typing import Annotated, Any
 
 from pydantic import Field
@@ -23,6 +22,7 @@ from stratagem.tasks.answers import (
     Verifier,
     last_number,
 )
+from stratagem.tasks.json_lines import prompt_text, read_lines, some_text
 from stratagem.tasks.math_answers import MathAnswer
 from stratagem.tasks.options import check_names, validate
 from stratagem.tasks.splits import split_of
@@ -38,7 +38,6 @@ _VERIFIERS: dict[str, Callable[[], Verifier]] = {
     "math": MathAnswer,
 }
 _NUMERIC = ("number", "close", "near")
-_ROLES = ("system", "user", "assistant")
 
 
 @dataclass(frozen=True)
@@ -177,34 +176,15 @@ def _distinct(lines: Iterator[tuple[str, Record]]) -> tuple[dict[str, Record], i
 
 def _read(path: str, numeric: bool) -> Iterator[tuple[str, Record]]:
     """The prompt, as one text, and the fields of every line that is not blank."""
-    try:
-        lines = Path(path).read_bytes().removeprefix(b"\xef\xbb\xbf").split(b"\n")
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}") from None
-    if not any(line.strip() for line in lines):
-        raise InputError(f"{path} is empty; it needs a line such as {_EXAMPLE}")
-    for number, line in enumerate(lines, start=1):
-        if line.strip():
-            try:
-                yield _parsed(line, numeric)
-            except (ValueError, RecursionError) as error:
-                raise InputError(f"{path}, line {number}: {error}; a line looks like {_EXAMPLE}") from None
+    return (line for _, line in read_lines(path, partial(_parsed, numeric=numeric), _EXAMPLE))
 
 
 _EXAMPLE = '{"prompt": "2 + 3?", "answer": "5"}'
 
 
-def _parsed(line: bytes, numeric: bool) -> tuple[str, Record]:
-    try:
-        record = json.loads(line.decode())
-    except UnicodeDecodeError:
-        raise ValueError("not UTF-8") from None
-    except json.JSONDecodeError as error:
-        raise ValueError(f"not JSON ({error.msg}, column {error.colno})") from None
-    if not isinstance(record, dict):
-        raise ValueError("not a JSON object")
-    prompt = _prompt(record.get("prompt"))
-    answer = _text(record.get("answer"), "answer")
+def _parsed(record: Record, numeric: bool) -> tuple[str, Record]:
+    prompt = prompt_text(record.get("prompt"))
+    answer = some_text(record.get("answer"), "answer")
     _aliases(record.get("aliases", []))
     if numeric and last_number(answer) is None:
         raise ValueError(f"answer {answer!r} holds no number")
@@ -215,31 +195,4 @@ def _aliases(aliases: object) -> None:
     if not isinstance(aliases, list):
         raise ValueError("aliases must be a list of text")
     for alias in aliases:
-        _text(alias, "an alias")
-
-
-def _prompt(prompt: object) -> str:
-    if not isinstance(prompt, list):
-        return _text(prompt, "prompt")
-    if not prompt:
-        raise ValueError("prompt is an empty list")
-    messages = [_message(message) for message in prompt]
-    if len(messages) == 1:
-        return messages[0][1]
-    return "\n\n".join(f"{role}: {content}" for role, content in messages)
-
-
-def _message(message: object) -> tuple[str, str]:
-    if not isinstance(message, dict) or message.get("role") not in _ROLES:
-        raise ValueError(f"a chat message needs a role, one of {', '.join(_ROLES)}, and content")
-    return message["role"], _text(message.get("content"), "content")
-
-
-def _text(value: object, name: str) -> str:
-    if not isinstance(value, str) or not value.strip():
-        raise ValueError(f"{name} is missing" if value is None else f"{name} must be text and not empty")
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        raise ValueError(f"{name} holds half of a surrogate pair") from None
-    return value
+        some_text(alias, "an alias")

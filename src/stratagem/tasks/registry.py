@@ -272,6 +272,12 @@ _BUILT_IN = (
         "stratagem.tasks.jsonl:from_spec",
     ),
     TaskCard(
+        "pairs",
+        "pairs:PATH[,inconsistent=keep,one_sided=refuse,annotator=NAME,test_share=0.1,max_new_tokens=256]",
+        "pairs of answers that were labelled, from a JSON-lines file",
+        "stratagem.tasks.pairs:from_spec",
+    ),
+    TaskCard(
         "rg",
         "rg:DATASET[,option=value]",
         "a procedural data set of Reasoning Gym",

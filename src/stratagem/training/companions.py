@@ -12,7 +12,7 @@ from stratagem.advantages.confidence import mean_of_lowest
 from stratagem.errors import InputError
 from stratagem.experience import Experience
 from stratagem.part import Part
-from stratagem.parts import Advantage
+from stratagem.parts import Advantage, past_policies
 from stratagem.recipe import Recipe
 from stratagem.training.anchors import anchor
 from stratagem.training.estimation import Estimation
@@ -37,10 +37,11 @@ class Companions:
 
     ``old_logp``, ``value``, ``entropy`` and ``confidence`` are of the policy as it is when the batch arrives, unless
     the recipe names another proximal policy for ``old_logp``; ``previous_logp`` of the policy as it was when the batch
-    before arrived (at first, the one the run began with); ``ref_logp``, ``ref_direction`` and ``ref_log_probs`` of the
-    one the run began with, or of the one that got batch number ``recipe.reference_from``. ``prompt_confidence`` is
-    filled in where an advantage reads it and the policy reads prompts. What a view records is said by the policy first,
-    and what an estimator says comes last. Only what the recipe reads is kept and computed.
+    before arrived (at first, the one the run began with), and ``past_logp`` of as many of those as are read;
+    ``ref_logp``, ``ref_direction`` and ``ref_log_probs`` of the one the run began with, or of the one that got batch
+    number ``recipe.reference_from``. ``prompt_confidence`` is filled in where an advantage reads it and the policy
+    reads prompts. What a view records is said by the policy first, and what an estimator says comes last. Only what the
+    recipe reads is kept and computed.
 
     seed: of an estimator's first weights.
     """
@@ -51,6 +52,7 @@ class Companions:
         self._reference: FrozenPolicy | None = policy.frozen() if REFERENCE.keys() & recipe.needs() else None
         self._anchor = None if recipe.proximal is None else anchor(recipe.proximal, policy)
         self._previous: Policy | None = policy.copy() if "previous_logp" in recipe.needs() else None
+        self._past = [policy.copy() for _ in range(past_policies(recipe))]
         self._later: Policy | None = None
         self._reference_from = 0
 
@@ -67,9 +69,13 @@ class Companions:
         x = self._recorded(recipe, x)
         if self._anchor is not None:
             x = self._anchor.fill(recipe.proximal, x, partial(_logp, recipe))
-        x = self._prompted(recipe, self._said(recipe, x))
+        x = self._prompted(recipe, self._with_past(recipe, self._said(recipe, x)))
         if self._previous is not None:
             self._previous.load_state_dict(self._policy.state_dict())
+        if self._past:
+            oldest = self._past.pop()
+            oldest.load_state_dict(self._policy.state_dict())
+            self._past.insert(0, oldest)
         if self._estimation is not None and recipe.estimator is not None:
             microbatch = recipe.optimization.microbatch_tokens
             x = self._estimation.complete(recipe.estimator, x, microbatch, learn=learn)
@@ -104,6 +110,12 @@ class Companions:
                     for name, figure in said.items():
                         pieces[name].append(getattr(out, figure))
         return x.replace(**{name: torch.cat(values) for name, values in pieces.items()})
+
+    def _with_past(self, recipe: Recipe, x: Experience) -> Experience:
+        """The batch with what past policies say of it, the latest first."""
+        if not self._past or x.past_logp is not None:
+            return x
+        return x.replace(past_logp=torch.stack([_logp(recipe, policy, x) for policy in self._past], 1))
 
     def _prompted(self, recipe: Recipe, x: Experience) -> Experience:
         """The batch with the policy's confidence in each prompt, if an advantage reads it."""
@@ -167,6 +179,8 @@ class Companions:
         kept = {} if self._anchor is None else self._anchor.state_dict()
         tensors = {f"anchor.{name}": tensor for name, tensor in kept.items()}
         tensors |= _named("previous", self._previous) | _named("reference", self._later)
+        for age, policy in enumerate(self._past, start=1):
+            tensors |= _named(f"past.{age}", policy)
         if self._estimation is not None:
             tensors |= {f"estimator.{name}": tensor for name, tensor in self._estimation.state_dict().items()}
         if self._later is not None:
@@ -174,11 +188,13 @@ class Companions:
         return tensors
 
     def load_state_dict(self, tensors: Mapping[str, Tensor]) -> None:
-        """Restore what :meth:`state_dict` returned. Raises ``KeyError`` when the previous policy is missing."""
+        """Restore what :meth:`state_dict` returned. Raises ``KeyError`` when a past policy is missing."""
         if self._anchor is not None:
             self._anchor.load_state_dict(_under("anchor", tensors))
         if self._previous is not None:
             self._previous.load_state_dict(_of("previous", tensors))
+        for age, policy in enumerate(self._past, start=1):
+            policy.load_state_dict(_of(f"past.{age}", tensors))
         if self._estimation is not None:
             self._estimation.load_state_dict(_of("estimator", tensors))
         if "reference_from" in tensors:

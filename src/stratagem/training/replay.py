@@ -13,7 +13,7 @@ from stratagem.parts import Mixed, Replay
 from stratagem.seeding import generator
 from stratagem.training.batch_storage import pack, unpack
 
-SAID_AGAIN = ("old_logp", "previous_logp", "ref_logp", "value", "entropy")
+SAID_AGAIN = ("old_logp", "previous_logp", "past_logp", "ref_logp", "value", "entropy")
 """Fields that the present policies say anew of an old batch."""
 
 

@@ -6,8 +6,9 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
+from stratagem.experience import Experience, PolicyOutput
 from stratagem.lab.game import TokenGame, over
-from stratagem.parts import Preference
+from stratagem.parts import Objective, Preference
 from stratagem.preferences.games import bradley_terry, games_with_winner, population
 from stratagem.preferences.measures import exploitability
 from stratagem.preferences.oracles import table
@@ -44,3 +45,35 @@ def played(run: Run) -> Float64[Tensor, "batches responses"]:
 def average_exploitability(run: Run, wins: Float64[Tensor, "responses responses"]) -> float:
     """Of the mean policy over the run."""
     return float(exploitability(wins, played(run).mean(0)))
+
+
+# ---- losses on labels -----------------------------------------------------------------------------------------------
+
+
+def labelled(labels: Games, reference: Float64[Tensor, "games responses"]) -> Experience:
+    """A group for every game with each response once, credited with its win rate, less 1/2, by these labels."""
+    games, responses = reference.shape
+    ones = torch.ones(games * responses, dtype=torch.int64)
+    return Experience.from_lengths(
+        ones,
+        ones,
+        torch.full((games,), responses),
+        action=torch.arange(games * responses),
+        ref_logp=reference.log().flatten(),
+        advantage=(labels.mean(-1) - 0.5).flatten(),
+    )
+
+
+def fitted(
+    objective: Objective, x: Experience, start: Float64[Tensor, "games responses"], steps: int, rate: float = 0.05
+) -> Float64[Tensor, "games responses"]:
+    """Tables of logits after so many steps of Adam on the whole batch; an action is a row of all tables in turn."""
+    assert x.action is not None
+    logits = start.log().clone().requires_grad_()
+    optimizer = torch.optim.Adam([logits], rate)
+    for _ in range(steps):
+        optimizer.zero_grad()
+        logp = torch.log_softmax(logits, -1).flatten()[x.action]
+        objective(PolicyOutput(logp), x).loss.backward()
+        optimizer.step()
+    return torch.softmax(logits.detach(), -1)
