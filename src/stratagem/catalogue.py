@@ -95,6 +95,7 @@ _TECHNIQUES = (
     "stratagem.synthesis",
     "stratagem.planning",
     "stratagem.games",
+    "stratagem.preferences.learned",
     "stratagem.study.alignment",
     "stratagem.study.roadmap",
     "stratagem.lab.cliff",
