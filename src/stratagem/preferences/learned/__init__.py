@@ -2,6 +2,14 @@
 
 from stratagem.preferences.learned.calibration import Reliability, reliability, reliability_page
 from stratagem.preferences.learned.queries import choose, mutual_information, variance_information
+from stratagem.preferences.learned.residuals import (
+    GradedResidual,
+    Grades,
+    ResidualPolicy,
+    exponential_weights,
+    grade,
+    weighted_cloning,
+)
 from stratagem.preferences.learned.reward_models import (
     Comparisons,
     RewardModel,
@@ -14,16 +22,22 @@ from stratagem.preferences.learned.users import Belief, LatentUsers, UserModel
 __all__ = [
     "Belief",
     "Comparisons",
+    "GradedResidual",
+    "Grades",
     "LatentUsers",
     "Reliability",
+    "ResidualPolicy",
     "RewardModel",
     "Scores",
     "UserModel",
     "choose",
+    "exponential_weights",
     "fit_comparisons",
     "fit_scores",
+    "grade",
     "mutual_information",
     "reliability",
     "reliability_page",
     "variance_information",
+    "weighted_cloning",
 ]

@@ -19,7 +19,7 @@ MOST_QUESTIONS = 12
 
 
 def mutual_information(probability: Float[Tensor, "types *sets questions"]) -> Float[Tensor, "*sets"]:
-    """``H(mean_z P(y | z)) - mean_z H(P(y | z))``, nats: what the answers ``y`` to all questions of a set tell of ``z``.
+    """``H(mean_z P(y | z)) - mean_z H(P(y | z))``, nats: what the answers ``y`` to a set of questions tell of ``z``.
 
     probability: ``P(first preferred | z)`` of every question, for equally likely types; answers are independent given
     ``z``. 0 where all types answer alike, however uncertain; ``log 2`` where two types surely answer otherwise.

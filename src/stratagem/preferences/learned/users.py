@@ -57,7 +57,7 @@ class Belief(NamedTuple):
 )
 @dataclass(frozen=True)
 class LatentUsers:
-    """VPL: a reward ``r(s, z)``, ``z`` the user's type as a few comparisons tell it, fitted as a variational autoencoder.
+    """VPL: a reward ``r(s, z)`` with the user's type ``z`` as a few comparisons tell it: a variational autoencoder.
 
     ``max E_(z ~ q(z | pairs)) sum_i log P(label_i | z) - w KL(q || p(z))``, ``P(first > second | z) = sigmoid(sum_t
     r(s_t, z) - sum_t r(s'_t, z))``, the same ``z`` for all pairs of a user. No user has to be named: every set of pairs
