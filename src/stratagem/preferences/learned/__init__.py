@@ -1,5 +1,6 @@
 """Rewards learned from people: from comparisons or scores of segments, for one person or for people who differ."""
 
+from stratagem.preferences.learned.bilevel import BilevelReward, Hypergradient, score_gradient
 from stratagem.preferences.learned.calibration import Reliability, reliability, reliability_page
 from stratagem.preferences.learned.queries import choose, mutual_information, variance_information
 from stratagem.preferences.learned.residuals import (
@@ -21,9 +22,11 @@ from stratagem.preferences.learned.users import Belief, LatentUsers, UserModel
 
 __all__ = [
     "Belief",
+    "BilevelReward",
     "Comparisons",
     "GradedResidual",
     "Grades",
+    "Hypergradient",
     "LatentUsers",
     "Reliability",
     "ResidualPolicy",
@@ -38,6 +41,7 @@ __all__ = [
     "mutual_information",
     "reliability",
     "reliability_page",
+    "score_gradient",
     "variance_information",
     "weighted_cloning",
 ]

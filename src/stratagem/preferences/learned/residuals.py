@@ -55,8 +55,8 @@ def grade(
         raise InputError(f"grade: metric_share = {metric_share}: must be in [0, 1]")
     if ratings.ndim != 2 or metric.shape != ratings.shape[:1] or bool(metric.isinf().any() | ratings.isinf().any()):
         raise InputError(
-            f"grade: metric has shape {tuple(metric.shape)} and ratings {tuple(ratings.shape)}; they must be (segments) "
-            "and (segments, people), finite or NaN"
+            f"grade: metric has shape {tuple(metric.shape)} and ratings {tuple(ratings.shape)}; they must be "
+            "(segments) and (segments, people), finite or NaN"
         )
     heard = ~ratings.isnan()
     count, measured = heard.sum(1), ~metric.isnan()

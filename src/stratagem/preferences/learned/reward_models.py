@@ -141,8 +141,8 @@ class RewardModel(nn.Module):
             perceptron((features, hidden, hidden, 1), generator(seed, "reward", member)) for member in range(members)
         )
 
-    def each(self, steps: Float[Tensor, "*batch features"]) -> Float[Tensor, "m *batch"]:
-        """What each of ``m`` members says."""
+    def each(self, steps: Float[Tensor, "*batch features"]) -> Float[Tensor, "models ..."]:
+        """What every member says."""
         return torch.stack([member(steps).squeeze(-1) for member in self.members])
 
     def forward(self, steps: Float[Tensor, "*batch features"]) -> Float[Tensor, "*batch"]:
