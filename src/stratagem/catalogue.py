@@ -96,6 +96,7 @@ _TECHNIQUES = (
     "stratagem.planning",
     "stratagem.games",
     "stratagem.preferences.learned",
+    "stratagem.diffusion.semi_policy",
     "stratagem.study.alignment",
     "stratagem.study.roadmap",
     "stratagem.lab.cliff",

@@ -120,7 +120,7 @@ def test_reliability_by_hand():
     found = reliability(torch.tensor([0.2, 0.2, 0.9, 0.9]), torch.tensor([0.0, 1.0, 1.0, 1.0]), bins=5)
     torch.testing.assert_close(found.said, torch.tensor([0.2, 0.9], dtype=torch.float64))
     torch.testing.assert_close(found.held, torch.tensor([0.5, 1.0], dtype=torch.float64))
-    assert found.count.tolist() == [2, 2]
+    assert found.comparisons.tolist() == [2, 2]
     assert found.brier == pytest.approx((0.04 + 0.64 + 0.01 + 0.01) / 4)
     assert found.log_loss == pytest.approx(-(math.log(0.8) + math.log(0.2) + 2 * math.log(0.9)) / 4)
     assert found.ece == pytest.approx((2 * 0.3 + 2 * 0.1) / 4)

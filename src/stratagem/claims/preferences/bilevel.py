@@ -34,8 +34,8 @@ PAIRS, ROUNDS, RATE = 10, 40, 0.3
         Expect("final_return_over_without", above=0),
     ),
     scale="A grid of 5 x 5 cells with one goal and three pits at random, a table of 25 rewards, the soft-optimal table "
-    "policy (entropy 0.1, discount 0.9) solved exactly for each reward, and the exact Hessian. Preferences: ten pairs of "
-    "the present policy's trajectories of ten steps in each of 40 rounds, labelled without error by true discounted "
+    "policy (entropy 0.1, discount 0.9) solved exactly for each reward, and the exact Hessian. Preferences: ten pairs "
+    "of the present policy's trajectories of ten steps in each of 40 rounds, labelled without error by true discounted "
     "return; the term through the policy is estimated on the same pairs, with a baseline. Return is the true one of "
     "the policy, between that of the uniform policy (0) and of the best for this entropy (1), as a mean over rounds "
     "and in the end. Designed: the utility is the true return itself, 40 exact steps; without the term nothing moves. "

@@ -179,4 +179,5 @@ def _advantage(model: RewardModel, work: _Work, seed: int) -> Float[Tensor, "lin
     value = perceptron((4, 32, 32, 1), generator(seed, "value"))
     minimise(lambda _: (value(work.seen).squeeze(-1) - ahead).square().mean(), value.parameters(), 300, 5e-3)
     with torch.no_grad():
-        return ahead - value(work.seen).squeeze(-1)
+        expected: Tensor = value(work.seen).squeeze(-1)
+    return ahead - expected

@@ -55,9 +55,9 @@ class Hypergradient(NamedTuple):
 )
 @dataclass(frozen=True)
 class BilevelReward:
-    """PARL: ``dG / dnu = grad_nu G - grad^2_(nu theta) V (grad^2_theta V)^-1 grad_theta G`` for the reward's parameters.
+    """PARL: ``dG / dnu = grad_nu G - grad^2_(nu theta) V (grad^2_theta V)^-1 grad_theta G`` designs a reward ``r_nu``.
 
-    The reward ``r_nu`` is designed, or learned from preferences, to make ``G(nu, theta*(nu))`` small, where the policy
+    The reward is designed, or learned from preferences, to make ``G(nu, theta*(nu))`` small, where the policy
     ``theta*(nu)`` makes ``V(nu, theta)`` large. Where the trajectories that ``G`` is about are the policy's own, the
     reward also decides which they are: the second term, which reward learning otherwise leaves out.
 
@@ -141,8 +141,8 @@ def score_gradient(
 ) -> Vector:
     """``mean_k (U_k - b_k) grad log rho(tau_k; theta)``: an unbiased estimate of ``grad_theta E[U]``.
 
-    utility: of sampled trajectories, or pairs of them with their label.  score: the sum over their actions, of both of a
-    pair, of ``grad log pi``.  baseline: ``others``: the mean of the other samples, which leaves it unbiased.
+    utility: of sampled trajectories, or pairs of them with their label.  score: the sum over their actions, those of both
+    of a pair, of ``grad log pi``.  baseline: ``others``: the mean of the other samples, which leaves it unbiased.
     Raises :class:`InputError` for one sample with a baseline, and shapes that do not fit.
     """
     count = len(utility)

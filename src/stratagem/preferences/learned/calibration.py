@@ -14,7 +14,7 @@ from stratagem.partition import Partition
 
 
 class Reliability(NamedTuple):
-    """Bins in which something was said: mean probability, share that came true, comparisons; and figures of all.
+    """Bins in which something was said: mean probability, share that came true, how many; and figures of all.
 
     brier: ``mean (p - y)^2``.  log_loss: ``mean -y log p - (1 - y) log(1 - p)``, nats.
     ece: ``sum_b n_b / n |mean_b p - mean_b y|``.  accuracy: share on the label's side of 1/2; where either is 1/2 it
@@ -23,7 +23,7 @@ class Reliability(NamedTuple):
 
     said: Float64[Tensor, " bins"]
     held: Float64[Tensor, " bins"]
-    count: Int[Tensor, " bins"]
+    comparisons: Int[Tensor, " bins"]
     brier: float
     log_loss: float
     ece: float
@@ -51,7 +51,7 @@ def reliability(probability: Float[Tensor, "*pairs"], label: Float[Tensor, "*pai
     return Reliability(
         said=binned.mean(said).double(),
         held=binned.mean(held).double(),
-        count=binned.size(),
+        comparisons=binned.size(),
         brier=float((said - held).square().mean()),
         log_loss=float(log_loss.mean()),
         ece=float(gap),
@@ -71,7 +71,7 @@ def reliability_page(title: str, curves: Mapping[str, Reliability]) -> str:
         line = Scatter(
             x=found.said.tolist(),
             y=found.held.tolist(),
-            customdata=found.count.tolist(),
+            customdata=found.comparisons.tolist(),
             hovertemplate="said %{x:.3f}, held %{y:.3f}, %{customdata} comparisons",
             error_y={
                 "type": "data",
@@ -93,7 +93,7 @@ def reliability_page(title: str, curves: Mapping[str, Reliability]) -> str:
 
 def _wilson(found: Reliability) -> tuple[Tensor, Tensor]:
     """Middle and half width of the 95 % interval of every bin's share."""
-    z, n = 1.959963984540054, found.count.double()
+    z, n = 1.959963984540054, found.comparisons.double()
     middle = (found.held + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * (found.held * (1 - found.held) / n + z * z / (4 * n * n)).sqrt()
     return middle, half

@@ -84,4 +84,5 @@ def _answers(questions: int) -> Tensor:
 
 
 def _entropy(probability: Tensor) -> Tensor:
-    return torch.special.entr(probability).sum(-1)
+    found: Tensor = torch.special.entr(probability).sum(-1)
+    return found

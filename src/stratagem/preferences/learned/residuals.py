@@ -228,7 +228,8 @@ class ResidualPolicy(nn.Module):
         """The action."""
         with torch.no_grad():
             action: Tensor = self.base(observation)
-        return action + self.change(observation, action)
+        moved: Tensor = action + self.change(observation, action)
+        return moved
 
     def change(self, observation: Tensor, action: Tensor) -> Float[Tensor, "*batch actions"]:
         """What is added to the base's action."""

@@ -227,7 +227,7 @@ def minimise(
         value = float(found.detach())
         if not value - value == 0:
             raise BrokenRunError(f"the loss of step {step} is {value}")
-        found.backward()  # type: ignore[no-untyped-call]
+        found.backward()
         optimizer.step()
     return value
 
