@@ -75,7 +75,8 @@ class Denoiser(nn.Module):
         self, data: Float[Tensor, "rows numbers"], time: Int[Tensor, " rows"], noise: Float[Tensor, "rows numbers"]
     ) -> Float[Tensor, " rows"]:
         """``||eps - eps(x_t, t)||^2``, the mean over numbers."""
-        return (noise - self(self.schedule.noised(data, time, noise), time)).square().mean(-1)
+        said: Tensor = self(self.schedule.noised(data, time, noise), time)
+        return (noise - said).square().mean(-1)
 
     def frozen(self) -> Self:
         """A copy that no longer learns."""
@@ -114,5 +115,5 @@ def fit(
         time = torch.randint(model.schedule.steps, (batch,), generator=source)
         noise = torch.randn(batch, model.numbers, generator=source)
         optimizer.zero_grad(set_to_none=True)
-        model.errors(data[rows], time, noise).mean().backward()  # type: ignore[no-untyped-call]
+        model.errors(data[rows], time, noise).mean().backward()
         optimizer.step()

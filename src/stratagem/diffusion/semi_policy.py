@@ -104,7 +104,8 @@ class SemiPolicy:
         """
         if winners.ndim != 2 or not len(winners) or not bool(winners.isfinite().all()):
             raise InputError(
-                f"seppo: winners have shape {tuple(winners.shape)}; they must be (samples, numbers), at least one, finite"
+                f"seppo: winners have shape {tuple(winners.shape)}; they must be (samples, numbers), at least one, "
+                "and finite"
             )
         optimizer = torch.optim.Adam(model.parameters(), lr=self.learning_rate)
         pool, left_out, losing = [model.frozen()], 0, 0.0
@@ -119,7 +120,7 @@ class SemiPolicy:
             left_out += int((~kept).sum())
             errors = self.errors(model, checkpoint, winners[rows][kept], samples[kept], source)
             optimizer.zero_grad(set_to_none=True)
-            semi_policy_loss(errors, self.strength, self.side).mean().backward()  # type: ignore[no-untyped-call]
+            semi_policy_loss(errors, self.strength, self.side).mean().backward()
             optimizer.step()
             losing = float(self._losing(errors).float().mean())
             if (update + 1) % self.every == 0:

@@ -177,7 +177,10 @@ def _advantage(model: RewardModel, work: _Work, seed: int) -> Float[Tensor, "lin
         reward = model(torch.cat([work.seen, work.done], -1))
     ahead = reward.flip(1).cumsum(1).flip(1)
     value = perceptron((4, 32, 32, 1), generator(seed, "value"))
-    minimise(lambda _: (value(work.seen).squeeze(-1) - ahead).square().mean(), value.parameters(), 300, 5e-3)
-    with torch.no_grad():
-        expected: Tensor = value(work.seen).squeeze(-1)
-    return ahead - expected
+
+    def ahead_of_expected() -> Tensor:
+        expected: Tensor = value(work.seen)
+        return ahead - expected.squeeze(-1)
+
+    minimise(lambda _: ahead_of_expected().square().mean(), value.parameters(), 300, 5e-3)
+    return ahead_of_expected().detach()

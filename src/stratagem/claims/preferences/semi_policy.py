@@ -35,18 +35,20 @@ ARMS = {
     "the model is ahead of the checkpoint, a diffusion model does better than by fine-tuning on the winners (PickScore "
     "21.57 against 21.32) and than where the checkpoint's samples always count as losing (20.88).",
     source="arXiv 2410.05255, abstract; the figures as its reviews quote them",
-    baseline="fine-tuning on the winners, and the loss without the flipper; beside them, the latest checkpoint in place "
-    "of a random one, as self-play does, and an indicator in place of the sign",
+    baseline="fine-tuning on the winners, and the loss without the flipper; beside them, the latest checkpoint in "
+    "place of a random one, as self-play does, and an indicator in place of the sign",
     rule=(
         Expect("mass_over_fine_tuning", above=0),
         Expect("mass_over_always_losing", above=0),
         Expect("least_mode", above=0.1),
     ),
-    scale="Points in the plane: a ring of eight modes of deviation 0.15, a denoiser of three layers that has learned all "
-    "eight, and 300 winners from three of them; 150 updates for each, of 64 winners, with one learning rate. The mass "
+    scale="Points in the plane: a ring of eight modes of deviation 0.15, a denoiser of three layers that has learned "
+    "all eight, and 300 winners from three of them; 150 updates for each, of 64 winners, with one learning rate. The mass "
     "is the share of 1,000 samples within 0.5 of a winning mode; the least mode is the share in the rarest of the "
     "three, so that a collapse shows. Margins in the paper are of a few hundredths without intervals. No images, and "
-    "a strength of our own.",
+    "a strength of our own: on one seed beforehand SePPO had a mass of 0.78 at a strength of 1, 0.46 at 10 and 0.39 at "
+    "100, below both baselines each time. Where the model is behind, it learns from the checkpoint's samples, most of "
+    "which lie on other modes.",
 )
 def seppo(seed: int) -> dict[str, float]:
     """Mass on the winning modes."""

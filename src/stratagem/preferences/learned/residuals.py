@@ -203,7 +203,8 @@ class GradedResidual:
             rows = torch.arange(len(seen))
             if len(seen) > self.batch:
                 rows = torch.randint(len(seen), (self.batch,), generator=generator(seed, "residual batch", step))
-            return (weight[rows] * (policy(seen[rows]) - done[rows]).square().sum(-1)).mean()
+            said: Tensor = policy(seen[rows])
+            return (weight[rows] * (said - done[rows]).square().sum(-1)).mean()
 
         minimise(loss, policy.residual.parameters(), self.steps, self.learning_rate)
         return policy
