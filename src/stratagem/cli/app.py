@@ -21,6 +21,7 @@ from stratagem.cli import (
     grams_command,
     guide_command,
     lab_command,
+    label_command,
     merge_command,
     run_commands,
     solve_command,
@@ -49,6 +50,7 @@ claim_command.register(app)
 merge_command.register(app)
 grams_command.register(app)
 blueprint_command.register(app)
+label_command.register(app)
 doctor.register(app)
 demo.register(app)
 

@@ -167,7 +167,12 @@ def _judged(work: _Work, seed: int) -> tuple[Float[Tensor, " lines"], Float[Tens
 def _imitated(shown: _Work, seed: int) -> nn.Module:
     """A policy cloned from all demonstrations."""
     policy = perceptron((4, 32, 32, 1), generator(seed, "base"))
-    minimise(lambda _: (policy(shown.seen) - shown.done).square().mean(), policy.parameters(), 400, 5e-3)
+
+    def loss(_: int) -> Tensor:
+        said: Tensor = policy(shown.seen)
+        return (said - shown.done).square().mean()
+
+    minimise(loss, policy.parameters(), 400, 5e-3)
     return policy
 
 

@@ -43,8 +43,8 @@ ARMS = {
         Expect("least_mode", above=0.1),
     ),
     scale="Points in the plane: a ring of eight modes of deviation 0.15, a denoiser of three layers that has learned "
-    "all eight, and 300 winners from three of them; 150 updates for each, of 64 winners, with one learning rate. The mass "
-    "is the share of 1,000 samples within 0.5 of a winning mode; the least mode is the share in the rarest of the "
+    "all eight, and 300 winners from three of them; 150 updates for each, of 64 winners, with one learning rate. The "
+    "mass is the share of 1,000 samples within 0.5 of a winning mode; the least mode is the share in the rarest of the "
     "three, so that a collapse shows. Margins in the paper are of a few hundredths without intervals. No images, and "
     "a strength of our own: on one seed beforehand SePPO had a mass of 0.78 at a strength of 1, 0.46 at 10 and 0.39 at "
     "100, below both baselines each time. Where the model is behind, it learns from the checkpoint's samples, most of "

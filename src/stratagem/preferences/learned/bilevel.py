@@ -141,8 +141,8 @@ def score_gradient(
 ) -> Vector:
     """``mean_k (U_k - b_k) grad log rho(tau_k; theta)``: an unbiased estimate of ``grad_theta E[U]``.
 
-    utility: of sampled trajectories, or pairs of them with their label.  score: the sum over their actions, of both in a
-    pair, of ``grad log pi``.  baseline: ``others``: the mean of the other samples, which leaves it unbiased.
+    utility: of sampled trajectories, or pairs of them with their label.  score: the sum over their actions, of both
+    in a pair, of ``grad log pi``.  baseline: ``others``: the mean of the other samples, which leaves it unbiased.
     Raises :class:`InputError` for one sample with a baseline, and shapes that do not fit.
     """
     count = len(utility)
