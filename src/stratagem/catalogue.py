@@ -96,7 +96,6 @@ _TECHNIQUES = (
     "stratagem.planning",
     "stratagem.games",
     "stratagem.preferences.learned",
-    "stratagem.diffusion.semi_policy",
     "stratagem.study.alignment",
     "stratagem.study.roadmap",
     "stratagem.lab.cliff",

@@ -299,7 +299,9 @@ def test_pairs_are_labelled_by_keyboard_and_hostile_text_is_text(page, served, l
     assert page.comes(lambda: page.text("#count") == "2 of 3")
     assert lines(labels)[1]["tie"] is True
     page.driver.find_element("css selector", "#right").click()
-    assert page.comes(lambda: page.text("#finished").startswith("All pairs are labelled."))
+    assert page.comes(lambda: page.text("#count") == "3 of 3")
+    assert page.driver.find_element("css selector", "#finished").is_displayed()
+    assert not page.driver.find_element("css selector", "#question").is_displayed()
     page.press(LEFT)
     assert len(lines(labels)) == 3
     assert [entry for entry in page.driver.get_log("browser") if entry["level"] == "SEVERE"] == []

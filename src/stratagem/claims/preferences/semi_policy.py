@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from stratagem.diffusion.gaussian import Denoiser, NoiseSchedule, fit
-from stratagem.diffusion.semi_policy import SemiPolicy
+from stratagem.preferences.learned.semi_policy import SemiPolicy
 from stratagem.seeding import generator
 from stratagem.study.claims import Expect, claim
 

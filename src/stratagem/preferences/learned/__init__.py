@@ -1,4 +1,4 @@
-"""Rewards learned from people: from comparisons or scores of segments, for one person or for people who differ."""
+"""Learning from people: rewards from comparisons or scores, users who differ, and policies made from what is good."""
 
 from stratagem.preferences.learned.bilevel import BilevelReward, Hypergradient, score_gradient
 from stratagem.preferences.learned.calibration import Reliability, reliability, reliability_page
@@ -18,6 +18,7 @@ from stratagem.preferences.learned.reward_models import (
     fit_comparisons,
     fit_scores,
 )
+from stratagem.preferences.learned.semi_policy import SemiPolicy, semi_policy_loss
 from stratagem.preferences.learned.users import Belief, LatentUsers, UserModel
 
 __all__ = [
@@ -32,6 +33,7 @@ __all__ = [
     "ResidualPolicy",
     "RewardModel",
     "Scores",
+    "SemiPolicy",
     "UserModel",
     "choose",
     "exponential_weights",
@@ -42,6 +44,7 @@ __all__ = [
     "reliability",
     "reliability_page",
     "score_gradient",
+    "semi_policy_loss",
     "variance_information",
     "weighted_cloning",
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Literal, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 
 import torch
 from annotated_types import Ge, Gt
@@ -13,10 +13,12 @@ from torch import Tensor
 from torch.nn import functional
 
 from stratagem.catalogue import paper
-from stratagem.diffusion.gaussian import Denoiser
 from stratagem.errors import BrokenRunError, InputError
 from stratagem.seeding import derive, generator
 from stratagem.validation import validate_fields
+
+if TYPE_CHECKING:
+    from stratagem.diffusion.gaussian import Denoiser
 
 Side = Literal["sign", "indicator", "losing"]
 

@@ -12,8 +12,8 @@ from scipy.stats import chisquare
 from torch import Tensor
 
 from stratagem.diffusion.gaussian import Denoiser, NoiseSchedule
-from stratagem.diffusion.semi_policy import Errors, SemiPolicy, semi_policy_loss
 from stratagem.errors import BrokenRunError, InputError
+from stratagem.preferences.learned.semi_policy import Errors, SemiPolicy, semi_policy_loss
 
 QUICK = SemiPolicy(updates=6, every=2, batch=16)
 FOUR = st.lists(st.floats(0, 3), min_size=4, max_size=4)
