@@ -96,6 +96,7 @@ _TECHNIQUES = (
     "stratagem.planning",
     "stratagem.games",
     "stratagem.bandits",
+    "stratagem.preferences.learned",
     "stratagem.study.alignment",
     "stratagem.study.roadmap",
     "stratagem.lab.cliff",

@@ -21,6 +21,7 @@ from stratagem.cli import (
     grams_command,
     guide_command,
     lab_command,
+    label_command,
     merge_command,
     pull_command,
     run_commands,
@@ -51,6 +52,7 @@ merge_command.register(app)
 grams_command.register(app)
 blueprint_command.register(app)
 pull_command.register(app)
+label_command.register(app)
 doctor.register(app)
 demo.register(app)
 
