@@ -89,7 +89,7 @@ class CoupledBandit:
         """What each arm pays if it moves down, and if up."""
         arms = np.arange(self.arms)
         below = self.rewards[arms, np.maximum(states - 1, 0)]
-        return below, self.rewards[arms, np.minimum(states + 1, self.states - 1)]
+        return np.asarray(below), np.asarray(self.rewards[arms, np.minimum(states + 1, self.states - 1)])
 
     def step(
         self, state: Int64[np.ndarray, " arms"], action: Bool[np.ndarray, " entries"], generator: np.random.Generator
@@ -182,7 +182,7 @@ class RandomFeasible(CoupledPolicy):
     def choose(self, states: ArmStates) -> Actions:
         """Drawn."""
         every = self.bandit.feasible.every
-        return every[self.generator.integers(len(every), size=len(states))]
+        return np.asarray(every[self.generator.integers(len(every), size=len(states))])
 
     def shares(self, states: ArmStates) -> Float64[np.ndarray, "batch actions"]:
         """The same for all."""
@@ -199,7 +199,7 @@ class MyopicBest(CoupledPolicy):
     def choose(self, states: ArmStates) -> Actions:
         """By counting."""
         every = self.bandit.feasible.every
-        return every[self.bandit.expected(states, every).argmax(-1)]
+        return np.asarray(every[self.bandit.expected(states, every).argmax(-1)])
 
 
 PROBLEMS = ("interventions", "walk", "slots", "capacities")
@@ -209,8 +209,9 @@ PROBLEMS = ("interventions", "walk", "slots", "capacities")
 def drawn_problem(kind: str, seed: int, arms: int = 6, budget: int = 2) -> CoupledBandit:
     """A random problem of four states in which looking ahead pays: valuable arms first lose by moving up.
 
-    ``budget`` arms, at random, pay (0.2, 0.15, 0.1, R) in their states with R of 4, 5 or 6; the others (0.1, 0.15, 0.2,
-    R) with R of 1, 2 or 3. Where entries are arms, an arm moves up with chance U(0, 0.2), and 0.7 + U(0, 0.2) if pulled.
+    ``budget`` arms, at random, pay (0.2, 0.15, 0.1, R) in their states with R of 4, 5 or 6; the others pay (0.1, 0.15,
+    0.2, R) with R of 1, 2 or 3. Where entries are arms, an arm moves up with chance U(0, 0.2), and if pulled with
+    0.7 + U(0, 0.2).
 
     ``interventions``: three entries help three arms each; exactly ``3 max(1, budget // 3)`` are one; the first
     ``budget // 3`` groups at least need all three and are the valuable ones, the others move a little with one.

@@ -63,12 +63,14 @@ class Feasible(ABC):
         Raises :class:`InputError` where actions are longer than ``MOST_COUNTED``, and where none is feasible.
         """
         if self.entries > MOST_COUNTED:
-            raise InputError(f"actions of {self.entries} entries: more than {MOST_COUNTED} are not counted; use a program")
+            raise InputError(
+                f"actions of {self.entries} entries: more than {MOST_COUNTED} are not counted; use a program"
+            )
         everything = np.array(list(product((False, True), repeat=self.entries)))
-        found = everything[self.contains(everything)]
-        if not len(found):
+        found = self.contains(everything)
+        if not found.any():
             raise infeasible(self)
-        return found
+        return np.asarray(everything[found])
 
     def draw(self, generator: np.random.Generator) -> Bool[np.ndarray, " entries"]:
         """A random feasible action: entries join in a random order while they can. Not uniform over actions.
@@ -81,7 +83,7 @@ class Feasible(ABC):
             action[0, entry] = self.extendable(action)[0]
         if not self.contains(action)[0]:
             raise infeasible(self)
-        return action[0]
+        return np.asarray(action[0])
 
 
 def infeasible(actions: Feasible) -> InputError:
@@ -154,7 +156,9 @@ class Walk(Feasible):
     def constraints(self) -> Constraints:
         """Helpers: whether the walk is at a node, after each number of steps."""
         nodes, moments = self.entries, 2 * self.budget + 1
-        rows, lower, upper = [], [], []
+        rows: list[np.ndarray] = []
+        lower: list[float] = []
+        upper: list[float] = []
 
         def place(moment: int) -> slice:
             return slice(nodes * (1 + moment), nodes * (2 + moment))
@@ -186,19 +190,21 @@ class Walk(Feasible):
 
     def contains(self, actions: Actions) -> Bool[np.ndarray, " actions"]:
         """Whether some closed walk visits them all."""
-        visited = np.array([[bool(mask >> node & 1) for node in range(self.entries)] for mask in self._tours])
-        enough = (actions[:, None] <= visited).all(-1).any(-1)
+        enough = (actions[:, None] <= self._tours).all(-1).any(-1)
         return np.asarray(enough & (actions.sum(-1) <= self.budget))
 
     @cached_property
-    def _tours(self) -> list[int]:
-        """What closed walks visit, as bits."""
+    def _tours(self) -> Bool[np.ndarray, "tours nodes"]:
+        """What closed walks visit."""
         reached = {(self.source, 1 << self.source)}
         for _ in range(2 * self.budget):
             reached = {
-                (int(then), seen | 1 << int(then)) for node, seen in reached for then in np.flatnonzero(self.beside[node])
+                (int(then), seen | 1 << int(then))
+                for node, seen in reached
+                for then in np.flatnonzero(self.beside[node])
             }
-        return [seen for node, seen in reached if node == self.source]
+        home = sorted({seen for node, seen in reached if node == self.source})
+        return np.array([[bool(seen >> node & 1) for node in range(self.entries)] for seen in home])
 
 
 class Slots(Feasible):
@@ -241,9 +247,7 @@ class Slots(Feasible):
         """Hall's condition: no set of slots is needed more than it has workers."""
         sets = np.array(list(product((False, True), repeat=len(self.workers))))
         inside = (self.available[:, None] <= sets).all(-1)
-        return np.asarray(
-            ((2.0 * actions) @ inside <= sets @ self.workers).all(-1) & (actions.sum(-1) <= self.budget)
-        )
+        return np.asarray(((2.0 * actions) @ inside <= sets @ self.workers).all(-1) & (actions.sum(-1) <= self.budget))
 
 
 class Capacities(Feasible):

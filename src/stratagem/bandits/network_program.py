@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Annotated, Any, Protocol
 
 import numpy as np
@@ -45,7 +46,7 @@ class ReluNetwork:
 
     def __post_init__(self) -> None:
         sizes = [layer.shape for layer in self.weights]
-        fits = all(after[1] == before[0] for before, after in zip(sizes, sizes[1:], strict=False))
+        fits = all(after[1] == before[0] for before, after in pairwise(sizes))
         if not sizes or not fits or [bias.shape for bias in self.biases] != [(size[0],) for size in sizes]:
             raise InputError(f"network: layers of the shapes {sizes} do not fit each other or their biases")
         if sizes[-1][0] != 1:

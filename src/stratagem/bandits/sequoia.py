@@ -227,7 +227,7 @@ class _Learner:
         for _ in range(self.how.first_epochs):
             for rows in torch.from_numpy(self.source.permutation(len(inputs))).split(self.how.first_batch):
                 optimizer.zero_grad()
-                nn.functional.mse_loss(self.network(said[rows])[:, 0], right[rows]).backward()  # type: ignore[no-untyped-call]
+                nn.functional.mse_loss(self.network(said[rows])[:, 0], right[rows]).backward()
                 optimizer.step()
 
     def learn(self, replay: _Replay) -> None:
@@ -254,7 +254,8 @@ class _Learner:
         chance = how.epsilon_last + (how.epsilon_first - how.epsilon_last) * math.exp(-step / how.epsilon_rate)
         if self.source.random() < chance:
             return self.bandit.feasible.draw(self.source)
-        return self.minimizer.least(said_by(self.network), state[None].astype(np.float64), self.bandit.feasible)[0][0]
+        best, _ = self.minimizer.least(said_by(self.network), state[None].astype(np.float64), self.bandit.feasible)
+        return np.asarray(best[0])
 
     def update(self, replay: _Replay, optimizer: torch.optim.Optimizer, slow: list[Tensor], episode: int) -> None:
         how, count = self.how, replay.count
@@ -268,7 +269,7 @@ class _Learner:
         each = nn.functional.smooth_l1_loss(said, target, reduction="none")
         loss = (torch.from_numpy(importance / importance.max()) * each).mean()
         optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         nn.utils.clip_grad_value_(self.network.parameters(), how.clip)
         optimizer.step()
         replay.priorities[rows] = (target - said.detach()).abs().numpy() + 1e-5
@@ -306,4 +307,4 @@ def _next_reward(bandit: CoupledBandit, states: ArmStates, actions: Actions) -> 
 def _of_each(ask: Callable[[Actions], Bool[np.ndarray, " actions"]], actions: Actions) -> Bool[np.ndarray, " actions"]:
     """Ask once for actions that occur several times."""
     different, places = np.unique(actions, axis=0, return_inverse=True)
-    return ask(different)[places.reshape(-1)]
+    return np.asarray(ask(different)[places.reshape(-1)])
