@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
@@ -72,18 +72,28 @@ class Feasible(ABC):
             raise infeasible(self)
         return np.asarray(everything[found])
 
-    def draw(self, generator: np.random.Generator) -> Bool[np.ndarray, " entries"]:
-        """A random feasible action: entries join in a random order while they can. Not uniform over actions.
+    def draw(self, generator: np.random.Generator, count: int = 1) -> Actions:
+        """Random feasible actions: entries join in a random order while they can. Not uniform over actions.
 
         Raises :class:`InputError` where that leads to none.
         """
-        action = np.zeros((1, self.entries), dtype=bool)
-        for entry in generator.permutation(self.entries):
-            action[0, entry] = True
-            action[0, entry] = self.extendable(action)[0]
-        if not self.contains(action)[0]:
+        actions = np.zeros((count, self.entries), dtype=bool)
+        order = generator.permuted(np.tile(np.arange(self.entries), (count, 1)), axis=1)
+        rows = np.arange(count)
+        for entries in order.T:
+            actions[rows, entries] = True
+            actions[rows, entries] = of_each(self.extendable, actions)
+        if not of_each(self.contains, actions).all():
             raise infeasible(self)
-        return np.asarray(action[0])
+        return actions
+
+
+def of_each(ask: Callable[[Actions], Bool[np.ndarray, " actions"]], actions: Actions) -> Bool[np.ndarray, " actions"]:
+    """Ask once for actions that occur several times."""
+    if not len(actions):
+        return np.empty(0, dtype=bool)
+    different, places = np.unique(actions, axis=0, return_inverse=True)
+    return np.asarray(ask(different)[places.reshape(-1)])
 
 
 def infeasible(actions: Feasible) -> InputError:

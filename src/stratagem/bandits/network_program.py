@@ -153,7 +153,7 @@ class MixedInteger:
                 _compare(float(network.pairs(np.empty((1, 0)), action[None])[0]), solver.getObjectiveValue())
                 return action
         self.fallbacks += 1
-        return feasible.draw(numpy_generator(self.fallbacks, "fallback"))
+        return np.asarray(feasible.draw(numpy_generator(self.fallbacks, "fallback"))[0])
 
 
 def _compare(output: float, optimum: float) -> None:

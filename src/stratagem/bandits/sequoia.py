@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float64
 from torch import Tensor, nn
 
 from stratagem.bandits.coupled import ArmStates, CoupledBandit, CoupledPolicy
-from stratagem.bandits.feasible import Actions
+from stratagem.bandits.feasible import Actions, of_each
 from stratagem.bandits.network_program import Minimizer, MixedInteger, ReluNetwork
 from stratagem.catalogue import paper
 from stratagem.errors import InputError
@@ -30,13 +30,14 @@ Score = Callable[[ArmStates, Actions], Float64[np.ndarray, " batch"]]
 class ByNetwork(CoupledPolicy):
     """The feasible action of least expected cost to come, as a network has it.
 
-    losses: of the updates it was learned with.
+    losses: of the updates it was learned with.  first: the network before them, fitted to the cost of one step.
     """
 
     bandit: CoupledBandit
     network: ReluNetwork
     minimizer: Minimizer = field(default_factory=MixedInteger)
     losses: list[float] = field(default_factory=list, repr=False)
+    first: ReluNetwork | None = field(default=None, repr=False)
 
     def choose(self, states: ArmStates) -> Actions:
         """Raises :class:`InputError` as the minimizer does."""
@@ -76,16 +77,16 @@ class OneByOne(CoupledPolicy):
             for entry in range(feasible.entries):
                 more = actions.copy()
                 more[:, entry] = True
-                fits = ~actions[:, entry] & _of_each(feasible.extendable, more)
+                fits = ~actions[:, entry] & of_each(feasible.extendable, more)
                 scores[fits, entry] = self.score(states[fits], more[fits])
             best = scores.argmin(-1)
             after = scores[rows, best]
-            goes = np.isfinite(after) & ((after < now) | ~_of_each(feasible.contains, actions))
+            goes = np.isfinite(after) & ((after < now) | ~of_each(feasible.contains, actions))
             if not goes.any():
                 break
             actions[rows[goes], best[goes]] = True
             now = np.where(goes, after, now)
-        if not _of_each(feasible.contains, actions).all():
+        if not of_each(feasible.contains, actions).all():
             raise InputError(f"one_by_one: {type(feasible).__name__} left an action that cannot be completed")
         return actions
 
@@ -103,24 +104,25 @@ class OneByOne(CoupledPolicy):
 class Sequoia:
     """Deep Q-learning of costs, ``Q(a, s)``, in which ``min_a Q`` is an optimum over all feasible actions.
 
-    The network is fitted first to the exact mean cost of the next step, of states of zeros, of ones, of one that
-    differs and at random, with actions that need not be feasible; then to ``cost + discount min_a Q'(a, s')`` with Huber
-    loss on prioritised replay, with ``cost`` the negative mean reward given state and action, and ``Q'`` a slow average
-    of ``Q``. Minima are kept by next state for some episodes. As published ``Q'`` hardly moves from the first fit
-    (``polyak=1e-6``): it looks two steps ahead; a larger one looks further.
+    The network is fitted first to the exact mean cost of the next step: of states of zeros, of ones, of one that
+    differs, and at random with some arms at the top; with actions of zeros, of ones, of one that differs, of those arms
+    (where entries are arms), and random feasible ones. Then it is fitted to ``cost + discount min_a Q'(a, s')`` with
+    Huber loss on prioritised replay, with ``cost`` the negative mean reward given state and action, and ``Q'`` a slow
+    average of ``Q``. Minimising actions are kept by next state for some episodes.
 
-    Constants are those of the authors' code; ``updates``, the number of actions of each state in the first fit, its
-    learning rate and batches, and what is put into the replay before are not known to be theirs. Their optional
-    swaps of stored actions for more data are left out.
+    Constants are those of the authors' code. With them ``Q'`` hardly leaves the first fit (``polyak=1e-6``), so that at
+    most two steps are looked ahead, and ``decay`` ends learning after a few hundred updates; a larger ``polyak``,
+    ``decay`` and ``updates`` look further. ``kept`` is what their code names; it forgets after one episode in effect.
+    Their optional swaps of stored actions for more data are left out.
 
     hidden: units of the layers.  episodes, horizon: of training.
     epsilon_first, epsilon_last, epsilon_rate: chance of a random feasible action,
     ``last + (first - last) exp(-step / rate)``.
     learning_rate, decay: of AdamW, and its factor every episode.  clip: of each entry of the gradient.
-    alpha, beta: of the prioritised replay.  prefilled: transitions put in before, over those that training adds.
+    alpha, beta: of the prioritised replay.  prefilled: transitions of the first fit that are put in before.
     updates: a step.  kept: episodes for which a minimum is remembered.
-    states_per_step: random states of the first fit, times the horizon; each with ``actions_per_state``.
-    first_epochs, first_learning_rate, first_batch: of the first fit.
+    states_per_step: random states of the first fit, times the horizon.  top_arms: of them that are at the top.
+    random_actions: feasible ones for each state.  first_epochs, first_learning_rate, first_batch: of the first fit.
 
     Raises :class:`InputError` for values out of range.
     """
@@ -139,14 +141,15 @@ class Sequoia:
     polyak: Annotated[float, Ge(0), Le(1)] = 1e-6
     alpha: Annotated[float, Ge(0)] = 0.6
     beta: Annotated[float, Ge(0)] = 0.4
-    prefilled: Annotated[float, Ge(0), Le(1)] = 0.1
+    prefilled: Annotated[int, Ge(0)] = 1000
     updates: Annotated[int, Ge(1)] = 1
     kept: Annotated[int, Ge(1)] = 5
     states_per_step: Annotated[int, Ge(1)] = 50
-    actions_per_state: Annotated[int, Ge(1)] = 10
+    top_arms: Annotated[int, Ge(0)] = 2
+    random_actions: Annotated[int, Ge(0)] = 10
     first_epochs: Annotated[int, Ge(0)] = 300
-    first_learning_rate: Annotated[float, Gt(0)] = 1e-3
-    first_batch: Annotated[int, Ge(1)] = 1024
+    first_learning_rate: Annotated[float, Gt(0)] = 2.5e-4
+    first_batch: Annotated[int, Ge(1)] = 32
 
     def __post_init__(self) -> None:
         validate_fields(self, "sequoia")
@@ -188,15 +191,15 @@ class _Learner:
         for inputs, outputs in pairwise(sizes):
             layers += [nn.Linear(inputs, outputs, dtype=torch.float64), nn.ReLU()]
         self.network = nn.Sequential(*layers, nn.Linear(sizes[-1], 1, dtype=torch.float64))
-        self.minima: dict[bytes, tuple[int, float]] = {}
+        self.minima: dict[bytes, tuple[int, Bool[np.ndarray, " entries"]]] = {}
         self.losses: list[float] = []
 
     def run(self) -> ByNetwork:
         inputs, costs = self.first_data()
         self.first_fit(inputs, costs)
-        steps = self.how.episodes * self.how.horizon
-        before = min(round(self.how.prefilled * steps), len(inputs))
-        room = steps + before
+        first = said_by(self.network)
+        before = min(self.how.prefilled, len(inputs))
+        room = before + self.how.episodes * self.how.horizon
         replay = _Replay(
             np.zeros((room, inputs.shape[1])),
             np.zeros(room),
@@ -207,32 +210,44 @@ class _Learner:
             state, action = inputs[one, self.entries :].astype(np.int64), inputs[one, : self.entries] > 0.5
             replay.add(inputs[one], costs[one], self.bandit.step(state, action, self.source))
         self.learn(replay)
-        return ByNetwork(self.bandit, said_by(self.network), self.minimizer, self.losses)
+        return ByNetwork(self.bandit, said_by(self.network), self.minimizer, self.losses, first)
 
     def first_data(self) -> tuple[np.ndarray, np.ndarray]:
         """States and actions, and the mean cost of the next step."""
-        arms, how = self.bandit.arms, self.how
-        plain = np.concatenate([np.zeros((1, arms)), np.ones((1, arms)), np.eye(arms), 1 - np.eye(arms)])
-        plain = np.minimum(plain, self.bandit.states - 1)
+        arms, how, entries = self.bandit.arms, self.how, self.entries
+        plain = np.minimum(_plain(arms).astype(np.int64), self.bandit.states - 1)
         drawn = self.source.integers(self.bandit.states, size=(how.states_per_step * how.horizon, arms))
-        states = np.repeat(np.concatenate([plain, drawn]), how.actions_per_state, 0).astype(np.int64)
-        density = self.source.random((len(states), 1))
-        actions = self.source.random((len(states), self.entries)) < density
-        costs = -_next_reward(self.bandit, states, actions)
-        return np.concatenate([actions, states], -1, dtype=np.float64), costs
+        at_top = self.source.permuted(np.tile(np.arange(arms) < how.top_arms, (len(drawn), 1)), axis=1)
+        drawn = np.where(at_top, self.bandit.states - 1, drawn)
+        states = np.concatenate([plain, drawn])
+        common = np.broadcast_to(_plain(entries), (len(states), 2 * entries + 2, entries))
+        some = self.bandit.feasible.draw(self.source, len(states) * how.random_actions)
+        own = some.reshape(len(states), how.random_actions, entries)
+        pieces = [common, own]
+        if entries == arms:
+            pieces.append(np.concatenate([np.zeros(plain.shape, dtype=bool), at_top])[:, None])
+        actions = np.concatenate(pieces, 1)
+        states = np.repeat(states, actions.shape[1], 0)
+        actions = actions.reshape(-1, entries)
+        return np.concatenate([actions, states], -1, dtype=np.float64), -_next_reward(self.bandit, states, actions)
 
     def first_fit(self, inputs: np.ndarray, costs: np.ndarray) -> None:
-        optimizer = torch.optim.Adam(self.network.parameters(), lr=self.how.first_learning_rate)
+        optimizer = self.optimizer(self.how.first_learning_rate)
+        slower = torch.optim.lr_scheduler.ExponentialLR(optimizer, self.how.decay)
         said, right = torch.from_numpy(inputs), torch.from_numpy(costs)
         for _ in range(self.how.first_epochs):
             for rows in torch.from_numpy(self.source.permutation(len(inputs))).split(self.how.first_batch):
                 optimizer.zero_grad()
                 nn.functional.mse_loss(self.network(said[rows])[:, 0], right[rows]).backward()
                 optimizer.step()
+            slower.step()
+
+    def optimizer(self, rate: float) -> torch.optim.Optimizer:
+        return torch.optim.AdamW(self.network.parameters(), lr=rate, eps=1.5e-4, amsgrad=True)
 
     def learn(self, replay: _Replay) -> None:
         how = self.how
-        optimizer = torch.optim.AdamW(self.network.parameters(), lr=how.learning_rate)
+        optimizer = self.optimizer(how.learning_rate)
         slower = torch.optim.lr_scheduler.ExponentialLR(optimizer, how.decay)
         slow = [values.detach().clone() for values in self.network.parameters()]
         step = 0
@@ -253,7 +268,7 @@ class _Learner:
         how = self.how
         chance = how.epsilon_last + (how.epsilon_first - how.epsilon_last) * math.exp(-step / how.epsilon_rate)
         if self.source.random() < chance:
-            return self.bandit.feasible.draw(self.source)
+            return np.asarray(self.bandit.feasible.draw(self.source)[0])
         best, _ = self.minimizer.least(said_by(self.network), state[None].astype(np.float64), self.bandit.feasible)
         return np.asarray(best[0])
 
@@ -278,20 +293,25 @@ class _Learner:
             kept.lerp_(values.detach(), how.polyak)
 
     def least(self, states: ArmStates, slow: list[Tensor], episode: int) -> Float64[np.ndarray, " batch"]:
-        """The least cost to come of the slow network, from memory where it is there."""
+        """The least cost to come of the slow network, with minimising actions from memory where they are there."""
         keys = [state.tobytes() for state in states]
         missing = {key: place for place, key in enumerate(keys) if key not in self.minima}
+        network, asked = _network([values.numpy() for values in slow]), states.astype(np.float64)
         if missing:
-            network = _network([values.numpy() for values in slow])
-            wanted = states[list(missing.values())].astype(np.float64)
-            _, found = self.minimizer.least(network, wanted, self.bandit.feasible)
-            self.minima.update({key: (episode, float(cost)) for key, cost in zip(missing, found, strict=True)})
-        return np.array([self.minima[key][1] for key in keys])
+            found, _ = self.minimizer.least(network, asked[list(missing.values())], self.bandit.feasible)
+            self.minima.update({key: (episode, action) for key, action in zip(missing, found, strict=True)})
+        return network.pairs(asked, np.array([self.minima[key][1] for key in keys]))
+
+
+def _plain(size: int) -> Bool[np.ndarray, "rows size"]:
+    """All zeros, all ones, and all that differ from these in one place."""
+    one = np.eye(size, dtype=bool)
+    return np.concatenate([np.zeros((1, size), dtype=bool), np.ones((1, size), dtype=bool), one, ~one])
 
 
 def said_by(network: nn.Module) -> ReluNetwork:
-    """The numbers of a network of linear layers with ReLU between them."""
-    return _network([values.detach().double().numpy() for values in network.parameters()])
+    """The numbers of a network of linear layers with ReLU between them, as they are now."""
+    return _network([values.detach().numpy().copy() for values in network.parameters()])
 
 
 def _network(values: list[np.ndarray]) -> ReluNetwork:
@@ -302,9 +322,3 @@ def _next_reward(bandit: CoupledBandit, states: ArmStates, actions: Actions) -> 
     """Mean, for each state with the action beside it."""
     below, above = bandit.neighbours(states)
     return np.asarray((below + bandit.effect(actions) * (above - below)).sum(-1))
-
-
-def _of_each(ask: Callable[[Actions], Bool[np.ndarray, " actions"]], actions: Actions) -> Bool[np.ndarray, " actions"]:
-    """Ask once for actions that occur several times."""
-    different, places = np.unique(actions, axis=0, return_inverse=True)
-    return np.asarray(ask(different)[places.reshape(-1)])
