@@ -49,7 +49,7 @@ def test_it_pulls_the_arm_that_pays_later_where_looking_one_step_ahead_does_not(
     assert learned.choose(start).tolist() == [[True, False]]
     assert bandit.values_of(learned, 5)[0] == pytest.approx(bandit.best_values(5)[0])
     # The first fit knows of one step only.
-    assert learned.first is not None and np.any(learned.first.weights[0] != learned.network.weights[0])
+    assert np.any(learned.first.weights[0] != learned.network.weights[0])
 
 
 def test_it_trains_and_acts_with_the_program():

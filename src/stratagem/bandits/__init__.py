@@ -50,7 +50,7 @@ from stratagem.bandits.scheduling import (
     Scheduler,
     follow,
 )
-from stratagem.bandits.sequoia import ByNetwork, OneByOne, Sequoia
+from stratagem.bandits.sequoia import ByNetwork, Learned, OneByOne, Sequoia
 from stratagem.bandits.switching import Cycles, KnownCycles, LearnedCycles, RestAndPlay
 
 __all__ = [
@@ -84,6 +84,7 @@ __all__ = [
     "KnownCycles",
     "KnownPeriods",
     "LastSwitchBandit",
+    "Learned",
     "LearnedCycles",
     "LearnedPeriods",
     "LinUCB",

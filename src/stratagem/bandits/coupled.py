@@ -96,7 +96,7 @@ class CoupledBandit:
     ) -> Int64[np.ndarray, " arms"]:
         """Where the arms move."""
         up = generator.random(self.arms) < self.effect(action[None])[0]
-        return np.clip(state + np.where(up, 1, -1), 0, self.states - 1)
+        return np.asarray(np.clip(state + np.where(up, 1, -1), 0, self.states - 1))
 
     def start(self, generator: np.random.Generator) -> Int64[np.ndarray, " arms"]:
         """Each arm in state 1 with chance 0.2, else 0."""

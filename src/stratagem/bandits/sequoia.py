@@ -28,20 +28,26 @@ Score = Callable[[ArmStates, Actions], Float64[np.ndarray, " batch"]]
 
 @dataclass
 class ByNetwork(CoupledPolicy):
-    """The feasible action of least expected cost to come, as a network has it.
-
-    losses: of the updates it was learned with.  first: the network before them, fitted to the cost of one step.
-    """
+    """The feasible action of least expected cost to come, as a network has it."""
 
     bandit: CoupledBandit
     network: ReluNetwork
     minimizer: Minimizer = field(default_factory=MixedInteger)
-    losses: list[float] = field(default_factory=list, repr=False)
-    first: ReluNetwork | None = field(default=None, repr=False)
 
     def choose(self, states: ArmStates) -> Actions:
         """Raises :class:`InputError` as the minimizer does."""
         return self.minimizer.least(self.network, states.astype(np.float64), self.bandit.feasible)[0]
+
+
+@dataclass
+class Learned(ByNetwork):
+    """What training found.
+
+    first: the network before Q-learning, fitted to the cost of one step.  losses: of the updates after that.
+    """
+
+    first: ReluNetwork = field(kw_only=True, repr=False)
+    losses: list[float] = field(kw_only=True, repr=False)
 
 
 @dataclass
@@ -154,7 +160,7 @@ class Sequoia:
     def __post_init__(self) -> None:
         validate_fields(self, "sequoia")
 
-    def fit(self, bandit: CoupledBandit, seed: int, minimizer: Minimizer | None = None) -> ByNetwork:
+    def fit(self, bandit: CoupledBandit, seed: int, minimizer: Minimizer | None = None) -> Learned:
         """Learn in a bandit. minimizer: a new :class:`MixedInteger` by default; it also acts for the learned policy.
 
         Raises :class:`InputError` as the minimizer does.
@@ -194,7 +200,7 @@ class _Learner:
         self.minima: dict[bytes, tuple[int, Bool[np.ndarray, " entries"]]] = {}
         self.losses: list[float] = []
 
-    def run(self) -> ByNetwork:
+    def run(self) -> Learned:
         inputs, costs = self.first_data()
         self.first_fit(inputs, costs)
         first = said_by(self.network)
@@ -210,7 +216,7 @@ class _Learner:
             state, action = inputs[one, self.entries :].astype(np.int64), inputs[one, : self.entries] > 0.5
             replay.add(inputs[one], costs[one], self.bandit.step(state, action, self.source))
         self.learn(replay)
-        return ByNetwork(self.bandit, said_by(self.network), self.minimizer, self.losses, first)
+        return Learned(self.bandit, said_by(self.network), self.minimizer, first=first, losses=self.losses)
 
     def first_data(self) -> tuple[np.ndarray, np.ndarray]:
         """States and actions, and the mean cost of the next step."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 
 from stratagem.bandits import (
@@ -65,7 +63,7 @@ def sequoia(seed: int) -> dict[str, float]:
             "random": RandomFeasible(bandit, numpy_generator(seed, "random feasible")),
             "one_by_one": OneByOne.myopic(bandit),
             "one_by_one_network": OneByOne.by_network(learned),
-            "first_fit": replace(learned, network=learned.first),
+            "first_fit": ByNetwork(bandit, learned.first, learned.minimizer),
         }
         for name, policy in policies.items():
             totals.setdefault(name, []).append(bandit.from_start(bandit.values_of(policy, ROUNDS)))
