@@ -1,7 +1,18 @@
 """Bandits: arms with fixed means, with contexts and with states; policies, exact regret, logs and their evaluation."""
 
+from stratagem.bandits.coupled import (
+    CoupledBandit,
+    CoupledPolicy,
+    MyopicBest,
+    Pulls,
+    RandomFeasible,
+    Sigmoids,
+    drawn_problem,
+)
 from stratagem.bandits.exploration import Exploration, Greedy, InverseGap, ReweightedCosts, floored
+from stratagem.bandits.feasible import Capacities, Constraints, Feasible, Interventions, LinearConstraints, Slots, Walk
 from stratagem.bandits.generations import BatchedDeployment, Generations, Payments, PaymentWorld
+from stratagem.bandits.network_program import Counted, Minimizer, MixedInteger, ReluNetwork
 from stratagem.bandits.off_policy import Evaluation
 from stratagem.bandits.oracles import Aggregated, Oracle, Ridge
 from stratagem.bandits.periodic import (
@@ -39,6 +50,7 @@ from stratagem.bandits.scheduling import (
     Scheduler,
     follow,
 )
+from stratagem.bandits.sequoia import ByNetwork, Learned, OneByOne, Sequoia
 from stratagem.bandits.switching import Cycles, KnownCycles, LearnedCycles, RestAndPlay
 
 __all__ = [
@@ -47,6 +59,12 @@ __all__ = [
     "Bandit",
     "BatchedDeployment",
     "BestNow",
+    "ByNetwork",
+    "Capacities",
+    "Constraints",
+    "Counted",
+    "CoupledBandit",
+    "CoupledPolicy",
     "Curve",
     "Cycles",
     "Delivery",
@@ -56,20 +74,28 @@ __all__ = [
     "Exploration",
     "ExploreThenPlan",
     "FastCB",
+    "Feasible",
     "FiniteClassBandit",
     "Generations",
     "Greedy",
     "GreedyOracle",
+    "Interventions",
     "InverseGap",
     "KnownCycles",
     "KnownPeriods",
     "LastSwitchBandit",
+    "Learned",
     "LearnedCycles",
     "LearnedPeriods",
     "LinUCB",
     "LinearBandit",
+    "LinearConstraints",
     "Log",
     "LogisticRegression",
+    "Minimizer",
+    "MixedInteger",
+    "MyopicBest",
+    "OneByOne",
     "Oracle",
     "OraclePolicy",
     "PaymentWorld",
@@ -79,9 +105,12 @@ __all__ = [
     "Played",
     "Policy",
     "Pulled",
+    "Pulls",
     "PurelyPeriodic",
+    "RandomFeasible",
     "RecoveringBandit",
     "Regressor",
+    "ReluNetwork",
     "RestAndPlay",
     "RestBlind",
     "RestingBandit",
@@ -89,10 +118,15 @@ __all__ = [
     "Ridge",
     "RoundRobin",
     "Scheduler",
+    "Sequoia",
+    "Sigmoids",
+    "Slots",
     "SquareCB",
     "ThompsonSampling",
     "Uniform",
     "View",
+    "Walk",
+    "drawn_problem",
     "floored",
     "follow",
     "play",

@@ -86,21 +86,25 @@ class PaymentWorld:
         return 1 + self.payments.dimension + self.payments.arms * own
 
     def design(
-        self, contexts: Float64[np.ndarray, "runs events dimension"], arms: Int64[np.ndarray, "runs events"]
-    ) -> Float64[np.ndarray, "runs events features"]:
+        self, contexts: Float64[np.ndarray, "runs events ... dimension"], arms: Int64[np.ndarray, "runs events ..."]
+    ) -> Float64[np.ndarray, "runs events ... features"]:
         """What a model sees of an event: a constant, the context, the route, and with interactions their product."""
-        route = np.eye(self.payments.arms)[arms]
-        pieces = [np.ones((*arms.shape, 1)), contexts, route]
+        route, size = np.eye(self.payments.arms)[arms], self.payments.dimension
+        found = np.empty((*arms.shape, self.features))
+        found[..., 0] = 1
+        found[..., 1 : 1 + size] = contexts
+        found[..., 1 + size : 1 + size + self.payments.arms] = route
         if self.payments.interactions:
-            pieces.append((route[..., None] * contexts[..., None, :]).reshape(*arms.shape, -1))
-        return np.concatenate(pieces, -1)
+            of_both = route[..., None] * contexts[..., None, :]
+            found[..., 1 + size + self.payments.arms :] = of_both.reshape(*arms.shape, -1)
+        return found
 
 
 @dataclass(frozen=True, eq=False)
 class Batch:
     """The log of one generation. lag: events that pass until its outcome is known."""
 
-    contexts: Float64[np.ndarray, "runs events dimension"]
+    design: Float64[np.ndarray, "runs events features"]
     arms: Int64[np.ndarray, "runs events"]
     propensity: Float64[np.ndarray, "runs events"]
     uniform: Bool[np.ndarray, "runs events"]
@@ -223,14 +227,13 @@ class BatchedDeployment:
         rows = []
         for number in range(generations):
             if number:
-                self._fit(regressor, world, batches)
+                self._fit(regressor, batches)
             batch, row = self._deploy(regressor if number else None, world, events, seed, number)
             batches = [*batches, batch][-(self.window or generations) :]
             rows.append(row)
         return Generations(**{name: np.stack([row[name] for row in rows], 1) for name in rows[0]})
 
-    def _fit(self, regressor: Regressor, world: PaymentWorld, batches: list[Batch]) -> None:
-        designs = [world.design(batch.contexts, batch.arms) for batch in batches]
+    def _fit(self, regressor: Regressor, batches: list[Batch]) -> None:
         weights = [self._weights(batch, age) for age, batch in enumerate(reversed(batches))][::-1]
         successes = np.concatenate([batch.successes for batch in batches], 1)
         counted = np.concatenate(weights, 1)
@@ -239,7 +242,8 @@ class BatchedDeployment:
                 of_it = (successes == outcome) & (counted > 0)
                 share = of_it.sum(-1, keepdims=True) / np.maximum((counted > 0).sum(-1, keepdims=True), 1)
                 counted = np.where(of_it, 0.5 / np.maximum(share, 1e-12), counted)
-        regressor.fit(np.concatenate(designs, 1), successes, counted)
+        design = batches[0].design if len(batches) == 1 else np.concatenate([batch.design for batch in batches], 1)
+        regressor.fit(design, successes, counted)
 
     def _weights(self, batch: Batch, age: int) -> np.ndarray:
         """Of the events of a batch, ``age`` generations before the newest; 0 for outcomes that are not known."""
@@ -268,7 +272,7 @@ class BatchedDeployment:
         chances = world.chances(contexts)
         successes = (named["outcomes"].random(arms.shape) < _taken(chances, arms)).astype(np.float64)
         lag = named["outcomes"].geometric(1 / (1 + self.mean_lag), arms.shape) - 1
-        batch = Batch(contexts, arms, propensity, by_floor, successes, lag)
+        batch = Batch(world.design(contexts, arms), arms, propensity, by_floor, successes, lag)
         inverse = 1 / propensity
         best = np.where(feasible, predicted if predicted is not None else probabilities, -np.inf).argmax(-1)
         row = {
@@ -302,14 +306,15 @@ def _judged(
     weight = weight / weight.sum(-1, keepdims=True)
     loss = -(weight * (true * np.log(said) + (1 - true) * np.log1p(-said))).sum(-1)
     place = np.minimum((said * bins).astype(int), bins - 1)
-    error = sum(np.abs((weight * (place == one) * (said - true)).sum(-1)) for one in range(bins))
-    return {"calibration": np.asarray(error), "log_loss": loss}
+    place = place + bins * np.arange(len(place))[:, None]
+    gaps = np.bincount(place.ravel(), (weight * (said - true)).ravel(), bins * len(place)).reshape(-1, bins)
+    return {"calibration": np.abs(gaps).sum(-1), "log_loss": loss}
 
 
 def _of_all_arms(model: Regressor, world: PaymentWorld, contexts: np.ndarray) -> np.ndarray:
-    shape = contexts.shape[:2]
-    columns = [model.predict(world.design(contexts, np.full(shape, arm))) for arm in range(world.payments.arms)]
-    return np.stack(columns, -1)
+    arms = np.arange(world.payments.arms)
+    shape = (*contexts.shape[:2], len(arms))
+    return model.predict(world.design(contexts[:, :, None], np.broadcast_to(arms, shape)))
 
 
 def _taken(values: np.ndarray, arms: np.ndarray) -> np.ndarray:

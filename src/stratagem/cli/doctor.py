@@ -19,6 +19,7 @@ from stratagem.errors import InputError
 EXTRAS = {
     "text": ("textworld", "textarena"),
     "games": ("pyspiel", "numba"),
+    "bandits": ("highspy",),
     "control": ("mujoco",),
     "cluster": ("ray",),
     "agents": ("bm25s", "mcp", "sklearn", "sqlglot"),
