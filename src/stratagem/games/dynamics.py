@@ -30,9 +30,7 @@ def hybrid(
     return _mixtures(game, total / steps if average else x)
 
 
-def robust_replicator(
-    game: Metagame, threshold: float, dt: float, floor: float, steps: int
-) -> tuple[Mixture, ...]:
+def robust_replicator(game: Metagame, threshold: float, dt: float, floor: float, steps: int) -> tuple[Mixture, ...]:
     """Replicator dynamics on bounds of payoffs, until regret is below a threshold for sure."""
     x, _ = _start(game)
     bounds = _flat(game.lower), _flat(game.upper)

@@ -27,7 +27,7 @@ class Metagame:
     Raises :class:`InputError` for another shape, a player without strategies, and payoffs that are not finite.
     """
 
-    payoffs: Float64[ndarray, "worlds players *strategies"]
+    payoffs: Float64[ndarray, "worlds players *own"]
 
     def __post_init__(self) -> None:
         payoffs = np.asarray(self.payoffs, np.float64)
@@ -61,17 +61,17 @@ class Metagame:
         return self.payoffs.shape[2:]
 
     @cached_property
-    def expected(self) -> Float64[ndarray, "players *strategies"]:
+    def expected(self) -> Float64[ndarray, "players *own"]:
         """Mean payoffs over the worlds."""
         return np.asarray(self.payoffs.mean(0))
 
     @cached_property
-    def lower(self) -> Float64[ndarray, "players *strategies"]:
+    def lower(self) -> Float64[ndarray, "players *own"]:
         """The least of each payoff over the worlds."""
         return np.asarray(self.payoffs.min(0))
 
     @cached_property
-    def upper(self) -> Float64[ndarray, "players *strategies"]:
+    def upper(self) -> Float64[ndarray, "players *own"]:
         """The most of each payoff over the worlds."""
         return np.asarray(self.payoffs.max(0))
 
@@ -96,7 +96,7 @@ class Metagame:
         return tuple(np.full(size, 1.0 / size) for size in self.sizes)
 
     def deviations(
-        self, player: int, mixtures: Sequence[Mixture], payoffs: Float64[ndarray, "players *strategies"] | None = None
+        self, player: int, mixtures: Sequence[Mixture], payoffs: Float64[ndarray, "players *own"] | None = None
     ) -> Float64[ndarray, " strategies"]:
         """What each strategy of a player earns against the others' mixtures. payoffs: the expected ones by default."""
         earned = (self.expected if payoffs is None else payoffs)[player]
@@ -108,7 +108,7 @@ class Metagame:
     def against(
         self, player: int, mixtures: Sequence[Mixture]
     ) -> tuple[Float64[ndarray, "strategies profiles"], Mixture]:
-        """Expected payoffs of a player's strategies at each joint choice of the others, and how likely that choice is."""
+        """Expected payoffs of a player's strategies at each joint choice of the others, and how likely each is."""
         table = np.moveaxis(self.expected[player], player, 0).reshape(self.sizes[player], -1)
         return table, joint([mixture for other, mixture in enumerate(mixtures) if other != player])
 

@@ -156,7 +156,9 @@ def _stationary(rates: Float64[ndarray, "states states"]) -> Float64[ndarray, " 
     weights = np.ones(len(rates))
     for state in range(1, len(rates)):
         weights[state] = weights[:state] @ rates[:state, state]
-    return weights / weights.sum()
+        # Of strong selection they would overflow.
+        weights[: state + 1] /= weights[: state + 1].max()
+    return np.asarray(weights / weights.sum())
 
 
 @dataclass(frozen=True)

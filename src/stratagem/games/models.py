@@ -92,9 +92,7 @@ class Logged(Model):
         return tuple(worlds)
 
 
-def play_log(
-    game: FlatGame, strategies: Sequence[Strategy], episodes: int, seed: int
-) -> Int64[ndarray, " episodes"]:
+def play_log(game: FlatGame, strategies: Sequence[Strategy], episodes: int, seed: int) -> Int64[ndarray, " episodes"]:
     """Endings of episodes between strategies, by number, drawn with the chances the game gives them."""
     if episodes < 1:
         raise InputError(f"episodes = {episodes}: must be at least 1")

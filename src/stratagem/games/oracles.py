@@ -69,9 +69,9 @@ class BestResponse(Oracle):
 class ConservativeResponse(Oracle):
     """The pure strategy that earns most where the worlds agree: ``max E[w u - kappa d]``.
 
-    ``d`` of an ending is ``max over worlds e of mean over players p of |mean_e' u_e'(p) - u_e(p)|``. Each opponent plays
-    its mixture (``w = 1`` when all do) or, with probability ``alpha``, at random (``w = 0``), so that endings reached by
-    their deviations become known, too. Everything is exact.
+    ``d`` of an ending is ``max over worlds e of mean over players p of |mean_e' u_e'(p) - u_e(p)|``. Each opponent
+    plays its mixture (``w = 1`` when all do) or, with probability ``alpha``, at random (``w = 0``), so that endings
+    reached by their deviations become known, too. Everything is exact.
 
     kappa: price of disagreement.  alpha: first chance of a random opponent; falls linearly to 0 over ``over``
     iterations. Source: arXiv 2603.00374; weights by an earlier program of its authors (a reconstruction).
@@ -145,7 +145,7 @@ def disagreement(worlds: Sequence[FlatGame]) -> Float64[ndarray, " terminals"]:
 def values_against_each(
     game: FlatGame, player: int, plans: Sequence[Strategy]
 ) -> Float64[ndarray, "profiles sequences"]:
-    """What each sequence of a player earns against every joint choice of the others' plans, the last player's fastest."""
+    """What each sequence of a player earns against every joint choice of the others' plans, the last one's fastest."""
     others = [p for p in range(len(plans)) if p != player]
     spread = list(plans)
     for place, other in enumerate(others):
@@ -155,9 +155,7 @@ def values_against_each(
     return game.sequence_values(player, spread).reshape(-1, game.players[player].sequences)
 
 
-def profile_payoffs(
-    worlds: Sequence[FlatGame], plans: Sequence[Strategy]
-) -> Float64[ndarray, "worlds players *strategies"]:
+def profile_payoffs(worlds: Sequence[FlatGame], plans: Sequence[Strategy]) -> Float64[ndarray, "worlds players *own"]:
     """What every profile of the populations' plans earns every player in every world, exactly."""
     sizes = [len(plan) for plan in plans]
     if min(sizes) == 0:

@@ -143,9 +143,7 @@ class Population(Play):
         responses = [self.solver.oracle(player, now) for player in players]
         earned = [game.sequence_values(player, now.mixed) for player in players]
         new = tuple(not (self.strategies[p] == responses[p]).all(-1).any() for p in players)
-        gains = tuple(
-            float(earned[p] @ (game.players[p].plan(responses[p]) - now.mixed[p])) for p in players
-        )
+        gains = tuple(float(earned[p] @ (game.players[p].plan(responses[p]) - now.mixed[p])) for p in players)
         self.strategies = tuple(
             np.concatenate([rows, response[None]]) if fresh or self.solver.repeats else rows
             for rows, response, fresh in zip(self.strategies, responses, new, strict=True)
@@ -196,7 +194,11 @@ class Population(Play):
         """Strategies by row, final mixtures, and payoffs of the metagame."""
         rows = {f"player{p}": torch.from_numpy(one) for p, one in enumerate(self.strategies)}
         mixtures = {f"player{p}": torch.from_numpy(one) for p, one in enumerate(self.final_mixtures())}
-        return {"population": rows, "mixture": mixtures, "metagame": {"payoffs": torch.from_numpy(self.metagame.payoffs)}}
+        return {
+            "population": rows,
+            "mixture": mixtures,
+            "metagame": {"payoffs": torch.from_numpy(self.metagame.payoffs)},
+        }
 
 
 def _checked(game: FlatGame, number: int, rows: Strategy) -> Strategy:

@@ -11,9 +11,7 @@ LEAST = 1e-16
 """Exploitability that is drawn for less: float64 knows no smaller differences."""
 
 
-def curves_page(
-    title: str, curves: Mapping[str, Sequence[Mapping[str, Any]]], charts: Sequence[Any] = ()
-) -> str:
+def curves_page(title: str, curves: Mapping[str, Sequence[Mapping[str, Any]]], charts: Sequence[Any] = ()) -> str:
     """Exploitability curves as HTML with all it needs.
 
     curves: rows of metrics by name, with ``step``, ``seconds``, ``exploitability`` and ``exploitability/current``; the

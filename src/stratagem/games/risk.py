@@ -13,7 +13,7 @@ from numpy import ndarray
 from torch import Tensor
 
 from stratagem.errors import InputError
-from stratagem.games.metagame import Metagame, Mixture, joint
+from stratagem.games.metagame import Metagame, Mixture
 from stratagem.games.metasolvers import MetaSolver
 
 _Array = TypeVar("_Array", ndarray, Tensor)
@@ -25,11 +25,11 @@ class RiskAverse(MetaSolver):
 
     ``u`` is what strategies earn on average and ``S`` their covariance over the others' joint choices, which tremble:
     with probability ``tremble`` each other player chooses evenly. Without trembles a pure profile has no variance, and
-    every strict pure equilibrium stays one. Found by fictitious play from uniform mixtures: ``steps`` times all players move
-    towards their best mixture against the averages, by ``1 / (t + 2)`` of the way at ``t = 0, 1, ...``.
+    every strict pure equilibrium stays one. Found by fictitious play from uniform mixtures: ``steps`` times all players
+    move towards their best mixture against the averages, by ``1 / (t + 2)`` of the way at ``t = 0, 1, ...``.
 
-    aversion: in 1 / utility: payoffs ``c`` times as large with ``aversion / c`` have the same equilibria; 0 is fictitious
-    play for Nash equilibria.
+    aversion: in 1 / utility: payoffs ``c`` times as large with ``aversion / c`` have the same equilibria; 0 is
+    fictitious play for Nash equilibria.
 
     Concept: arXiv 2205.15434. The paper's text was not available in full: the covariance form, the trembles and the
     procedure are a reconstruction.
@@ -63,7 +63,7 @@ def covariance(
 
 def trembling(mixture: Mixture, tremble: float) -> Mixture:
     """``(1 - tremble) y + tremble / n``."""
-    return (1.0 - tremble) * mixture + tremble / len(mixture)
+    return np.asarray((1.0 - tremble) * mixture + tremble / len(mixture))
 
 
 def risk_averse_returns(returns: _Array, aversion: float, mean: float) -> _Array:
@@ -77,9 +77,7 @@ def risk_averse_returns(returns: _Array, aversion: float, mean: float) -> _Array
     return returns - aversion * (returns * returns - 2.0 * mean * returns)
 
 
-def quadratic_on_simplex(
-    linear: Float64[ndarray, " n"], quadratic: Float64[ndarray, "n n"]
-) -> Float64[ndarray, " n"]:
+def quadratic_on_simplex(linear: Float64[ndarray, " n"], quadratic: Float64[ndarray, "n n"]) -> Float64[ndarray, " n"]:
     """The mixture that maximizes ``linear.x - x^T quadratic x``; of equal ones, that of least norm.
 
     quadratic: positive semidefinite. Exact up to rounding: the active-set method of Wolfe, on the problem with a
@@ -98,7 +96,7 @@ def quadratic_on_simplex(
         if entering in used or slope[entering] - x @ slope <= 1e-12:
             break
         used.append(entering)
-    return x / x.sum()
+    return np.asarray(x / x.sum())
 
 
 def _within(x: ndarray, used: list[int], linear: ndarray, curved: ndarray) -> tuple[ndarray, list[int]]:

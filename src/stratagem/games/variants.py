@@ -177,9 +177,10 @@ def alpha_psro(intensity: float = 10.0) -> PSRO:
 
 
 def shor_psro() -> PSRO:
-    """PSRO with the smoothed optimistic hybrid meta-solver a search over programs found: one setting to train, one to judge.
+    """PSRO with the smoothed optimistic hybrid meta-solver that a search over programs found: SHOR-PSRO.
 
-    The listing of the appendix of arXiv 2602.16928; see :class:`HybridRegret` for the formulas.
+    Responses are trained against one setting of :class:`HybridRegret`, which has the formulas, and the population is
+    judged by another. The listing of the appendix of arXiv 2602.16928.
     """
     return PSRO(HybridRegret(), HybridRegret.evaluation())
 
@@ -212,10 +213,8 @@ def rae(aversion: float = 1.0, tremble: float = 0.1) -> PSRO:
     year=2026,
     base="psro",
 )
-def coffee_psro(
-    kappa: float = 1.0, alpha: float = 0.0, episodes: int = 300, members: int = 4, seed: int = 0
-) -> PSRO:
-    """COffeE-PSRO: PSRO inside an ensemble learned from a log; responses pay for disagreement, mixtures heed its bounds.
+def coffee_psro(kappa: float = 1.0, alpha: float = 0.0, episodes: int = 300, members: int = 4, seed: int = 0) -> PSRO:
+    """COffeE-PSRO: PSRO in an ensemble learned from a log; responses pay for disagreement, mixtures heed bounds.
 
     Responses: ``max E[w u - kappa d]`` (:class:`ConservativeResponse`); mixtures: :class:`RobustReplicator`, stopped
     early at first. Here the log is ``episodes`` of random play; :meth:`Logged.fit` takes any other. What is learned is
@@ -240,7 +239,8 @@ SOLVERS: Mapping[str, Callable[..., Solver]] = MappingProxyType(
 """All of them, by the name ``stratagem solve`` knows them by."""
 
 
-# ---- what a search over programs found ----------------------------------------------------------------------------------
+# ---- what a search over programs found -------------------------------------------------------------------------------
+
 
 @paper(
     "2602.16928",
