@@ -142,7 +142,8 @@ def test_without_aversion_the_response_is_the_best_response(kuhn):
     rows = [player.normalized(draw.random((3, player.sequences))) for player in kuhn.players]
     now = Round((kuhn,), tuple(rows), (draw.dirichlet(np.ones(3)),) * 2, 1)
     for player in range(2):
-        assert np.array_equal(RiskAverseResponse(0.0)(player, now), BestResponse()(player, now))
+        plan = kuhn.players[player].plan
+        assert np.array_equal(plan(RiskAverseResponse(0.0)(player, now)), plan(BestResponse()(player, now)))
 
 
 def test_in_a_matrix_the_response_is_the_quadratic_programs(kuhn):
@@ -180,6 +181,6 @@ def test_the_pseudo_return_has_the_gradient_of_mean_less_variance():
     chances = logits.softmax(0)
     mean = chances @ returns
     (exact,) = torch.autograd.grad(mean - 0.7 * (chances @ (returns - mean) ** 2), logits, retain_graph=True)
-    pseudo = risk_averse_returns(returns, 0.7, float(mean))
+    pseudo = risk_averse_returns(returns, 0.7, float(mean.detach()))
     (estimated,) = torch.autograd.grad(chances @ pseudo, logits)
     assert torch.allclose(exact, estimated, atol=1e-12)

@@ -108,7 +108,7 @@ def test_self_play_ends_at_the_local_equilibrium_and_cross_play_at_the_global_on
 
 
 def test_a_counter_team_escapes_by_starting_anew():
-    """Greedy members who begin at the local equilibrium stay there; from the uniform policy they find the team's best."""
+    """Greedy members who begin at the local equilibrium stay there; from the uniform policy they find the best."""
     game, learner, draw = unanimity(), GreedySteps(), np.random.default_rng(0)
     ones = pure(1, 1, 1)
     stayed, _ = learner(game, ones, game.joint(ones), 0.0, draw)

@@ -61,17 +61,17 @@ class Metagame:
         return self.payoffs.shape[2:]
 
     @cached_property
-    def expected(self) -> Float64[ndarray, "players *own"]:
+    def expected(self) -> Float64[ndarray, " players *own"]:
         """Mean payoffs over the worlds."""
         return np.asarray(self.payoffs.mean(0))
 
     @cached_property
-    def lower(self) -> Float64[ndarray, "players *own"]:
+    def lower(self) -> Float64[ndarray, " players *own"]:
         """The least of each payoff over the worlds."""
         return np.asarray(self.payoffs.min(0))
 
     @cached_property
-    def upper(self) -> Float64[ndarray, "players *own"]:
+    def upper(self) -> Float64[ndarray, " players *own"]:
         """The most of each payoff over the worlds."""
         return np.asarray(self.payoffs.max(0))
 
@@ -96,7 +96,7 @@ class Metagame:
         return tuple(np.full(size, 1.0 / size) for size in self.sizes)
 
     def deviations(
-        self, player: int, mixtures: Sequence[Mixture], payoffs: Float64[ndarray, "players *own"] | None = None
+        self, player: int, mixtures: Sequence[Mixture], payoffs: Float64[ndarray, " players *own"] | None = None
     ) -> Float64[ndarray, " strategies"]:
         """What each strategy of a player earns against the others' mixtures. payoffs: the expected ones by default."""
         earned = (self.expected if payoffs is None else payoffs)[player]
