@@ -149,8 +149,7 @@ class Population(Play):
             for rows, response, fresh in zip(self.strategies, responses, new, strict=True)
         )
         self._update()
-        # Without repeats, an iteration without anything new would only be repeated.
-        self.finished = self.solver.stopping(Growth(gains, new)) or not (any(new) or self.solver.repeats)
+        self.finished = self.solver.stopping(Growth(gains, new))
 
     def _update(self) -> None:
         """The metagame of the strategies there are, and the mixtures that are answered next."""
