@@ -74,7 +74,7 @@ def risk_averse_returns(returns: _Array, aversion: float, mean: float) -> _Array
     """
     if aversion < 0:
         raise InputError(f"aversion = {aversion}: must be at least 0")
-    return returns - aversion * (returns * returns - 2.0 * mean * returns)
+    return returns * (1.0 + 2.0 * aversion * mean) - aversion * returns**2
 
 
 def quadratic_on_simplex(linear: Float64[ndarray, " n"], quadratic: Float64[ndarray, "n n"]) -> Float64[ndarray, " n"]:

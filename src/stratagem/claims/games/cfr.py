@@ -232,10 +232,10 @@ def dpcfr_plus(seed: int) -> dict[str, float]:
 @claim(
     "vad_cfr_shor_psro",
     statement="VAD-CFR is best, or tied for best, in ten of eleven games after 1000 iterations, against CFR, CFR+, "
-    "DCFR, predictive CFR+ and discounted predictive CFR+; SHOR-PSRO is in eight of eleven after 100 iterations, against "
-    "uniform, Nash, replicator, alpha-rank and regret-matching mixtures.",
+    "DCFR, predictive CFR+ and discounted predictive CFR+; SHOR-PSRO is in eight of eleven after 100 iterations, "
+    "against uniform, Nash, replicator, alpha-rank and regret-matching mixtures.",
     source="arXiv 2602.16928, results of VAD-CFR (a later version has 11 of 18 games) and of SHOR-PSRO",
-    baseline="dpcfr_plus, and the best of all the others in each game; psro with meta=uniform, nash, prd and alpha_rank",
+    baseline="dpcfr_plus, and the best of all the others in each game; psro with meta uniform, nash, prd, alpha_rank",
     rule=(
         Expect("best_share_unmoved", above=0.5),
         Expect("best_share", above=0.5),
@@ -250,7 +250,7 @@ def dpcfr_plus(seed: int) -> dict[str, float]:
     "iterations as take the same time. The start of its average at iteration 500 was found for runs of 1000: "
     "log10_late_start_at_600 compares it at 600 iterations with itself averaging from the first. A first version "
     "with one set of payoffs for each seed decided nothing about best_share and was given up. Populations are those of "
-    "the claim of psro: Kuhn, Leduc and Goofspiel of 4, 30 iterations, one set of payoffs for each seed, without "
+    "the claim of psro: Kuhn, Leduc and Goofspiel of 4, 20 iterations, one set of payoffs for each seed, without "
     "regret-matching mixtures; one game of three is a third of shor_best_share.",
 )
 def vad_cfr(seed: int) -> dict[str, float]:
