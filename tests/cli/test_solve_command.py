@@ -38,11 +38,20 @@ def test_a_run_without_an_average_says_so_and_an_argument_changes_that(stratagem
     assert [row["averaged"] for row in warm["rows"]] == [row["step"] > 5 for row in warm["rows"]]
 
 
+def test_a_population_shows_how_many_strategies_it_has_and_when_it_is_complete(stratagem, tmp_path):
+    said = stratagem("solve", "psro", "--task", "spiel:kuhn_poker", "--iterations", 40, "--set", "meta=nash")
+    lines = said.out.splitlines()
+    assert (said.code, said.err) == (0, "") and lines[2].split()[-1] == "strategies"
+    assert lines[-1] == "strategies, metrics and report: runs/psro-spiel-kuhn_poker"
+    assert "It was complete after" in said.out
+    assert (tmp_path / "runs" / "psro-spiel-kuhn_poker" / "report.html").is_file()
+
+
 @pytest.mark.parametrize(
     ("arguments", "error"),
     [
         (("cfr", "--task", "spiel:leduc"), "error: unknown game of OpenSpiel 'leduc'; did you mean 'leduc_poker'?"),
-        (("dcf", "--task", "spiel:kuhn_poker"), "error: unknown variant of CFR 'dcf'; did you mean 'dcfr'?"),
+        (("dcf", "--task", "spiel:kuhn_poker"), "error: unknown solver 'dcf'; did you mean 'dcfr'?"),
         (
             ("cfr", "--task", "spiel:go"),
             "error: game go is too large to enumerate: it has more than 1,000,000 histories",
@@ -50,6 +59,14 @@ def test_a_run_without_an_average_says_so_and_an_argument_changes_that(stratagem
         (("cfr", "--task", "spiel:matrix_pd"), "error: CFR: game matrix_pd is not zero-sum"),
         (("cfr", "--task", "spiel:kuhn_poker(players=3)"), "error: CFR: game kuhn_poker(players=3) has 3 players"),
         (("cfr", "--task", "spiel:kuhn_poker", "--set", "alpha"), "error: --set alpha: write FIELD=VALUE"),
+        (
+            ("psro", "--task", "spiel:kuhn_poker", "--set", "meta=nsh"),
+            "error: unknown meta-solver 'nsh'; did you mean 'nash'?",
+        ),
+        (
+            ("psro", "--task", "spiel:matrix_pd", "--set", "meta=nash"),
+            "error: meta-solver nash: the game is not zero-sum",
+        ),
         (("cfr",), "error: Missing option '--task'"),
     ],
 )

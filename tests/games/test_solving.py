@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from stratagem.errors import BrokenRunError, InputError
-from stratagem.games import cfr_plus, solve
+from stratagem.games import cfr_plus, matrix_game, solve
 from stratagem.games.solving import measured_at
 from stratagem.training.run_directory import RunDirectory
 
@@ -86,6 +86,27 @@ def test_an_interrupted_run_keeps_what_it_found(kuhn, tmp_path):
     assert (tmp_path / "report.html").is_file() and run.read_json("strategy.json")["players"]
 
 
+def test_a_population_is_solved_by_the_same_command(kuhn, tmp_path):
+    solution = solve("psro", kuhn, iterations=20, arguments={"meta": "nash"}, out=tmp_path / "run")
+    assert solution.exploitability < 1e-9 and solution.value == pytest.approx(-1 / 18)
+    last = solution.rows[-1]
+    assert last["step"] < 20 and last["strategies/player0"] == last["step"] + 1
+    run = RunDirectory.existing(tmp_path / "run")
+    saved = run.load().tensors
+    assert set(saved) == {"average", "current", "population", "mixture", "metagame"}
+    assert saved["metagame"]["payoffs"].shape[2:] == (last["strategies/player0"], last["strategies/player1"])
+    page = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
+    assert "heatmap" in page and "Payoffs of the first player" in page and page.count("</body>") == 1
+
+
+def test_a_population_may_play_a_game_that_is_not_zero_sum(tmp_path):
+    game = matrix_game(np.array([[3.0, 0.0], [5.0, 1.0]]), "dilemma", second=np.array([[3.0, 5.0], [0.0, 1.0]]))
+    solution = solve("psro", game, iterations=5, out=tmp_path)
+    assert solution.exploitability == pytest.approx(0.0, abs=0.01)
+    with pytest.raises(InputError, match=r"^meta-solver nash: the game is not zero-sum"):
+        solve("psro", game, arguments={"meta": "nash"})
+
+
 # ---- bad input ------------------------------------------------------------------------------------------------------
 
 
@@ -93,7 +114,7 @@ def test_wrong_input_is_refused_before_anything_is_written(kuhn, tmp_path):
     out = tmp_path / "run"
     for keywords, error in (
         ({"variant": "cfr", "iterations": 0}, r"^iterations = 0: must be at least 1$"),
-        ({"variant": "cfrr"}, r"^unknown variant of CFR 'cfrr'; did you mean 'cfr'\?$"),
+        ({"variant": "cfrr"}, r"^unknown solver 'cfrr'; did you mean 'cfr'\?$"),
         (
             {"variant": "cfr", "task": "leduc_poker"},
             r"^task 'leduc_poker': write spiel:NAME, such as spiel:leduc_poker$",

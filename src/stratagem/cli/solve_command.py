@@ -25,7 +25,12 @@ def register(app: typer.Typer) -> None:
 
 
 def solve(
-    variant: Annotated[str, typer.Argument(help="cfr, cfr_plus, dcfr, pcfr_plus, dpcfr_plus or vad_cfr.")],
+    variant: Annotated[
+        str,
+        typer.Argument(
+            help="cfr, cfr_plus, dcfr, pcfr_plus, dpcfr_plus, vad_cfr, psro, alpha_psro, shor_psro, rae or coffee_psro."
+        ),
+    ],
     task: Annotated[str, typer.Option(help="A game, such as 'spiel:liars_dice(dice_sides=5)'.")],
     iterations: Annotated[int, typer.Option(help="Of the solver; both players learn in each.")] = 1000,
     values: Annotated[list[str] | None, typer.Option("--set", help="ARGUMENT=VALUE of the variant.")] = None,
@@ -33,7 +38,7 @@ def solve(
     histories: Annotated[int, typer.Option(help="Histories of the largest game that is enumerated.")] = 1_000_000,
     as_json: Annotated[bool, typer.Option("--json", help="Print what was measured as JSON.")] = False,
 ) -> None:
-    """Find an equilibrium of a two-player zero-sum game: exploitability by iteration and second, and the strategies."""
+    """Find an equilibrium of a game: exploitability by iteration and second, and the strategies."""
     from stratagem import games
     from stratagem.games.solving import run_name
 
@@ -60,24 +65,30 @@ def solve(
         }
         print(json.dumps(said, indent=2))
         return
-    _show(variant, solution)
+    _show(variant, solution, iterations)
 
 
-def _show(variant: str, solution: Solution) -> None:
+def _show(variant: str, solution: Solution, iterations: int) -> None:
+    from stratagem.games import CFR
+
     game, console = solution.game, Console(highlight=False)
     states = sum(len(player.parent) for player in game.players)
     size = f"{game.histories:,} histories, {states:,} information states"
     console.print(f"{variant} on {game.name}: {size}\n", markup=False)
     table = Table(box=None, pad_edge=False)
-    for column in ("iterations", "seconds", "exploitability", "current strategy", "value"):
+    grows = "strategies/player0" in solution.rows[-1]
+    for column in ("iterations", "seconds", "exploitability", "current strategy", "value", *["strategies"] * grows):
         table.add_column(column, justify="right")
     for row in solution.rows:
         measured = (row["exploitability"], row["exploitability/current"])
-        table.add_row(
-            f"{row['step']:,}", f"{row['seconds']:.3g}", *(f"{one:.3e}" for one in measured), f"{row['value']:+.5f}"
-        )
+        figures = (f"{row['seconds']:.3g}", *(f"{one:.3e}" for one in measured), f"{row['value']:+.5f}")
+        sizes = [f"{count:.0f}" for key, count in row.items() if key.startswith("strategies/")]
+        table.add_row(f"{row['step']:,}", *figures, *[" + ".join(sizes)] * grows)
     console.print(table)
-    if not solution.averaged:
+    last = solution.rows[-1]["step"]
+    if last < iterations:
+        console.print(f"\nIt was complete after {last} iterations; more would change nothing.")
+    if isinstance(solution.solver, CFR) and not solution.averaged:
         warm_up = solution.solver.averaging.warm_up
         console.print(
             f"\nThere is no average yet: its first {warm_up} iterations do not count (--set warm_up=N). "

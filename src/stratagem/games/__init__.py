@@ -1,6 +1,14 @@
-"""Games: extensive games as flat arrays, and solvers that find their equilibria."""
+"""Games: extensive games as flat arrays, and solvers that find their equilibria by regrets or by populations."""
 
-from stratagem.games.cfr import CFR, SelfPlay
+from stratagem.games.cfr import (
+    CFR,
+    SelfPlay,
+)
+from stratagem.games.crossplay import (
+    CrossPlay,
+    CrossPlayRun,
+    GreedySteps,
+)
 from stratagem.games.flat import (
     Chance,
     Decision,
@@ -13,8 +21,69 @@ from stratagem.games.flat import (
     matrix_game,
     tree_game,
 )
-from stratagem.games.solving import Solution, solve
-from stratagem.games.spiel import compile_game
+from stratagem.games.metagame import (
+    Metagame,
+    Mixture,
+)
+from stratagem.games.metasolvers import (
+    META_SOLVERS,
+    AlphaRank,
+    FictitiousPlay,
+    HybridRegret,
+    MetaSolver,
+    Nash,
+    Newest,
+    ProjectedReplicator,
+    RobustReplicator,
+    Uniform,
+)
+from stratagem.games.models import (
+    Known,
+    Logged,
+    Model,
+    path_features,
+    play_log,
+)
+from stratagem.games.oracles import (
+    BestResponse,
+    ConservativeResponse,
+    Oracle,
+    RiskAverseResponse,
+    Round,
+    disagreement,
+)
+from stratagem.games.play import (
+    Play,
+    Solver,
+)
+from stratagem.games.population import (
+    PSRO,
+    Growth,
+    Never,
+    NoGain,
+    NothingNew,
+    Population,
+    Stopping,
+)
+from stratagem.games.risk import (
+    RiskAverse,
+    covariance,
+    quadratic_on_simplex,
+    risk_averse_returns,
+)
+from stratagem.games.solving import (
+    Solution,
+    solve,
+)
+from stratagem.games.spiel import (
+    compile_game,
+)
+from stratagem.games.teams import (
+    TeamGame,
+    seek_attack_defend,
+    team_rps,
+    unanimity,
+)
 from stratagem.games.updates import (
     Averaging,
     ConstantOptimism,
@@ -31,53 +100,110 @@ from stratagem.games.updates import (
     Volatility,
 )
 from stratagem.games.variants import (
+    SOLVERS,
     VARIANTS,
     DiscoveredSolvers,
+    alpha_psro,
     cfr,
     cfr_plus,
+    coffee_psro,
     dcfr,
     dpcfr_plus,
+    find_solver,
     find_variant,
     pcfr_plus,
+    psro,
+    rae,
+    shor_psro,
     vad_cfr,
 )
 
 __all__ = [
     "CFR",
+    "META_SOLVERS",
+    "PSRO",
+    "SOLVERS",
     "VARIANTS",
+    "AlphaRank",
     "Averaging",
+    "BestResponse",
     "Chance",
+    "ConservativeResponse",
     "ConstantOptimism",
+    "CrossPlay",
+    "CrossPlayRun",
     "Decision",
     "Discount",
     "DiscoveredSolvers",
     "FadingOptimism",
+    "FictitiousPlay",
     "FlatGame",
     "FlatPlayer",
+    "GreedySteps",
+    "Growth",
     "History",
+    "HybridRegret",
+    "Known",
+    "Logged",
     "MagnitudeAverage",
     "Matching",
+    "MetaSolver",
+    "Metagame",
+    "Mixture",
+    "Model",
+    "Nash",
+    "Never",
+    "Newest",
     "NoDiscount",
+    "NoGain",
+    "NothingNew",
     "Optimism",
+    "Oracle",
+    "Play",
     "PolynomialAverage",
+    "Population",
     "PowerDiscount",
+    "ProjectedReplicator",
     "Regrets",
+    "RiskAverse",
+    "RiskAverseResponse",
+    "RobustReplicator",
+    "Round",
     "SelfPlay",
     "Solution",
+    "Solver",
+    "Stopping",
     "Strategy",
+    "TeamGame",
     "Terminal",
+    "Uniform",
     "VolatileDiscount",
     "Volatility",
+    "alpha_psro",
     "cfr",
     "cfr_plus",
+    "coffee_psro",
     "compile_game",
+    "covariance",
     "dcfr",
+    "disagreement",
     "dpcfr_plus",
+    "find_solver",
     "find_variant",
     "flatten",
     "matrix_game",
+    "path_features",
     "pcfr_plus",
+    "play_log",
+    "psro",
+    "quadratic_on_simplex",
+    "rae",
+    "risk_averse_returns",
+    "seek_attack_defend",
+    "shor_psro",
     "solve",
+    "team_rps",
     "tree_game",
+    "unanimity",
     "vad_cfr",
 ]

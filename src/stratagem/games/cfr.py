@@ -5,21 +5,23 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from jaxtyping import Float64, Int64
 from numpy import ndarray
+from torch import Tensor
 
 from stratagem.errors import InputError
 from stratagem.games.flat import FlatGame, Strategy
+from stratagem.games.play import Play, Solver
 from stratagem.games.updates import Averaging, Matching, PolynomialAverage, Regrets, Volatility
-from stratagem.part import Part
 from stratagem.tasks.adapter import require
 
 
 @dataclass(frozen=True)
-class CFR(Part):
+class CFR(Solver):
     """A variant of counterfactual regret minimization for two-player zero-sum games.
 
     In every information set with counterfactual values ``v(a)`` and strategy ``x``, an iteration takes instantaneous
@@ -29,14 +31,17 @@ class CFR(Part):
     learn from the same strategies.
     """
 
-    kind: ClassVar[str] = "equilibrium_solver"
     regrets: Regrets = Regrets()
     matching: Matching = Matching()
     averaging: Averaging = PolynomialAverage()
     alternating: bool = True
 
+    def start(self, game: FlatGame) -> SelfPlay:
+        """Its self-play on a game, at its beginning."""
+        return SelfPlay(self, game)
 
-class SelfPlay:
+
+class SelfPlay(Play):
     """A solver at work on one game: regrets, strategies and their averages, in float64.
 
     An iteration costs one pass over the pairs of sequences at which the game ends and two over each player's sequences:
@@ -89,6 +94,10 @@ class SelfPlay:
     def regrets(self) -> tuple[Strategy, ...]:
         """Accumulated regrets of every player's sequences; 0 for the empty one."""
         return tuple(side.regret.copy() for side in self._sides)
+
+    def tensors(self) -> dict[str, dict[str, Tensor]]:
+        """The accumulated regrets."""
+        return {"regrets": {f"player{number}": torch.from_numpy(one) for number, one in enumerate(self.regrets())}}
 
 
 # ---- what the sweep works on ----------------------------------------------------------------------------------------

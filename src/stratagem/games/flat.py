@@ -358,17 +358,27 @@ def tree_game(name: str, players: int, root: History[Any]) -> FlatGame:
     return flatten(name, players, root, expand)
 
 
-def matrix_game(payoffs: Float64[ndarray, "rows columns"], name: str = "matrix") -> FlatGame:
-    """A zero-sum game of one move each, made at the same time. payoffs: to the player who chooses the row.
+def matrix_game(
+    payoffs: Float64[ndarray, "rows columns"],
+    name: str = "matrix",
+    *,
+    second: Float64[ndarray, "rows columns"] | None = None,
+) -> FlatGame:
+    """A game of one move each, made at the same time.
 
-    Raises :class:`InputError` for anything but a matrix of finite numbers with at least one row and column.
+    payoffs: to the player who chooses the row.  second: to the other; minus those of the first by default.
+
+    Raises :class:`InputError` for anything but matrices of finite numbers with at least one row and column.
     """
     payoffs = np.asarray(payoffs, np.float64)
     if payoffs.ndim != 2 or not payoffs.size or not np.isfinite(payoffs).all():
         raise InputError(f"game {name}: payoffs must be a matrix of finite numbers, not of shape {payoffs.shape}")
+    others = -payoffs if second is None else np.asarray(second, np.float64)
+    if others.shape != payoffs.shape or not np.isfinite(others).all():
+        raise InputError(f"game {name}: payoffs of both players must be finite and of shape {payoffs.shape}")
 
     def ending(row: int, column: int) -> Terminal:
-        return Terminal((float(payoffs[row, column]), -float(payoffs[row, column])))
+        return Terminal((float(payoffs[row, column]), float(others[row, column])))
 
     rows, columns = map(range, payoffs.shape)
     replies = [Decision(1, "column", [(str(column), ending(row, column)) for column in columns]) for row in rows]

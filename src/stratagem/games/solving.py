@@ -13,11 +13,12 @@ import torch
 from torch import Tensor
 
 from stratagem.errors import BrokenRunError, InputError
-from stratagem.games.cfr import CFR, SelfPlay
 from stratagem.games.flat import LIMIT, FlatGame, Strategy
-from stratagem.games.report import curves_page
+from stratagem.games.play import Play, Solver
+from stratagem.games.population import Population
+from stratagem.games.report import curves_page, payoffs_chart
 from stratagem.games.spiel import PREFIX, compile_game
-from stratagem.games.variants import find_variant
+from stratagem.games.variants import find_solver
 from stratagem.training.run_directory import Checkpoint, RunDirectory, environment, file_name
 
 Progress = Callable[[int, Mapping[str, float]], None]
@@ -37,7 +38,7 @@ class Solution:
     current ones otherwise.  rows: what was measured, as ``metrics.jsonl`` has it.  directory: of the run, if any.
     """
 
-    solver: CFR
+    solver: Solver
     game: FlatGame
     strategies: tuple[Strategy, ...]
     averaged: bool
@@ -68,7 +69,7 @@ class Solution:
 
 
 def solve(
-    variant: str | CFR,
+    variant: str | Solver,
     task: str | FlatGame,
     *,
     iterations: int = 1000,
@@ -77,7 +78,7 @@ def solve(
     histories: int = LIMIT,
     progress: Progress | None = None,
 ) -> Solution:
-    """Solve a two-player zero-sum game and measure on the way how exploitable the average strategy is.
+    """Solve a game and measure on the way how exploitable the average strategy is.
 
     Measured after 1, 2, 3, 4, 6, ... iterations, evenly spaced on a logarithmic axis. Seconds are those of iterating
     alone, without compiling and measuring.
@@ -92,12 +93,12 @@ def solve(
     """
     if iterations < 1:
         raise InputError(f"iterations = {iterations}: must be at least 1")
-    solver = find_variant(variant, **arguments or {}) if isinstance(variant, str) else variant
+    solver = find_solver(variant, **arguments or {}) if isinstance(variant, str) else variant
     name = variant if isinstance(variant, str) else solver.part_name()
     if out is not None and (Path(out) / "run.json").exists():
         raise InputError(f"run directory {out}: holds a run already; name another with --out")
     game = compile_game(_spiel_name(task), histories) if isinstance(task, str) else task
-    play = SelfPlay(solver, game)
+    play = solver.start(game)
     play.advance(0)  # Compiles.
     run = None
     if out is not None:
@@ -114,9 +115,9 @@ def solve(
     except KeyboardInterrupt:
         if run is None:
             raise
-        _finish(run, name, play, rows)
+        _finish(run, name, solver, play, rows)
         raise BrokenRunError(f"stopped after {play.iteration} iterations; what they found is in {run.path}") from None
-    return _finish(run, name, play, rows)
+    return _finish(run, name, solver, play, rows)
 
 
 def measured_at(iterations: int) -> list[int]:
@@ -125,12 +126,12 @@ def measured_at(iterations: int) -> list[int]:
     return sorted({*np.geomspace(1, iterations, points).round().astype(int).tolist(), iterations})
 
 
-def _measured(play: SelfPlay, iterations: int, progress: Progress | None) -> Iterator[dict[str, Any]]:
+def _measured(play: Play, iterations: int, progress: Progress | None) -> Iterator[dict[str, Any]]:
     """A row of metrics at each iteration that is measured."""
     seconds = 0.0
     row: dict[str, Any] = {}
     for target in measured_at(iterations):
-        while play.iteration < target:
+        while play.iteration < target and not play.finished:
             rate = play.iteration / seconds if seconds else 1.0
             piece = min(target - play.iteration, max(1, int(rate * PIECE)))
             began = time.perf_counter()
@@ -142,9 +143,11 @@ def _measured(play: SelfPlay, iterations: int, progress: Progress | None) -> Ite
         if progress is not None:
             progress(play.iteration, row)
         yield row
+        if play.finished:
+            return
 
 
-def _row(play: SelfPlay, seconds: float) -> dict[str, Any]:
+def _row(play: Play, seconds: float) -> dict[str, Any]:
     """How good the strategies are now."""
     average = play.average()
     return {
@@ -154,18 +157,20 @@ def _row(play: SelfPlay, seconds: float) -> dict[str, Any]:
         "exploitability/current": float(play.game.exploitability(play.current())),
         "value": float(play.game.values(average)[0]),
         "averaged": play.averaged,
+        **play.figures(),
     }
 
 
-def _finish(run: RunDirectory | None, name: str, play: SelfPlay, rows: list[dict[str, Any]]) -> Solution:
+def _finish(run: RunDirectory | None, name: str, solver: Solver, play: Play, rows: list[dict[str, Any]]) -> Solution:
     """The solution as it stands, written down where there is a directory."""
     game, found = play.game, play.average()
-    solution = Solution(play.solver, game, found, play.averaged, rows, run.path if run else None)
+    solution = Solution(solver, game, found, play.averaged, rows, run.path if run else None)
     if run is not None:
         run.write_json("strategy.json", {"averaged": play.averaged, "players": solution.table()})
-        tensors = {"average": _tensors(found), "current": _tensors(play.current()), "regrets": _tensors(play.regrets())}
+        tensors = {"average": _tensors(found), "current": _tensors(play.current()), **play.tensors()}
         run.save(f"step-{play.iteration}", Checkpoint({"iteration": play.iteration, **_facts(game)}, tensors))
-        run.write_text("report.html", curves_page(f"{name} on {game.name}", {name: rows}))
+        charts = [payoffs_chart(play.metagame, play.final_mixtures())] if isinstance(play, Population) else []
+        run.write_text("report.html", curves_page(f"{name} on {game.name}", {name: rows}, charts))
     return solution
 
 

@@ -1,4 +1,4 @@
-"""Variants of counterfactual regret minimization as papers have them: short compositions of the same parts."""
+"""Equilibrium solvers as papers have them, by regrets or by populations: short compositions of the same parts."""
 
 from __future__ import annotations
 
@@ -6,11 +6,17 @@ import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeVar
 
 from stratagem.catalogue import paper
 from stratagem.errors import unknown
 from stratagem.games.cfr import CFR
+from stratagem.games.metasolvers import META_SOLVERS, AlphaRank, HybridRegret, RobustReplicator
+from stratagem.games.models import Logged
+from stratagem.games.oracles import ConservativeResponse, RiskAverseResponse
+from stratagem.games.play import Solver
+from stratagem.games.population import PSRO, Never, NothingNew
+from stratagem.games.risk import RiskAverse
 from stratagem.games.updates import (
     ConstantOptimism,
     FadingOptimism,
@@ -24,6 +30,7 @@ from stratagem.games.updates import (
 )
 
 Variant = Callable[..., CFR]
+_Solver = TypeVar("_Solver", bound=Solver)
 
 
 @paper(
@@ -127,6 +134,114 @@ VARIANTS: Mapping[str, Variant] = MappingProxyType(
 """By the name ``stratagem solve`` knows them by."""
 
 
+# ---- populations ----------------------------------------------------------------------------------------------------
+
+
+@paper(
+    "1711.00832",
+    title="A Unified Game-Theoretic Approach to Multiagent Reinforcement Learning",
+    family="games",
+    roles=("solver", "meta_solver"),
+    year=2017,
+)
+def psro(meta: str = "prd") -> PSRO:
+    """Policy-space response oracles: best responses to a mixture ``meta`` of the population, added to it.
+
+    meta: ``prd`` (projected replicator dynamics, the paper's), ``uniform`` (fictitious play), ``newest`` (iterated best
+    response), ``nash`` (double oracle; two-player zero-sum games), ``alpha_rank``, or ``fictitious_play``. Responses
+    are exact, and the population begins with the uniform strategy. The population is judged by the same mixture.
+
+    Raises :class:`InputError` for another ``meta``.
+    """
+    if meta not in META_SOLVERS:
+        raise unknown("meta-solver", meta, META_SOLVERS)
+    return PSRO(META_SOLVERS[meta]())
+
+
+@paper(
+    "1909.12823",
+    title="A Generalized Training Approach for Multiagent Learning",
+    family="games",
+    roles=("meta_solver",),
+    year=2019,
+    base="psro",
+)
+def alpha_psro(intensity: float = 10.0) -> PSRO:
+    """Alpha-PSRO: best responses to the marginals of alpha-rank, which exists and is unique in any game.
+
+    intensity: of selection, in 1 / utility. A response that is in the population already is not added again, and the
+    population is complete when all are; with best responses that can be before an equilibrium is found. The paper's
+    own oracle for games where that matters, the preference-based best response, is not included.
+    """
+    return PSRO(AlphaRank(intensity), stopping=NothingNew(), repeats=False)
+
+
+def shor_psro() -> PSRO:
+    """PSRO with the smoothed optimistic hybrid meta-solver that a search over programs found: SHOR-PSRO.
+
+    Responses are trained against one setting of :class:`HybridRegret`, which has the formulas, and the population is
+    judged by another. The listing of the appendix of arXiv 2602.16928.
+    """
+    return PSRO(HybridRegret(), HybridRegret.evaluation())
+
+
+@paper(
+    "2205.15434",
+    title="A Game-Theoretic Framework for Managing Risk in Multi-Agent Systems",
+    family="games",
+    roles=("solver", "meta_solver", "oracle"),
+    year=2022,
+    base="psro",
+)
+def rae(aversion: float = 1.0, tremble: float = 0.1) -> PSRO:
+    """Risk-averse equilibria by PSRO: ``mean - aversion * variance`` of payoff over the others' choices, which tremble.
+
+    Both the metagame's mixtures (:class:`RiskAverse`) and the responses (:class:`RiskAverseResponse`) maximize it. For
+    a single metagame, use :class:`RiskAverse` alone. The authors' text was not available in full; what is reconstructed
+    is said there. Exploitability still measures distance from a Nash equilibrium, which is not what is looked for.
+
+    aversion: in 1 / utility.  tremble: chance of an even choice.
+    """
+    return PSRO(RiskAverse(aversion, tremble), oracle=RiskAverseResponse(aversion, tremble), stopping=Never())
+
+
+@paper(
+    "2603.00374",
+    title="Conservative Equilibrium Discovery in Offline Game-Theoretic Multiagent Reinforcement Learning",
+    family="games",
+    roles=("solver", "meta_solver", "oracle"),
+    year=2026,
+    base="psro",
+)
+def coffee_psro(kappa: float = 1.0, alpha: float = 0.0, episodes: int = 300, members: int = 4, seed: int = 0) -> PSRO:
+    """COffeE-PSRO: PSRO in an ensemble learned from a log; responses pay for disagreement, mixtures heed bounds.
+
+    Responses: ``max E[w u - kappa d]`` (:class:`ConservativeResponse`); mixtures: :class:`RobustReplicator`, stopped
+    early at first. Here the log is ``episodes`` of random play; :meth:`Logged.fit` takes any other. What is learned is
+    what endings pay; the paper learns the moves of the environment, too. How the parts are put together follows an
+    earlier program by the authors, and is a reconstruction of the paper's. Exploitability is measured in the true
+    game, ``exploitability/believed`` in the learned one.
+
+    kappa: price of disagreement.  alpha: chance of a random opponent at first.  members: of the ensemble.
+    """
+    return PSRO(
+        RobustReplicator(),
+        RobustReplicator(threshold=(0.0, 0.0)),
+        ConservativeResponse(kappa, alpha),
+        Never(),
+        Logged(episodes, members, seed=seed),
+    )
+
+
+SOLVERS: Mapping[str, Callable[..., Solver]] = MappingProxyType(
+    {**VARIANTS, **{solver.__name__: solver for solver in (psro, alpha_psro, shor_psro, rae, coffee_psro)}}
+)
+"""All of them, by the name ``stratagem solve`` knows them by."""
+
+
+# ---- what a search over programs found -------------------------------------------------------------------------------
+
+
 @paper(
     "2602.16928",
     name="vad_cfr_shor_psro",
@@ -138,21 +253,33 @@ VARIANTS: Mapping[str, Variant] = MappingProxyType(
 )
 @dataclass(frozen=True)
 class DiscoveredSolvers:
-    """Solvers found by a language model that rewrote programs: VAD-CFR adapts CFR's discounts to volatile regrets.
+    """Solvers found by a language model that rewrote programs: VAD-CFR, by regrets, and SHOR-PSRO, by a population.
 
-    cfr: the equilibrium solver, :func:`vad_cfr`. The search over programs is no part of it; what the search changed
-    are the parts of :class:`~stratagem.games.cfr.CFR`, and these can be exchanged.
+    cfr: :func:`vad_cfr`, which adapts CFR's discounts to volatile regrets.  psro: :func:`shor_psro`, whose mixtures
+    blend optimistic regret matching with a softmax. The search over programs is no part of it; what the search changed
+    are the parts of :class:`~stratagem.games.cfr.CFR` and the meta-solvers of
+    :class:`~stratagem.games.population.PSRO`, and these can be exchanged.
     """
 
     cfr: CFR = field(default_factory=vad_cfr)
+    psro: PSRO = field(default_factory=shor_psro)
 
 
 def find_variant(name: str, **arguments: Any) -> CFR:
+    """The variant of CFR of this name. Raises :class:`InputError` as :func:`find_solver` does."""
+    return _find("variant of CFR", VARIANTS, name, arguments)
+
+
+def find_solver(name: str, **arguments: Any) -> Solver:
     """The solver of this name. Raises :class:`InputError` for an unknown name or argument, and for a wrong value."""
-    if name not in VARIANTS:
-        raise unknown("variant of CFR", name, VARIANTS)
-    known = inspect.signature(VARIANTS[name]).parameters
+    return _find("solver", SOLVERS, name, arguments)
+
+
+def _find(kind: str, known: Mapping[str, Callable[..., _Solver]], name: str, arguments: Mapping[str, Any]) -> _Solver:
+    if name not in known:
+        raise unknown(kind, name, known)
+    accepted = inspect.signature(known[name]).parameters
     for argument in arguments:
-        if argument not in known:
-            raise unknown(f"argument of {name}", argument, known)
-    return VARIANTS[name](**arguments)
+        if argument not in accepted:
+            raise unknown(f"argument of {name}", argument, accepted)
+    return known[name](**arguments)
