@@ -68,7 +68,8 @@ def _question(where: str, line: str, number: int) -> Question:
         raise InputError(f"{where}: is not JSON ({error.msg}); a line is like {_EXAMPLE}") from None
     if not isinstance(record, dict) or not isinstance(record.get("prompt"), str):
         raise InputError(f"{where}: prompt must be a text; a line is like {_EXAMPLE}")
-    first, second = record.get("first"), record.get("second")
+    first: Any = record.get("first")
+    second: Any = record.get("second")
     for name, answer in (("first", first), ("second", second)):
         frames = answer.get("frames") if isinstance(answer, dict) else None
         shown = isinstance(frames, list) and frames and all(isinstance(frame, str) for frame in frames)
@@ -278,7 +279,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _ours(self) -> bool:
         """Whether the request is to this address; a name that was made to point here is not."""
-        port = self.server.server_address[1]
+        _, port = self.connection.getsockname()
         if self.headers.get("Host") in (f"127.0.0.1:{port}", f"localhost:{port}"):
             return True
         self._said(HTTPStatus.FORBIDDEN, {"error": "this page is on 127.0.0.1 alone"})

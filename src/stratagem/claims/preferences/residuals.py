@@ -185,7 +185,8 @@ def _advantage(model: RewardModel, work: _Work, seed: int) -> Float[Tensor, "lin
 
     def ahead_of_expected() -> Tensor:
         expected: Tensor = value(work.seen)
-        return ahead - expected.squeeze(-1)
+        advantage: Tensor = ahead - expected.squeeze(-1)
+        return advantage
 
     minimise(lambda _: ahead_of_expected().square().mean(), value.parameters(), 300, 5e-3)
     return ahead_of_expected().detach()
