@@ -110,8 +110,8 @@ def test_stopping_rules():
 @pytest.mark.usefixtures("_numba")
 @pytest.mark.parametrize("meta", ["prd", "uniform", "alpha_rank"])
 def test_every_mixture_leads_towards_an_equilibrium(kuhn, meta):
-    population = grown(psro(meta), kuhn, 25)
-    assert kuhn.exploitability(population.average()) < 0.1 * kuhn.exploitability(kuhn.uniform())
+    population = grown(psro(meta), kuhn, 12)
+    assert kuhn.exploitability(population.average()) < 0.25 * kuhn.exploitability(kuhn.uniform())
 
 
 @pytest.mark.usefixtures("_numba")

@@ -170,7 +170,7 @@ TREMBLE = 0.1
     statement="Risk-averse equilibria have the lowest variance of reward in high-risk matrix games, and choose the "
     "risk-dominant equilibrium where trust is a dilemma.",
     source="arXiv 2205.15434, abstract and matrix games",
-    baseline="the payoff-dominant Nash equilibrium, maximin, and psro with exact Nash play of the same game",
+    baseline="the payoff-dominant Nash equilibrium, and fictitious play without aversion",
     rule=(
         Expect("variance_over_payoff_dominant", below=0.5),
         Expect("variance_over_neutral", below=0.5),
