@@ -37,8 +37,9 @@ def shard(policy: LanguagePolicy | Team, group: ShardGroup, *, offload: bool = F
     """Divide a policy among the group, every shard its own: from now on it is a :class:`ShardedPolicy`.
 
     Like ``fully_shard`` this changes the policy itself, so that whatever holds it (a world, a team) has the divided
-    one. The weights that shard 0 gives are everyone's. Until then every process holds the model whole; engines that
-    copy it are made before.
+    one. The weights that shard 0 gives are everyone's. Until then every process holds the model whole, best in main
+    memory: from there one layer after the other comes to the device, to be divided there. That was tried on processors
+    alone. Engines that copy the policy are made before.
 
     offload: keep the divided weights, their gradients and the optimizer's state in main memory, and bring a layer to
     the device while it computes. It was never run on a CUDA device by the tests here.
