@@ -207,7 +207,10 @@ def summary(found: Mapping[str, list[Measured]]) -> dict[str, dict[str, Any]]:
 
 def table(figures: Mapping[str, Mapping[str, Any]]) -> str:
     """Two tables in Markdown: speed and utilization, and the parts of a step."""
-    lines = ["| | rollouts | whole steps | learner busy | engines busy | start, in steps |", "|---|---|---|---|---|---|"]
+    lines = [
+        "| | rollouts | whole steps | learner busy | engines busy | start, in steps |",
+        "|---|---|---|---|---|---|",
+    ]
     for name, one in figures.items():
         start = statistics.median(one["start"])
         lines.append(

@@ -88,5 +88,7 @@ def test_a_run_samples_in_a_worker_and_says_where_its_seconds_went(tmp_path: Pat
 
 @pytest.mark.skipif(find_spec("vllm") is not None, reason="vLLM is installed")
 def test_a_worker_without_vllm_says_in_a_line_what_to_install(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"worker 0 on .*: engine vllm needs vLLM \(.*\): pip install 'stratagem\[vllm\]'"):
+    with pytest.raises(
+        InputError, match=r"worker 0 on .*: engine vllm needs vLLM \(.*\): pip install 'stratagem\[vllm\]'"
+    ):
         run.train("grpo", out=tmp_path / "run", **RUN)

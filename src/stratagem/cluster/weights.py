@@ -99,7 +99,9 @@ class Adapters:
             for number, adapter in enumerate(layer.active_adapters):
                 if adapter not in layer.lora_A or adapter not in layer.lora_B:
                     return None
-                matrices += [(f"{weight}/{number}/{half}", given[f"{name}.lora_{half}.{adapter}.weight"]) for half in "AB"]
+                matrices += [
+                    (f"{weight}/{number}/{half}", given[f"{name}.lora_{half}.{adapter}.weight"]) for half in "AB"
+                ]
                 found.append((float(layer.scaling[adapter]), bool(getattr(layer, "fan_in_fan_out", False))))
             layers[weight] = tuple(found)
         return cls(Parcel.of(matrices), layers)
