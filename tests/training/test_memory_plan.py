@@ -52,13 +52,13 @@ def test_weights_gradients_and_moments_in_float32() -> None:
     assert found["Python and torch"] == 77
     assert found["weights, float32"] == found["gradients"] == 4 * 1018
     assert found["optimizer state"] == 8 * 1018
-    assert found["engine's copy of the weights"] == found["engine's copy while it is made"] == 4000
+    assert found["engine's copy of the weights"] == 4000
     assert "bfloat16 working weights" not in found and "adapters" not in found
 
 
 def test_bfloat16_halves_the_engine_and_casts_the_linear_layers() -> None:
     found = sizes(replace(WORK, bfloat16=True))
-    assert found["engine's copy of the weights"] == 2000 and found["engine's copy while it is made"] == 4000
+    assert found["engine's copy of the weights"] == 2000
     assert found["bfloat16 working weights"] == 2 * 900
     assert found["weights, float32"] == 4 * 1018
 
@@ -112,6 +112,8 @@ def test_learners_divide_weights_gradients_moments_and_episodes() -> None:
     assert found["weights, float32"] == found["gradients"] == 4 * 255  # a quarter of 1018, rounded up
     assert found["optimizer state"] == 4 * 509 and found["frozen copies the recipe needs"] == 4 * 250
     assert found["whole weights before they are divided"] == 4 * 1018
+    # From main memory to a device comes what is outside the layers, and with it the critic, or one layer.
+    assert sizes(replace(work, cuda=True))["whole weights before they are divided"] == 4 * 418
     # Outside the layers 400, a layer 200 and the next; gradients of all but the next.
     assert found["layers brought together"] == 4 * (400 + 2 * 200 + 400 + 200)
     assert work.share_tokens == 20 and work.piece_tokens == 70  # two of seven episodes
@@ -146,7 +148,9 @@ def test_a_rollout_worker_holds_the_engine_and_its_share_of_the_sessions() -> No
     found = {part.name: part.size for part in rollout_plan(SHAPE, work, 77).parts}
     assert work.sessions == 32
     assert found["KV cache"] == 3 * 32 * 16 * 2 * 5 * 2 * 4 * 5 // 4
-    assert found["weights the engine is made from"] == found["engine's copy while it is made"] == 4000
+    assert found["weights the engine is made from"] == found["engine's copy of the weights"] == 4000
+    on_a_device = rollout_plan(SHAPE, replace(work, cuda=True, bfloat16=True))
+    assert on_a_device.in_phase("start") == 2000
     assert found["a tensor of new weights"] == 4 * 300 and found["Python and torch"] == 77
     assert "gradients" not in found
 

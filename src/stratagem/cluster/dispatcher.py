@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
@@ -32,7 +33,8 @@ class Dispatcher:
 
     pinned: open sessions.  life: how often the worker was started before.  lost: whether it stays away.
     unneeded: keys of sessions that it is to forget.  loaded, answered: the update that it serves, and to which it said
-    yes or no.  sampled: tokens so far.  busy: seconds that it has spent generating.
+    yes or no.  sampled: tokens so far.  busy: seconds that it has spent generating.  on_the_way: seconds beyond that
+    until what it had generated was here.
     """
 
     def __init__(self, crew: Crew, number: int) -> None:
@@ -46,7 +48,7 @@ class Dispatcher:
         self.loaded: Update | None = None
         self.answered: Update | None = None
         self.pinned = self.life = self.sampled = self.prefilled = self.taken_over = 0
-        self.busy = 0.0
+        self.busy = self.on_the_way = 0.0
         self.lost = False
         self._flying: dict[Turn | Growing, None] = {}
         self._kept = self._differed = 0
@@ -147,7 +149,10 @@ class Dispatcher:
         self.about = worker.call("hello", timeout=patience)
         self.name = f"worker {self.number} on {self.about['node']} (pid {self.about['pid']})"
         check_versions(self.name, self.about)
-        greeting: Greeting = worker.call("start", crew.build, timeout=patience)
+        try:
+            greeting: Greeting = worker.call("start", crew.build, timeout=patience)
+        except InputError as error:
+            raise InputError(f"{self.name}: {error}") from None
         with crew.lock:
             self.greeting = greeting
             crew.changed.notify_all()
@@ -240,6 +245,7 @@ class Dispatcher:
         """One slice of each of these turns. What is wrong with a caller's requests is told to that caller alone."""
         with self._crew.lock:
             asked = [self._asked(turn, self._crew.settings.slice_tokens) for turn in turns]
+        clock = time.perf_counter()
         try:
             answer: Answer = self._ask("generate", asked)
         except _OF_REQUESTS as error:
@@ -254,7 +260,7 @@ class Dispatcher:
                     self._landed(turn)
             return
         with self._crew.lock:
-            self._count(answer)
+            self._count(answer, time.perf_counter() - clock)
             # A slice that goes on begins with reading the last token of the one before, which was sampled.
             self.prefilled -= sum(
                 bool(turn.tokens) and not request.tokens for turn, request in zip(turns, asked, strict=True)
@@ -278,13 +284,14 @@ class Dispatcher:
         with self._crew.lock:
             asked = [self._asked(turn, None) for turn in growing.turns]
         error: Exception | None = None
+        clock = time.perf_counter()
         try:
             answer: Answer = self._ask("grow", asked, growing.paths, growing.growth)
         except _OF_REQUESTS as refused:
             error = refused
         with self._crew.lock:
             if error is None:
-                self._count(answer)
+                self._count(answer, time.perf_counter() - clock)
                 growing.grown(answer, self.number, self.life)
                 self.pinned += len(growing.fresh)
                 for turn, request, completion in zip(growing.turns, asked, answer.said, strict=False):
@@ -312,10 +319,11 @@ class Dispatcher:
             # Cut before its first token: the worker's session has read what this one has not.
             self._crew.forget(session)
 
-    def _count(self, answer: Answer) -> None:
+    def _count(self, answer: Answer, seconds: float) -> None:
         self.prefilled += answer.prefilled
         self.taken_over += answer.taken_over
         self.busy += answer.seconds
+        self.on_the_way += max(seconds - answer.seconds, 0.0)
         self.sampled += sum(len(completion.tokens) for completion in answer.said)
 
 

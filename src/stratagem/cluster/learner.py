@@ -60,15 +60,14 @@ class Learner:
         device = find_device(request.device)
 
         def policy() -> LanguagePolicy | Team:
-            loaded = load_policy(request.model, request.precision, request.lora, request.gradient_checkpointing)
-            return loaded.to(device)
+            return load_policy(request.model, request.precision, request.lora, request.gradient_checkpointing)
 
         def world(policy: LanguagePolicy | Team) -> World:
             given = request.task if saved.task_is_specified else made
             return acting(request, made, given, policy, site, settings.seed, settings.steps)
 
         if self._size == 1 and not site.cluster.offload:
-            return self._alone(saved, recipe, world(policy()))
+            return self._alone(saved, recipe, world(policy().to(device)))
         address, port = meeting_point
         nccl = device.type == "cuda"
         # Ray shows each process its own GPUs alone.

@@ -171,6 +171,12 @@ class EnginePool:
         """Of the last update of weights, put into the object store once for all workers."""
         return self._sender.sent_bytes
 
+    def seconds(self) -> tuple[float, float]:
+        """Of the workers' time so far, on average: generating, and until what they had generated was here."""
+        with self._crew.lock:
+            ones = self._crew.dispatchers
+            return sum(one.busy for one in ones) / len(ones), sum(one.on_the_way for one in ones) / len(ones)
+
     def utilization(self) -> list[float]:
         """Share of the time since the last ask that each worker spent generating, in [0, 1].
 

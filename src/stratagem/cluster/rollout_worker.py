@@ -39,11 +39,11 @@ class EngineSpec:
             raise InputError(f"engine {self.engine!r}: must be one of {', '.join(ENGINES)}")
 
     def __call__(self) -> Engine:
-        """The engine; of the policy it was built from nothing else is kept."""
-        policy = load_policy(self.model, self.precision)
+        """The engine, on the device; the policy it is built from stays in main memory, and is not kept."""
+        device, policy = find_device(self.device), load_policy(self.model, self.precision)
         if not isinstance(policy, LanguagePolicy):
             raise InputError(f"model {self.model}: is a team; start a pool for each of its members")
-        engine = ENGINES[self.engine](policy.to(find_device(self.device)), self.precision)
+        engine = ENGINES[self.engine](policy, self.precision, device)
         del policy
         gc.collect()
         return engine

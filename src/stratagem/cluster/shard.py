@@ -32,7 +32,7 @@ class Job:
 
     recipe: as written; it is not adapted to the world.  settings: of the run.
     path: of the run directory, which exists and which shard 0 has access to.
-    policy: builds the policy on the device of the shard; the weights are those of shard 0.
+    policy: builds the policy, in main memory or on the device of the shard; the weights are those of shard 0.
     world: builds what shard 0 acts in with this policy, whose weights are still whole, so that engines can copy them.
     sinks, progress: of shard 0.
     started: told of the trainer before the first step, on every shard, so that signals can ask it to stop: all shards

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.distributed.fsdp import CPUOffloadPolicy, OffloadPolicy, fully_shard
 
 from stratagem.cluster.process_group import ShardGroup
+from stratagem.cluster.weights import Adapters
 from stratagem.errors import InputError
 from stratagem.experience import PolicyOutput
 from stratagem.language.inputs import TokenInputs
@@ -25,13 +26,20 @@ from stratagem.parts import View
 from stratagem.shards import divided_like, own_part, whole
 from stratagem.training.world import check_asked
 
+_MERGED, _ADAPTERS, _BELOW = range(3)
+"""What shard 0 may give away: weights with adapters merged, adapters, or what lies below them."""
+
+WORDS = 6
+"""That shard 0 may tell each member of a policy: to begin with one of these, and to go on."""
+
 
 def shard(policy: LanguagePolicy | Team, group: ShardGroup, *, offload: bool = False) -> None:
     """Divide a policy among the group, every shard its own: from now on it is a :class:`ShardedPolicy`.
 
     Like ``fully_shard`` this changes the policy itself, so that whatever holds it (a world, a team) has the divided
-    one. The weights that shard 0 gives are everyone's. Until then every process holds the model whole; engines that
-    copy it are made before.
+    one. The weights that shard 0 gives are everyone's. Until then every process holds the model whole, best in main
+    memory: from there one layer after the other comes to the device, to be divided there. That was tried on processors
+    alone. Engines that copy the policy are made before.
 
     offload: keep the divided weights, their gradients and the optimizer's state in main memory, and bring a layer to
     the device while it computes. It was never run on a CUDA device by the tests here.
@@ -119,32 +127,47 @@ class ShardedPolicy(LanguagePolicy):
 
         While shard 0 serves them to an engine (:meth:`ShardGroup.lead`), the others follow every step it takes.
         """
+        return self._given(_MERGED)
+
+    def unmerged(self, *, adapters: bool) -> Iterator[tuple[str, Tensor]]:
+        """Whole tensors as :meth:`LanguagePolicy.unmerged` has them; everything else as in :meth:`weights`."""
+        return self._given(_ADAPTERS if adapters else _BELOW)
+
+    def _given(self, what: int) -> Iterator[tuple[str, Tensor]]:
         group = self._shards.group
         if not group.acting:
-            yield from self._whole_weights()
+            yield from self._whole(what)
             return
         if not group.serving:
             raise InputError("a divided policy gives its weights to an engine when it is served, and at no other time")
-        group.tell(2 * self._shards.number)
-        whole_weights = self._whole_weights()
+        word = WORDS * self._shards.number + 2 * what
+        group.tell(word)
+        tensors = self._whole(what)
         while True:
-            group.tell(2 * self._shards.number + 1)
-            item = next(whole_weights, None)
+            group.tell(word + 1)
+            item = next(tensors, None)
             if item is None:
                 return
             yield item
 
-    def follow(self, begin: bool) -> None:
-        """Take part in what shard 0 does in :meth:`weights`: begin, or go on to the next tensor."""
-        shards = self._shards
-        if begin:
-            shards.followed = self._whole_weights()
-        else:
+    def follow(self, word: int) -> None:
+        """Take part in what shard 0 does, by the word it told this policy: begin, or go on to the next tensor."""
+        shards, (what, going_on) = self._shards, divmod(word, 2)
+        if going_on:
             next(shards.followed, None)
+        else:
+            shards.followed = self._whole(what)
 
     @torch.no_grad()
-    def _whole_weights(self) -> Iterator[tuple[str, Tensor]]:
-        for name, tensor in super().weights():
+    def _whole(self, what: int) -> Iterator[tuple[str, Tensor]]:
+        if what == _MERGED and self.has_adapters:
+            # Merged once they are whole, the bits are those that a worker comes to.
+            adapters = Adapters.among(self.model, dict(self._whole(_ADAPTERS)))
+            if adapters is not None:
+                yield from adapters.into(self._whole(_BELOW))
+                return
+        given = super().weights() if what == _MERGED else super().unmerged(adapters=what == _ADAPTERS)
+        for name, tensor in given:
             yield name, whole(tensor)
 
     def save(self, path: str | Path, card: str | None = None) -> None:

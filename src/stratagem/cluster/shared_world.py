@@ -8,7 +8,7 @@ from typing import Any, Literal
 from torch import Tensor
 
 from stratagem.cluster.process_group import ShardGroup
-from stratagem.cluster.sharded_policy import ShardedPolicy
+from stratagem.cluster.sharded_policy import WORDS, ShardedPolicy
 from stratagem.errors import InputError
 from stratagem.parts import Sampler
 from stratagem.recipe import Recipe
@@ -65,8 +65,8 @@ class SharedWorld:
         self._group.lead(lambda: self._own.serve(version), self._follow)
 
     def _follow(self, word: int) -> None:
-        number, going_on = divmod(word, 2)
-        self._members[number].follow(begin=not going_on)
+        number, told = divmod(word, WORDS)
+        self._members[number].follow(told)
 
     def collect(self, sampler: Sampler, step: int) -> Collected:
         """What shard 0 collects. What the sampler remembers of it is then the same on all shards."""

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from stratagem.language.engine import WeightMismatchError, WeightSource, fingerprint
 from stratagem.language.policy import LanguagePolicy
@@ -22,7 +22,7 @@ _BITS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 class Parcel:
     """Named tensors as numpy arrays of their bits, which an object store shares between processes without a copy.
 
-    The bits are integers, since numpy has no bfloat16. Tensors that share their memory (tied weights) are there once.
+    The bits are integers, since numpy has no bfloat16. Equal tensors (tied weights) are there once.
 
     arrays: the bits.  entries: of every name, the number of its array and its type.
     """
@@ -31,18 +31,27 @@ class Parcel:
     entries: Mapping[str, tuple[int, torch.dtype]]
 
     @classmethod
-    def of(cls, tensors: Sequence[tuple[str, Tensor]]) -> Parcel:
+    def of(cls, tensors: Iterable[tuple[str, Tensor]]) -> Parcel:
         """These tensors. Those in main memory are not copied: what changes them changes the parcel."""
+        return cls.proved(tensors)[0]
+
+    @classmethod
+    def proved(cls, tensors: Iterable[tuple[str, Tensor]]) -> tuple[Parcel, dict[str, int]]:
+        """These tensors and their fingerprints; beyond main memory one at a time is held."""
         arrays: list[np.ndarray[Any, Any]] = []
         entries: dict[str, tuple[int, torch.dtype]] = {}
+        prints: dict[str, int] = {}
         places: dict[tuple[Any, ...], int] = {}
         for name, tensor in tensors:
-            where = (tensor.device, tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride())
-            if not tensor.numel() or where not in places:
-                places[where] = len(arrays)
-                arrays.append(tensor.detach().cpu().contiguous().view(_BITS[tensor.element_size()]).numpy())
-            entries[name] = places[where], tensor.dtype
-        return cls(tuple(arrays), entries)
+            prints[name] = fingerprint(tensor)
+            bits = tensor.detach().cpu().contiguous().view(_BITS[tensor.element_size()]).numpy()
+            like = (prints[name], tensor.dtype, tensor.shape)
+            # Where a tensor lay says nothing: the place of one that was brought together may be another's by now.
+            if like not in places or not np.array_equal(arrays[places[like]], bits):
+                places[like] = len(arrays)
+                arrays.append(bits)
+            entries[name] = places[like], tensor.dtype
+        return cls(tuple(arrays), entries), prints
 
     @property
     def nbytes(self) -> int:
@@ -75,9 +84,14 @@ class Adapters:
         """Those of a language policy; None where it has none, or some that are no products of two matrices."""
         if not isinstance(policy, LanguagePolicy) or not policy.has_adapters:
             return None
+        return cls.among(policy.model, dict(policy.unmerged(adapters=True)))
+
+    @classmethod
+    def among(cls, model: nn.Module, given: Mapping[str, Tensor]) -> Adapters | None:
+        """Those of a model, of whose adapters these are the tensors; None as of :meth:`of`."""
         matrices: list[tuple[str, Tensor]] = []
         layers: dict[str, tuple[tuple[float, bool], ...]] = {}
-        for name, module in policy.model.named_modules():
+        for name, module in model.named_modules():
             layer: Any = module
             if not (hasattr(layer, "base_layer") and hasattr(layer, "get_delta_weight")):
                 continue
@@ -85,8 +99,9 @@ class Adapters:
             for number, adapter in enumerate(layer.active_adapters):
                 if adapter not in layer.lora_A or adapter not in layer.lora_B:
                     return None
-                matrices.append((f"{weight}/{number}/A", layer.lora_A[adapter].weight))
-                matrices.append((f"{weight}/{number}/B", layer.lora_B[adapter].weight))
+                matrices += [
+                    (f"{weight}/{number}/{half}", given[f"{name}.lora_{half}.{adapter}.weight"]) for half in "AB"
+                ]
                 found.append((float(layer.scaling[adapter]), bool(getattr(layer, "fan_in_fan_out", False))))
             layers[weight] = tuple(found)
         return cls(Parcel.of(matrices), layers)
@@ -98,14 +113,19 @@ class Adapters:
 
     def merged(self, base: Parcel, device: torch.device) -> Iterator[tuple[str, Tensor]]:
         """The tensors of ``base`` with what the adapters add, in the order of operations of peft."""
-        matrices = dict(self.parcel.tensors(device))
-        for name, tensor in base.tensors(device):
+        return self.into(base.tensors(device))
+
+    def into(self, tensors: Iterable[tuple[str, Tensor]]) -> Iterator[tuple[str, Tensor]]:
+        """These tensors with what the adapters add, as :meth:`merged`; each is merged where it is."""
+        matrices = dict(self.parcel.tensors(torch.device("cpu")))
+        for name, tensor in tensors:
             if name not in self.layers:
                 yield name, tensor
                 continue
             delta: Any = 0
             for number, (scale, transposed) in enumerate(self.layers[name]):
-                product = matrices[f"{name}/{number}/B"] @ matrices[f"{name}/{number}/A"]
+                a, b = (matrices[f"{name}/{number}/{half}"].to(tensor.device) for half in "AB")
+                product = b @ a
                 delta = delta + (product.T if transposed else product) * scale
             yield name, tensor + delta
 
@@ -176,25 +196,15 @@ class Sender:
         """The update to these weights."""
         adapters = Adapters.of(policy) if self.merging else None
         if adapters is None:
-            # All are held until they are packed: a merged tensor that is freed could lend its place to another.
-            tensors = list(policy.weights())
-            parcel = Parcel.of(tensors)
+            parcel, fingerprints = Parcel.proved(policy.weights())
             self.sent_bytes = parcel.nbytes
-            expected = whole_fingerprint({name: fingerprint(tensor) for name, tensor in tensors})
-            return Update(version, expected, self._put(parcel))
+            return Update(version, whole_fingerprint(fingerprints), self._put(parcel))
         assert isinstance(policy, LanguagePolicy)
-        base = _below_adapters(policy)
-        fingerprints = {name: fingerprint(tensor) for name, tensor in base}
+        fingerprints = {name: fingerprint(tensor) for name, tensor in policy.unmerged(adapters=False)}
         self.sent_bytes = adapters.nbytes
         if fingerprints != self._base_fingerprints:
-            parcel = Parcel.of(base)
+            parcel = Parcel.of(policy.unmerged(adapters=False))
             self._base, self._base_fingerprints = self._put(parcel), fingerprints
             self.sent_bytes += parcel.nbytes
         merged = {name: fingerprint(tensor) for name, tensor in policy.weights() if name in adapters.layers}
         return Update(version, whole_fingerprint(fingerprints | merged), self._put(adapters), self._base)
-
-
-def _below_adapters(policy: LanguagePolicy) -> list[tuple[str, Tensor]]:
-    """The tensors that adapters leave alone, under plain Hugging Face names."""
-    tensors = policy.model.state_dict().items()
-    return [(name.replace(".base_layer.", "."), tensor) for name, tensor in tensors if ".lora_" not in name]

@@ -37,8 +37,9 @@ class ClusterWorld:
 
     ``workers/utilization``: mean share of the time since the last batch in which rollout workers generated, and
     ``workers/utilization_min`` the least.  ``workers/restarts``: of rollout workers so far.  ``workers/reread``: tokens
-    read again because of them.  ``weights/sent``: bytes of the last update.  ``environments/...``: as the pool of
-    environment workers has them, where there is one.
+    read again because of them.  ``weights/sent``: bytes of the last update.  ``timing/generate``: seconds that the batch
+    took rollout workers to generate, on average, and ``timing/transport`` those for which requests and what was
+    generated were on their way.  ``environments/...``: as the pool of environment workers has them, where there is one.
     """
 
     def __init__(self, world: World, pools: list[EnginePool], environments: EnvironmentPool | None) -> None:
@@ -60,13 +61,20 @@ class ClusterWorld:
 
     def collect(self, sampler: Sampler, step: int) -> Collected:
         """What the world collects, with the figures of the workers."""
+        before = self._seconds()
         collected = self.world.collect(sampler, step)
-        collected.metrics.update(self._figures())
+        generate, transport = (after - earlier for after, earlier in zip(self._seconds(), before, strict=True))
+        collected.metrics.update(self._figures(), **{"timing/generate": generate, "timing/transport": transport})
         return collected
 
     def evaluate(self, episodes: int, mode: Literal["sampled", "greedy"], first: int = 0) -> Evaluation:
         """As the world does."""
         return self.world.evaluate(episodes, mode, first)
+
+    def _seconds(self) -> tuple[float, float]:
+        """Means over all workers; where each model of a team has a pool of its own, over pools."""
+        generating, on_the_way = zip(*(pool.seconds() for pool in self._pools), strict=True)
+        return sum(generating) / len(generating), sum(on_the_way) / len(on_the_way)
 
     def _figures(self) -> dict[str, float]:
         shares = [share for pool in self._pools for share in pool.utilization()]

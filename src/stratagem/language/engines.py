@@ -21,24 +21,24 @@ TINY = "tiny"
 """Name of the base model that ships with the package."""
 
 
-def _hf(policy: LanguagePolicy, precision: Precision) -> Engine:
-    return HFEngine(policy, dtype=precision)
+def _hf(policy: LanguagePolicy, precision: Precision, device: torch.device) -> Engine:
+    return HFEngine(policy, dtype=precision, device=device)
 
 
-def _vllm(policy: LanguagePolicy, precision: Precision) -> Engine:
-    return VLLMEngine(policy, dtype=precision)
+def _vllm(policy: LanguagePolicy, precision: Precision, device: torch.device) -> Engine:
+    return VLLMEngine(policy, dtype=precision, device=device)
 
 
-ENGINES: dict[str, Callable[[LanguagePolicy, Precision], Engine]] = {"hf": _hf, "vllm": _vllm}
-"""What samples text, by name."""
+ENGINES: dict[str, Callable[[LanguagePolicy, Precision, torch.device], Engine]] = {"hf": _hf, "vllm": _vllm}
+"""What samples text, by name: made for a policy, wherever that is, on this device."""
 
 
 def make_engine(name: str, policy: LanguagePolicy | Team, precision: Precision) -> Engine:
     """The engine of this name for a policy, or one for each member of a team."""
     make = ENGINES[name]
     if isinstance(policy, Team):
-        return TeamEngine(policy, [make(member, precision) for member in policy.members])
-    return make(policy, precision)
+        return TeamEngine(policy, [make(member, precision, member.device) for member in policy.members])
+    return make(policy, precision, policy.device)
 
 
 def load_policy(

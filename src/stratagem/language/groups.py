@@ -70,6 +70,7 @@ def rolled_out(stage: Stage, sampler: Rollouts, step: int) -> Collected:
 
 def _rolled_out(stage: Stage, sampler: Rollouts, step: int) -> Collected:
     clock, prefilled, taken_over = time.perf_counter(), stage.engine.prefilled, stage.engine.taken_over
+    watched = stage.watch.seconds
     params = stage.params(sampler.temperature, sampler.top_p, sampler.top_k, tempering=sampler.tempering)
     diary = stage.diary(step)
     played: list[Episode] = []
@@ -133,6 +134,7 @@ def _rolled_out(stage: Stage, sampler: Rollouts, step: int) -> Collected:
     metrics |= decode_metrics(sum(e.length for e in played), decode_steps(played), len(played))
     metrics["prefill/tokens"] = float(stage.engine.prefilled - prefilled)
     metrics["prefill/taken_over"] = float(stage.engine.taken_over - taken_over)
+    metrics["timing/environments"] = stage.watch.seconds - watched
     metrics["timing/tokens_per_second"] = tokens / max(time.perf_counter() - clock, 1e-9)
     return Collected(batch, tokens, metrics, [episode.transcript() for episode in leading], begun, failed)
 

@@ -67,17 +67,26 @@ class HFEngine:
     dtype: compute type of the copy. "float32" agrees with a float32 learner to about 1e-6; "bfloat16" is faster where
         native; "auto" takes the latter there.
     version: of the policy's present weights.
+    device: where the copy is, and computes; None: with the policy. Of a policy that is elsewhere only one tensor at a
+        time comes there beside the copy. CUDA was not tried with a policy in main memory.
     """
 
     def __init__(
-        self, policy: LanguagePolicy, *, max_sessions: int = 4096, dtype: ComputeType = "float32", version: int = 0
+        self,
+        policy: LanguagePolicy,
+        *,
+        max_sessions: int = 4096,
+        dtype: ComputeType = "float32",
+        version: int = 0,
+        device: torch.device | None = None,
     ) -> None:
         if max_sessions < 1:
             raise InputError(f"max_sessions must be at least 1, got {max_sessions}")
         if dtype not in ("auto", "float32", "bfloat16"):
             raise unknown("dtype", dtype, ("auto", "float32", "bfloat16"))
-        low = dtype == "bfloat16" or (dtype == "auto" and native_bfloat16(policy.device))
-        self._model = _served_copy(policy.model, torch.bfloat16 if low else torch.float32)
+        device = policy.device if device is None else device
+        low = dtype == "bfloat16" or (dtype == "auto" and native_bfloat16(device))
+        self._model = _served_copy(policy.model, torch.bfloat16 if low else torch.float32, device)
         self._fused = fuse(self._model)
         self._head = cast(nn.Module, self._model.get_output_embeddings())
         self._limit = int(self._model.config.max_position_embeddings)
@@ -455,14 +464,18 @@ class HFEngine:
             self._cache.move(firsts + seconds, seconds + firsts, self._cache.capacity)
 
 
-def _served_copy(model: PreTrainedModel, dtype: torch.dtype) -> PreTrainedModel:
-    """A frozen copy of the model without adapters, for inference."""
-    served = copy.deepcopy(model).requires_grad_(False).eval()
+def _served_copy(model: PreTrainedModel, dtype: torch.dtype, device: torch.device) -> PreTrainedModel:
+    """A frozen copy of the model without adapters, for inference, whose weights are made in their type at once."""
+    memo: dict[int, Any] = {
+        id(parameter): nn.Parameter(parameter.detach().to(device, dtype, copy=True), requires_grad=False)
+        for parameter in model.parameters()
+    }
+    served = copy.deepcopy(model, memo).requires_grad_(False).eval()
     for name, module in list(served.named_modules()):
         if hasattr(module, "base_layer") and hasattr(module, "get_delta_weight"):
             parent, _, leaf = name.rpartition(".")
             setattr(served.get_submodule(parent), leaf, module.base_layer)
-    return cast(PreTrainedModel, served.to(dtype=dtype))
+    return cast(PreTrainedModel, served.to(device=device, dtype=dtype))
 
 
 def _cache_for(model: PreTrainedModel) -> KVCache:

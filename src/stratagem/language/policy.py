@@ -285,6 +285,13 @@ class LanguagePolicy(nn.Module):
             else:
                 yield plain, tensor
 
+    @torch.no_grad()
+    def unmerged(self, *, adapters: bool) -> Iterator[tuple[str, Tensor]]:
+        """The model's tensors below adapters, named as in :meth:`weights`; or those of the adapters, by their own names."""
+        for name, tensor in self.model.state_dict().items():
+            if (".lora_" in name) == adapters:
+                yield name.replace(".base_layer.", "."), tensor
+
     def save(self, path: str | Path, card: str | None = None) -> None:
         """Write the model (safetensors, adapters merged) and its tokenizer in Hugging Face format; no critic.
 

@@ -85,6 +85,8 @@ class VLLMEngine:
         vLLM, but for matrices that it stacks.
     max_sessions: most sessions open at once.  max_running: most turns decoded side by side; others wait.
     dtype: as of :class:`~.hf_engine.HFEngine`.  version: of the policy's present weights.
+    device: that vLLM was built for; None: the policy's, which may be in main memory meanwhile. It says what "auto" and
+        None mean above and below, and moves nothing.
     cache_bytes: memory for keys and values; None leaves it to vLLM on an accelerator, and is 1 GiB elsewhere.
     block_size: tokens of a cache block, the unit that sessions share; None: 32 on the processor, else vLLM's choice.
     options: further arguments of ``vllm.LLM``.
@@ -100,6 +102,7 @@ class VLLMEngine:
         max_running: int = 256,
         dtype: ComputeType = "float32",
         version: int = 0,
+        device: torch.device | None = None,
         cache_bytes: int | None = None,
         block_size: int | None = None,
         options: Mapping[str, Any] | None = None,
@@ -109,12 +112,13 @@ class VLLMEngine:
                 raise InputError(f"{name} must be at least 1, got {value}")
         if dtype not in ("auto", "float32", "bfloat16"):
             raise unknown("dtype", dtype, ("auto", "float32", "bfloat16"))
-        low = dtype == "bfloat16" or (dtype == "auto" and native_bfloat16(policy.device))
+        device = policy.device if device is None else device
+        low = dtype == "bfloat16" or (dtype == "auto" and native_bfloat16(device))
         self._vllm = _import()
         self._dtype = torch.bfloat16 if low else torch.float32
         self._limit = int(policy.model.config.max_position_embeddings)
         self._vocabulary = int(policy.model.config.vocab_size)
-        on_processor = policy.device.type == "cpu"
+        on_processor = device.type == "cpu"
         if on_processor:
             cache_bytes, block_size = cache_bytes or 2**30, block_size or 32
         chosen = {

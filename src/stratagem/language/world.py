@@ -81,7 +81,8 @@ class LanguageWorld:
         ``prefill/tokens``: of what episodes read, computed by the engine.  ``prefill/taken_over``: of it, computed once
         before, for an episode that began alike.  ``decode/steps``: tokens one after the other, if all episodes of a
         batch are played side by side, turn by turn, and each of their tokens takes one step.  ``decode/utilization``:
-        share of places in those steps in which a token was sampled.
+        share of places in those steps in which a token was sampled.  ``timing/environments``: seconds in which episodes
+        waited for their environments, where groups are rolled out.
         """
         if isinstance(sampler, Demonstrations):
             return demonstrated(self._stage, sampler, step)

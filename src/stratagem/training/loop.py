@@ -240,11 +240,12 @@ class Trainer:
         self._set_learning_rates()
         clock = time.perf_counter()
         self.world.serve(self._updates)
+        served = time.perf_counter() - clock
         self._companions.served(self.recipe, self._updates)
         collected = self.world.collect(self.recipe.sampler, self._step)
         report = {**collected.metrics, **validated, "tokens/sampled": float(collected.tokens + validation_tokens)}
         report |= {f"knob/{path}": float(value) for path, value in changes.items() if isinstance(value, int | float)}
-        report["timing/rollout"] = time.perf_counter() - clock
+        report |= {"timing/rollout": time.perf_counter() - clock, "timing/weights": served}
         self._within_budget(collected.tokens)
         self._write_samples(collected)
         if collected.x is None:

@@ -189,14 +189,17 @@ def memory_plan(shape: ModelShape, work: Workload, base: int = 0) -> MemoryPlan:
     kept, step = _kept(shape, work), _step(shape, work)
     held_back = int(HELD_BACK * (kept + step)) if work.lora is not None and not work.cuda else 0
     here = 0 if work.offload else FLOAT
-    whole = FLOAT * (shape.parameters + critic + adapters)
+    # On CUDA they stay in main memory until a layer, or what is outside of the layers, is brought to be divided.
+    layer = math.ceil((shape.hidden + adapters) / shape.layers)
+    largest = max(layer, shape.parameters - shape.hidden + critic)
+    before = FLOAT * (largest if work.cuda else shape.parameters + critic + adapters)
 
     def share(count: int) -> int:
         return math.ceil(count / work.learners)
 
     parts = [
         MemoryPart("Python and torch", base),
-        MemoryPart("whole weights before they are divided", whole if work.divided else 0, ("start",)),
+        MemoryPart("whole weights before they are divided", before if work.divided else 0, ("start",)),
         MemoryPart("weights, float32", here * share(shape.parameters + critic)),
         MemoryPart("adapters", here * share(adapters)),
         *([] if not own_engine else _engine(shape, work)),
@@ -221,12 +224,12 @@ def memory_plan(shape: ModelShape, work: Workload, base: int = 0) -> MemoryPlan:
 
 
 def rollout_plan(shape: ModelShape, work: Workload, base: int = 0) -> MemoryPlan:
-    """The parts of the memory of each process that samples text for others that learn."""
+    """The parts of the memory of each process that samples text for others that learn; on CUDA that of the device."""
     served = HALF if work.bfloat16 else FLOAT
     arriving = FLOAT * shape.largest * (1 if work.lora is None else 2)
     parts = [
         MemoryPart("Python and torch", base),
-        MemoryPart("weights the engine is made from", FLOAT * shape.parameters, ("start",)),
+        MemoryPart("weights the engine is made from", 0 if work.cuda else FLOAT * shape.parameters, ("start",)),
         *_engine(shape, work),
         MemoryPart("a tensor of new weights", arriving, ("rollouts",)),
         MemoryPart("KV cache", _cache(shape, work), ("rollouts",)),
@@ -292,10 +295,7 @@ def _moments(shape: ModelShape, work: Workload) -> int:
 
 def _engine(shape: ModelShape, work: Workload) -> list[MemoryPart]:
     served = HALF if work.bfloat16 else FLOAT
-    return [
-        MemoryPart("engine's copy while it is made", FLOAT * shape.parameters, ("start",)),
-        MemoryPart("engine's copy of the weights", served * shape.parameters, _LATER),
-    ]
+    return [MemoryPart("engine's copy of the weights", served * shape.parameters)]
 
 
 def _together(shape: ModelShape, work: Workload) -> int:
