@@ -18,8 +18,8 @@ from stratagem.training.run_directory import RunDirectory, file_name
 LISTENING = 0.5
 """Seconds between two looks at the learners."""
 
-SILENCE = 120.0
-"""Seconds after which a learner that answers nothing is taken for dead."""
+STARTING = 600.0
+"""Seconds that a learner has to get a place on the cluster and to start there."""
 
 GRACE = 10.0
 """Seconds in which the others of a group may show who died, once one of them has failed."""
@@ -36,7 +36,7 @@ class Supervisor:
     of an unbroken run. What else dies (rollout and environment workers) is the first learner's to replace.
     ``cluster.json`` in the run directory says which process runs where, and how often the learners were started again.
 
-    progress: told of every step.  silence: seconds after which a learner that answers nothing is killed.
+    progress: told of every step.
 
     Raises :class:`InputError` for a task that is not played in text.
     """
@@ -46,13 +46,12 @@ class Supervisor:
         saved: SavedRun,
         task: AnyTask,
         progress: Callable[[int, Mapping[str, float]], None] | None = None,
-        silence: float = SILENCE,
     ) -> None:
         if not isinstance(task, Task):
             raise InputError(f"task {task.name}: runs in one process; only tasks played in text run on a cluster")
         self._saved = dataclasses.replace(saved, directory=RunDirectory(saved.directory.path.resolve()))
         self._task: AnyTask | None = None if saved.task_is_specified else task
-        self._progress, self._silence = progress, silence
+        self._progress = progress
         self._told = -1
         self._restarts = 0
         self._stopping = False
@@ -97,9 +96,10 @@ class Supervisor:
             for rank in range(site.cluster.learners)
         ]
         try:
-            meeting_point = self._asked(group[0].meeting_point.remote())
+            # Every learner's first answer says that it has started; only then silence means something.
+            meeting_point, *_ = self._asked([one.meeting_point.remote() for one in group], STARTING)
             self._note(site)
-            running = [learner.run.remote(self._saved, recipe, self._task, site, meeting_point) for learner in group]
+            running = [one.run.remote(self._saved, recipe, self._task, site, meeting_point) for one in group]
             return self._followed(group, running)
         finally:
             for learner in group:
@@ -109,35 +109,35 @@ class Supervisor:
         """Listen to the group until it is done; the metrics of the first."""
         import ray
 
-        stopped = False
-        while True:
-            done, _ = ray.wait(list(running), num_returns=1, timeout=LISTENING)
-            if done and not self._failed(done[0]):
-                self._report(group[0])
-                [metrics, *_] = ray.get(list(running))
-                return dict(metrics)
-            if done:
+        stopped, waiting = False, list(running)
+        while waiting:
+            done, waiting = ray.wait(waiting, num_returns=1, timeout=LISTENING)
+            if done and self._failed(done[0]):
                 self._give_up(running, done[0])
-            self._report(group[0])
+            self._report(group)
             if self._stopping and not stopped:
                 for learner in group:
                     learner.stop.remote()
                 stopped = True
+        metrics: dict[str, float] = ray.get(running[0])
+        return metrics
 
-    def _report(self, learner: Any) -> None:
-        for step, metrics in self._asked(learner.reports.remote(self._told)):
+    def _report(self, group: Sequence[Any]) -> None:
+        """Pass on what the first has to tell; the others are asked as well, to see whether they are there."""
+        told, *_ = self._asked([learner.reports.remote(self._told) for learner in group], self.cluster.silence)
+        for step, metrics in told:
             self._told = step
             if self._progress is not None:
                 self._progress(step, metrics)
 
-    def _asked(self, reference: Any) -> Any:
-        """The answer of a learner. Raises :class:`Lost` when there is none."""
+    def _asked(self, references: Sequence[Any], patience: float) -> list[Any]:
+        """The answers of the learners. Raises :class:`Lost` when one does not come within so many seconds."""
         import ray
 
         try:
-            return ray.get(reference, timeout=self._silence)
+            return list(ray.get(list(references), timeout=patience))
         except ray.exceptions.GetTimeoutError:
-            raise Lost(f"a learner did not answer for {self._silence:g} s") from None
+            raise Lost(f"a learner did not answer for {patience:g} s") from None
         except ray.exceptions.RayActorError as error:
             raise Lost(_death(error)) from None
 

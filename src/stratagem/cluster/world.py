@@ -144,6 +144,7 @@ def _engines(request: Request, policy: LanguagePolicy | Team, site: Site) -> tup
     settings = PoolSettings(
         most_running=max(1, request.concurrency // (cluster.rollout_workers // len(models))),
         slice_tokens=cluster.slice_tokens,
+        timeout=cluster.silence,
         most_restarts=cluster.restarts,
     )
     pools = []
