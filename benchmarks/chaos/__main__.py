@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -31,6 +32,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, help="file for the results (default: they are printed only)")
     parser.add_argument("--logs", type=Path, help="folder for what runs that failed said and wrote")
     asked = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended"))  # By way of what ends the run.
     references: dict[int, dict[str, float]] = {}
     rows = []
     for name in asked.scenario:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from benchmarks.chaos import processes
+from benchmarks.chaos.runs import ENVIRONMENT
 
 
 class Nodes:
@@ -34,6 +36,7 @@ def nodes(count: int) -> Iterator[Nodes]:
     """A cluster of a head and so many nodes, gone at the end of the block."""
     from ray.cluster_utils import Cluster
 
+    os.environ |= ENVIRONMENT  # Which nodes hand on to the processes of a run.
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
     try:
         members = [cluster.add_node(num_cpus=1, wait=False) for _ in range(count)]

@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,14 @@ from stratagem.training.ledger import Audit, audit_run
 from stratagem.training.run_directory import RunDirectory
 
 ROOT = Path(__file__).parents[2]
+
+ENVIRONMENT = {
+    "OMP_NUM_THREADS": "1",
+    "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT)]),
+    # Ray's workers are otherwise nicer than all else on a machine, and starve beside other work.
+    "RAY_worker_niceness": "0",
+}
+"""Of all processes of a run."""
 
 STEPS = 6
 """Of every run; a checkpoint is written every second one, and every third is followed by an evaluation."""
@@ -50,11 +58,12 @@ class Wrong(Exception):
 class Run:
     """A run in the directory ``path``, whose processes say what they say into the file beside it.
 
-    driver: the process that was started last.
+    driver: the process that was started last.  orphans: processes below drivers that were killed.
     """
 
     path: Path
     driver: subprocess.Popen[bytes] | None = None
+    orphans: list[int] = field(default_factory=list)
 
     @property
     def log(self) -> Path:
@@ -77,13 +86,11 @@ class Run:
 
     def start(self, *arguments: str) -> None:
         """Let Python do this, as the driver."""
-        path = os.pathsep.join([str(ROOT / "src"), str(ROOT)])
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path}
         with open(self.log, "ab") as log:
             self.driver = subprocess.Popen(
                 [sys.executable, *arguments],
                 cwd=ROOT,
-                env=environment,
+                env={**os.environ, **ENVIRONMENT},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -125,7 +132,7 @@ class Run:
             code = self.driver.wait(LONGEST)
         except subprocess.TimeoutExpired:
             raise Wrong(f"the run takes longer than {LONGEST:g} s") from None
-        processes.check_gone(below)
+        processes.check_gone([*below, *self.orphans])
         return code
 
     def finish(self) -> None:
@@ -144,12 +151,11 @@ class Run:
             raise Wrong(f"the last line is {line!r}, without {message!r}")
 
     def kill_driver(self) -> None:
-        """Kill it as nobody can prevent, and wait until all that it started has gone by itself."""
+        """Kill it as nobody can prevent; what it started is to go by itself."""
         assert self.driver is not None
-        below = processes.children(self.pid)
+        self.orphans += processes.children(self.pid)
         os.kill(self.pid, signal.SIGKILL)
         self.driver.wait()
-        processes.check_gone(below)
 
     def last_line(self) -> str:
         """Of what was said to the user."""
@@ -162,7 +168,7 @@ class Run:
             below = processes.children(self.pid)
             processes.send([self.pid, *below], signal.SIGKILL)
             self.driver.wait()
-            processes.await_exit(below)
+            processes.await_exit([*below, *self.orphans], 0.0)
 
     # ---- what came of it --------------------------------------------------------------------------------------------
 

@@ -128,7 +128,8 @@ def train(
     saved.write()
     if world is None:
         return _supervised(saved, made, progress)
-    return _finish(Trainer(final, world, run, settings, sinks, progress), run, world)
+    with run.held():
+        return _finish(Trainer(final, world, run, settings, sinks, progress), run, world)
 
 
 def resume(
@@ -159,11 +160,12 @@ def resume(
     if saved.request.cluster is not None:
         saved.write()
         return _supervised(saved, made, progress)
-    world = build_world(saved.request, made, saved.settings.seed)
-    trainer = Trainer(saved.recipe, world, run, saved.settings, saved.sinks(saved.reached), progress)
-    trainer.resume(checkpoint)
-    saved.write()
-    return _finish(trainer, run, world)
+    with run.held():
+        world = build_world(saved.request, made, saved.settings.seed)
+        trainer = Trainer(saved.recipe, world, run, saved.settings, saved.sinks(saved.reached), progress)
+        trainer.resume(saved.checkpoint())
+        saved.write()
+        return _finish(trainer, run, world)
 
 
 def evaluate(
