@@ -435,8 +435,12 @@ def _finishing(run: RunDirectory) -> Iterator[None]:
         yield
     except Interrupted:
         raise BrokenRunError(f"stopped and saved; continue with: stratagem train --resume {run.path}") from None
-    except (InputError, BrokenRunError):
+    except InputError:
         raise
+    except BrokenRunError as error:
+        if str(run.path) in str(error):
+            raise
+        raise BrokenRunError(f"{error}; what was saved is in {run.path}") from error
     except Exception as error:
         raise BrokenRunError(f"{type(error).__name__}: {error}; what was saved is in {run.path}") from error
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from stratagem.cluster.plan import Cluster
+from stratagem.cluster.process_group import ShardsLost
 from stratagem.cluster.site import Site, connected, reserved
 from stratagem.errors import BrokenRunError, InputError
 from stratagem.saved import SavedRun
@@ -81,7 +82,11 @@ class Supervisor:
                             f"{lost}; the learners were started again {self.cluster.restarts} times before; "
                             f"continue with: stratagem train --resume {self._saved.directory.path}"
                         ) from None
-                    warnings.warn(f"{lost}: the learners start again from the newest checkpoint", stacklevel=2)
+                    warnings.warn(
+                        f"{lost}: the learners start again from the newest checkpoint "
+                        f"({self._restarts} of {self.cluster.restarts} restarts)",
+                        stacklevel=2,
+                    )
 
     def _learned(self, site: Site) -> dict[str, float]:
         """One group of learners, from the newest checkpoint to the end. Raises :class:`Lost` when one died."""
@@ -138,7 +143,7 @@ class Supervisor:
             return list(ray.get(list(references), timeout=patience))
         except ray.exceptions.GetTimeoutError:
             raise Lost(f"a learner did not answer for {patience:g} s") from None
-        except ray.exceptions.RayActorError as error:
+        except ray.exceptions.RayError as error:
             raise Lost(_death(error)) from None
 
     def _failed(self, reference: Any) -> bool:
@@ -162,12 +167,14 @@ class Supervisor:
                 ray.get(reference, timeout=max(end - time.monotonic(), 0.01))
             except ray.exceptions.GetTimeoutError:
                 continue
-            except ray.exceptions.RayActorError as error:
-                raise Lost(_death(error)) from None
             except ray.exceptions.RayTaskError as error:
                 failure = failure or error.cause or error
+            except ray.exceptions.RayError as error:
+                raise Lost(_death(error)) from None
             except Exception as error:
                 failure = failure or error
+        if isinstance(failure, ShardsLost):
+            raise Lost(f"the learners lost each other ({failure})")
         assert failure is not None
         raise failure
 
@@ -188,6 +195,8 @@ class Supervisor:
 
 def _death(error: Exception) -> str:
     """What Ray says of a dead actor, in a few words."""
-    told = str(error)
-    reason = "its node left" if "node" in told.lower() and "died" in told.lower() and "NODE_DIED" in told else "it died"
+    told = " ".join(str(error).split())
+    reason = "its node left" if "node has died" in told or "NodeDied" in type(error).__name__ else "its process died"
+    if "creation task" in told:
+        reason = f"it could not start: {told[-200:]}"
     return f"a learner was lost ({reason})"
