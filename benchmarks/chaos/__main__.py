@@ -14,12 +14,13 @@ import signal
 import sys
 import tempfile
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 from benchmarks.chaos.processes import Leftover
 from benchmarks.chaos.records import read, write
-from benchmarks.chaos.runs import Bench, Wrong, ended
+from benchmarks.chaos.runs import Bench, Wrong
 from benchmarks.chaos.scenarios import SCENARIOS, Scenario
 from benchmarks.chaos.volumes import NotHere
 
@@ -52,14 +53,15 @@ def main() -> int:
 def outcome(name: str, seed: int, references: dict[int, dict[str, float]], logs: Path | None) -> dict[str, Any]:
     """Run a scenario once; its row of the results."""
     scenario: Scenario = SCENARIOS[name]
-    folder = Path(tempfile.mkdtemp(prefix=f"chaos-{name}-{seed}-"))
-    bench, found, why = Bench(folder, name, seed, references), "failed", None
-    bench.reference()
-    clock = time.monotonic()
-    with bench.held:
+    found, why = "failed", None
+    with (
+        tempfile.TemporaryDirectory(prefix=f"chaos-{name}-{seed}-", ignore_cleanup_errors=True) as folder,
+        closing(Bench(Path(folder), name, seed, references)) as bench,
+    ):
+        bench.reference()
+        clock = time.monotonic()
         try:
-            with ended(bench.run):
-                found = scenario(bench)
+            found = scenario(bench)
         except (Wrong, Leftover) as wrong:
             why = str(wrong)
         except NotHere as reason:
@@ -68,7 +70,6 @@ def outcome(name: str, seed: int, references: dict[int, dict[str, float]], logs:
         traces = bench.traces()
         if found == "failed" and logs is not None:
             shutil.copytree(folder, logs / f"{name}-{seed}", dirs_exist_ok=True)
-    shutil.rmtree(folder, ignore_errors=True)
     return {
         "scenario": name,
         "description": (scenario.__doc__ or "").strip(),

@@ -230,6 +230,11 @@ class Bench:
         self.run, self.held = Run(folder / "run"), ExitStack()
         self._references = references
 
+    def close(self) -> None:
+        """End what is left of the run, and give back what was held for it."""
+        with self.held:
+            self.run.end()
+
     def moment(self, first: int = 1, last: int = STEPS - 2) -> tuple[int, float]:
         """A step, and a time after it that is about as long as a step."""
         return self.chance.randint(first, last), self.chance.uniform(0.0, 1.0)
