@@ -90,25 +90,42 @@ class Supervisor:
 
     def _learned(self, site: Site) -> dict[str, float]:
         """One group of learners, from the newest checkpoint to the end. Raises :class:`Lost` when one died."""
+        group: list[Any] = []
+        try:
+            try:
+                meeting_point = self._started(site, group)
+            except Lost:
+                # They were put on a node that had left, which Ray notices only by then: they never lived.
+                self._end(group)
+                meeting_point = self._started(site, group)
+            self._note(site)
+            running = [
+                one.run.remote(self._saved, self._saved.recipe, self._task, site, meeting_point) for one in group
+            ]
+            return self._followed(group, running)
+        finally:
+            self._end(group)
+
+    def _started(self, site: Site, group: list[Any]) -> tuple[str, int]:
+        """Fill a group with learners; where they meet, once all have started: only then silence means something."""
         import ray
 
         from stratagem.cluster.learner import Learner
 
-        recipe = self._saved.recipe
         remote: Any = ray.remote(Learner)
-        group = [
-            remote.options(max_concurrency=4, **site.options("learner", rank)).remote(rank, site.cluster.learners)
-            for rank in range(site.cluster.learners)
-        ]
-        try:
-            # Every learner's first answer says that it has started; only then silence means something.
-            meeting_point, *_ = self._asked([one.meeting_point.remote() for one in group], STARTING)
-            self._note(site)
-            running = [one.run.remote(self._saved, recipe, self._task, site, meeting_point) for one in group]
-            return self._followed(group, running)
-        finally:
-            for learner in group:
-                ray.kill(learner)
+        for rank in range(site.cluster.learners):
+            options = site.options("learner", rank)
+            group.append(remote.options(max_concurrency=4, **options).remote(rank, site.cluster.learners))
+        meeting_point, *_ = self._asked([one.meeting_point.remote() for one in group], STARTING)
+        address, port = meeting_point
+        return address, port
+
+    def _end(self, group: list[Any]) -> None:
+        """Kill a group, of which nothing is then left."""
+        import ray
+
+        while group:
+            ray.kill(group.pop())
 
     def _followed(self, group: Sequence[Any], running: Sequence[Any]) -> dict[str, float]:
         """Listen to the group until it is done; the metrics of the first."""
