@@ -150,9 +150,8 @@ def restarts_used_up(bench: Bench) -> str:
     """the learner is killed more often than it is started again; then the run is resumed"""
     bench.run.train(bench.seed, *LOCAL, "--restarts", "1")
     signalled(bench, "Learner", signal.SIGKILL)
-    dead = bench.run.actors("Learner")
-    while bench.run.actors("Learner") == dead:
-        time.sleep(0.1)
+    while not bench.run.learners_restarted():  # It is noted once the next one answers.
+        time.sleep(0.05)
     time.sleep(bench.chance.uniform(0.0, 10.0))
     processes.send(bench.run.actors("Learner"), signal.SIGKILL)
     bench.run.stopped("stratagem train --resume")
