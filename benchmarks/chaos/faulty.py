@@ -1,6 +1,6 @@
 """Key-door tasks whose environments misbehave for a while, and the driver of a run on one of them.
 
-    python -m benchmarks.chaos.faulty hangs|down FOLDER SEED [SECONDS]
+python -m benchmarks.chaos.faulty hangs|down FOLDER SEED [SECONDS]
 """
 
 from __future__ import annotations

@@ -22,4 +22,6 @@ def write(path: Path, rows: Sequence[dict[str, Any]]) -> None:
     newest = {(row["scenario"], row["seed"]): row for row in rows if row["scenario"] in order}
     runs = sorted(newest.values(), key=lambda row: (order[row["scenario"]], row["seed"]))
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps({"command": command_line(), **machine(), "runs": runs}, indent=2) + "\n", encoding="utf-8")
+    path.write_text(
+        json.dumps({"command": command_line(), **machine(), "runs": runs}, indent=2) + "\n", encoding="utf-8"
+    )
