@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 from benchmarks.chaos.runs import STEPS
+
 from stratagem import run
 from stratagem.cli.app import BROKEN, DONE
 from stratagem.cluster.plan import Cluster

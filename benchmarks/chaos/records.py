@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.chaos.scenarios import SCENARIOS
+
 from stratagem.training.run_directory import command_line, machine
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.chaos import processes
+
 from stratagem.errors import InputError
 from stratagem.training.ledger import Audit, audit_run
 from stratagem.training.run_directory import RunDirectory
@@ -221,7 +222,8 @@ def difference(one: dict[str, float], other: dict[str, float]) -> str | None:
 class Bench:
     """Where the runs of one scenario and seed happen.
 
-    chance: when and to whom things happen.  held: what is given back in the end.  references: numbers of undisturbed runs by seed, shared by all scenarios.
+    chance: when and to whom things happen.  held: what is given back in the end.
+    references: numbers of undisturbed runs by seed, shared by all scenarios.
     """
 
     def __init__(self, folder: Path, scenario: str, seed: int, references: dict[int, dict[str, float]]) -> None:

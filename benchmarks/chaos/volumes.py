@@ -35,10 +35,8 @@ class Volume:
 def volume(path: Path, megabytes: int) -> Iterator[Volume]:
     """A file system in memory at ``path``, gone with the block. Raises :class:`NotHere` without the right to mount."""
     path.mkdir()
-    options = f"size={megabytes}m"
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", options, "none", str(path)], capture_output=True, check=False
-    )
+    command = ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "none", str(path)]
+    mounted = subprocess.run(command, capture_output=True, check=False)
     if mounted.returncode:
         raise NotHere("only root may mount a file system")
     try:

@@ -1,4 +1,4 @@
-"""The table of what runs on a cluster came to while something failed, from the results of ``python -m benchmarks.chaos``."""
+"""The table of what runs on a cluster came to while something failed, as ``benchmarks.chaos`` recorded it."""
 
 from __future__ import annotations
 

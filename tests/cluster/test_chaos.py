@@ -1,4 +1,4 @@
-"""Runs on Ray go on when processes are killed; ``python -m benchmarks.chaos`` does that with many more seeds and faults."""
+"""Runs on Ray go on when processes are killed; ``python -m benchmarks.chaos`` has more seeds and faults."""
 
 import sys
 from pathlib import Path

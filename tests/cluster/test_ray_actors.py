@@ -1,4 +1,4 @@
-"""What an actor's owner makes of its death, before it said a word and after; Ray's part is played by plain functions."""
+"""What an actor's owner makes of its death, before it said a word and after; plain functions play Ray."""
 
 import types
 

@@ -33,8 +33,8 @@ def test_a_run_that_failed_is_not_hidden_by_the_others(tmp_path):
 
 def test_a_broken_file_is_named(tmp_path):
     path = tmp_path / "chaos.json"
-    with pytest.raises(InputError, match="chaos.json"):
+    with pytest.raises(InputError, match=r"chaos\.json"):
         chaos_table(path)
     path.write_text('{"runs": [{}]}')
-    with pytest.raises(InputError, match="chaos.json"):
+    with pytest.raises(InputError, match=r"chaos\.json"):
         chaos_table(path)

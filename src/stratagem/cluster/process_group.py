@@ -172,7 +172,8 @@ class _Gathered(torch.autograd.Function):
 def joined(place: Place) -> Iterator[ShardGroup]:
     """The group, once all its processes are there; left at the end of the block.
 
-    Raises :class:`InputError` when this process is in a group already or lacks the device, :class:`ShardsLost` when the others do not come within the timeout, or are lost later.
+    Raises :class:`InputError` when this process is in a group already or lacks the device, :class:`ShardsLost` when
+    the others do not come within the timeout, or are lost later.
     """
     if dist.is_initialized():
         raise InputError("this process belongs to a process group already; a shard needs one of its own")
