@@ -71,13 +71,13 @@ class RunDirectory:
         return cls(path)
 
     @contextmanager
-    def held(self, patience: float = PATIENCE) -> Iterator[None]:
+    def held(self, patience: float | None = None) -> Iterator[None]:
         """While it lasts no other process holds this run; one that was killed holds nothing.
 
-        patience: seconds to wait for another process to let go. Raises :class:`InputError` when it does not. Where the
-        file system knows no locks nothing is held.
+        patience: seconds to wait for another process to let go; None: :data:`PATIENCE`. Where the file system knows no
+        locks nothing is held. Raises :class:`InputError` when the other one does not let go.
         """
-        end = time.monotonic() + patience
+        end = time.monotonic() + (PATIENCE if patience is None else patience)
         with ExitStack() as stack:
             # What cannot be locked, or not even written to, says so elsewhere.
             with suppress(OSError):
