@@ -233,7 +233,7 @@ def main() -> None:
     """Print the tables, and what was left out."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=8, help="that count, after %d that do not" % WARM_UP)
+    parser.add_argument("--steps", type=int, default=8, help=f"that count, after {WARM_UP} that do not")
     parser.add_argument("--only", nargs="+", choices=list(ARRANGEMENTS), metavar="NAME", help="beside the base")
     parser.add_argument("--out", type=Path, help="file to write the figures to, as JSON")
     arguments = parser.parse_args()

@@ -21,6 +21,7 @@ import stratagem
 from stratagem import run
 from stratagem.errors import BrokenRunError, InputError
 from stratagem.language.policy import LanguagePolicy
+from stratagem.training import run_directory
 from stratagem.training.run_directory import RunDirectory
 
 MEASURED = ("timing/", "memory/")
@@ -287,6 +288,29 @@ def test_an_error_of_ours_names_the_directory_that_holds_what_was_saved(train, t
 
     with pytest.raises(BrokenRunError, match=rf"ZeroDivisionError: a bug; what was saved is in {tmp_path / 'run'}"):
         train("run", progress=fall)
+
+
+def test_what_broke_elsewhere_names_the_directory_as_well(train, tmp_path):
+    def fall(step: int, metrics: Any) -> None:
+        raise BrokenRunError("no worker is left")
+
+    with pytest.raises(BrokenRunError, match=rf"no worker is left; what was saved is in {tmp_path / 'run'}"):
+        train("run", progress=fall)
+
+
+def test_a_run_that_is_still_going_on_is_not_resumed_beside_itself(train, monkeypatch):
+    result = train("run", steps=1)
+    code = "import sys, time; from stratagem.training.run_directory import RunDirectory as R\n"
+    code += "with R.existing(sys.argv[1]).held(): print('held', flush=True); time.sleep(120)"
+    holder = subprocess.Popen([sys.executable, "-c", code, str(result.directory)], stdout=subprocess.PIPE)
+    try:
+        assert holder.stdout is not None and holder.stdout.readline() == b"held\n"
+        monkeypatch.setattr(run_directory, "PATIENCE", 0.0)
+        with pytest.raises(InputError, match="another process is at work on it"):
+            run.resume(result.directory, steps=2)
+    finally:
+        holder.kill()
+        holder.communicate()
 
 
 def test_a_task_given_as_one_is_given_again_to_resume(train, chatter):

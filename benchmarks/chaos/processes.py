@@ -47,6 +47,29 @@ def send(pids: list[int], number: signal.Signals) -> None:
             continue
 
 
+AGENTS = ("ray::DashboardAgent", "ray::RuntimeEnvAgent")
+"""Helpers of Ray's nodes: when these are killed they try for a minute to report that, and only then end."""
+
+
+def check_gone(pids: list[int], seconds: float = 20.0) -> None:
+    """Wait until all are gone by themselves. Raises :class:`Leftover`, and kills them, when one is still there."""
+    end = time.monotonic() + seconds
+    while (left := _working(pids)) and time.monotonic() < end:
+        time.sleep(0.1)
+    if left:
+        names = ", ".join(sorted({title(pid)[:60] for pid in left}))
+        send(left, signal.SIGKILL)
+        raise Leftover(f"{len(left)} processes were left behind: {names}")
+
+
+def _working(pids: list[int]) -> list[int]:
+    return [pid for pid in pids if (name := title(pid)) and not name.startswith(AGENTS)]
+
+
+class Leftover(Exception):
+    """A run ended, and processes that it started did not."""
+
+
 def await_exit(pids: list[int], seconds: float = 20.0) -> None:
     """Wait until all are gone, and kill those that are not."""
     end = time.monotonic() + seconds

@@ -6,6 +6,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from chaos_table import PLACE, chaos_table
 from docstrings import as_markdown
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.exceptions import PluginError
@@ -49,6 +50,16 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     except InputError as error:
         raise PluginError(str(error)) from None
     return files
+
+
+def on_page_markdown(markdown: str, config: MkDocsConfig, **_: Any) -> str:
+    """Put the table of recorded chaos where a page asks for it."""
+    if PLACE not in markdown:
+        return markdown
+    try:
+        return markdown.replace(PLACE, chaos_table(Path(config.config_file_path).parent / "results" / "chaos.json"))
+    except InputError as error:
+        raise PluginError(str(error)) from None
 
 
 def _report(comparison: Comparison) -> str:

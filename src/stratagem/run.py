@@ -130,7 +130,8 @@ def train(
     saved.write()
     if world is None:
         return _supervised(saved, made, progress)
-    return _finish(Trainer(final, world, run, settings, sinks, progress), run, world)
+    with run.held():
+        return _finish(Trainer(final, world, run, settings, sinks, progress), run, world)
 
 
 def resume(
@@ -161,11 +162,12 @@ def resume(
     if saved.request.cluster is not None:
         saved.write()
         return _supervised(saved, made, progress)
-    world = build_world(saved.request, made, saved.settings.seed)
-    trainer = Trainer(saved.recipe, world, run, saved.settings, saved.sinks(saved.reached), progress)
-    trainer.resume(checkpoint)
-    saved.write()
-    return _finish(trainer, run, world)
+    with run.held():
+        world = build_world(saved.request, made, saved.settings.seed)
+        trainer = Trainer(saved.recipe, world, run, saved.settings, saved.sinks(saved.reached), progress)
+        trainer.resume(saved.checkpoint())
+        saved.write()
+        return _finish(trainer, run, world)
 
 
 def evaluate(
@@ -435,8 +437,12 @@ def _finishing(run: RunDirectory) -> Iterator[None]:
         yield
     except Interrupted:
         raise BrokenRunError(f"stopped and saved; continue with: stratagem train --resume {run.path}") from None
-    except (InputError, BrokenRunError):
+    except InputError:
         raise
+    except BrokenRunError as error:
+        if str(run.path) in str(error):
+            raise
+        raise BrokenRunError(f"{error}; what was saved is in {run.path}") from error
     except Exception as error:
         raise BrokenRunError(f"{type(error).__name__}: {error}; what was saved is in {run.path}") from error
 

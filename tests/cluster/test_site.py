@@ -1,8 +1,10 @@
 """What a cluster is asked for on behalf of a run, as far as that can be said without one."""
 
+import signal
 import socket
 import sys
 import time
+import types
 
 import pytest
 
@@ -54,3 +56,20 @@ def test_a_missing_ray_is_named_with_what_brings_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(InputError, match=r"pip install 'stratagem\[cluster\]'"), connected(Cluster()):
         pass
+
+
+def test_signals_go_to_whoever_asked_for_them_and_not_to_ray(monkeypatch):
+    heard = []
+
+    def takes_the_signals(**_):
+        signal.signal(signal.SIGTERM, lambda *_: heard.append("ray"))
+
+    ray = types.SimpleNamespace(is_initialized=lambda: False, init=takes_the_signals, shutdown=lambda: None)
+    monkeypatch.setitem(sys.modules, "ray", ray)
+    before = signal.signal(signal.SIGTERM, lambda *_: heard.append("run"))
+    try:
+        with connected(Cluster()):
+            signal.raise_signal(signal.SIGTERM)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert heard == ["run"]

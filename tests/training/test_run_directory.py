@@ -7,6 +7,7 @@ import os
 import random
 import resource
 import signal
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -262,3 +263,28 @@ def test_the_environment_names_versions_seed_command_and_machine_but_no_path(mon
         said["packages"]["torch"] == torch.__version__.split("+")[0] or said["packages"]["torch"] == torch.__version__
     )
     assert json.loads(json.dumps(said)) == said
+
+
+def test_a_run_is_held_by_one_process_at_a_time(tmp_path):
+    run = RunDirectory.create(tmp_path / "run")
+    with run.held(0.0), pytest.raises(InputError, match="another process is at work on it"), run.held(0.0):
+        pass
+    with run.held(0.0):
+        pass
+
+
+def test_a_killed_process_holds_nothing(tmp_path):
+    run = RunDirectory.create(tmp_path / "run")
+    code = "import sys, time; from stratagem.training.run_directory import RunDirectory as R\n"
+    code += "with R.existing(sys.argv[1]).held(): print('held', flush=True); time.sleep(60)"
+    run.write_json("run.json", {})
+    holder = subprocess.Popen([sys.executable, "-c", code, str(run.path)], stdout=subprocess.PIPE)
+    try:
+        assert holder.stdout.readline() == b"held\n"
+        with pytest.raises(InputError, match="another process"), run.held(0.0):
+            pass
+    finally:
+        holder.kill()
+        holder.communicate()
+    with run.held(0.0):
+        pass

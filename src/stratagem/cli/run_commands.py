@@ -68,6 +68,10 @@ def train(
     slice_tokens: Annotated[
         int | None, typer.Option(min=1, help="On a cluster: tokens between which new weights may come into a turn.")
     ] = None,
+    restarts: Annotated[int, typer.Option(min=0, help="On a cluster: restarts of dead processes of each kind.")] = 3,
+    silence: Annotated[
+        float, typer.Option(min=0.001, help="On a cluster: seconds without an answer that make a process dead.")
+    ] = 600.0,
     offload: Annotated[bool, typer.Option("--offload", help="On GPUs of a cluster: weights in main memory.")] = False,
     wandb: Annotated[str | None, typer.Option(help="Weights & Biases project.")] = None,
 ) -> None:
@@ -80,6 +84,8 @@ def train(
         "environment_workers": environment_workers,
         "staleness": staleness,
         "slice_tokens": slice_tokens,
+        "restarts": restarts,
+        "silence": silence,
         "offload": offload,
     }
     place = _cluster(context, cluster, workers)

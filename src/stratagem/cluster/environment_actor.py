@@ -60,9 +60,15 @@ class RayWorker:
         # Not restarted by Ray: the pool does that, and knows by it that the environments are gone.
         settings = {"num_cpus": 1, **options, "max_concurrency": 2, "max_restarts": 0, "max_task_retries": 0}
         actor: Any = ray.remote(EnvironmentActor)
-        self._actor = actor.options(**settings).remote(source, timeout)
+        create = actor.options(**settings).remote
+        self._actor = create(source, timeout)
         try:
-            ray.get(self._actor.ready.remote(), timeout=START_SECONDS)
+            try:
+                ray.get(self._actor.ready.remote(), timeout=START_SECONDS)
+            except RayActorError:
+                # It was put on a node that had left, which Ray notices only by then: it never lived.
+                self._actor = create(source, timeout)
+                ray.get(self._actor.ready.remote(), timeout=START_SECONDS)
         except RayTaskError as error:
             self.kill()
             cause = error.cause

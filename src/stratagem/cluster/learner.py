@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Mapping
+from contextlib import nullcontext
 
 import torch
 
@@ -53,6 +54,13 @@ class Learner:
 
         recipe: the one the run began with.  task: one that no specification makes.  meeting_point: of the first.
         """
+        # One that a killed driver left behind, or a node that is only thought to be gone, may still be writing.
+        with saved.directory.held() if self._rank == 0 else nullcontext():
+            return self._run(saved, recipe, task, site, meeting_point)
+
+    def _run(
+        self, saved: SavedRun, recipe: Recipe, task: AnyTask | None, site: Site, meeting_point: tuple[str, int]
+    ) -> dict[str, float]:
         request, settings = saved.request, saved.settings
         made = saved.task(task)
         assert isinstance(made, Task)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
@@ -24,6 +25,7 @@ class Cluster:
     slice_tokens: a turn is sampled so many tokens at a time, and new weights may come between two slices; None: turns
         are sampled whole.
     restarts: of dead processes of each kind, before the run gives up.
+    silence: seconds after which a learner or rollout worker that answers nothing is taken for dead and started again.
     offload: keep weights, gradients and optimizer in main memory while they are not computed with (GPUs only).
 
     Raises :class:`InputError` for a number out of range.
@@ -36,6 +38,7 @@ class Cluster:
     staleness: int = 0
     slice_tokens: int | None = None
     restarts: int = 3
+    silence: float = 600.0
     offload: bool = False
 
     def __post_init__(self) -> None:
@@ -45,6 +48,8 @@ class Cluster:
         for name, bound in least.items():
             if getattr(self, name) < bound:
                 raise InputError(f"cluster {name} = {getattr(self, name)}: must be at least {bound}")
+        if not 0 < self.silence < math.inf:
+            raise InputError(f"cluster silence = {self.silence}: must be above 0 seconds and finite")
         if self.slice_tokens is not None and self.slice_tokens < 1:
             raise InputError(f"cluster slice_tokens = {self.slice_tokens}: must be at least 1 token, or None")
 

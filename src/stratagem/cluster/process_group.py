@@ -21,6 +21,10 @@ T = TypeVar("T")
 _DONE = -1
 
 
+class ShardsLost(BrokenRunError):
+    """Other processes of the group are gone, or cannot be reached; a group that is started again may do better."""
+
+
 @dataclass(frozen=True)
 class Place:
     """Where a process stands in its group, and where it meets the others.
@@ -168,8 +172,8 @@ class _Gathered(torch.autograd.Function):
 def joined(place: Place) -> Iterator[ShardGroup]:
     """The group, once all its processes are there; left at the end of the block.
 
-    Raises :class:`InputError` when this process is in a group already or lacks the device, :class:`BrokenRunError`
-    when the others do not come within the timeout, or are lost later.
+    Raises :class:`InputError` when this process is in a group already or lacks the device, :class:`ShardsLost` when
+    the others do not come within the timeout, or are lost later.
     """
     if dist.is_initialized():
         raise InputError("this process belongs to a process group already; a shard needs one of its own")
@@ -201,7 +205,7 @@ def _naming_the_lost(place: Place) -> Iterator[None]:
         if reason is None:
             raise
         where = f"{place.address}:{place.port}"
-        raise BrokenRunError(f"shard {place.rank} of {place.size} lost the others at {where}: {reason}") from error
+        raise ShardsLost(f"shard {place.rank} of {place.size} lost the others at {where}: {reason}") from error
 
 
 def _reason(error: RuntimeError, place: Place) -> str | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -14,20 +14,33 @@ Options = Mapping[str, Any]
 
 
 class RayWorker:
-    """An actor (:class:`~.worker.Worker`)."""
+    """An actor (:class:`~.worker.Worker`). create: asks Ray for it."""
 
-    def __init__(self, actor: Any) -> None:
-        self._actor = actor
+    def __init__(self, create: Callable[[], Any]) -> None:
+        self._create, self._actor = create, create()
+        self._again = True
 
     def call(self, method: str, *arguments: Any, timeout: float) -> Any:
         """What the actor's method returns."""
         ray = import_ray()
         try:
-            return ray.get(getattr(self._actor, method).remote(*arguments), timeout=timeout)
+            try:
+                answer = self._asked(method, arguments, timeout)
+            except ray.exceptions.RayActorError:
+                if not self._again:
+                    raise
+                # It was put on a node that had left, which Ray notices only by then: it never lived.
+                self._again, self._actor = False, self._create()
+                answer = self._asked(method, arguments, timeout)
         except ray.exceptions.RayTaskError as error:
             raise error.cause from None
         except ray.exceptions.GetTimeoutError:
             raise TimeoutError(f"no answer to {method} within {timeout:g} s") from None
+        self._again = False
+        return answer
+
+    def _asked(self, method: str, arguments: Sequence[Any], timeout: float) -> Any:
+        return import_ray().get(getattr(self._actor, method).remote(*arguments), timeout=timeout)
 
     def kill(self) -> None:
         """End the actor's process."""
@@ -44,7 +57,7 @@ class RayWorkers:
     def launch(self, number: int) -> RayWorker:
         """Ask Ray for an actor; it waits for its resources there."""
         actor = import_ray().remote(RolloutWorker).options(**self.options(number))
-        return RayWorker(actor.remote())
+        return RayWorker(actor.remote)
 
     def put(self, value: Any) -> Any:
         """A reference into Ray's object store, where a node has the value once for all its actors."""

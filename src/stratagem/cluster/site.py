@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import socket
+import threading
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -99,7 +101,8 @@ def connected(cluster: Cluster) -> Iterator[Any]:
         cores = max(os.cpu_count() or 1, cluster.processes)
         options |= {"num_cpus": cores, "include_dashboard": False}
     try:
-        ray.init(address=cluster.address, **options)
+        with _signals_kept():
+            ray.init(address=cluster.address, **options)
     except (ConnectionError, TimeoutError, OSError, ValueError) as error:
         raise InputError(f"cluster {cluster.address}: nobody answers there ({_first_line(error)})") from None
     except RuntimeError as error:
@@ -108,6 +111,19 @@ def connected(cluster: Cluster) -> Iterator[Any]:
         yield ray
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def _signals_kept() -> Iterator[None]:
+    """Give back the handlers of signals that Ray replaces, so that whoever set them still hears of a signal."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            for number, handler in before.items():
+                if callable(handler):
+                    signal.signal(number, handler)
 
 
 @contextmanager

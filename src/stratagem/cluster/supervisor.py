@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from stratagem.cluster.plan import Cluster
+from stratagem.cluster.process_group import ShardsLost
 from stratagem.cluster.site import Site, connected, reserved
 from stratagem.cluster.versions import check_versions
 from stratagem.errors import BrokenRunError
@@ -20,8 +21,8 @@ from stratagem.training.run_directory import RunDirectory, file_name
 LISTENING = 0.5
 """Seconds between two looks at the learners."""
 
-SILENCE = 120.0
-"""Seconds after which a learner that answers nothing is taken for dead."""
+STARTING = 600.0
+"""Seconds that a learner has to get a place on the cluster and to start there."""
 
 GRACE = 10.0
 """Seconds in which the others of a group may show who died, once one of them has failed."""
@@ -38,8 +39,7 @@ class Supervisor:
     of an unbroken run. What else dies (rollout and environment workers) is the first learner's to replace.
     ``cluster.json`` in the run directory says which process runs where, and how often the learners were started again.
 
-    task: played in text.  progress: told of every step.  silence: seconds after which a learner that answers nothing is
-    killed.
+    task: played in text.  progress: told of every step.
     """
 
     def __init__(
@@ -47,11 +47,10 @@ class Supervisor:
         saved: SavedRun,
         task: AnyTask,
         progress: Callable[[int, Mapping[str, float]], None] | None = None,
-        silence: float = SILENCE,
     ) -> None:
         self._saved = dataclasses.replace(saved, directory=RunDirectory(saved.directory.path.resolve()))
         self._task: AnyTask | None = None if saved.task_is_specified else task
-        self._progress, self._silence = progress, silence
+        self._progress = progress
         self._told = -1
         self._restarts = 0
         self._stopping = False
@@ -82,66 +81,88 @@ class Supervisor:
                             f"{lost}; the learners were started again {self.cluster.restarts} times before; "
                             f"continue with: stratagem train --resume {self._saved.directory.path}"
                         ) from None
-                    warnings.warn(f"{lost}: the learners start again from the newest checkpoint", stacklevel=2)
+                    warnings.warn(
+                        f"{lost}: the learners start again from the newest checkpoint "
+                        f"({self._restarts} of {self.cluster.restarts} restarts)",
+                        stacklevel=2,
+                    )
 
     def _learned(self, site: Site) -> dict[str, float]:
         """One group of learners, from the newest checkpoint to the end. Raises :class:`Lost` when one died."""
+        group: list[Any] = []
+        try:
+            try:
+                meeting_point = self._started(site, group)
+            except Lost:
+                # They were put on a node that had left, which Ray notices only by then: they never lived.
+                self._end(group)
+                meeting_point = self._started(site, group)
+            self._note(site)
+            running = [
+                one.run.remote(self._saved, self._saved.recipe, self._task, site, meeting_point) for one in group
+            ]
+            return self._followed(group, running)
+        finally:
+            self._end(group)
+
+    def _started(self, site: Site, group: list[Any]) -> tuple[str, int]:
+        """Fill a group with learners; where they meet, once all have started: only then silence means something."""
         import ray
 
         from stratagem.cluster.learner import Learner
 
-        recipe = self._saved.recipe
         remote: Any = ray.remote(Learner)
-        group = [
-            remote.options(max_concurrency=4, **site.options("learner", rank)).remote(rank, site.cluster.learners)
-            for rank in range(site.cluster.learners)
-        ]
-        try:
-            for rank, learner in enumerate(group):
-                greeting = self._asked(learner.hello.remote())
-                check_versions(f"learner {rank} on {greeting['node']} (pid {greeting['pid']})", greeting)
-            meeting_point = self._asked(group[0].meeting_point.remote())
-            self._note(site)
-            running = [learner.run.remote(self._saved, recipe, self._task, site, meeting_point) for learner in group]
-            return self._followed(group, running)
-        finally:
-            for learner in group:
-                ray.kill(learner)
+        for rank in range(site.cluster.learners):
+            options = site.options("learner", rank)
+            group.append(remote.options(max_concurrency=4, **options).remote(rank, site.cluster.learners))
+        greetings = self._asked([one.hello.remote() for one in group], STARTING)
+        for rank, greeting in enumerate(greetings):
+            check_versions(f"learner {rank} on {greeting['node']} (pid {greeting['pid']})", greeting)
+        meeting_point, *_ = self._asked([one.meeting_point.remote() for one in group], STARTING)
+        address, port = meeting_point
+        return address, port
+
+    def _end(self, group: list[Any]) -> None:
+        """Kill a group, of which nothing is then left."""
+        import ray
+
+        while group:
+            ray.kill(group.pop())
 
     def _followed(self, group: Sequence[Any], running: Sequence[Any]) -> dict[str, float]:
         """Listen to the group until it is done; the metrics of the first."""
         import ray
 
-        stopped = False
-        while True:
-            done, _ = ray.wait(list(running), num_returns=1, timeout=LISTENING)
-            if done and not self._failed(done[0]):
-                self._report(group[0])
-                [metrics, *_] = ray.get(list(running))
-                return dict(metrics)
-            if done:
+        stopped, waiting = False, list(running)
+        while waiting:
+            done, waiting = ray.wait(waiting, num_returns=1, timeout=LISTENING)
+            if done and self._failed(done[0]):
                 self._give_up(running, done[0])
-            self._report(group[0])
+            self._report(group)
             if self._stopping and not stopped:
                 for learner in group:
                     learner.stop.remote()
                 stopped = True
+        metrics: dict[str, float] = ray.get(running[0])
+        return metrics
 
-    def _report(self, learner: Any) -> None:
-        for step, metrics in self._asked(learner.reports.remote(self._told)):
+    def _report(self, group: Sequence[Any]) -> None:
+        """Pass on what the first has to tell; the others are asked as well, to see whether they are there."""
+        told, *_ = self._asked([learner.reports.remote(self._told) for learner in group], self.cluster.silence)
+        for step, metrics in told:
             self._told = step
             if self._progress is not None:
                 self._progress(step, metrics)
 
-    def _asked(self, reference: Any) -> Any:
-        """The answer of a learner. Raises :class:`Lost` when there is none."""
+    def _asked(self, references: Sequence[Any], patience: float) -> list[Any]:
+        """The answers of the learners. Raises :class:`Lost` when one does not come within so many seconds."""
         import ray
 
         try:
-            return ray.get(reference, timeout=self._silence)
+            return list(ray.get(list(references), timeout=patience))
         except ray.exceptions.GetTimeoutError:
-            raise Lost(f"a learner did not answer for {self._silence:g} s") from None
-        except ray.exceptions.RayActorError as error:
+            raise Lost(f"a learner did not answer for {patience:g} s") from None
+        except ray.exceptions.RayError as error:
             raise Lost(_death(error)) from None
 
     def _failed(self, reference: Any) -> bool:
@@ -165,12 +186,14 @@ class Supervisor:
                 ray.get(reference, timeout=max(end - time.monotonic(), 0.01))
             except ray.exceptions.GetTimeoutError:
                 continue
-            except ray.exceptions.RayActorError as error:
-                raise Lost(_death(error)) from None
             except ray.exceptions.RayTaskError as error:
                 failure = failure or error.cause or error
+            except ray.exceptions.RayError as error:
+                raise Lost(_death(error)) from None
             except Exception as error:
                 failure = failure or error
+        if isinstance(failure, ShardsLost):
+            raise Lost(f"the learners lost each other ({failure})")
         assert failure is not None
         raise failure
 
@@ -191,6 +214,8 @@ class Supervisor:
 
 def _death(error: Exception) -> str:
     """What Ray says of a dead actor, in a few words."""
-    told = str(error)
-    reason = "its node left" if "node" in told.lower() and "died" in told.lower() and "NODE_DIED" in told else "it died"
+    told = " ".join(str(error).split())
+    reason = "its node left" if "node has died" in told or "NodeDied" in type(error).__name__ else "its process died"
+    if "creation task" in told:
+        reason = f"it could not start: {told[-200:]}"
     return f"a learner was lost ({reason})"

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import platform
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -22,6 +24,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from stratagem.errors import InputError
+
+PATIENCE = 30.0
+"""Seconds in which a process that worked on a run should be gone, once what started it was killed."""
 
 PACKAGES = ("stratagem", "torch", "transformers", "numpy", "gymnasium", "textworld", "reasoning-gym")
 
@@ -64,6 +69,24 @@ class RunDirectory:
         if not (path / "run.json").is_file():
             raise InputError(f"run directory {path}: holds no run (run.json is missing)")
         return cls(path)
+
+    @contextmanager
+    def held(self, patience: float | None = None) -> Iterator[None]:
+        """While it lasts no other process holds this run; one that was killed holds nothing.
+
+        patience: seconds to wait for another process to let go; None: :data:`PATIENCE`. Where the file system knows no
+        locks nothing is held. Raises :class:`InputError` when the other one does not let go.
+        """
+        end = time.monotonic() + (PATIENCE if patience is None else patience)
+        with ExitStack() as stack:
+            # What cannot be locked, or not even written to, says so elsewhere.
+            with suppress(OSError):
+                lock = stack.enter_context(open(self.path / ".lock", "a", encoding="utf-8"))
+                while not _locked(lock.fileno()):
+                    if time.monotonic() > end:
+                        raise InputError(f"run {self.path}: another process is at work on it; end that one first")
+                    time.sleep(0.1)
+            yield
 
     # ---- small files -----------------------------------------------------------------------------------------------
 
@@ -154,6 +177,15 @@ class RunDirectory:
                 shutil.rmtree(leftover, ignore_errors=True)
             else:
                 leftover.unlink(missing_ok=True)
+
+
+def _locked(file: int) -> bool:
+    """Lock an open file, unless another process has. Raises ``OSError`` where there are no locks."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
