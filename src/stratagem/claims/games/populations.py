@@ -281,7 +281,8 @@ def _true_regrets(worlds: tuple[FlatGame, ...]) -> dict[str, float]:
     "each; 8 iterations. What endings pay is learned by ridge regression on the moves that led there, with random "
     "priors; nature and moves are known, where the paper learns them by networks. The ratio to bounds of payoffs "
     "alone says what conservative responses add. A log of 30,000 even episodes is a control, where conservatism should "
-    "make little difference (in utility: pure equilibria are often found exactly). A first version took averages of replicator dynamics as the baseline; on the control they "
+    "make little difference (in utility: pure equilibria are often found exactly). "
+    "A first version took averages of replicator dynamics as the baseline; on the control they "
     "were far behind, so the dynamics and not conservatism decided, and they were given up. The authors' text was not "
     "available in full; the rules are those of an earlier program of theirs.",
 )
