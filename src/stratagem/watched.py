@@ -86,8 +86,8 @@ class Watch:
     at the same time; time that a call waits for those of another caller is not counted.
 
     A thread cannot be killed, so a hung call keeps its thread (and whatever it holds) until the process ends; a fresh
-    thread goes on with the calls after it. ``abandoned`` counts them. ``seconds`` is how long callers have waited so far,
-    all together.
+    thread goes on with the calls after it. ``abandoned`` counts them. ``seconds`` is how long callers have waited so
+    far, all together.
 
     Raises :class:`InputError` for less than one thread; :meth:`run` raises a :class:`BrokenRunError` of a call as it
     is, since that is about more than one episode.
