@@ -3,8 +3,8 @@
     python benchmarks/scale.py [--rounds 3] [--steps 8] [--only NAME ...] [--out results/scale.json]
 
 GRPO on the tiny model and ``key_door``, every arrangement in a process of its own and one after the other, round by
-round. Steps after the warm-up count; what comes before the first of them (Ray, actors, models) is told apart. Ratios of
-tokens per second are taken within a round, to its run of ``hf`` in one process; given are medians over rounds, of the
+round. Steps after the warm-up count; what starts and ends a run (Ray, actors, models, the saved policy) is told apart.
+Ratios of tokens per second are taken within a round, to its run of ``hf`` in one process; given are medians over rounds, of the
 ratio with the least and the greatest. Arrangements that need what is not installed are left out, and named.
 """
 
@@ -71,7 +71,7 @@ PARTS = ("weights", "generate", "transport", "environments", "waiting and the re
 
 @dataclass(frozen=True)
 class Measured:
-    """One run. start: seconds before the first step.  rows: metrics of the steps that count."""
+    """One run. start: seconds before the first step and after the last.  rows: metrics of the steps that count."""
 
     start: float
     rows: list[dict[str, float]] = field(repr=False)

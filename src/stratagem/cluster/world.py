@@ -37,9 +37,9 @@ class ClusterWorld:
 
     ``workers/utilization``: mean share of the time since the last batch in which rollout workers generated, and
     ``workers/utilization_min`` the least.  ``workers/restarts``: of rollout workers so far.  ``workers/reread``: tokens
-    read again because of them.  ``weights/sent``: bytes of the last update.  ``timing/generate``: seconds that the
-    batch took rollout workers to generate, on average, and ``timing/transport`` those for which requests and what was
-    generated were on their way.  ``environments/...``: as the pool of environment workers has them, where there is one.
+    read again because of them.  ``weights/sent``: bytes of the last update.  ``timing/generate``: seconds that a batch
+    took rollout workers to generate, on average, and ``timing/transport`` those for which requests and what was
+    generated were on their way.  ``environments/...``: as the pool of environment workers has them, if there is one.
     """
 
     def __init__(self, world: World, pools: list[EnginePool], environments: EnvironmentPool | None) -> None:
@@ -152,7 +152,6 @@ def _engines(request: Request, policy: LanguagePolicy | Team, site: Site) -> tup
     settings = PoolSettings(
         most_running=max(1, request.concurrency // (cluster.rollout_workers // len(models))),
         slice_tokens=cluster.slice_tokens,
-        timeout=cluster.silence,
         most_restarts=cluster.restarts,
     )
     pools = []

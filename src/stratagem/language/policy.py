@@ -287,7 +287,7 @@ class LanguagePolicy(nn.Module):
 
     @torch.no_grad()
     def unmerged(self, *, adapters: bool) -> Iterator[tuple[str, Tensor]]:
-        """The model's tensors below adapters, named as in :meth:`weights`, or the adapters' by their own names."""
+        """The model's tensors below adapters, named as in :meth:`weights`; or the adapters', by their own names."""
         for name, tensor in self.model.state_dict().items():
             if (".lora_" in name) == adapters:
                 yield name.replace(".base_layer.", "."), tensor
