@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from benchmarks.chaos.runs import STEPS
@@ -43,6 +44,12 @@ class Faulty(Task):
     def environment(self, split: Split, index: int) -> Environment:
         inner = self.of.environment(split, index)
         return FaultyEnvironment(inner, self) if split == "train" else inner
+
+    def solution(self, split: Split, index: int) -> Iterator[str]:
+        return self.of.solution(split, index)
+
+    def corrupted(self, split: Split, index: int) -> Iterator[str]:
+        return self.of.corrupted(split, index)
 
     def trouble(self) -> None:
         """What happens to whoever calls it first, or while the service is down."""
