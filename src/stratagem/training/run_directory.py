@@ -221,8 +221,12 @@ def file_name(name: str) -> str:
 def command_line() -> list[str]:
     """The command that started this process, as one would type it."""
     program = Path(sys.argv[0])
-    name = f"python -m {program.parent.name}" if program.name == "__main__.py" else program.name
-    return [*name.split(), *sys.argv[1:]]
+    # A package that is run says by its specification what it is called, folders above it included.
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    if program.name != "__main__.py":
+        return [program.name, *sys.argv[1:]]
+    package = program.parent.name if spec is None else spec.name.removesuffix(".__main__")
+    return ["python", "-m", package, *sys.argv[1:]]
 
 
 def machine() -> dict[str, Any]:
