@@ -352,7 +352,7 @@ def test_a_shard_that_is_killed_ends_the_other(in_shards, make_job, small, rank)
 
     said = ended(in_shards, make_job(small("grpo"), started=killed), timeout=20.0)
     assert said[rank] is None
-    assert said[1 - rank].startswith(f"BrokenRunError: shard {1 - rank} of 2 lost the others")
+    assert said[1 - rank].startswith(f"ShardsLost: shard {1 - rank} of 2 lost the others")
 
 
 def test_an_error_of_another_shard_alone_ends_shard_0(in_shards, make_job, small):
@@ -365,7 +365,7 @@ def test_an_error_of_another_shard_alone_ends_shard_0(in_shards, make_job, small
             trainer._optimizer.step = step
 
     first, second = ended(in_shards, make_job(small("grpo"), started=breaking), timeout=20.0)
-    assert first.startswith("BrokenRunError: shard 0 of 2 lost the others")
+    assert first.startswith("ShardsLost: shard 0 of 2 lost the others")
     assert second == "ValueError: out of memory"
 
 

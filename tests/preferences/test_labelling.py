@@ -208,7 +208,14 @@ def test_only_this_machine_in_json_is_listened_to(served, labels):
 
 def test_the_command_says_where_the_page_is_and_stops_at_ctrl_c(pairs, labels):
     command = [sys.executable, "-m", "stratagem", "label", str(pairs), "--out", str(labels), "--no-open"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ | {"PYTHONUNBUFFERED": "1"})
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONUNBUFFERED": "1"},
+        # Whoever runs the tests in the background may have them ignore Ctrl-C.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     try:
         said = process.stdout.readline()
         assert said.startswith("0 of 3 labelled; page: http://127.0.0.1:")

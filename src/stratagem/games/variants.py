@@ -162,7 +162,7 @@ def psro(meta: str = "prd") -> PSRO:
     "1909.12823",
     title="A Generalized Training Approach for Multiagent Learning",
     family="games",
-    roles=("meta_solver",),
+    roles=("solver", "meta_solver"),
     year=2019,
     base="psro",
 )
