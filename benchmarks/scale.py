@@ -4,8 +4,8 @@
 
 GRPO on the tiny model and ``key_door``, every arrangement in a process of its own and one after the other, round by
 round. Steps after the warm-up count; what starts and ends a run (Ray, actors, models, the saved policy) is told apart.
-Ratios of tokens per second are taken within a round, to its run of ``hf`` in one process; given are medians over rounds, of the
-ratio with the least and the greatest. Arrangements that need what is not installed are left out, and named.
+Ratios of tokens per second are taken within a round, to its run of ``hf`` in one process; given are medians over
+rounds, of ratios with the least and the greatest. Arrangements that need what is not installed are left out, and named.
 """
 
 from __future__ import annotations

@@ -68,8 +68,8 @@ class ShardedPolicy(LanguagePolicy):
     tensors can be loaded. A perturbed view is missing: each shard would draw noise of its own.
 
     In bfloat16 the casts of all layers' weights are kept for the backward pass, two bytes for each weight on every
-    shard, unless the policy has ``gradient_checkpointing``. FSDP's own mixed precision is not used instead: what a module
-    gathers would be rounded as a whole, norms and the embedding among it.
+    shard, unless the policy has ``gradient_checkpointing``. FSDP's own mixed precision is not used instead: all that a
+    module gathers would be rounded, norms and the embedding among it.
     """
 
     views: ClassVar[tuple[type[View], ...]] = tuple(view for view in LanguagePolicy.views if view is not Perturbed)
