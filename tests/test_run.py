@@ -66,7 +66,7 @@ def test_a_run_writes_what_it_promises(train):
     result = train("run", evaluate_every=1)
     assert {path.name for path in result.directory.iterdir()} == {
         "recipe.yaml", "run.json", "environment.json", "metrics.jsonl", "evaluations.jsonl", "samples.jsonl",
-        "episodes.jsonl", "checkpoints", "tensorboard", "model", "report.html",
+        "episodes.jsonl", "checkpoints", "tensorboard", "model", "report.html", ".lock",
     }  # fmt: skip
     assert stratagem.Recipe.load(result.directory / "recipe.yaml").sampler.group_size == 3
     assert [row["step"] for row in rows(result.directory)] == [1, 2]

@@ -239,3 +239,12 @@ def test_a_broken_run_is_more_than_the_failure_of_a_call(threads):
         watch.run([lambda: 1, broken, lambda: 3])
     assert watch.run([lambda: 4]) == [Outcome(4)]
     watch.close()
+
+
+def test_the_time_callers_waited_is_added_up():
+    watch = Watch(5.0)
+    watch.run([lambda: time.sleep(0.05)])
+    before = watch.seconds
+    watch.run([lambda: time.sleep(0.05), lambda: time.sleep(0.05)])
+    assert before >= 0.05 and watch.seconds - before >= 0.1
+    watch.close()
