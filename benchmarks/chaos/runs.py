@@ -41,10 +41,13 @@ LONGEST = 420.0
 TOLERANCE = 1e-5
 """By how much two numbers may differ that are the same: learners that share a batch add it up in another order."""
 
+GROUPS, GROUP = 2, 4
+"""Prompts of a batch, and episodes of each."""
+
 RUN = [
     *("grpo", "--task", "key_door", "--steps", str(STEPS), "--precision", "float32", "--device", "cpu"),
     *("--episodes", "10", "--evaluate-every", "3", "--checkpoint-every", "2"),
-    *("--set", "sampler.prompts_per_step=2", "--set", "sampler.group_size=4"),
+    *("--set", f"sampler.prompts_per_step={GROUPS}", "--set", f"sampler.group_size={GROUP}"),
 ]
 
 NOT_COMPARED = ("timing/", "memory/", "workers/", "weights/", "environments/", "pipeline/", "prefill/", "decode/")
