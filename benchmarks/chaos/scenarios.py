@@ -108,7 +108,7 @@ def reward_service_down(bench: Bench) -> str:
 
 def _train_in_trouble(bench: Bench, kind: str, *seconds: str) -> None:
     bench.run.start("-m", "benchmarks.chaos.faulty", kind, str(bench.folder), str(bench.seed), *seconds)
-    bench.run.await_step(*bench.moment(1, 3))
+    bench.run.await_step(*bench.moment())
     (bench.folder / "due").touch()
 
 
