@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from benchmarks.chaos.runs import STEPS
+from benchmarks.chaos.runs import GROUP, GROUPS, STEPS
 
 from stratagem import run
 from stratagem.cli.app import BROKEN, DONE
@@ -86,14 +86,18 @@ class FaultyEnvironment(Environment):
 
 
 def main() -> int:
-    """Train in such a task on a local cluster."""
+    """Train in such a task on a local cluster, or go on with that."""
     kind, folder, seed, *seconds = sys.argv[1:]
     task = Faulty(kind, Path(folder), float(seconds[0]) if seconds else 0.0)
+    directory = Path(folder) / "run"
     try:
+        if (directory / "run.json").exists():
+            run.resume(directory, task=task)
+            return DONE
         run.train(
             "grpo",
             task,
-            out=Path(folder) / "run",
+            out=directory,
             steps=STEPS,
             seed=int(seed),
             precision="float32",
@@ -102,7 +106,7 @@ def main() -> int:
             evaluation_episodes=10,
             checkpoint_every=2,
             timeout=4.0,
-            values={"sampler.prompts_per_step": 2, "sampler.group_size": 4},
+            values={"sampler.prompts_per_step": GROUPS, "sampler.group_size": GROUP},
             cluster=Cluster(environment_workers=1),
         )
     except BrokenRunError as error:

@@ -41,10 +41,13 @@ LONGEST = 420.0
 TOLERANCE = 1e-5
 """By how much two numbers may differ that are the same: learners that share a batch add it up in another order."""
 
+GROUPS, GROUP = 2, 4
+"""Prompts of a batch, and episodes of each."""
+
 RUN = [
     *("grpo", "--task", "key_door", "--steps", str(STEPS), "--precision", "float32", "--device", "cpu"),
     *("--episodes", "10", "--evaluate-every", "3", "--checkpoint-every", "2"),
-    *("--set", "sampler.prompts_per_step=2", "--set", "sampler.group_size=4"),
+    *("--set", f"sampler.prompts_per_step={GROUPS}", "--set", f"sampler.group_size={GROUP}"),
 ]
 
 NOT_COMPARED = ("timing/", "memory/", "workers/", "weights/", "environments/", "pipeline/", "prefill/", "decode/")
@@ -237,9 +240,9 @@ class Bench:
         with self.held:
             self.run.end()
 
-    def moment(self, first: int = 1, last: int = STEPS - 2) -> tuple[int, float]:
-        """A step, and a time after it that is about as long as a step."""
-        return self.chance.randint(first, last), self.chance.uniform(0.0, 1.0)
+    def moment(self) -> tuple[int, float]:
+        """A step, and a time after it that is about as long as a step; steps are left in which it can be seen."""
+        return self.chance.randint(1, STEPS // 2), self.chance.uniform(0.0, 0.6)
 
     def reference(self) -> dict[str, float]:
         """Of the run in one process with this seed, to which nothing happens."""
