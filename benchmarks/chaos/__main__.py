@@ -24,6 +24,8 @@ from benchmarks.chaos.runs import Bench, Wrong
 from benchmarks.chaos.scenarios import SCENARIOS, Scenario
 from benchmarks.chaos.volumes import NotHere
 
+from stratagem.training.run_directory import machine
+
 
 def main() -> int:
     """Run the command line; returns the exit code."""
@@ -74,6 +76,7 @@ def outcome(name: str, seed: int, references: dict[int, dict[str, float]], logs:
         "scenario": name,
         "description": (scenario.__doc__ or "").strip(),
         "seed": seed,
+        "commit": machine()["commit"],
         "outcome": found,
         "why": why,
         "seconds": round(seconds, 1),
