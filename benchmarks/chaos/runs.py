@@ -240,9 +240,9 @@ class Bench:
         with self.held:
             self.run.end()
 
-    def moment(self) -> tuple[int, float]:
+    def moment(self, last: int = STEPS // 2) -> tuple[int, float]:
         """A step, and a time after it that is about as long as a step; steps are left in which it can be seen."""
-        return self.chance.randint(1, STEPS // 2), self.chance.uniform(0.0, 0.6)
+        return self.chance.randint(1, last), self.chance.uniform(0.0, 0.6)
 
     def reference(self) -> dict[str, float]:
         """Of the run in one process with this seed, to which nothing happens."""

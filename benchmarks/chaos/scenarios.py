@@ -228,8 +228,10 @@ def _driver_killed(bench: Bench) -> None:
 def rollout_worker_killed_ahead(bench: Bench) -> str:
     """rollouts two batches ahead, and a rollout worker is killed"""
     bench.run.train(bench.seed, *AHEAD)
-    signalled(bench, "RolloutWorker", signal.SIGKILL)
+    bench.run.await_step(*bench.moment(last=1))  # Later there may be nothing left to sample.
+    processes.send([chosen(bench, bench.run.actors("RolloutWorker"))], signal.SIGKILL)
     bench.run.finish()
+    happened(bench.run.count("workers/restarts"), "rollout worker was started again")
     return bench.exactly_once()
 
 
