@@ -9,7 +9,7 @@ from typing import Any
 
 from benchmarks.chaos.scenarios import SCENARIOS
 
-from stratagem.training.run_directory import machine
+from stratagem.training.run_directory import command_line, machine
 
 
 def read(path: Path) -> list[dict[str, Any]]:
@@ -18,15 +18,13 @@ def read(path: Path) -> list[dict[str, Any]]:
 
 
 def write(path: Path, rows: Sequence[dict[str, Any]]) -> None:
-    """Write rows, of several of the same scenario and seed the last, with the machine and the command that makes all.
+    """Write rows, of several of the same scenario and seed the last, with the machine and the command of the last runs.
 
     Each row has the commit that it was made at, since some may be older than others.
     """
     order = {name: place for place, name in enumerate(SCENARIOS)}
     newest = {(row["scenario"], row["seed"]): row for row in rows if row["scenario"] in order}
     runs = sorted(newest.values(), key=lambda row: (order[row["scenario"]], row["seed"]))
-    seeds = sorted({str(row["seed"]) for row in runs})
-    command = ["python", "-m", "benchmarks.chaos", "--seeds", *seeds, "--out", path.as_posix()]
-    found = {"command": command, **machine(), "runs": runs}
+    found = {"command": command_line(), **machine(), "runs": runs}
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")

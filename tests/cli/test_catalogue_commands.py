@@ -161,18 +161,21 @@ def test_tasks_are_listed_with_what_they_need(stratagem):
     assert "key_door" in stratagem("tasks").out
 
 
-def test_methods_is_there_at_once_and_without_transformers():
+def test_methods_is_there_at_once_and_without_what_is_slow_to_import():
     code = (
         "import sys, time\n"
+        "import torch\n"
+        "torch_alone = time.process_time()\n"
         "from stratagem.cli.app import run\n"
         "assert run(['methods', '--json']) == 0\n"
-        "assert 'transformers' not in sys.modules, 'transformers'\n"
-        "print(time.process_time(), file=sys.stderr)\n"
+        "for slow in ('transformers', 'scipy.stats', 'networkx', 'ray', 'numba'):\n"
+        "    assert slow not in sys.modules, slow\n"
+        "print(time.process_time() / torch_alone, file=sys.stderr)\n"
     )
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(package.__file__).parents[1])}
     child = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
     assert child.returncode == 0, child.stderr
-    assert float(child.stderr) < 3.0
+    assert float(child.stderr) < 4.0, "times what a process takes that imports torch and does nothing"
 
 
 def test_show_has_what_the_lab_found(stratagem):

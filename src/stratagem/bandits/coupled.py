@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Protocol
 
-import networkx
 import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
@@ -233,6 +232,8 @@ def drawn_problem(kind: str, seed: int, arms: int = 6, budget: int = 2) -> Coupl
     effect = Pulls(source.uniform(0, 0.2, arms), 0.7 + source.uniform(0, 0.2, arms))
     feasible: Feasible
     if kind == "walk":
+        import networkx  # takes a while, for which no listing of techniques should wait
+
         tree = [(node, int(source.integers(node))) for node in range(1, arms)]
         missing = list(networkx.complement(networkx.Graph(tree)).edges) if arms > 2 else []
         more = source.permutation(len(missing))[: arms // 3]
