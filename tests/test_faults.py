@@ -5,7 +5,9 @@ from __future__ import annotations
 import errno
 import math
 import threading
+import time
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,7 +18,7 @@ from stratagem.errors import BrokenRunError
 from stratagem.parts import Reward
 from stratagem.sampling import Demonstrations, Rollouts
 from stratagem.tasks.task import Observation, Step, state_key
-from stratagem.training import run_directory
+from stratagem.training import loop, run_directory
 
 SAMPLER = Rollouts(prompts_per_step=3, group_size=4, refill_rounds=0)
 
@@ -301,7 +303,20 @@ def test_a_model_that_cannot_be_written_leaves_the_one_before(make_trainer, smal
     assert (trainer.run_directory.path / "model" / "model.safetensors").read_bytes() == before
 
 
-def test_a_run_in_which_every_episode_is_lost_saves_stops_and_says_so(make_trainer, make_world, chatter, small):
+def test_a_run_in_which_every_episode_is_lost_waits_saves_stops_and_says_so(
+    make_trainer, make_world, chatter, small, monkeypatch
+):
+    waited: list[float] = []
+    now = [0.0]
+
+    def sleep(seconds: float) -> None:
+        waited.append(seconds)
+        now[0] += seconds
+
+    monkeypatch.setattr(
+        loop, "time", SimpleNamespace(sleep=sleep, monotonic=lambda: now[0], perf_counter=lambda: now[0])
+    )
+
     def fault(called: str, index: int, turn: int) -> None:
         if called == "step" and index >= 6:
             raise OSError("connection lost")
@@ -314,6 +329,21 @@ def test_a_run_in_which_every_episode_is_lost_saves_stops_and_says_so(make_train
         trainer.run()
     # Two batches of three start states were good.
     assert trainer.run_directory.load().state["step"] == 5
+    assert sum(waited) == pytest.approx(sum(loop.WAITS)), "a second after the first lost batch, ten after the next"
+
+
+def test_a_run_that_waits_for_a_service_stops_when_asked(make_trainer, make_world, chatter, small):
+    def fault(called: str, index: int, turn: int) -> None:
+        if called == "step":
+            raise OSError("connection lost")
+
+    trainer = make_trainer(small("grpo"), world=make_world(chatter(fault=fault)), steps=50)
+    began = time.monotonic()
+    threading.Timer(0.5, trainer.stop).start()
+    with pytest.warns(UserWarning, match="no episode was of use"), pytest.raises(loop.Interrupted):
+        trainer.run()
+    assert trainer.run_directory.load().state["step"] <= 2
+    assert time.monotonic() - began < sum(loop.WAITS)
 
 
 # ---- reward parts ---------------------------------------------------------------------------------------------------

@@ -97,7 +97,7 @@ def environment_hangs(bench: Bench) -> str:
 @scenario
 def reward_service_down(bench: Bench) -> str:
     """the service that gives rewards is down for a while; a run that three batches are lost of by that is resumed"""
-    seconds = f"{bench.chance.uniform(0.1, 1.5):.2f}"
+    seconds = f"{bench.chance.uniform(0.5, 16):.2f}"  # a run waits for eleven
     _train_in_trouble(bench, "down", seconds)
     if bench.run.code():
         bench.run.stopped("no episode of 3 batches in a row was of use")

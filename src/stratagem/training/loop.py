@@ -76,7 +76,10 @@ class Settings:
                 raise InputError(f"{name} = {getattr(self, name)}: must be at least 1 token, or None")
 
 
-LOST_BATCHES = 3
+WAITS = (1.0, 10.0)
+"""Seconds before another batch is tried, after one and after two in a row without a good episode: a service may return."""
+
+LOST_BATCHES = len(WAITS) + 1
 """So many batches in a row without one good episode end the run."""
 
 
@@ -166,6 +169,7 @@ class Trainer:
             self._evaluate(0)
         while not self._finished:
             self.step()
+            self._wait()
             if self._stops():
                 self.checkpoint()
                 raise Interrupted
@@ -208,6 +212,14 @@ class Trainer:
         if due or self._finished:
             self._evaluate(self._step)
         return metrics
+
+    def _wait(self) -> None:
+        """Give what lost the last batches time to return, unless the run ends anyway or is asked to stop."""
+        if not 0 < self._lost_batches < LOST_BATCHES or self._finished:
+            return
+        end = time.monotonic() + WAITS[self._lost_batches - 1]
+        while not self._stopping and (left := end - time.monotonic()) > 0:
+            time.sleep(min(left, 0.1))
 
     @property
     def _finished(self) -> bool:
