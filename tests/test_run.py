@@ -6,6 +6,7 @@ import json
 import os
 import random
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -19,6 +20,7 @@ import torch
 
 import stratagem
 from stratagem import run
+from stratagem.cluster import Cluster
 from stratagem.errors import BrokenRunError, InputError
 from stratagem.language.policy import LanguagePolicy
 from stratagem.training import run_directory
@@ -225,6 +227,22 @@ def test_a_run_directory_holds_one_run(train):
     train("run", steps=1)
     with pytest.raises(InputError, match="holds a run already"):
         train("run")
+
+
+@pytest.mark.parametrize("others", [False, True])
+def test_a_run_that_was_refused_can_be_started_there_again(tmp_path, others):
+    pytest.importorskip("ray")
+    folder = tmp_path / "run"
+    if others:
+        folder.mkdir()
+        (folder / "notes.txt").write_text("mine")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        nowhere = Cluster(f"127.0.0.1:{free.getsockname()[1]}")
+        for _ in range(2):
+            with pytest.raises(InputError, match="nobody answers there"):
+                run.train("grpo", "key_door", cluster=nowhere, out=folder, **QUICK)
+    assert [file.name for file in folder.iterdir()] == ["notes.txt"] if others else not folder.exists()
 
 
 def test_there_must_be_something_to_resume(train, tmp_path):

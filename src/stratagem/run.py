@@ -128,10 +128,14 @@ def train(
     run.write_text("recipe.yaml", final.to_yaml())
     run.write_json("environment.json", environment(seed))
     saved.write()
-    if world is None:
-        return _supervised(saved, made, progress)
-    with run.held():
-        return _finish(Trainer(final, world, run, settings, sinks, progress), run, world)
+    try:
+        if world is None:
+            return _supervised(saved, made, progress)
+        with run.held():
+            return _finish(Trainer(final, world, run, settings, sinks, progress), run, world)
+    except InputError:
+        run.withdraw()
+        raise
 
 
 def resume(

@@ -77,7 +77,7 @@ class Settings:
 
 
 WAITS = (1.0, 10.0)
-"""Seconds before another batch is tried, after one and after two in a row without a good episode: a service may return."""
+"""Seconds before another batch is tried, after one and after two in a row that were lost: a service may come back."""
 
 LOST_BATCHES = len(WAITS) + 1
 """So many batches in a row without one good episode end the run."""

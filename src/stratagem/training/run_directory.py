@@ -70,6 +70,16 @@ class RunDirectory:
             raise InputError(f"run directory {path}: holds no run (run.json is missing)")
         return cls(path)
 
+    def withdraw(self) -> None:
+        """Hold no run any more if nothing was done in it, so that one that was refused can be started here again."""
+        if (self.path / "metrics.jsonl").exists() or (self.path / "evaluations.jsonl").exists():
+            return
+        for name in ("run.json", "recipe.yaml", "environment.json", "cluster.json", ".lock"):
+            (self.path / name).unlink(missing_ok=True)
+        for folder in (self.path / "journal", self.path / "checkpoints", self.path):
+            with suppress(OSError):  # What others put here stays.
+                folder.rmdir()
+
     @contextmanager
     def held(self, patience: float | None = None) -> Iterator[None]:
         """While it lasts no other process holds this run; one that was killed holds nothing.
