@@ -3,10 +3,11 @@
     python benchmarks/scale.py [--rounds 3] [--steps 8] [--only NAME ...] [--out results/scale.json]
 
 GRPO on the tiny model and ``key_door``, every arrangement in a process of its own and one after the other, round by
-round. Steps after the warm-up count; what starts and ends a run (Ray, actors, models, the saved policy) is told apart.
-Ratios of tokens per second are taken within a round, to its run of ``hf`` in one process; given are medians over
-rounds, of the ratio with the least and the greatest. Arrangements that need what is not installed are left out, and
-named.
+round. The learning rate is so small that the policy stays what it is, and so does the length of episodes: if it
+learned, arrangements that learn better or worse would have other work to do. Steps after the warm-up count; what
+starts and ends a run (Ray, actors, models, the saved policy) is told apart. Ratios of tokens per second are taken
+within a round, to its run of ``hf`` in one process; given are medians over rounds, of the ratio with the least and
+the greatest. Arrangements that need what is not installed are left out, and named.
 """
 
 from __future__ import annotations
@@ -40,6 +41,8 @@ from stratagem.language import engines
 from stratagem.study.record import PHASES
 
 WARM_UP = 2
+STANDING = 1e-9
+"""A learning rate at which weights change, so that they are sent, and the policy does not."""
 BASE = "one process, hf"
 
 
@@ -148,6 +151,7 @@ def measure(name: str, steps: int, seed: int) -> Measured:
             steps=WARM_UP + steps,
             evaluation_episodes=0,
             checkpoint_every=WARM_UP + steps,
+            values={"optimization.learning_rate": STANDING},
             seed=seed,
             out=Path(folder) / "run",
             progress=progress,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
-from typing import Annotated, Any, ClassVar, Literal, NamedTuple
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Protocol
 
 import torch
 from annotated_types import Ge, Gt
@@ -533,15 +533,60 @@ class Objective(Part):
     __rmul__ = __mul__
 
 
+class Gauge(Protocol):
+    """What a run lets its schedules measure. Nothing measured is learned from, and the policy stays as it is."""
+
+    @property
+    def objective(self) -> Objective:
+        """Of the recipe, as it is now."""
+
+    @property
+    def learning_rate(self) -> float:
+        """Of the policy, as it is now."""
+
+    def sampled(self, sampler: Sampler) -> Experience | None:
+        """A fresh batch of the policy as it is; None when it has no token. The budget counts what is sampled."""
+
+    def completed(self, x: Experience) -> Experience:
+        """A fresh batch with the fields that the recipe reads."""
+
+    def gradient(
+        self, objective: Objective, x: Experience, *, after: Sequence[Tensor] | None = None
+    ) -> Sequence[Tensor]:
+        """Of an objective on all of ``x``, by the policy's own parameters; 0 where it says nothing.
+
+        after: where a plain gradient step along this gradient would lead, with the policy's learning rate.
+        """
+
+    def product(self, one: Sequence[Tensor], other: Sequence[Tensor]) -> float:
+        """Inner product of two gradients, of all shards of the policy together."""
+
+
 @dataclass(frozen=True)
 class Schedule(Part):
-    """Changes knobs of the recipe while it runs."""
+    """Changes knobs of the recipe while it runs, and may have something measured on the way.
+
+    A step goes: :meth:`before_batch`, the new values, the batch, its rewards shaped, :meth:`before_credit`, credit,
+    :meth:`before_update`, optimizer steps. Figures that these return are logged with the step.
+    """
 
     kind: ClassVar[str] = "schedule"
 
     def __call__(self, step: int, metrics: Mapping[str, float]) -> dict[str, Any]:
         """New values by dotted path, given the step about to run and the last step's metrics."""
         raise NotImplementedError
+
+    def before_batch(self, step: int, gauge: Gauge) -> Mapping[str, float]:
+        """Measure the policy before it acts."""
+        return {}
+
+    def before_credit(self, step: int, x: Experience, gauge: Gauge) -> tuple[Experience, Mapping[str, float]]:
+        """The batch to learn from, with rewards weighed anew, say."""
+        return x, {}
+
+    def before_update(self, step: int, x: Experience, gauge: Gauge) -> Mapping[str, float]:
+        """Measure on the batch about to be learned from, credited."""
+        return {}
 
 
 @dataclass(frozen=True)

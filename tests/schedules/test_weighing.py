@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from stratagem.errors import InputError
+from stratagem.experience import Experience
 from stratagem.schedules import FrontGain, GradientInfluence
 
 SCALE = "rewards.reward_weights.scale"
@@ -15,8 +16,25 @@ SCALE = "rewards.reward_weights.scale"
 
 def scales(schedule: FrontGain, *points: tuple[float, ...]) -> list[float]:
     """The knob after each measurement."""
-    measured = ({f"validation/{n}": v for n, v in zip("ab", point, strict=True)} for point in points)
-    return [schedule(step * schedule.every, metrics)[SCALE] for step, metrics in enumerate(measured)]
+    found = []
+    for point in points:
+        schedule.judge(point)
+        found.append(schedule(0, {})[SCALE])
+    return found
+
+
+class Answers:
+    """A gauge whose fresh batches have these mean rewards, one after the other."""
+
+    def __init__(self, points: list[tuple[float, ...] | None]) -> None:
+        self.points = points
+
+    def sampled(self, sampler: object) -> Experience | None:
+        point = self.points.pop(0)
+        if point is None:
+            return None
+        x = Experience.from_lengths([1], [1], [1])
+        return x.replace(reward=torch.tensor([point]), reward_names=("a", "b"), reward_weights=(1.0, 1.0))
 
 
 def products(*gradients: tuple[float, ...]) -> torch.Tensor:
@@ -50,14 +68,19 @@ def test_the_scale_is_at_most_2_and_only_points_that_gain_are_kept():
 def test_between_measurements_the_scale_stays_and_what_is_no_number_is_ignored():
     schedule = FrontGain(every=3, begin=2)
     assert [step for step in range(9) if schedule.due(step)] == [2, 5, 8]
-    measured = {"validation/a": 0.5, "validation/b": 0.5}
-    assert schedule(1, measured)[SCALE] == 1 and not schedule.memory()["points"].numel()
-    schedule(2, {"validation/a": 0.0, "validation/b": 0.0})
-    raised = schedule(5, measured)[SCALE]
-    assert raised > 0.5
-    assert schedule(6, {"validation/a": 1.0, "validation/b": 1.0})[SCALE] == raised
-    assert schedule(8, {"validation/a": math.nan, "validation/b": 1.0})[SCALE] == raised
-    assert schedule(8, {})[SCALE] == raised
+    gauge = Answers([(0.0, 0.0), (0.5, 0.5), (math.nan, 1.0)])
+    measured = [dict(schedule.before_batch(step, gauge)) for step in range(10)]
+    names = ("validation/a", "validation/b")
+    assert measured[2] == dict.fromkeys(names, 0.0) and measured[5] == dict.fromkeys(names, 0.5)
+    assert all(measured[step] == {} for step in (0, 1, 3, 4, 6, 7, 9))
+    raised = 0.5 + 1.5 * math.tanh(0.25)
+    assert schedule(9, {"validation/a": 9.0, "validation/b": 9.0})[SCALE] == pytest.approx(raised)
+    assert schedule.memory()["points"].tolist() == [[0, 0], [0.5, 0.5]]
+
+
+def test_without_a_token_nothing_is_measured():
+    schedule = FrontGain()
+    assert schedule.before_batch(0, Answers([None])) == {} and not schedule.memory()["points"].numel()
 
 
 def test_the_front_outlives_a_change_of_fields_and_a_checkpoint():

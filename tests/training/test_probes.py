@@ -19,7 +19,7 @@ from stratagem.recipes import amft, grpo, hpt
 from stratagem.sampling import Demonstrations, Rollouts
 from stratagem.schedules import GradientProbe
 from stratagem.training.loop import Settings, Trainer
-from stratagem.training.probes import gradient_metrics
+from stratagem.training.probes import RunGauge
 from stratagem.training.run_directory import RunDirectory
 
 RETURN = GradientProbe(
@@ -44,13 +44,17 @@ def batches(recipe: Recipe) -> tuple[TabularPolicy, Experience, Experience]:
     return world.policy, x, world.collect(Demonstrations(held_out=True), 0).x
 
 
+def gauge(recipe: Recipe, policy: TabularPolicy) -> RunGauge:
+    return RunGauge(recipe, policy, lambda sampler: None, lambda x: x)
+
+
 def test_products_are_the_derivative_of_the_validation_loss_through_one_step():
     """The weight is moved a little either way, the step taken, and the validation loss compared."""
     recipe = amft(initial=0.3)
     policy, x, validation = batches(recipe)
     recipe = recipe.with_values({"optimization.learning_rate": 0.5})
     probe = GradientProbe(ahead=True)
-    found = gradient_metrics(probe, recipe, policy, x, validation)
+    found = probe.measured(x, validation, gauge(recipe, policy))
     judged = validation.replace(advantage=torch.ones(validation.tokens))
     needs = recipe.output_needs()
 
@@ -66,7 +70,7 @@ def test_products_are_the_derivative_of_the_validation_loss_through_one_step():
     derivative = (loss_ahead(0.31) - loss_ahead(0.29)) / 0.02
     product = found["gradient/product/imitation"] - found["gradient/product/exploration"]
     assert found["gradient/learning_rate"] * product == pytest.approx(-derivative, rel=2e-3)
-    here = gradient_metrics(GradientProbe(), recipe, policy.float(), x, validation)
+    here = GradientProbe().measured(x, validation, gauge(recipe, policy.float()))
     assert here["gradient/product/imitation"] != pytest.approx(found["gradient/product/imitation"], rel=1e-3)
 
 
@@ -75,16 +79,16 @@ def test_measuring_leaves_the_policy_as_it_is():
     policy, x, validation = batches(recipe)
     before = policy.logits.detach().clone()
     for ahead in (False, True):
-        gradient_metrics(GradientProbe(ahead=ahead), recipe, policy, x, validation)
+        GradientProbe(ahead=ahead).measured(x, validation, gauge(recipe, policy))
         assert torch.equal(policy.logits, before) and policy.logits.grad is None
 
 
 def test_pieces_of_a_batch_have_the_figures_of_the_whole():
     recipe = amft()
     policy, x, validation = batches(recipe)
-    whole = gradient_metrics(GradientProbe(), recipe, policy, x, validation)
+    whole = GradientProbe().measured(x, validation, gauge(recipe, policy))
     cut = recipe.with_values({"optimization.microbatch_tokens": 7})
-    assert gradient_metrics(GradientProbe(), cut, policy, x, validation) == pytest.approx(whole, rel=1e-4)
+    assert GradientProbe().measured(x, validation, gauge(cut, policy)) == pytest.approx(whole, rel=1e-4)
     assert set(whole) == {
         "gradient/learning_rate",
         "gradient/norm/validation",
@@ -95,7 +99,7 @@ def test_pieces_of_a_batch_have_the_figures_of_the_whole():
 def test_a_term_without_anything_to_learn_from_has_gradient_zero():
     recipe = amft()
     policy, x, validation = batches(recipe)
-    found = gradient_metrics(GradientProbe(), recipe, policy, x.select(x.played()), validation)
+    found = GradientProbe().measured(x.select(x.played()), validation, gauge(recipe, policy))
     assert [found[f"gradient/{kind}/imitation"] for kind in ("norm", "product", "cosine")] == [0, 0, 0]
     assert found["gradient/norm/exploration"] > 0
 
@@ -105,7 +109,7 @@ def test_figures_that_are_not_finite_are_left_out():
     policy, x, validation = batches(recipe)
     advantage = x.advantage.clone()
     advantage[~x.trajectory_of_token.spread(x.demonstrated)] = float("nan")
-    found = gradient_metrics(GradientProbe(), recipe, policy, x.replace(advantage=advantage), validation)
+    found = GradientProbe().measured(x.replace(advantage=advantage), validation, gauge(recipe, policy))
     assert "gradient/product/exploration" not in found and "gradient/product/imitation" in found
 
 
@@ -126,7 +130,7 @@ def test_a_validation_that_is_sampled_costs_tokens(tmp_path):
 
 
 def test_an_objective_without_terms_is_refused(tmp_path):
-    with pytest.raises(InputError, match="schedule gradient_probe: objective policy_gradient of grpo has no terms"):
+    with pytest.raises(InputError, match="schedule gradient_probe: objective policy_gradient has no terms"):
         trainer(tmp_path, grpo().replace(schedules=(GradientProbe(every=1),))).step()
 
 

@@ -20,7 +20,7 @@ from stratagem.rewards import RewardWeights
 from stratagem.sampling import Rollouts
 from stratagem.schedules import FrontGain, GradientInfluence
 from stratagem.training.loop import Settings, Trainer
-from stratagem.training.probes import reward_metrics, weighed
+from stratagem.training.probes import RunGauge
 from stratagem.training.run_directory import RunDirectory
 
 SCALE = "knob/rewards.reward_weights.scale"
@@ -40,6 +40,10 @@ def batch() -> tuple[TabularPolicy, Experience]:
     return world.policy, RewardWeights((1.0, 1.0))(x)
 
 
+def gauge(recipe: Recipe, policy: TabularPolicy) -> RunGauge:
+    return RunGauge(recipe, policy, lambda sampler: None, lambda x: x)
+
+
 def gradient(policy: TabularPolicy, x: Experience, advantage: Any) -> torch.Tensor:
     x = x.replace(advantage=advantage(x).detach(), turn_reward=None)
     (found,) = torch.autograd.grad(PLAIN(policy(x), x).loss, [policy.logits])
@@ -57,7 +61,7 @@ def test_influences_are_inner_products_of_the_gradients_of_single_rewards():
     policy, x = batch()
     before = policy.logits.detach().clone()
     schedule = GradientInfluence(0.01, max_norm=None, advantage=LeaveOneOut(), objective=PLAIN)
-    credited, metrics = weighed(schedule, gradient_reward_weighting(), policy, x)
+    credited, metrics = schedule.before_credit(0, x, gauge(gradient_reward_weighting(), policy))
     one, other = (gradient(policy, only(x, column), LeaveOneOut()) for column in (0, 1))
     expected = [float(g @ (one + other)) for g in (one, other)]
     assert [metrics[f"influence/{name}"] for name in x.reward_names] == pytest.approx(expected, rel=1e-5)
@@ -81,7 +85,9 @@ def test_pieces_of_a_batch_have_the_influences_of_the_whole():
     policy, x = batch()
     recipe = gradient_reward_weighting()
     found = [
-        weighed(GradientInfluence(), recipe.with_values({"optimization.microbatch_tokens": n}), policy, x)[1]
+        GradientInfluence().before_credit(
+            0, x, gauge(recipe.with_values({"optimization.microbatch_tokens": n}), policy)
+        )[1]
         for n in (None, 5)
     ]
     assert found[0] == pytest.approx(found[1], rel=1e-4)
@@ -125,13 +131,14 @@ def test_which_rewards_are_validated_may_be_said():
     _, x = batch()
     means = x.reward.double().mean(0).tolist()
     x = x.replace(reward_weights=(1.0, 0.0))
-    assert reward_metrics(FrontGain(), x) == pytest.approx({"validation/accuracy": means[0]})
-    named = reward_metrics(FrontGain(names=("brevity", "accuracy")), x)
-    assert named == pytest.approx({"validation/brevity": means[1], "validation/accuracy": means[0]})
+    assert FrontGain().means(x) == pytest.approx({"accuracy": means[0]})
+    assert FrontGain(names=("brevity", "accuracy")).means(x) == pytest.approx(
+        {"brevity": means[1], "accuracy": means[0]}
+    )
     bare = Experience.from_lengths([1, 1], [1, 1], [2], turn_reward=[1.0, 0.0])
-    assert reward_metrics(FrontGain(), bare) == {"validation/reward": 0.5}
+    assert FrontGain().means(bare) == {"reward": 0.5}
     with pytest.raises(InputError, match=r"unknown reward in front_gain\.names"):
-        reward_metrics(FrontGain(names=("clarity",)), x)
+        FrontGain(names=("clarity",)).means(x)
 
 
 def test_a_run_that_was_resumed_goes_on_as_one_that_was_not(tmp_path):

@@ -13,8 +13,9 @@ from torch import Tensor
 
 from stratagem.advantages import Constant
 from stratagem.errors import InputError
+from stratagem.experience import Experience
 from stratagem.objectives import LogLikelihood, PolicyGradient, TokenMean
-from stratagem.parts import Advantage, Objective, Sampler, Schedule
+from stratagem.parts import Advantage, Gauge, Objective, Sampler, Schedule
 from stratagem.sampling import Demonstrations, Rollouts
 
 
@@ -38,10 +39,11 @@ class Probe(Schedule):
 class GradientProbe(Probe):
     """Has the gradients of the objective's terms held against that of a validation loss; changes nothing itself.
 
-    The trainer measures in the last of every ``every`` batches, before it learns from the batch, and logs (the terms by
-    their path in the objective, such as ``imitation``): ``gradient/norm/TERM``, ``gradient/norm/validation``,
-    ``gradient/product/TERM`` (with the validation's), ``gradient/cosine/TERM`` and ``gradient/learning_rate``. They are
-    of the policy's weights, critic aside; three gradients are held at a time.
+    In the last of every ``every`` batches, before it is learned from, it measures (the terms by their path in the
+    objective, such as ``imitation``): ``gradient/norm/TERM``, ``gradient/norm/validation``, ``gradient/product/TERM``
+    (with the validation's), ``gradient/cosine/TERM`` and ``gradient/learning_rate``, as far as they are finite. They
+    are of the policy's weights, critic aside; three gradients are held at a time. Raises :class:`InputError` for an
+    objective that has no terms.
 
     every: in batches.  begin: no measurement before this batch, from 0.
     sampler, advantage, objective: what the validation loss is of. By default the negative log-likelihood of held-out
@@ -58,6 +60,30 @@ class GradientProbe(Probe):
 
     def __call__(self, step: int, metrics: Mapping[str, float]) -> dict[str, Any]:
         return {}
+
+    def before_update(self, step: int, x: Experience, gauge: Gauge) -> dict[str, float]:
+        if not self.due(step) or (fresh := gauge.sampled(self.sampler)) is None:
+            return {}
+        return self.measured(x, gauge.completed(fresh), gauge)
+
+    def measured(self, x: Experience, validation: Experience, gauge: Gauge) -> dict[str, float]:
+        """The figures, of a batch about to be learned from and one of the validation loss."""
+        objective = gauge.objective
+        terms = {name: child for name, child in objective.children() if isinstance(child, Objective)}
+        if not terms:
+            raise InputError(f"schedule {self.part_name()}: objective {objective.part_name()} has no terms")
+        judged = validation.replace(advantage=self.advantage(validation).detach())
+        after = gauge.gradient(objective, x) if self.ahead else None
+        held_against = gauge.gradient(self.objective, judged, after=after)
+        length = gauge.product(held_against, held_against) ** 0.5
+        figures = {"gradient/norm/validation": length, "gradient/learning_rate": gauge.learning_rate}
+        for name, term in terms.items():
+            gradient = gauge.gradient(term, x)
+            product, norm = gauge.product(gradient, held_against), gauge.product(gradient, gradient) ** 0.5
+            figures[f"gradient/norm/{name}"] = norm
+            figures[f"gradient/product/{name}"] = product
+            figures[f"gradient/cosine/{name}"] = product / (norm * length) if norm * length != 0 else 0.0
+        return {name: value for name, value in figures.items() if math.isfinite(value)}
 
 
 @dataclass(frozen=True)

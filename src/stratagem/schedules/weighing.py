@@ -15,22 +15,20 @@ from pydantic import FiniteFloat
 from torch import Tensor
 
 from stratagem.advantages import GroupStandardized
-from stratagem.errors import InputError
+from stratagem.errors import InputError, unknown
+from stratagem.experience import Experience
 from stratagem.hypervolume import gained
 from stratagem.objectives import LogLikelihood, PolicyGradient, SequenceMean
-from stratagem.parts import Advantage, Objective, Sampler, Schedule
+from stratagem.parts import Advantage, Gauge, Objective, Sampler, Schedule
 from stratagem.sampling import Rollouts
 from stratagem.schedules.probes import Probe
-
-VALIDATION = "validation/"
-"""Metrics that begin so are mean rewards on a batch that is not learned from."""
 
 
 @dataclass(frozen=True)
 class FrontGain(Probe):
     """``knob = low + span tanh(dHV)``: rewards count more when the policy enlarges the front of what was reached.
 
-    Before every ``every``-th batch the trainer measures the mean of each reward on a fresh batch (``validation/NAME``).
+    Before every ``every``-th batch the mean of each reward is measured on a fresh batch (``validation/NAME``).
     The first measurement, of the policy the run begins with, is the reference point, and the knob stays at 1. Of every
     later one, ``u``, ``dHV`` is the hypervolume, over the reference, that ``u`` adds to the points so far, at least 0;
     the knob then keeps its value until the next one, and ``u`` is one of the points if ``dHV > 0`` (arXiv 2509.11452).
@@ -66,13 +64,30 @@ class FrontGain(Probe):
         return step >= self.begin and (step - self.begin) % self.every == 0
 
     def __call__(self, step: int, metrics: Mapping[str, float]) -> dict[str, Any]:
-        if self.due(step):
-            point = [metrics[name] for name in sorted(metrics) if name.startswith(VALIDATION)]
-            if point and all(map(math.isfinite, point)):
-                self._judge(point)
         return {self.knob: float(self._memory["factor"])}
 
-    def _judge(self, point: Sequence[float]) -> None:
+    def before_batch(self, step: int, gauge: Gauge) -> dict[str, float]:
+        if not self.due(step) or (fresh := gauge.sampled(self.sampler)) is None:
+            return {}
+        means = self.means(fresh)
+        self.judge([means[name] for name in sorted(means)])
+        return {f"validation/{name}": mean for name, mean in means.items()}
+
+    def means(self, x: Experience) -> dict[str, float]:
+        """Of the rewards of a batch. Raises :class:`InputError` for a name the task does not have."""
+        if x.reward is None:
+            return {"reward": float(x.returns.double().mean())}
+        weights = dict(zip(x.reward_names, x.reward_weights, strict=True))
+        for name in self.names:
+            if name not in weights:
+                raise unknown(f"reward in {self.part_name()}.names:", name, weights)
+        means = dict(zip(x.reward_names, x.reward.double().mean(0).tolist(), strict=True))
+        return {name: means[name] for name in self.names or (name for name, weight in weights.items() if weight)}
+
+    def judge(self, point: Sequence[float]) -> None:
+        """Take a measurement into account, unless it is not finite."""
+        if not all(map(math.isfinite, point)):
+            return
         points, row = self._memory["points"], torch.tensor([point], dtype=torch.float64)
         if not points.numel():
             points.resize_(row.shape).copy_(row)
@@ -88,8 +103,8 @@ class FrontGain(Probe):
 class GradientInfluence(Schedule):
     """``w_k <- softmax_k(log w_k + step I_k)``, ``I_k = <g_k, sum_j g_j>``: weight for rewards that help all of them.
 
-    ``g_k`` is the gradient of a loss by the policy's weights when reward ``k`` alone is credited. The trainer takes it
-    on every batch before it learns from it; the batch is then learned from with the new weights (arXiv 2509.11452). So
+    ``g_k`` is the gradient of a loss by the policy's weights when reward ``k`` alone is credited. It is taken on every
+    batch before that is learned from, and the batch is learned from with the new weights (arXiv 2509.11452). So
     a reward that agrees with the others, or has a long gradient, gains weight; it is one step of mirror ascent on
     ``sum_k w_k I_k``. Rewards that are orthogonal and have gradients of one length, or are opposed, keep theirs. Logged
     are ``influence/NAME``, ``gradient/norm/NAME`` and ``weight/NAME``. A batch costs a forward and a backward pass more
@@ -129,6 +144,33 @@ class GradientInfluence(Schedule):
 
     def __call__(self, step: int, metrics: Mapping[str, float]) -> dict[str, Any]:
         return {}
+
+    def before_credit(self, step: int, x: Experience, gauge: Gauge) -> tuple[Experience, dict[str, float]]:
+        if x.reward is None or not x.tokens:
+            return x, {}
+        self.begin(x.reward_weights)
+        used = [column for column, weight in enumerate(self.weights) if weight]
+        gradients = [gauge.gradient(self.objective, self._alone(x, column)) for column in used]
+        products = torch.zeros(len(x.reward_names), len(x.reward_names), dtype=torch.float64)
+        for row, one in zip(used, gradients, strict=True):
+            for column, other in zip(used, gradients, strict=True):
+                products[row, column] = gauge.product(one, other)
+        influence = self.move(products, gauge.learning_rate)
+        figures = {}
+        for column in used:
+            name = x.reward_names[column]
+            figures[f"influence/{name}"] = float(influence[column])
+            figures[f"gradient/norm/{name}"] = float(products[column, column]) ** 0.5
+            figures[f"weight/{name}"] = self.weights[column]
+        finite = {name: value for name, value in figures.items() if math.isfinite(value)}
+        return x.replace(reward_weights=self.weights), finite
+
+    def _alone(self, x: Experience, column: int) -> Experience:
+        """The batch as this reward alone would credit it."""
+        assert x.reward is not None
+        name = (x.reward_names[column],)
+        x = x.replace(reward=x.reward[:, column], reward_names=name, reward_weights=(1.0,), turn_reward=None)
+        return x.replace(advantage=self.advantage(x).detach())
 
     def begin(self, weights: Sequence[float]) -> None:
         """Start from these weights, unless it has started. Raises :class:`InputError` for one below 0, and all 0."""

@@ -18,9 +18,8 @@ from torch import Tensor
 
 from stratagem.errors import BrokenRunError, InputError
 from stratagem.experience import Experience
+from stratagem.parts import Sampler
 from stratagem.recipe import Recipe
-from stratagem.schedules import FrontGain, GradientInfluence, GradientProbe
-from stratagem.schedules.weighing import VALIDATION
 from stratagem.seeding import generator, seed_torch
 from stratagem.shards import divided_like
 from stratagem.training.batch_storage import pack, unpack
@@ -31,7 +30,7 @@ from stratagem.training.ledger import LEDGER, entry
 from stratagem.training.members import Learners, together
 from stratagem.training.memory import peak_memory
 from stratagem.training.microbatches import microbatches, units
-from stratagem.training.probes import gradient_metrics, reward_metrics, weighed
+from stratagem.training.probes import RunGauge
 from stratagem.training.replay import ReplayBuffer, replay_metrics
 from stratagem.training.run_directory import Checkpoint, RunDirectory, whole_directory
 from stratagem.training.sinks import Sink
@@ -155,6 +154,7 @@ class Trainer:
         self._stopping = False
         self._lost_batches = 0
         self._measured: list[int] = []
+        self._sampled_aside = 0
         self._journal = Journal(run.path / "journal") if settings.journal else None
         if self._journal is not None:
             if not isinstance(world, Journaling):
@@ -242,22 +242,24 @@ class Trainer:
     # ---- one batch -------------------------------------------------------------------------------------------------
 
     def _collect(self) -> Batch:
-        changes: dict[str, Any] = {}
-        validated, validation_tokens = self._validated()
-        known = {name: value for name, value in self._last_metrics.items() if not name.startswith(VALIDATION)}
+        clock = time.perf_counter()
+        self.world.serve(self._updates)
+        report, served = dict[str, float](), time.perf_counter() - clock
+        self._sampled_aside, changes = 0, dict[str, Any]()
+        clock = time.perf_counter()
         for schedule in self.recipe.schedules:
-            changes |= schedule(self._step, known | validated)
+            report |= schedule.before_batch(self._step, self._gauge)
+            changes |= schedule(self._step, self._last_metrics)
+        report["timing/measuring"] = time.perf_counter() - clock
         if changes:
             self.recipe = self.recipe.with_values(changes)
         self._set_learning_rates()
         clock = time.perf_counter()
-        self.world.serve(self._updates)
-        served = time.perf_counter() - clock
         self._companions.served(self.recipe, self._updates)
         collected = self.world.collect(self.recipe.sampler, self._step)
-        report = {**collected.metrics, **validated, "tokens/sampled": float(collected.tokens + validation_tokens)}
+        report |= {**collected.metrics, "tokens/sampled": float(collected.tokens + self._sampled_aside)}
         report |= {f"knob/{path}": float(value) for path, value in changes.items() if isinstance(value, int | float)}
-        report |= {"timing/rollout": time.perf_counter() - clock, "timing/weights": served}
+        report |= {"timing/rollout": served + time.perf_counter() - clock, "timing/weights": served}
         self._within_budget(collected.tokens)
         self._write_samples(collected)
         if collected.x is None:
@@ -273,7 +275,11 @@ class Trainer:
         report |= self._companions.figures()
         if bool(mixed.old.any()):
             report |= replay_metrics(said, mixed.old.to(self.policy.device))
-        x = self.recipe.credit(self._weighed(self._shape(said), report))
+        x = self._shape(said)
+        for schedule in self.recipe.schedules:
+            x, figures = schedule.before_credit(self._step, x, self._gauge)
+            report |= figures
+        x = self.recipe.credit(x)
         report["timing/credit"] = time.perf_counter() - clock
         if self.recipe.view is not None:
             report |= self.recipe.view.figures(x)
@@ -285,9 +291,12 @@ class Trainer:
         report["batch/skipped"] = float(skipped)
         if skipped:
             return Batch(None, report, episodes=self._entry(collected, x, False))
+        self._sampled_aside = 0
+        clock = time.perf_counter()
         for schedule in self.recipe.schedules:
-            if isinstance(schedule, GradientProbe) and schedule.due(self._step):
-                self._probe(schedule, x, report)
+            report |= schedule.before_update(self._step, x, self._gauge)
+        report["timing/measuring"] += time.perf_counter() - clock
+        report["tokens/sampled"] += self._sampled_aside
         episodes = self._entry(collected, x, True)
         if self.recipe.optimization.shuffle == "turns":
             x = x.by_turn()
@@ -306,41 +315,24 @@ class Trainer:
         of_view = 0.0 if view is None else view.own_learning_rate
         self._learners.set_learning_rates(self.recipe.optimization, of_view)
 
-    def _probe(self, probe: GradientProbe, x: Experience, report: dict[str, float]) -> None:
-        """Measure gradients on this batch and a fresh one to validate on, and enter them into the report."""
-        clock = time.perf_counter()
-        collected = self.world.collect(probe.sampler, PROBED + self._step)
+    @property
+    def _gauge(self) -> RunGauge:
+        """What schedules may measure now."""
+        return RunGauge(
+            self.recipe,
+            self.policy,
+            self._aside,
+            lambda x: self._companions.complete(self.recipe, x.to(self.policy.device), learn=False),
+        )
+
+    def _aside(self, sampler: Sampler) -> Experience | None:
+        """A batch that is not learned from; the budget counts what was sampled for it."""
+        collected = self.world.collect(sampler, PROBED + self._step)
         self._measured += collected.begun or ()
-        if collected.x is not None and collected.x.tokens:
-            if collected.x.behavior_logp is not None:
-                report["tokens/sampled"] += collected.tokens
-            validation = self._companions.complete(self.recipe, collected.x.to(self.policy.device), learn=False)
-            report |= gradient_metrics(probe, self.recipe, self.policy, x, validation)
-        report["timing/probe"] = time.perf_counter() - clock
-
-    def _validated(self) -> tuple[dict[str, float], int]:
-        """Rewards of the policy as it is, for schedules that ask for them before a batch, and tokens they took."""
-        metrics, tokens = dict[str, float](), 0
-        for schedule in self.recipe.schedules:
-            if isinstance(schedule, FrontGain) and schedule.due(self._step):
-                clock = time.perf_counter()
-                self.world.serve(self._updates)
-                collected = self.world.collect(schedule.sampler, PROBED + self._step)
-                self._measured += collected.begun or ()
-                tokens += collected.tokens
-                if collected.x is not None and collected.x.tokens:
-                    metrics |= reward_metrics(schedule, collected.x)
-                metrics["timing/validation"] = time.perf_counter() - clock
-        return metrics, tokens
-
-    def _weighed(self, x: Experience, report: dict[str, float]) -> Experience:
-        """The batch with its rewards weighed by schedules that look at the gradient of each."""
-        for schedule in self.recipe.schedules:
-            if isinstance(schedule, GradientInfluence) and x.tokens:
-                clock = time.perf_counter()
-                x, found = weighed(schedule, self.recipe, self.policy, x)
-                report |= {**found, "timing/influence": time.perf_counter() - clock}
-        return x
+        x = collected.x
+        if x is None or x.behavior_logp is not None:
+            self._sampled_aside += collected.tokens
+        return None if x is None or not x.tokens else x
 
     def _within_budget(self, sampled: int) -> None:
         """Refuse a budget that not even the first batch fits into: there would be nothing to judge it by."""

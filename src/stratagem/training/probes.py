@@ -1,108 +1,62 @@
-"""What schedules ask to have measured: rewards on a fresh batch, gradients of a loss's terms and of single rewards."""
+"""What may be measured in a run beside learning: fresh batches, and gradients of any objective."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from stratagem.errors import InputError, unknown
 from stratagem.experience import Experience
-from stratagem.parts import Objective
+from stratagem.parts import Objective, Sampler
 from stratagem.recipe import Recipe
-from stratagem.schedules import FrontGain, GradientInfluence, GradientProbe
-from stratagem.schedules.weighing import VALIDATION
 from stratagem.shards import whole
 from stratagem.training.microbatches import microbatches
 from stratagem.training.world import Policy
 
 
-def gradient_metrics(
-    probe: GradientProbe, recipe: Recipe, policy: Policy, x: Experience, validation: Experience
-) -> dict[str, float]:
-    """What :class:`GradientProbe` says is logged, as far as it is finite; the policy is left as it is.
+@dataclass(eq=False)
+class RunGauge:
+    """What schedules of a run may measure (:class:`~stratagem.parts.Gauge`).
 
-    x: the batch about to be learned from, credited.  validation: the batch of the validation loss.
-
-    Raises :class:`InputError` for an objective that has no terms.
+    sample: a fresh batch as the world gives it; None when it has no token.  complete: adds the fields the recipe reads.
     """
-    terms = {name: child for name, child in recipe.objective.children() if isinstance(child, Objective)}
-    if not terms:
-        raise InputError(
-            f"schedule {probe.part_name()}: objective {recipe.objective.part_name()} of {recipe.name} has no terms"
-        )
-    rate = recipe.optimization.learning_rates()[0]
-    judged = validation.replace(advantage=probe.advantage(validation).detach())
-    if probe.ahead:
-        step = _gradient(recipe.objective, recipe, policy, x)
-        held_against = _gradient_ahead(probe.objective, recipe, policy, judged, step, rate)
-    else:
-        held_against = _gradient(probe.objective, recipe, policy, judged)
-    length = _product(held_against, held_against) ** 0.5
-    metrics = {"gradient/norm/validation": length, "gradient/learning_rate": rate}
-    for name, term in terms.items():
-        gradient = _gradient(term, recipe, policy, x)
-        product, norm = _product(gradient, held_against), _product(gradient, gradient) ** 0.5
-        metrics[f"gradient/norm/{name}"] = norm
-        metrics[f"gradient/product/{name}"] = product
-        metrics[f"gradient/cosine/{name}"] = product / (norm * length) if norm * length != 0 else 0.0
-    return {name: value for name, value in metrics.items() if math.isfinite(value)}
 
+    recipe: Recipe
+    policy: Policy
+    sample: Callable[[Sampler], Experience | None]
+    complete: Callable[[Experience], Experience]
 
-def reward_metrics(probe: FrontGain, validation: Experience) -> dict[str, float]:
-    """``validation/NAME``: mean rewards of a batch that is not learned from.
+    @property
+    def objective(self) -> Objective:
+        """Of the recipe."""
+        return self.recipe.objective
 
-    Raises :class:`InputError` for a name the task does not have.
-    """
-    if validation.reward is None:
-        return {f"{VALIDATION}reward": float(validation.returns.double().mean())}
-    weights = dict(zip(validation.reward_names, validation.reward_weights, strict=True))
-    for name in probe.names:
-        if name not in weights:
-            raise unknown(f"reward in {probe.part_name()}.names:", name, weights)
-    means = dict(zip(validation.reward_names, validation.reward.double().mean(0).tolist(), strict=True))
-    chosen = probe.names or tuple(name for name, weight in weights.items() if weight)
-    return {f"{VALIDATION}{name}": means[name] for name in chosen}
+    @property
+    def learning_rate(self) -> float:
+        """Of the policy."""
+        return self.recipe.optimization.learning_rates()[0]
 
+    def sampled(self, sampler: Sampler) -> Experience | None:
+        """A fresh batch; None when it has no token."""
+        return self.sample(sampler)
 
-def weighed(
-    schedule: GradientInfluence, recipe: Recipe, policy: Policy, x: Experience
-) -> tuple[Experience, dict[str, float]]:
-    """The batch with its rewards weighed anew, and what :class:`GradientInfluence` says is logged, where finite.
+    def completed(self, x: Experience) -> Experience:
+        """A fresh batch with the fields that the recipe reads."""
+        return self.complete(x)
 
-    x: shaped and not yet credited. The policy is left as it is.
-    """
-    if x.reward is None:
-        return x, {}
-    schedule.begin(x.reward_weights)
-    used = [column for column, weight in enumerate(schedule.weights) if weight]
-    gradients = [_reward_gradient(schedule, recipe, policy, x, column) for column in used]
-    products = torch.zeros(len(x.reward_names), len(x.reward_names), dtype=torch.float64)
-    for row, one in zip(used, gradients, strict=True):
-        for column, other in zip(used, gradients, strict=True):
-            products[row, column] = _product(one, other)
-    influence = schedule.move(products, recipe.optimization.learning_rates()[0])
-    metrics = {}
-    for column in used:
-        name = x.reward_names[column]
-        metrics[f"influence/{name}"] = float(influence[column])
-        metrics[f"gradient/norm/{name}"] = float(products[column, column]) ** 0.5
-        metrics[f"weight/{name}"] = schedule.weights[column]
-    finite = {name: value for name, value in metrics.items() if math.isfinite(value)}
-    return x.replace(reward_weights=schedule.weights), finite
+    def gradient(self, objective: Objective, x: Experience, *, after: Sequence[Tensor] | None = None) -> list[Tensor]:
+        """Of an objective on all of ``x``, where the policy is or a plain step along ``after`` leads."""
+        if after is None:
+            return _gradient(objective, self.recipe, self.policy, x)
+        return _gradient_ahead(objective, self.recipe, self.policy, x, after, self.learning_rate)
 
-
-def _reward_gradient(
-    schedule: GradientInfluence, recipe: Recipe, policy: Policy, x: Experience, column: int
-) -> list[Tensor]:
-    """Of the schedule's loss, when one reward alone is credited."""
-    assert x.reward is not None
-    name = (x.reward_names[column],)
-    alone = x.replace(reward=x.reward[:, column], reward_names=name, reward_weights=(1.0,), turn_reward=None)
-    return _gradient(schedule.objective, recipe, policy, alone.replace(advantage=schedule.advantage(alone).detach()))
+    def product(self, one: Sequence[Tensor], other: Sequence[Tensor]) -> float:
+        """Inner product of two gradients."""
+        return _product(one, other)
 
 
 def interference(recipe: Recipe, policy: Policy, one: Experience, other: Experience) -> dict[str, float]:
@@ -159,7 +113,7 @@ def _kept_gradients(parameters: list[Tensor]) -> Iterator[None]:
 
 
 def _gradient_ahead(
-    objective: Objective, recipe: Recipe, policy: Policy, x: Experience, step: list[Tensor], rate: float
+    objective: Objective, recipe: Recipe, policy: Policy, x: Experience, step: Sequence[Tensor], rate: float
 ) -> list[Tensor]:
     """The gradient after a plain step; the policy is put back as it was."""
     parameters = list(policy.policy_parameters())
@@ -175,5 +129,5 @@ def _gradient_ahead(
                 parameter.copy_(old)
 
 
-def _product(one: list[Tensor], other: list[Tensor]) -> float:
+def _product(one: Sequence[Tensor], other: Sequence[Tensor]) -> float:
     return sum(float(whole((a.double() * b.double()).sum())) for a, b in zip(one, other, strict=True))
