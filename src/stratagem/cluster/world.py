@@ -10,6 +10,7 @@ from torch import Tensor
 
 from stratagem.cluster.environment_pool import EnvironmentPool
 from stratagem.cluster.environments import remote
+from stratagem.cluster.plan import Cluster
 from stratagem.cluster.pool import EnginePool, start_pool
 from stratagem.cluster.ray_actors import ray_workers
 from stratagem.cluster.rollout_worker import EngineSpec
@@ -149,11 +150,7 @@ def _engines(request: Request, policy: LanguagePolicy | Team, site: Site) -> tup
             f"cluster rollout_workers = {cluster.rollout_workers}: must be at least {len(models)}, one for each model "
             "of the team"
         )
-    settings = PoolSettings(
-        most_running=max(1, request.concurrency // (cluster.rollout_workers // len(models))),
-        slice_tokens=cluster.slice_tokens,
-        most_restarts=cluster.restarts,
-    )
+    settings = pool_settings(cluster, request.concurrency, len(models))
     pools = []
     for member, model in enumerate(models):
         places = range(member, cluster.rollout_workers, len(models))
@@ -161,6 +158,16 @@ def _engines(request: Request, policy: LanguagePolicy | Team, site: Site) -> tup
         spec = EngineSpec(model, request.engine, request.precision, request.device)
         pools.append(start_pool(spec, ray_workers(options), len(places), settings))
     return pools, TeamEngine(policy, pools) if isinstance(policy, Team) else pools[0]
+
+
+def pool_settings(cluster: Cluster, concurrency: int, members: int) -> PoolSettings:
+    """What a cluster's options mean for the engines of each of so many members; they share what may run at once."""
+    return PoolSettings(
+        most_running=max(1, concurrency // (cluster.rollout_workers // members)),
+        slice_tokens=cluster.slice_tokens,
+        timeout=cluster.silence,
+        most_restarts=cluster.restarts,
+    )
 
 
 def _options(site: Site, places: Sequence[int], number: int) -> dict[str, Any]:
