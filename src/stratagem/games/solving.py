@@ -16,7 +16,6 @@ from stratagem.errors import BrokenRunError, InputError
 from stratagem.games.flat import LIMIT, FlatGame, Strategy
 from stratagem.games.play import Play, Solver
 from stratagem.games.population import Population
-from stratagem.games.report import curves_page, payoffs_chart
 from stratagem.games.spiel import PREFIX, compile_game
 from stratagem.games.variants import find_solver
 from stratagem.training.run_directory import Checkpoint, RunDirectory, environment, file_name
@@ -163,14 +162,17 @@ def _row(play: Play, seconds: float) -> dict[str, Any]:
 
 def _finish(run: RunDirectory | None, name: str, solver: Solver, play: Play, rows: list[dict[str, Any]]) -> Solution:
     """The solution as it stands, written down where there is a directory."""
+    from stratagem.study.solving_report import write_solving_report
+
     game, found = play.game, play.average()
     solution = Solution(solver, game, found, play.averaged, rows, run.path if run else None)
     if run is not None:
         run.write_json("strategy.json", {"averaged": play.averaged, "players": solution.table()})
         tensors = {"average": _tensors(found), "current": _tensors(play.current()), **play.tensors()}
         run.save(f"step-{play.iteration}", Checkpoint({"iteration": play.iteration, **_facts(game)}, tensors))
-        charts = [payoffs_chart(play.metagame, play.final_mixtures())] if isinstance(play, Population) else []
-        run.write_text("report.html", curves_page(f"{name} on {game.name}", {name: rows}, charts))
+        population = (play.metagame, play.final_mixtures()) if isinstance(play, Population) else None
+        path = run.path / "report.html"
+        write_solving_report(name, game.name, rows, path, facts=_facts(game), population=population)
     return solution
 
 
