@@ -9,7 +9,7 @@ from typing import Any
 
 from benchmarks.chaos.scenarios import SCENARIOS
 
-from stratagem.training.run_directory import command_line, machine
+from stratagem.training.run_directory import machine
 
 
 def read(path: Path) -> list[dict[str, Any]]:
@@ -18,13 +18,13 @@ def read(path: Path) -> list[dict[str, Any]]:
 
 
 def write(path: Path, rows: Sequence[dict[str, Any]]) -> None:
-    """Write rows, of several of the same scenario and seed the last, with the machine and the command of the last runs.
+    """Write rows, of several of the same scenario and seed the last, with the machine.
 
     Each row has the commit that it was made at, since some may be older than others.
     """
     order = {name: place for place, name in enumerate(SCENARIOS)}
     newest = {(row["scenario"], row["seed"]): row for row in rows if row["scenario"] in order}
     runs = sorted(newest.values(), key=lambda row: (order[row["scenario"]], row["seed"]))
-    found = {"command": command_line(), **machine(), "runs": runs}
+    host = {name: value for name, value in machine().items() if name != "commit"}
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+    path.write_text(json.dumps({**host, "runs": runs}, indent=2) + "\n", encoding="utf-8")

@@ -20,11 +20,11 @@ def chaos_table(path: Path) -> str:
         recorded = json.loads(path.read_text(encoding="utf-8"))
         runs: Sequence[Mapping[str, Any]] = recorded["runs"]
         rows = [_row(list(mine)) for _, mine in groupby(runs, key=lambda run: run["scenario"])]
-        command, cores = recorded["command"], recorded["cores"]
+        cores = recorded["cores"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path}: is no recorded chaos ({type(error).__name__}: {error})") from None
     head = "| what happens | runs | outcome | started again | failed episodes | violations | seconds |"
-    caption = f"`{' '.join(command)}`, on {cores} cores."
+    caption = f"`python -m benchmarks.chaos --out {path.parent.name}/{path.name}`, on {cores} cores."
     return "\n".join([head, "|---|---|---|---|---|---|---|", *rows, "", caption])
 
 

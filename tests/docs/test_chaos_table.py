@@ -18,7 +18,7 @@ def recorded(tmp_path, **changes):
     run |= {"failed_episodes": 0, "violations": 0, "seconds": 40.4}
     runs = [run, {**run, "seed": 1, **changes}]
     path = tmp_path / "chaos.json"
-    path.write_text(json.dumps({"command": ["python", "-m", "benchmarks.chaos"], "cores": 2, "runs": runs}))
+    path.write_text(json.dumps({"cores": 2, "runs": runs}))
     return path
 
 
