@@ -20,7 +20,7 @@ ROCK = torch.tensor([[0.5, 0, 1], [1, 0.5, 0], [0, 1, 0.5]], dtype=torch.float64
 
 
 def every_answer(policy: Tensor, prompt: Tensor | None = None) -> Answers:
-    """All answers to some prompts; the answers to prompt ``x`` are the numbers from ``x size`` on. policy: [x, size]."""
+    """All answers to some prompts; those to prompt ``x`` are the numbers from ``x size`` on. policy: [x, size]."""
     prompts, size = policy.shape
     ones = [1] * policy.numel()
     x = Experience.from_lengths(

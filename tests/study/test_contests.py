@@ -91,7 +91,7 @@ def test_an_oracle_that_contradicts_itself_is_refused():
 
 
 def table(rates: list[list[float]], width: float = 0.05, gaps: list[float] | None = None) -> Contest:
-    players = tuple("abcdefg"[: len(rates) - 1]) + (BEFORE,)
+    players = (*"abcdefg"[: len(rates) - 1], BEFORE)
     wins = tuple(tuple(Estimate(rate, rate - width, rate + width) for rate in row) for row in rates)
     exploitability = None if gaps is None else tuple(Estimate(value, value, value) for value in gaps)
     return Contest("t", "answer_table", players, (0, 1), 1, True, wins, exploitability, ())
@@ -99,7 +99,7 @@ def table(rates: list[list[float]], width: float = 0.05, gaps: list[float] | Non
 
 def test_a_winner_is_named_only_where_every_interval_shows_it():
     rates = [[0.5, 0.8, 0.7], [0.2, 0.5, 0.5], [0.3, 0.5, 0.5]]
-    assert list(sentences(table(rates)))[0] == "a is preferred to the final policy of every other arm."
+    assert next(sentences(table(rates))) == "a is preferred to the final policy of every other arm."
     unsure = list(sentences(table(rates, width=0.4)))
     assert unsure == ["No arm's final policy is shown to be preferred to that of a and b."]
 

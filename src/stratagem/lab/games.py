@@ -22,7 +22,8 @@ GAMES: dict[str, TokenGame] = {}
 
 SPECIAL_GAMES: dict[str, TokenGame] = {}
 """Further games, by name, for what few techniques need: several reward components, states that look alike, a user to
-talk to, many turns, turns with an inner structure, two roles, answers that are compared. They are not among those every technique is judged in."""
+talk to, many turns, turns with an inner structure, two roles, answers that are compared. They are not among those every
+technique is judged in."""
 
 
 def known_games() -> dict[str, TokenGame]:

@@ -111,7 +111,9 @@ class _Evidence:
     def notes(self) -> Iterator[str]:
         """Why there is no figure of all tasks together."""
         if len(self.scopes) == len(self.plan.tasks) > 1:
-            without = ", ".join(f"{task} ({self.measure(task)})" for task in self.plan.tasks if not self.by_success(task))
+            without = ", ".join(
+                f"{task} ({self.measure(task)})" for task in self.plan.tasks if not self.by_success(task)
+            )
             yield f"no figures for all tasks together, since not all are judged by success: {without}"
 
     def by_success(self, task: str) -> bool:

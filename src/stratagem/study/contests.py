@@ -77,13 +77,13 @@ def _tournament(
             if abs(rates[j, i] - back) > 1e-4:
                 raise InputError(
                     f"oracle {oracle.part_name()}: contradicts itself: {players[i]} is preferred to {players[j]} in "
-                    f"{rates[i, j]:.4f} of comparisons, and {players[j]} to {players[i]} in {back:.4f}; must add up to 1"
+                    f"{rates[i, j]:.4f} of comparisons, and {players[j]} to {players[i]} in {back:.4f}; they must make 1"
                 )
     return rates
 
 
 def _means(rates: Float[np.ndarray, "seeds players players"]) -> tuple[tuple[Estimate, ...], ...]:
-    """Over seeds; what is above the diagonal is the turned round below it, so that both say the same."""
+    """Over seeds; what is above the diagonal follows from what is below it, so that both say the same."""
     players = rates.shape[1]
     table = [[Estimate(0.5, 0.5, 0.5)] * players for _ in range(players)]
     for i in range(players):
@@ -103,7 +103,10 @@ def _mean(values: Float[np.ndarray, " seeds"], least: float, most: float) -> Est
 def _answers(folder: Path, plan: Plan, task: str, seed: int) -> list[Answers]:
     """Of the last policy of every arm, and of the one that they all began as."""
     runs = [Place(arm, task, seed).directory(folder) for arm in plan.arms]
-    return [*(_of_run(run, plan.episodes, trained=True) for run in runs), _of_run(runs[0], plan.episodes, trained=False)]
+    return [
+        *(_of_run(run, plan.episodes, trained=True) for run in runs),
+        _of_run(runs[0], plan.episodes, trained=False),
+    ]
 
 
 def _of_run(directory: Path, prompts: int, trained: bool) -> Answers:
@@ -111,7 +114,9 @@ def _of_run(directory: Path, prompts: int, trained: bool) -> Answers:
     world = build_world(saved.request, saved.task(), saved.settings.seed)
     try:
         if not isinstance(world, JudgedWorld):
-            raise InputError(f"task {saved.request.task}: has an oracle, and its world gives no answers for it to judge")
+            raise InputError(
+                f"task {saved.request.task}: has an oracle, and its world gives no answers for it to judge"
+            )
         if trained:
             checkpoint = saved.checkpoint()
             if checkpoint is None:

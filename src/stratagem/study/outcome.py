@@ -132,7 +132,7 @@ class Outcome:
 
 
 def measure_of(evaluations: Sequence[Mapping[str, Any]]) -> Measure:
-    """The win rate where answers are judged against each other, else success where the task knows it, else the return."""
+    """The win rate where answers are compared, else success where the task knows it, else the mean return."""
     known = (measure for measure in MEASURES if any(row.get(measure.field) is not None for row in evaluations))
     return next(known, MEAN_RETURN)
 
