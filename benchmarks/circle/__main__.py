@@ -101,7 +101,7 @@ def main() -> None:
         "environment": machine(),
     }
     if asked.out is not None:
-        asked.out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+        asked.out.write_text(json.dumps(found) + "\n", encoding="utf-8")
 
 
 def table(arm: Arm, seed: int) -> Policies:

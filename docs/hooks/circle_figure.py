@@ -55,9 +55,7 @@ def _svg(panels: Sequence[Panel], best_score: float) -> str:
     for number, way in enumerate(rows):
         marks.append(f'<text class="row" x="{LEFT}" y="{TOP + number * ROW - 22}">{ROWS[way]}</text>')
     label = escape("; ".join(_sentence(panel) for panel in panels), quote=True)
-    return (
-        f'<svg role="img" aria-label="{label}" viewBox="0 0 {width} {TOP + len(rows) * ROW - 16}">{"".join(marks)}</svg>'
-    )
+    return f'<svg role="img" aria-label="{label}" viewBox="0 0 {width} {TOP + len(rows) * ROW - 16}">{"".join(marks)}</svg>'
 
 
 def _legend() -> Iterator[str]:

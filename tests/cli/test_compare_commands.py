@@ -65,6 +65,16 @@ def test_policies_meet_each_other_where_the_task_compares_answers(stratagem: Any
     assert json.loads(plain.out)["contests"] == [contest]
 
 
+def test_a_run_is_evaluated_against_the_policy_it_began_with(stratagem: Any, tmp_path: Path) -> None:
+    few = ("--set", "sampler.prompts_per_step=4", "--steps", "4", "--seed", "1000", "--out", "run")
+    assert stratagem("train", "sppo", "--task", "lab:circle", *few).code == 0
+    rows = [json.loads(line) for line in (tmp_path / "run" / "evaluations.jsonl").read_text().splitlines()]
+    best = max(sum(row["win_rate"] for row in rows if row["step"] == step) for step in {row["step"] for row in rows})
+    found = json.loads(stratagem("eval", "run", "--json").out)
+    assert sum(row["win_rate"] for row in found) == pytest.approx(best, abs=1e-6) and found[0]["success"] is None
+    assert "win rate" in stratagem("eval", "run").out
+
+
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [

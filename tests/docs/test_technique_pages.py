@@ -262,7 +262,9 @@ def test_the_list_of_comparisons_says_who_is_preferred_where_answers_are_compare
     contest = Contest("lab:circle", "table", ("grpo", "rloo", "before training"), (0, 1), 1, True, wins, None, ())
     analysis = dataclasses.replace(compared.analysis, contests=(contest,))
     found = plain(comparisons(Evidence({}, {}, {"one": dataclasses.replace(compared, analysis=analysis)})))
-    assert "Policies against each other on lab:circle: rloo is preferred to the final policy of every other arm." in found
+    assert (
+        "Policies against each other on lab:circle: rloo is preferred to the final policy of every other arm." in found
+    )
 
 
 def test_an_empty_list_of_comparisons_says_so():

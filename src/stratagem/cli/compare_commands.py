@@ -189,8 +189,9 @@ def _show_contest(contest: Contest, console: Console) -> None:
         markup=False,
     )
     gaps = contest.exploitability
-    table = Table("", *map(_escaped, contest.players), *([] if gaps is None else ["exploitability"]), box=None)
-    table.pad_edge = False
+    table = Table(box=None, pad_edge=False)
+    for name in ("", *contest.players, *([] if gaps is None else ["exploitability"])):
+        table.add_column(_escaped(name), overflow="fold")
     for row, player in enumerate(contest.players):
         cells = [cell(contest, row, column).text.replace(" % ", " %\n") for column in range(len(contest.players))]
         cells += [] if gaps is None else [gap(gaps[row]).replace(" ", "\n", 1)]

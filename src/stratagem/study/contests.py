@@ -77,7 +77,7 @@ def _tournament(
             if abs(rates[j, i] - back) > 1e-4:
                 raise InputError(
                     f"oracle {oracle.part_name()}: contradicts itself: {players[i]} is preferred to {players[j]} in "
-                    f"{rates[i, j]:.4f} of comparisons, and {players[j]} to {players[i]} in {back:.4f}; they must make 1"
+                    f"{rates[i, j]:.4f} of comparisons and {players[j]} to {players[i]} in {back:.4f}, not in the rest"
                 )
     return rates
 
