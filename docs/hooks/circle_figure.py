@@ -1,4 +1,4 @@
-"""Exploitability of techniques in ``lab:circle`` by iteration, as ``benchmarks.circle`` recorded it: small panels, SVG."""
+"""Exploitability of techniques in ``lab:circle`` by iteration, as ``benchmarks.circle`` recorded it, as SVG."""
 
 from __future__ import annotations
 
@@ -100,8 +100,8 @@ def _panel(panel: Panel, x: int, y: int, best_score: float, numbered: bool) -> I
 
 def _caption(recorded: Mapping[str, Any]) -> str:
     return (
-        "<figcaption>Exploitability, which is 0 for the policy that nobody beats: how much more often than half the best "
-        f"answer to a policy is preferred to it. Lines are means over {len(recorded['seeds'])} random starts, bands go "
+        "<figcaption>Exploitability, which is 0 for the policy that nobody beats: how much more often than half the "
+        f"best answer to a policy is preferred to it. Lines are means over {len(recorded['seeds'])} random starts, bands go "
         f"from the least to the largest. The game is <code>{escape(recorded['game'])}</code>; strength "
         f"{recorded['strength']:g}, step {recorded['step']:.2g}. Recorded by "
         f"<code>{escape(' '.join(recorded['command']))}</code>.</figcaption>"
