@@ -55,7 +55,8 @@ def _svg(panels: Sequence[Panel], best_score: float) -> str:
     for number, way in enumerate(rows):
         marks.append(f'<text class="row" x="{LEFT}" y="{TOP + number * ROW - 22}">{ROWS[way]}</text>')
     label = escape("; ".join(_sentence(panel) for panel in panels), quote=True)
-    return f'<svg role="img" aria-label="{label}" viewBox="0 0 {width} {TOP + len(rows) * ROW - 16}">{"".join(marks)}</svg>'
+    size = f"0 0 {width} {TOP + len(rows) * ROW - 16}"
+    return f'<svg role="img" aria-label="{label}" viewBox="{size}">{"".join(marks)}</svg>'
 
 
 def _legend() -> Iterator[str]:
@@ -101,8 +102,8 @@ def _panel(panel: Panel, x: int, y: int, best_score: float, numbered: bool) -> I
 def _caption(recorded: Mapping[str, Any]) -> str:
     return (
         "<figcaption>Exploitability, which is 0 for the policy that nobody beats: how much more often than half the "
-        f"best answer to a policy is preferred to it. Lines are means over {len(recorded['seeds'])} random starts, bands go "
-        f"from the least to the largest. The game is <code>{escape(recorded['game'])}</code>; strength "
+        f"best answer to a policy is preferred to it. Lines are means over {len(recorded['seeds'])} random starts, bands "
+        f"go from the least to the largest. The game is <code>{escape(recorded['game'])}</code>; strength "
         f"{recorded['strength']:g}, step {recorded['step']:.2g}. Recorded by "
         f"<code>{escape(' '.join(recorded['command']))}</code>.</figcaption>"
     )
