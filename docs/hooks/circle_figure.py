@@ -102,8 +102,8 @@ def _panel(panel: Panel, x: int, y: int, best_score: float, numbered: bool) -> I
 def _caption(recorded: Mapping[str, Any]) -> str:
     return (
         "<figcaption>Exploitability, which is 0 for the policy that nobody beats: how much more often than half the "
-        f"best answer to a policy is preferred to it. Lines are means over {len(recorded['seeds'])} random starts, bands "
-        f"go from the least to the largest. The game is <code>{escape(recorded['game'])}</code>; strength "
+        f"best answer to a policy is preferred to it. Lines are means over {len(recorded['seeds'])} random starts, "
+        f"bands go from the least to the largest. The game is <code>{escape(recorded['game'])}</code>; strength "
         f"{recorded['strength']:g}, step {recorded['step']:.2g}. Recorded by "
         f"<code>{escape(' '.join(recorded['command']))}</code>.</figcaption>"
     )
