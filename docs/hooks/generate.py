@@ -6,6 +6,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import circle_figure
 from chaos_table import PLACE, chaos_table
 from docstrings import as_markdown
 from mkdocs.config.defaults import MkDocsConfig
@@ -53,13 +54,16 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, config: MkDocsConfig, **_: Any) -> str:
-    """Put the table of recorded chaos where a page asks for it."""
-    if PLACE not in markdown:
-        return markdown
+    """Put the table of recorded chaos, and the figure of recorded self-play, where a page asks for it."""
+    results = Path(config.config_file_path).parent / "results"
     try:
-        return markdown.replace(PLACE, chaos_table(Path(config.config_file_path).parent / "results" / "chaos.json"))
+        if PLACE in markdown:
+            markdown = markdown.replace(PLACE, chaos_table(results / "chaos.json"))
+        if circle_figure.PLACE in markdown:
+            markdown = markdown.replace(circle_figure.PLACE, circle_figure.circle_figure(results / "circle.json"))
     except InputError as error:
         raise PluginError(str(error)) from None
+    return markdown
 
 
 def _report(comparison: Comparison) -> str:

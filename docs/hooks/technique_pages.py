@@ -28,6 +28,7 @@ from stratagem.sampling import Guided, Improving
 from stratagem.study.claims import FOLDER, Claim, Expect, Record, Verdict, claims, read_record
 from stratagem.study.comparison import Comparison, Quantity, Summary, read_comparison
 from stratagem.study.comparison_report import finding, judgement, measure_on, overview, question, score_text
+from stratagem.study.contest_text import sentences as of_contest
 from stratagem.study.page import shown
 from stratagem.study.stress import Stress, read_stress
 from stratagem.study.stress_report import sentences
@@ -152,7 +153,13 @@ def _why_absent(card: Card) -> str:
 def comparisons(evidence: Evidence) -> str:
     """The page that lists the recorded comparisons: what was asked, and what came out for every arm."""
     listed = [
-        {"name": name, "question": question(comparison.plan), "answer": _answer(comparison), "plan": comparison.plan}
+        {
+            "name": name,
+            "question": question(comparison.plan),
+            "answer": _answer(comparison),
+            "plan": comparison.plan,
+            "contests": [(contest.task, " ".join(of_contest(contest))) for contest in comparison.analysis.contests],
+        }
         for name, comparison in evidence.comparisons.items()
     ]
     stressed = {name: list(sentences(stress)) for name, stress in evidence.stress.items()}

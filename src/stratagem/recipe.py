@@ -23,6 +23,7 @@ from stratagem.parts import (
     Estimator,
     Objective,
     Optimization,
+    Preference,
     Proximal,
     Replay,
     Reward,
@@ -186,6 +187,10 @@ class Recipe(Part):
             recipe = _with_value(recipe, path, path.split("."), value)
         return recipe
 
+    def asking(self, oracle: Preference) -> Recipe:
+        """The recipe with this oracle where it asks another one; the same where it asks none. Memory is kept."""
+        return self.with_values(dict.fromkeys(_asked("", self), oracle))
+
     # ---- YAML ------------------------------------------------------------------------------------------------------
 
     def to_yaml(self) -> str:
@@ -234,6 +239,16 @@ def _flatten(path: str, part: Part) -> Iterator[tuple[str, Any]]:
             yield f"{path}.{entry.name}" if path else entry.name, getattr(part, entry.name)
     for name, child in children.items():
         yield from _flatten(f"{path}.{name}" if path else name, child)
+
+
+def _asked(path: str, part: Part) -> Iterator[str]:
+    """Paths of the oracles in a part; those that an oracle is made of are its own."""
+    for name, child in part.children():
+        where = f"{path}.{name}" if path else name
+        if isinstance(child, Preference):
+            yield where
+        else:
+            yield from _asked(where, child)
 
 
 def _with_value(part: Any, full: str, path: list[str], value: Any) -> Any:

@@ -19,6 +19,7 @@ from stratagem.errors import BrokenRunError, InputError
 from stratagem.experience import Experience
 from stratagem.language.engines import TINY, Precision
 from stratagem.language.world import LanguageWorld
+from stratagem.preferences.contests import JudgedWorld
 from stratagem.recipe import Recipe
 from stratagem.sampling import Rollouts, minimal_prefixes
 from stratagem.sampling.guided import Search
@@ -187,18 +188,30 @@ def evaluate(
 ) -> list[Evaluation]:
     """Sampled and greedy evaluation of a run's best policy, or of a model, on held-out episodes of a task.
 
-    They are other episodes than those a run looks at to choose its best policy, unless the task has too few.
+    They are other episodes than those a run looks at to choose its best policy, unless the task has too few. Where
+    answers are compared, those of a run's policy are compared with those of the policy that the run began with.
 
     source: run directory, model folder, hub name or ``tiny``.  task: by default the run's own.
     """
     model, task = _model_and_task(source, task)
     request = Request("", task, model, precision=precision, concurrency=concurrency, timeout=timeout, device=device)
     world = build_world(request, registry.make(task), seed)
+    if isinstance(world, JudgedWorld) and (Path(source) / "run.json").is_file():
+        world = _as_it_began(Path(source), world)
     try:
         world.serve(0)
         return [world.evaluate(episodes, "sampled", UNSEEN), world.evaluate(episodes, "greedy", UNSEEN)]
     finally:
         world.close()
+
+
+def _as_it_began(directory: Path, trained: World) -> World:
+    """The world in which a run began, with the policy of this one."""
+    saved = SavedRun.read(RunDirectory.existing(directory))
+    world = build_world(saved.request, registry.make(trained.task_name), saved.settings.seed)
+    world.policy.load_state_dict(trained.policy.state_dict())
+    trained.close()
+    return world
 
 
 def pass_at(

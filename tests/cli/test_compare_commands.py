@@ -49,6 +49,32 @@ def test_a_report_is_written_anew_from_the_results_alone(stratagem: Any, compare
     assert (tmp_path / "run.html").exists()
 
 
+def test_policies_meet_each_other_where_the_task_compares_answers(stratagem: Any, tmp_path: Path) -> None:
+    quick = ("--task", "lab:circle", "--seeds", "2", "--first-seed", "1000", "--budget", "100", "--evaluations", "1")
+    few = ("--set", "sampler.prompts_per_step=4", "--jobs", "1", "--out", "out")
+    said = stratagem("compare", "sppo", "dpo", *quick, *few)
+    assert (said.code, said.err) == (0, "")
+    assert "final policies against each other, judged exactly by answer_table" in said.out
+    assert "before training" in said.out and "exploitability" in said.out and "Least exploitable:" in said.out
+    (contest,) = json.loads((tmp_path / "out" / "results.json").read_text())["analysis"]["contests"]
+    assert contest["players"] == ["sppo", "dpo", "before training"] and contest["seeds"] == [1000, 1001]
+    shown = said.out.split("final policies against")[1].splitlines()
+    won = f"{100 * contest['wins'][0][1]['value']:.0f}"
+    assert next(line for line in shown if line.startswith("sppo")).split()[1:3] == [won, "%"]
+    plain = stratagem("compare", "sppo", "dpo", *quick, *few, "--json")
+    assert json.loads(plain.out)["contests"] == [contest]
+
+
+def test_a_run_is_evaluated_against_the_policy_it_began_with(stratagem: Any, tmp_path: Path) -> None:
+    few = ("--set", "sampler.prompts_per_step=4", "--steps", "4", "--seed", "1000", "--out", "run")
+    assert stratagem("train", "sppo", "--task", "lab:circle", *few).code == 0
+    rows = [json.loads(line) for line in (tmp_path / "run" / "evaluations.jsonl").read_text().splitlines()]
+    best = max(sum(row["win_rate"] for row in rows if row["step"] == step) for step in {row["step"] for row in rows})
+    found = json.loads(stratagem("eval", "run", "--json").out)
+    assert sum(row["win_rate"] for row in found) == pytest.approx(best, abs=1e-6) and found[0]["success"] is None
+    assert "win rate" in stratagem("eval", "run").out
+
+
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [

@@ -255,6 +255,8 @@ def test_success_is_shown_with_its_interval_and_without_it_the_return():
     assert success_cell({"interval": [0.4, 0.54], "success": 0.47, "mean_return": 1.0}) == "0.47 \\[0.40, 0.54]"
     assert success_cell({"interval": [90.0, 110.0], "success": None, "mean_return": 100.0}) == "100.0 \\[90.0, 110.0]"
     assert success_cell({"interval": [math.nan, math.nan], "success": None, "mean_return": 2.5}) == "2.5"
+    compared = {"interval": [0.6, 0.6], "success": None, "win_rate": 0.6, "mean_return": 0.5}
+    assert success_cell(compared) == "0.60 \\[0.60, 0.60]"
 
 
 def test_recipes_written_by_hand_are_plain_yaml(tmp_path):

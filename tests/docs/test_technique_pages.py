@@ -20,7 +20,7 @@ from stratagem.estimate import Estimate
 from stratagem.lab import Diagnosis
 from stratagem.study import claims
 from stratagem.study.claims import Claim, Expect, Record, run_claim, write_record
-from stratagem.study.comparison import to_json
+from stratagem.study.comparison import Contest, to_json
 
 NOTHING = Evidence({}, {}, {})
 BELOW_ONE = Expect("noise", below=1)
@@ -252,6 +252,19 @@ def test_the_list_of_comparisons_gives_the_question_and_what_came_out(a_comparis
     assert "No difference between rloo and grpo was shown with 2 seeds." in found
     assert "[The report](comparisons/one.html)" in found
     assert "2 seeds (0, 1), 40,000 tokens a run, on key_door" in found
+
+
+def test_the_list_of_comparisons_says_who_is_preferred_where_answers_are_compared(a_comparison):
+    compared = a_comparison("no difference", 0.01)
+    sure, tie = Estimate(0.9, 0.8, 1.0), Estimate(0.5, 0.5, 0.5)
+    lost = Estimate(0.1, 0.0, 0.2)
+    wins = ((tie, lost, sure), (sure, tie, sure), (lost, lost, tie))
+    contest = Contest("lab:circle", "table", ("grpo", "rloo", "before training"), (0, 1), 1, True, wins, None, ())
+    analysis = dataclasses.replace(compared.analysis, contests=(contest,))
+    found = plain(comparisons(Evidence({}, {}, {"one": dataclasses.replace(compared, analysis=analysis)})))
+    assert (
+        "Policies against each other on lab:circle: rloo is preferred to the final policy of every other arm." in found
+    )
 
 
 def test_an_empty_list_of_comparisons_says_so():

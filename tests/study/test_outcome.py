@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stratagem.study.outcome import MEAN_RETURN, SUCCESS, Change, Score, best_step, outcome, scores
+from stratagem.study.outcome import MEAN_RETURN, SUCCESS, WIN_RATE, Change, Score, best_step, outcome, scores
 from stratagem.training.statistics import success_interval
 
 
@@ -99,3 +99,13 @@ def test_best_step_is_the_earliest_with_the_highest_sum_of_modes() -> None:
     rows += [row(step, "greedy", g) for step, g in ((0, 0.2), (5, 0.5), (10, 0.75))]
     assert best_step(rows) == 5
     assert best_step([]) is None
+
+
+def test_where_answers_are_compared_the_win_rate_is_what_counts() -> None:
+    rows = [
+        {**row(step, mode, None), "mean_return": 0.9 - won, "win_rate": won, "interval": [won, won]}
+        for step, won in ((0, 0.5), (4, 0.8), (9, 0.6)) for mode in ("sampled", "greedy")
+    ]  # fmt: skip
+    found = outcome(rows)
+    assert found.measure == WIN_RATE and found.headline == "learned" and best_step(rows) == 4
+    assert found.reasons.startswith("sampled win rate against the start rose from 50 % [50, 50] to 60 % [60, 60]")

@@ -18,7 +18,7 @@ from stratagem.errors import InputError
 
 if TYPE_CHECKING:
     from stratagem.estimate import Estimate
-    from stratagem.study.comparison import Analysis, Comparison, Contrast, Summary
+    from stratagem.study.comparison import Analysis, Comparison, Contest, Contrast, Summary
     from stratagem.study.trials import Progress as Advance
 
 
@@ -137,6 +137,9 @@ def show_comparison(comparison: Comparison, console: Console) -> None:
         figures = _figures(analysis, task)
         if figures is not None:
             console.print(figures)
+        for contest in analysis.contests:
+            if contest.task == task:
+                _show_contest(contest, console)
     for note in analysis.notes:
         console.print(note, markup=False)
 
@@ -173,6 +176,29 @@ def _figures(analysis: Analysis, task: str | None) -> Table | None:
         cells = (_estimate(summary.figures[name]) if name in summary.figures else "" for name in names)
         table.add_row(summary.arm, *map(_escaped, cells))
     return table
+
+
+def _show_contest(contest: Contest, console: Console) -> None:
+    """Who is preferred to whom, a row for each player, and how exploitable each is where that is known."""
+    from stratagem.study.contest_text import cell, gap, judged, sentences
+
+    console.print()
+    console.print(
+        f"final policies against each other, judged {judged(contest)}: how often a row is preferred to a "
+        f"column, ties half; means over {len(contest.seeds)} seeds with 95 % intervals",
+        markup=False,
+    )
+    gaps = contest.exploitability
+    table = Table(box=None, pad_edge=False)
+    for name in ("", *contest.players, *([] if gaps is None else ["exploitability"])):
+        table.add_column(_escaped(name), overflow="fold")
+    for row, player in enumerate(contest.players):
+        cells = [cell(contest, row, column).text.replace(" % ", " %\n") for column in range(len(contest.players))]
+        cells += [] if gaps is None else [gap(gaps[row]).replace(" ", "\n", 1)]
+        table.add_row(*map(_escaped, [player, *cells]))
+    console.print(table)
+    for sentence in sentences(contest):
+        console.print(sentence, markup=False)
 
 
 def _estimate(estimate: Estimate) -> str:

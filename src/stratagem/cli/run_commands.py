@@ -162,7 +162,8 @@ def evaluate(
     if as_json:
         print(json.dumps([dataclasses.asdict(result) for result in results], indent=2))
         return
-    table = Table("mode", "episodes", "success", "mean return", "mean length", box=None, pad_edge=False)
+    judged = "success" if results[0].win_rate is None else "win rate"
+    table = Table("mode", "episodes", judged, "mean return", "mean length", box=None, pad_edge=False)
     for result in results:
         row = dataclasses.asdict(result)
         table.add_row(
@@ -278,9 +279,11 @@ def before_and_after(runs: list[tuple[str, list[dict[str, Any]]]]) -> Table:
 
 
 def success_cell(row: dict[str, Any]) -> str:
-    """``0.47 [0.40, 0.54]``: success with its interval; the mean return where the task knows no success."""
+    """``0.47 [0.40, 0.54]``: what the evaluation is judged by, with its interval: win rate, success or mean return."""
+    from stratagem.study.outcome import MEASURES
+
     low, high = row["interval"]
-    value = row["mean_return"] if row["success"] is None else row["success"]
+    value = next(row[measure.field] for measure in MEASURES if row.get(measure.field) is not None)
     if math.isnan(low):
         return f"{value:.3g}"
     digits = 1 if abs(value) >= 10 else 2

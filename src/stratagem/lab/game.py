@@ -6,6 +6,8 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from stratagem.parts import Preference
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -56,6 +58,7 @@ class TokenGame:
     the turn; None: turns have no structure.
     planning: of a whole turn, given its state and tokens: which of them plan; None: nothing is said of any.
     steps: likewise, which of them begin a step, beside the first, which always does; None: a turn is one step.
+    oracle: who says which of two answers is preferred, where that and no reward is what an answer is worth.
     seat: the role that acts in a state, and the number of the conversation it acts in; None: always 0
     and 0. A policy of the lab has parameters of its own in every history, so roles share none.
     domains: of every start, the number of the task that it is of, from 0; none: all are of one.
@@ -74,6 +77,7 @@ class TokenGame:
     domains: tuple[int, ...] = ()
     planning: Marks | None = None
     steps: Marks | None = None
+    oracle: Preference | None = None
 
     def looks(self, state: Any) -> Hashable:
         """What the state looks like."""

@@ -7,6 +7,7 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import replace
 
 from stratagem.errors import unknown
+from stratagem.lab.compared import COMPARED_GAMES
 from stratagem.lab.delegation import delegation_game
 from stratagem.lab.dialogue import mood_game
 from stratagem.lab.game import Act, Outcome, Shown, TokenGame, over
@@ -21,7 +22,8 @@ GAMES: dict[str, TokenGame] = {}
 
 SPECIAL_GAMES: dict[str, TokenGame] = {}
 """Further games, by name, for what few techniques need: several reward components, states that look alike, a user to
-talk to, many turns, turns with an inner structure, two roles. They are not among those every technique is judged in."""
+talk to, many turns, turns with an inner structure, two roles, answers that are compared. They are not among those every
+technique is judged in."""
 
 
 def known_games() -> dict[str, TokenGame]:
@@ -160,6 +162,7 @@ _MADE = (
     delegation_game(),
     search_game(SearchRules()),
     page_game(PageRules()),
+    *COMPARED_GAMES,
     *LONG_GAMES,
     *STRUCTURED_GAMES,
 )

@@ -23,7 +23,8 @@ from stratagem.lab.games import find_game, known_games
 from stratagem.lab.policy import NodeInputs, NodePolicy, TabularPolicy
 from stratagem.lab.tree import Tree
 from stratagem.lab.windows import Slots
-from stratagem.parts import Sampler
+from stratagem.parts import Preference, Sampler
+from stratagem.preferences.contests import Answers, win_rate
 from stratagem.recipe import Recipe
 from stratagem.sampling import Branching, Candidates, Demonstrations, Windows
 from stratagem.sampling.guided import guided_metrics
@@ -104,6 +105,11 @@ class LabTask:
         """One line."""
         return self.game.description
 
+    @property
+    def oracle(self) -> Preference | None:
+        """Who compares answers, in a game where they are compared."""
+        return self.game.oracle
+
     def new_policy(self, tree: Tree, seed: int) -> NodePolicy:
         """The policy a run of this seed begins with."""
         if not self.experts:
@@ -146,14 +152,20 @@ class LabWorld:
             raise InputError(f"task {task.name} needs logits of shape {needed}, not {shape}")
         self._copy = self.policy.copy()
         self._served = taken(self.policy)
+        self._begun = self.answers(1) if task.oracle is not None else None
         self._version = 0
         self._past: list[tuple[int, dict[str, Tensor]]] = []
         self._slots = Slots(self.tree, seed)
         self.last_batch: Experience | None = None
 
     def adapt(self, recipe: Recipe) -> Recipe:
-        """The recipe with a learning rate for the lab: 0.05 for a table, 0.01 for a mixture of experts."""
+        """The recipe with a learning rate for the lab: 0.05 for a table, 0.01 for a mixture of experts.
+
+        Where the game compares answers, a recipe that learns from comparisons asks its oracle.
+        """
         values = TABULAR if isinstance(self.policy, TabularPolicy) else EXPERTS
+        if self.task.oracle is not None:
+            recipe = recipe.asking(self.task.oracle)
         return recipe.with_values(values if recipe.estimator is None else values | ESTIMATOR)
 
     def serve(self, version: int) -> None:
@@ -310,21 +322,39 @@ class LabWorld:
     # ---- evaluating ------------------------------------------------------------------------------------------------
 
     def evaluate(self, episodes: int, mode: Literal["sampled", "greedy"], first: int = 0) -> Evaluation:
-        """The exact expectation over all episodes there are; the interval is the success itself.
+        """The exact expectation over all episodes there are; the interval is the success (or win rate) itself.
 
-        ``mean_length`` is in turns. ``episodes`` is only repeated.
+        ``mean_length`` is in turns. ``episodes`` is only repeated. Where the game compares answers, ``win_rate`` is
+        against the policy that this world was built with, sampled.
         """
-        put(self._copy, self._served)
-        policy = (Exact if mode == "sampled" else Exact.greedy)(self.tree, self._copy.table())
+        policy = self._serving(mode)
+        won = None
+        if self._begun is not None and self.task.oracle is not None:
+            won = win_rate(self.task.oracle, self._answers_of(policy), self._begun)
+        exact = policy.success if won is None else won
         return Evaluation(
             mode=mode,
             episodes=episodes,
-            success=policy.success,
-            interval=(policy.success, policy.success),
+            success=policy.success if won is None else None,
+            win_rate=won,
+            interval=(exact, exact),
             mean_return=policy.expected_return,
             std_return=policy.return_std,
             mean_length=policy.turns,
         )
+
+    def answers(self, prompts: int) -> Answers:
+        """All answers to all prompts there are, as likely as the policy last served gives them."""
+        return self._answers_of(self._serving("sampled"))
+
+    def _serving(self, mode: Literal["sampled", "greedy"]) -> Exact:
+        put(self._copy, self._served)
+        return (Exact if mode == "sampled" else Exact.greedy)(self.tree, self._copy.table())
+
+    def _answers_of(self, policy: Exact) -> Answers:
+        leaves, prompt = self.tree.leaves, policy.start_probability
+        share = policy.leaf_probability / leaves.group_of_trajectory.spread(prompt)
+        return Answers(leaves, share, prompt, complete=True)
 
     # ---- state -----------------------------------------------------------------------------------------------------
 

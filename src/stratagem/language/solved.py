@@ -92,7 +92,9 @@ def _try_all(stage: Stage, index: int, sampler: Candidates) -> list[Episode]:
     try:
         candidates = stage.task.candidates("train", index)
     except NotImplementedError as error:
-        raise InputError(f"sampler {sampler.part_name()}: {error}") from None
+        raise InputError(
+            f"sampler {sampler.part_name()}: {error}; pairs:FILE lists answers that were labelled"
+        ) from None
     played = []
     for number, actions in enumerate(candidates):
         if number not in sampler.without:

@@ -21,6 +21,7 @@ from stratagem.study.comparison import (
     Axis,
     Band,
     Contrast,
+    MeasureName,
     Plan,
     Point,
     Quantity,
@@ -110,12 +111,18 @@ class _Evidence:
     def notes(self) -> Iterator[str]:
         """Why there is no figure of all tasks together."""
         if len(self.scopes) == len(self.plan.tasks) > 1:
-            without = ", ".join(task for task in self.plan.tasks if not self.by_success(task))
-            yield f"no figures for all tasks together: judged by mean return, which has a scale of its own: {without}"
+            without = ", ".join(
+                f"{task} ({self.measure(task)})" for task in self.plan.tasks if not self.by_success(task)
+            )
+            yield f"no figures for all tasks together, since not all are judged by success: {without}"
 
     def by_success(self, task: str) -> bool:
         """Whether its scores are shares of episodes."""
-        return self.cells[self.plan.reference, task].trials[0].measure == "success"
+        return self.measure(task) == "success"
+
+    def measure(self, task: str) -> MeasureName:
+        """What it is judged by."""
+        return self.cells[self.plan.reference, task].trials[0].measure
 
     def scores(
         self, arm: str, scope: str | None, quantity: Literal["final", "greedy", "area"]

@@ -21,6 +21,7 @@ from stratagem.recorded import read_recorded
 from stratagem.study.analysis import analyse
 from stratagem.study.comparison import VERSION, Comparison, Plan, Trial, to_json, whole_seeds
 from stratagem.study.comparison_report import write_comparison_report
+from stratagem.study.contests import contests
 from stratagem.study.trials import Place, Progress, folder_name, places_of, run_all
 from stratagem.tasks import registry
 from stratagem.tasks.task import Task
@@ -65,6 +66,9 @@ def compare(
     jobs: runs side by side, by default one for each processor core (one on an accelerator).
     progress: called with the number of finished runs, of all runs, and a line about the newest.
 
+    Where a task says itself which of two answers is preferred, the final policies are also set against each other
+    (:class:`~stratagem.study.comparison.Contest`).
+
     Writes ``results.json`` and ``report.html`` to ``out``. Raises :class:`InputError` for wrong input, and
     :class:`BrokenRunError` when runs broke; what the others came to is written all the same.
     """
@@ -99,10 +103,11 @@ def compare(
     trials, broken = run_all(folder, plan, side_by_side, progress)
     if broken and len(whole_seeds(plan, trials)) < 2:
         raise BrokenRunError(_story(broken, plan, folder))
+    analysis = analyse(plan, trials, threshold)
     comparison = Comparison(
         plan=plan,
         trials=tuple(trials),
-        analysis=analyse(plan, trials, threshold),
+        analysis=dataclasses.replace(analysis, contests=contests(folder, plan, whole_seeds(plan, trials))),
         command=shlex.join(command_line()),
         environment=machine(),
         recipes=_recipes_as_run(folder, plan, trials),

@@ -17,7 +17,10 @@ from stratagem.recorded import read_recorded
 VERSION = 1
 """Of the file format; a file of another version is refused."""
 
-MeasureName = Literal["success", "mean return"]
+BEFORE = "before training"
+"""The player of a contest that every arm began as."""
+
+MeasureName = Literal["success", "mean return", "win rate against the start"]
 Axis = Literal["tokens", "minutes"]
 Quantity = Literal["final", "area"]
 Verdict = Literal["better", "worse", "no difference"]
@@ -65,7 +68,7 @@ class Plan:
 class Point:
     """Held-out scores after ``step`` batches: ``tokens`` sampled and ``seconds`` spent on training until then.
 
-    sampled, greedy: success or mean return, whichever the task is judged by; finite.
+    sampled, greedy: success, mean return or win rate, whichever the task is judged by; finite.
     """
 
     step: int
@@ -165,14 +168,44 @@ class Band:
 
 
 @dataclass(frozen=True)
+class Contest:
+    """The final policies of all arms against each other on a task, judged by the task's own oracle.
+
+    players: the arms in their order, and then :data:`BEFORE`, the policy that training began with.  seeds: that count.
+    prompts: held-out ones that were answered.  exact: whether that is every answer there is, weighed by how likely it
+    is, so that chance comes in by the seeds alone.
+    wins: ``wins[i][j]``, how often an answer of player ``i`` is preferred to one of ``j``, ties counted half: mean over
+    seeds, with the Student interval of the differences between policies of equal seed. ``wins[i][j] + wins[j][i] = 1``,
+    and the interval of one is that of the other turned round.
+    exploitability: of every player, ``max_y P(y > pi) - 1/2``, how far the best answer to it is preferred; half of the
+    duality gap. None where not all answers can be listed.
+    by_seed: the win rates of each seed.
+    """
+
+    task: str
+    oracle: str
+    players: tuple[str, ...]
+    seeds: tuple[int, ...]
+    prompts: int
+    exact: bool
+    wins: tuple[tuple[Estimate, ...], ...]
+    exploitability: tuple[Estimate, ...] | None
+    by_seed: tuple[tuple[tuple[float, ...], ...], ...]
+
+
+@dataclass(frozen=True)
 class Analysis:
-    """What a comparison came to. ``thresholds``: by task, the score ``tokens_to_threshold`` counts to."""
+    """What a comparison came to. ``thresholds``: by task, the score ``tokens_to_threshold`` counts to.
+
+    contests: of tasks that say themselves which of two answers is preferred.
+    """
 
     thresholds: dict[str, float]
     summaries: tuple[Summary, ...]
     contrasts: tuple[Contrast, ...]
     bands: tuple[Band, ...]
     notes: tuple[str, ...] = ()
+    contests: tuple[Contest, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -16,11 +16,12 @@ from stratagem.errors import InputError
 from stratagem.estimate import Estimate
 from stratagem.recipe import Recipe
 from stratagem.study.comparison import Band, Comparison, Contrast, Plan, Quantity, Summary, Trial, Verdict, whole_seeds
+from stratagem.study.contest_text import contest_table
 from stratagem.study.curve import COLORS
-from stratagem.study.outcome import MEAN_RETURN, SUCCESS, Direction, Measure, Score
+from stratagem.study.outcome import MEASURES, SUCCESS, Direction, Measure, Score
 from stratagem.study.page import DASHES, Meeting, environment_facts, write_page
 
-MEASURES = {measure.name: measure for measure in (SUCCESS, MEAN_RETURN)}
+BY_NAME = {measure.name: measure for measure in MEASURES}
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "x", "star", "triangle-down", "pentagon")
 DIRECTIONS: dict[Verdict, Direction] = {"better": "rose", "worse": "fell", "no difference": "unchanged"}
 FIGURES = {"entropy": "entropy at the end, nats", "length": "length at the end, tokens"}
@@ -52,6 +53,7 @@ def write_comparison_report(comparison: Comparison, path: Path) -> Path:
         remarks=list(_remarks(comparison)),
         directions=DIRECTIONS,
         results=[_results(comparison, place) for place in _places(comparison)],
+        contests=[contest_table(contest) for contest in comparison.analysis.contests],
         recipes=list(_recipes(comparison)),
         episodes=list(_episodes(comparison)),
         command=comparison.command,
@@ -452,7 +454,7 @@ def _places(comparison: Comparison) -> list[str | None]:
 def measure_on(comparison: Comparison, task: str | None) -> Measure:
     """What the task is judged by; tasks are only put together when all are judged by success."""
     names = (trial.measure for trial in comparison.trials if task in (None, trial.task))
-    return MEASURES[next(names, SUCCESS.name)]
+    return BY_NAME[next(names, SUCCESS.name)]
 
 
 def _trials(comparison: Comparison, arm: str, task: str) -> list[Trial]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from xml.sax.saxutils import escape
 
 from stratagem.errors import InputError
-from stratagem.study.outcome import MEAN_RETURN, MODES, SUCCESS, Measure, Score, scores
+from stratagem.study.outcome import MEAN_RETURN, MEASURES, MODES, Measure, Score, scores
 from stratagem.study.record import RunRecord, read_runs
 from stratagem.training.run_directory import RunDirectory
 
@@ -69,7 +69,8 @@ def lines(records: Sequence[RunRecord], measure: Measure) -> list[Line]:
 
 def curve_svg(records: Sequence[RunRecord]) -> str:
     """The picture as SVG text."""
-    measure = SUCCESS if any(record.outcome.measure == SUCCESS for record in records) else MEAN_RETURN
+    judged = [record.outcome.measure for record in records]
+    measure = next((measure for measure in MEASURES if measure in judged), MEAN_RETURN)
     drawn = lines(records, measure)
     names = list(dict.fromkeys(line.run for line in drawn))
     top = TOP + LEGEND_ROW * max(len(names), 1)

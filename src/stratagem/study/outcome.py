@@ -42,6 +42,10 @@ class Measure:
 
 SUCCESS = Measure("success", "success", percent=True)
 MEAN_RETURN = Measure("mean_return", "mean return", percent=False)
+WIN_RATE = Measure("win_rate", "win rate against the start", percent=True)
+
+MEASURES = (WIN_RATE, SUCCESS, MEAN_RETURN)
+"""The first that an evaluation has is what it is judged by."""
 
 
 @dataclass(frozen=True)
@@ -128,8 +132,9 @@ class Outcome:
 
 
 def measure_of(evaluations: Sequence[Mapping[str, Any]]) -> Measure:
-    """Success where the task knows it, else the mean return."""
-    return SUCCESS if any(row.get("success") is not None for row in evaluations) else MEAN_RETURN
+    """The win rate where answers are compared, else success where the task knows it, else the mean return."""
+    known = (measure for measure in MEASURES if any(row.get(measure.field) is not None for row in evaluations))
+    return next(known, MEAN_RETURN)
 
 
 def scores(evaluations: Sequence[Mapping[str, Any]], mode: str, measure: Measure) -> list[Score]:

@@ -12,7 +12,7 @@ from stratagem import catalogue
 from stratagem.errors import InputError
 from stratagem.recipe import Change
 from stratagem.study.curve import COLORS, Line, curve_svg, lines
-from stratagem.study.outcome import MEAN_RETURN, MODES, SUCCESS, measure_of, scores
+from stratagem.study.outcome import MEASURES, MODES, measure_of, scores
 from stratagem.study.page import DASHES, Meeting, write_page
 from stratagem.study.record import RunRecord, read_runs
 from stratagem.training.run_directory import RunDirectory
@@ -61,7 +61,7 @@ def _charts(records: Sequence[RunRecord]) -> dict[str, list[dict[str, Any]]]:
             "whole": measure.percent,
             "traces": [_held_out_trace(line, _named(records, line.run)) for line in lines(records, measure)],
         }
-        for measure in (SUCCESS, MEAN_RETURN)
+        for measure in MEASURES
     ]
     sections = {
         "held_out": held_out,

@@ -16,7 +16,7 @@ from stratagem.errors import BrokenRunError, InputError
 from stratagem.recipe import Recipe
 from stratagem.recorded import read_recorded
 from stratagem.study.comparison import VERSION, MeasureName, Plan, Point, Trial
-from stratagem.study.outcome import MODES, SUCCESS, scores
+from stratagem.study.outcome import MODES, scores
 from stratagem.study.record import RunRecord, read_runs
 from stratagem.study.report import meetings
 from stratagem.study.workers import Call, run_apart
@@ -154,7 +154,7 @@ def _last(record: RunRecord) -> dict[str, float]:
 def _summarized(record: RunRecord, place: Place, passes: dict[str, float], keep_episodes: bool) -> Trial:
     """The run as a trial; ``keep_episodes``: with some of what it played before and after."""
     measure = record.outcome.measure
-    name: MeasureName = "success" if measure == SUCCESS else "mean return"
+    name: MeasureName = measure.name  # type: ignore[assignment]  # measures have no other names
     sampled, greedy = ({s.step: s.value for s in scores(record.evaluations, mode, measure)} for mode in MODES)
     steps = sorted(sampled.keys() & greedy.keys())
     minutes, last = record.axes(steps)["minutes"], record.metrics[-1]

@@ -133,8 +133,10 @@ def _fields(record: dict[str, Any], one_sided: OneSided) -> dict[str, Any]:
         raise ValueError(f"tie must be true or false, not {tie!r}")
     if len(lacking) == 2:
         raise ValueError("chosen and rejected are missing")
-    if lacking and (tie or one_sided == "refuse"):
-        raise ValueError(f"{lacking[0]} is missing: a pair has two answers")
+    if lacking and tie:
+        raise ValueError(f"{lacking[0]} is missing: a tie is between two answers")
+    if lacking and one_sided == "refuse":
+        raise ValueError(f"{lacking[0]} is missing: a pair has two answers (one_sided=keep takes lines with one)")
     if answers["chosen"] == answers["rejected"]:
         raise ValueError("chosen and rejected are the same answer")
     annotator = record.get("annotator")

@@ -452,11 +452,11 @@ class Trainer:
         for mode in ("sampled", "greedy"):
             evaluation = self.world.evaluate(self.settings.evaluation_episodes, mode)
             self.run_directory.append("evaluations.jsonl", {"step": step, **dataclasses.asdict(evaluation)})
-            for name in ("success", "mean_return", "mean_length"):
+            for name in ("win_rate", "success", "mean_return", "mean_length"):
                 value = getattr(evaluation, name)
                 if value is not None:
                     metrics[f"evaluation/{mode}/{name}"] = float(value)
-            score += evaluation.mean_return if evaluation.success is None else evaluation.success
+            score += evaluation.score
         for sink in self._sinks:
             sink.log(step, metrics)
         # Without a single good episode the score is not a number: that says nothing about the policy.

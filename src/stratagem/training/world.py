@@ -171,6 +171,8 @@ class Evaluation:
     mode: ``sampled`` (as in training) or ``greedy`` (the most likely action).  success: share of episodes, or None
     where the task knows no success.  interval: 95 % interval of the success (Wilson), or of the mean return
     (normal) without success.  returns: mean, and its standard deviation over episodes.
+    win_rate: where answers are judged against each other, how often one of the policy's is preferred to one of the
+    policy that training began with, ties counted half; it takes the place of success, and ``interval`` is its own.
     """
 
     mode: Literal["sampled", "greedy"]
@@ -182,6 +184,13 @@ class Evaluation:
     mean_length: float
     failed: int = 0
     samples: list[dict[str, Any]] = field(default_factory=list)
+    win_rate: float | None = None
+
+    @property
+    def score(self) -> float:
+        """What policies are told apart by: the win rate, else success, else the mean return."""
+        known = (value for value in (self.win_rate, self.success) if value is not None)
+        return next(known, self.mean_return)
 
 
 class World(Protocol):

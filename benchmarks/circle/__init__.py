@@ -1,0 +1,1 @@
+"""How techniques near the policy that nobody beats, as the documentation shows it."""
