@@ -109,7 +109,7 @@ def play_lattice(
     seen = lattice.observations(actions)
     degrees = torch.from_numpy(temperatures.astype(np.float32))[:, :, None]
     ends = np.linspace(0, steps, windows + 1).round().astype(np.int64)[1:]
-    counts, kept = torch.zeros(worlds, OBSERVATIONS * ACTIONS), []
+    counts, kept, closing = torch.zeros(worlds, OBSERVATIONS * ACTIONS), [], set(ends.tolist())
     for step in range(steps + evaluation):
         cooperates = boltzmann(learning.values(seen), degrees[min(step, steps - 1)])[..., COOPERATE]
         actions = (torch.rand(shape, generator=draw) >= cooperates).long()
@@ -118,7 +118,7 @@ def play_lattice(
         if step < steps:
             learning.learn(seen, actions, paid.gather(1, following), following)
         seen = following
-        if step + 1 in ends:
+        if step + 1 in closing:
             kept.append((_counted(counts), learning.table().double().numpy(), learning.interference().double().numpy()))
             counts.zero_()
         progress(step + 1)

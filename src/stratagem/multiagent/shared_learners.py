@@ -22,6 +22,9 @@ from stratagem.validation import validate_fields
 ACTIONS = 2
 
 
+_INPUTS = BITS.float()
+
+
 class Learning(ABC):
     """Learners at work in worlds side by side."""
 
@@ -90,9 +93,7 @@ class _Tables(Learning):
         self.offsets = torch.zeros(1, dtype=torch.int64) if how.shared else torch.arange(agents) * OBSERVATIONS
 
     def values(self, observations: Int64[Tensor, "worlds agents"]) -> Float[Tensor, "worlds agents actions"]:
-        rows = self.tables.flatten(1, 2)
-        places = observations + self.offsets
-        return rows.gather(1, places[..., None].expand(-1, -1, ACTIONS))
+        return _rows(self.tables.flatten(1, 2), observations + self.offsets)
 
     def learn(
         self,
@@ -163,7 +164,7 @@ Weights = Sequence[Tensor]
 class NetworkLearning(Learning):
     """Networks at work. weights: that act and learn.  target: their last copy.  memory: what they learn from.
 
-    order: agents by group.  networks: of all worlds, group by group in each.
+    group: of each agent.  networks: of all worlds, group by group in each.
     """
 
     def __init__(self, how: NetworkLearner, worlds: int, agents: int, seed: int) -> None:
@@ -171,9 +172,9 @@ class NetworkLearning(Learning):
         self.draw = generator(seed, "lattice", "network learner")
         self.groups = agents if how.groups is None else how.groups
         self.networks, self.members = worlds * self.groups, agents // self.groups
-        self.order = torch.randperm(agents, generator=self.draw)
-        self._place = self.order.argsort()
-        self._who = self.order.view(self.groups, -1).repeat(worlds, 1)
+        dealt = torch.randperm(agents, generator=self.draw)
+        self.group = dealt % self.groups
+        self._who = self.group.argsort(stable=True).view(self.groups, -1).repeat(worlds, 1)
         inputs = BITS.shape[1] + (agents if how.identified else 0)
         self.weights = [
             self._drawn(inputs, inputs, how.hidden),
@@ -181,16 +182,22 @@ class NetworkLearning(Learning):
             self._drawn(how.hidden, how.hidden, ACTIONS),
             self._drawn(how.hidden, 1, ACTIONS),
         ]
-        self.optimizer = torch.optim.AdamW(self.weights, lr=how.learning_rate, weight_decay=how.weight_decay)
-        self.target = self._copy()
+        self.optimizer = torch.optim.AdamW(
+            self.weights, lr=how.learning_rate, weight_decay=how.weight_decay, fused=True
+        )
         self.memory = StrideReplay(worlds, agents, how.replay)
         self.learned = 0
+        self._changed()
+        self.target = self._copy()
 
     def values(self, observations: Int64[Tensor, "worlds agents"]) -> Float[Tensor, "worlds agents actions"]:
         with torch.no_grad():
-            rows = observations[:, self.order].view(self.networks, self.members)
-            said = self._asked(self.weights, rows, self._who)
-            return said.view(self.worlds, self.agents, ACTIONS)[:, self._place]
+            if self.how.identified:
+                rows = observations.gather(1, self._who.view(self.worlds, -1)).view(self.networks, -1)
+                said = _outputs(self.weights, rows, self._who).view(self.worlds, self.agents, ACTIONS)
+                return said[:, self._who[: self.groups].flatten().argsort()]
+            rows = observations + self.group * OBSERVATIONS
+            return _rows(self._now.view(self.worlds, -1, ACTIONS), rows)
 
     def learn(
         self,
@@ -207,9 +214,11 @@ class NetworkLearning(Learning):
             self.target = self._copy()
 
     def table(self) -> Float[Tensor, "worlds observations actions"]:
+        if not self.how.identified:
+            return self._now.view(self.worlds, -1, OBSERVATIONS, ACTIONS).mean(1)
         with torch.no_grad():
             seen = torch.arange(OBSERVATIONS).repeat(self.members).expand(self.networks, -1)
-            said = self._asked(self.weights, seen, self._who.repeat_interleave(OBSERVATIONS, 1))
+            said = _outputs(self.weights, seen, self._who.repeat_interleave(OBSERVATIONS, 1))
             return said.view(self.worlds, -1, OBSERVATIONS, ACTIONS).mean(1)
 
     def interference(self) -> Float[Tensor, " worlds"]:
@@ -242,28 +251,38 @@ class NetworkLearning(Learning):
         how, here = self.how, places.view(self.worlds, -1)
         seen, actions = (self._remembered(what, places) for what in (self.memory.observations, self.memory.actions))
         returns, later, discounts = (one.view(places.shape) for one in self.memory.targets(here, how.steps, how.discount))
-        who = places % self.agents
-        with torch.no_grad():
-            online, target = (self._asked(weights, later, who) for weights in (self.weights, self.target))
-            best = target.gather(-1, self.greedy(online)[..., None])[..., 0]
-        said = self._asked(self.weights, seen, who).gather(-1, actions[..., None])[..., 0]
-        return torch.nn.functional.huber_loss(said, returns + discounts * best, reduction="none")
+        said, online, target = self._answers(seen, later, places % self.agents)
+        best = _chosen(target, self.greedy(online))
+        return torch.nn.functional.huber_loss(_chosen(said, actions), returns + discounts * best, reduction="none")
 
     def greedy(self, values: Float[Tensor, "*batch actions"]) -> Int64[Tensor, "*batch"]:
         """The better action; of equal ones either, at random."""
         coins = torch.randint(ACTIONS, values.shape[:-1], generator=self.draw)
         return torch.where(values[..., 0] == values[..., 1], coins, values.argmax(-1))
 
-    def _asked(
-        self, weights: Weights, observations: Int64[Tensor, "networks rows"], who: Int64[Tensor, "networks rows"]
-    ) -> Float[Tensor, "networks rows actions"]:
-        """Values of many rows, of which there are but 32 kinds where the networks are not told who asks."""
+    def _answers(
+        self,
+        seen: Int64[Tensor, "networks rows"],
+        later: Int64[Tensor, "networks rows"],
+        who: Int64[Tensor, "networks rows"],
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Values of what was seen, and of what came later by the networks and by their last copies."""
         if self.how.identified:
-            return _outputs(weights, observations, who)
-        if observations.shape[1] <= OBSERVATIONS:
-            return _outputs(weights, observations, None)
-        table = _outputs(weights, torch.arange(OBSERVATIONS).expand(self.networks, -1), None)
-        return table.gather(1, observations[..., None].expand(-1, -1, ACTIONS))
+            with torch.no_grad():
+                online, target = (_outputs(weights, later, who) for weights in (self.weights, self.target))
+            return _outputs(self.weights, seen, who), online, target
+        # There are but 32 observations: networks are asked once for each, not once for each row.
+        table = self._every(self.weights)
+        return _rows(table, seen), _rows(table.detach(), later), _rows(self._every(self.target), later)
+
+    def _every(self, weights: Weights) -> Float[Tensor, "networks observations actions"]:
+        return _outputs(weights, torch.arange(OBSERVATIONS).expand(self.networks, -1), None)
+
+    def _changed(self) -> None:
+        """Keep what networks say of every observation, until they change again."""
+        if not self.how.identified:
+            with torch.no_grad():
+                self._now = self._every(self.weights)
 
     def _remembered(
         self, what: Int64[Tensor, "worlds entries"], places: Int64[Tensor, "networks batch"]
@@ -279,6 +298,7 @@ class NetworkLearning(Learning):
         for gradient in gradients:
             gradient *= scale
         self.optimizer.step()
+        self._changed()
 
     def _drawn(self, fan_in: int, *shape: int) -> Tensor:
         bound = fan_in**-0.5
@@ -289,13 +309,23 @@ class NetworkLearning(Learning):
         return [weight.detach().clone() for weight in self.weights]
 
 
+def _rows(
+    tables: Float[Tensor, "tables entries actions"], places: Int64[Tensor, "tables rows"]
+) -> Float[Tensor, "tables rows actions"]:
+    return tables.gather(1, places[..., None].expand(-1, -1, ACTIONS))
+
+
+def _chosen(values: Float[Tensor, "*batch actions"], actions: Int64[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
+    return values.gather(-1, actions[..., None])[..., 0]
+
+
 def _outputs(
     weights: Weights, observations: Int64[Tensor, "networks rows"], who: Int64[Tensor, "networks rows"] | None
 ) -> Float[Tensor, "networks rows actions"]:
     """Outputs of networks side by side; inputs beyond the five of an observation say who asks."""
     first, first_bias, second, second_bias = weights
     seen, named = first[:, : BITS.shape[1]], first[:, BITS.shape[1] :]
-    hidden = torch.baddbmm(first_bias, BITS.to(first.dtype)[observations], seen)
+    hidden = torch.baddbmm(first_bias, _INPUTS[observations], seen)
     if who is not None:
         hidden = hidden + named.gather(1, who[..., None].expand(-1, -1, named.shape[-1]))
     return torch.baddbmm(second_bias, hidden.relu(), second)

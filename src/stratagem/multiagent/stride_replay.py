@@ -49,13 +49,13 @@ class StrideReplay:
     def sequences(
         self, first: Int64[Tensor, "*batch"], length: int
     ) -> tuple[Int64[Tensor, "*batch length"], Bool[Tensor, "*batch"]]:
-        """Entries of the steps that follow ``first`` of the same agent, and whether they were written one by one.
+        """Entries of the steps that follow ``first`` of the same agent, and whether that is what they hold.
 
-        Sequences across the pen, or longer than what was written, are not.
+        They do where the last of them is written, ``stamp + length <= written``; beyond the pen lie older steps.
         """
         places = (first[..., None] + torch.arange(length) * self.agents) % len(self.stamps)
-        stamps = self.stamps[places]
-        return places, (stamps == stamps[..., :1] + torch.arange(length)).all(-1) & (stamps[..., 0] >= 0)
+        stamps = self.stamps[first]
+        return places, (stamps >= 0) & (stamps + length <= self.written)
 
     def targets(
         self, first: Int64[Tensor, "worlds batch"], length: int, discount: float
