@@ -298,7 +298,9 @@ def find_game(task: str, players: Sequence[str], rounds: int | None, runs: int, 
     )
 
 
-def _found(players: Sequence[str], known: Mapping[str, Callable[..., Any]], others: Mapping[str, Any]) -> dict[str, Any]:
+def _found(
+    players: Sequence[str], known: Mapping[str, Callable[..., Any]], others: Mapping[str, Any]
+) -> dict[str, Any]:
     found = {}
     for spec in players:
         name, argument, options = parse(spec)
@@ -346,9 +348,7 @@ def _lattice(task: LatticeTask, players: Sequence[str], rounds: int | None, runs
     return Game(about, steps, ends, course)
 
 
-def _repeated(
-    opponent: Schedule | Player, players: Sequence[str], rounds: int | None, runs: int, seed: int
-) -> Game:
+def _repeated(opponent: Schedule | Player, players: Sequence[str], rounds: int | None, runs: int, seed: int) -> Game:
     chosen = _found(players, PLAYERS, LEARNERS)
     length = opponent.rounds if isinstance(opponent, Schedule) else REACTING_ROUNDS
     length = length if rounds is None else rounds

@@ -28,7 +28,9 @@ class ContinuousDilemma:
     temptation: float = 5.0
     punishment: float = 1.0
 
-    def payoff(self, mine: Float64[np.ndarray, "*of"], theirs: Float64[np.ndarray, "*of"]) -> Float64[np.ndarray, "*of"]:
+    def payoff(
+        self, mine: Float64[np.ndarray, "*of"], theirs: Float64[np.ndarray, "*of"]
+    ) -> Float64[np.ndarray, "*of"]:
         """What I earn. Raises :class:`InputError` for an action outside [0, 1]."""
         for who, actions in (("mine", mine), ("theirs", theirs)):
             if not np.all((actions >= 0) & (actions <= 1)):

@@ -47,7 +47,9 @@ class Bodies:
         """The next state. noise: standard normal numbers, none by default."""
         return np.tanh((self.recurrent @ state[..., None])[..., 0] + drive) + self.noise * noise
 
-    def wander(self, state: State, drive: State, steps: int, rng: np.random.Generator) -> Float64[np.ndarray, "steps ..."]:
+    def wander(
+        self, state: State, drive: State, steps: int, rng: np.random.Generator
+    ) -> Float64[np.ndarray, "steps ..."]:
         """States visited under a constant drive."""
         visited = np.empty((steps, *state.shape))
         noise = rng.standard_normal(visited.shape)

@@ -153,7 +153,9 @@ class NetworkLearner(Learner):
     def start(self, lattice: Lattice, worlds: int, seed: int) -> NetworkLearning:
         """Weights as ``torch.nn.Linear`` draws them. Raises :class:`InputError` for groups of different sizes."""
         if lattice.agents % (self.groups or 1):
-            raise InputError(f"network learner: {lattice.agents} agents cannot be dealt into {self.groups} equal groups")
+            raise InputError(
+                f"network learner: {lattice.agents} agents cannot be dealt into {self.groups} equal groups"
+            )
         return NetworkLearning(self, worlds, lattice.agents, seed)
 
 
@@ -250,7 +252,9 @@ class NetworkLearning(Learning):
         """Huber losses of these entries."""
         how, here = self.how, places.view(self.worlds, -1)
         seen, actions = (self._remembered(what, places) for what in (self.memory.observations, self.memory.actions))
-        returns, later, discounts = (one.view(places.shape) for one in self.memory.targets(here, how.steps, how.discount))
+        returns, later, discounts = (
+            one.view(places.shape) for one in self.memory.targets(here, how.steps, how.discount)
+        )
         said, online, target = self._answers(seen, later, places % self.agents)
         best = _chosen(target, self.greedy(online))
         return torch.nn.functional.huber_loss(_chosen(said, actions), returns + discounts * best, reduction="none")
