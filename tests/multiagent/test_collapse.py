@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -84,7 +86,7 @@ def test_what_is_seen_next_is_what_was_played():
 
     play_lattice(LATTICE, Watched().start(LATTICE, 2, 0), np.full((6, 2), 1.0), 0.3, 5, evaluation=4)
     assert len(seen) == 6
-    for (_, actions, rewards, following), (later, *_) in zip(seen[:-1], seen[1:], strict=True):
+    for (_, actions, rewards, following), (later, *_) in pairwise(seen):
         assert torch.equal(following, later)
         assert torch.equal(following, LATTICE.observations(actions))
         assert torch.equal(rewards, LATTICE.rewards(actions, 0.3))

@@ -198,7 +198,7 @@ def test_published_constants_are_the_defaults():
         (lambda: BodyGovernance(thought=3), "brg: thought=3"),
         (lambda: Sentinel(threshold=-0.1), "sentinel: threshold=-0.1"),
         (lambda: Sentinel(recovery=0.0), "sentinel: recovery=0.0"),
-        (lambda: Sentinel(default=0.3, least=0.5), "least=0.5 is not allowed; it should be at most default=0.3"),
+        (lambda: Sentinel(default=0.3, least=0.5), "least=0.5 is not allowed; at most default=0.3"),
     ],
 )
 def test_wrong_values_are_refused(make, expected):

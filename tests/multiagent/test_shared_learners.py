@@ -87,7 +87,7 @@ def test_losses_are_those_of_double_q_learning_over_n_steps(kind):
             length = 5 if step + 5 <= 7 else 1
             returns = sum(0.99**k * float(steps[step + k][2][world, agent]) for k in range(length))
 
-            def inputs(seen, agent=agent):
+            def inputs(seen, world=world, agent=agent):
                 bits = BITS[seen[world, agent]].float()
                 return torch.cat([bits, torch.eye(9)[agent]]) if learning.how.identified else bits
 

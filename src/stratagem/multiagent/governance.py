@@ -45,9 +45,7 @@ class Sentinel:
     def __post_init__(self) -> None:
         validate_fields(self, "sentinel")
         if self.least > self.default:
-            raise InputError(
-                f"sentinel: least={self.least} is not allowed; it should be at most default={self.default}"
-            )
+            raise InputError(f"sentinel: least={self.least} is not allowed; at most default={self.default}")
 
     def discomfort(self, state: State, usual: State, body: Actions, custom: Actions, thought: Actions) -> Actions:
         """D, with ``usual`` and ``custom`` the means of states and of actions of the body."""

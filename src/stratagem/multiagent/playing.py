@@ -1,4 +1,4 @@
-"""Players compared by name in a repeated game or on a lattice: courses with intervals over runs, and a run directory."""
+"""Players compared by name in a repeated game or on a lattice: courses with intervals, and a run directory."""
 
 from __future__ import annotations
 
@@ -221,8 +221,8 @@ def play(
     """Let players play, all runs side by side, and measure cooperation, payoffs and what they say of themselves.
 
     players: ``NAME[,option=value...]``, of ``PLAYERS`` or ``LEARNERS``; all meet the same draws.
-    task: ``lattice[,option=value...]``, on which all agents are of one kind; or ``repeated:OPPONENT[,option=value...]``,
-    one of ``OPPONENTS``.  rounds: of learning, before evaluation, or of the game.
+    task: ``lattice[,option=value...]``, on which all agents are of one kind; or
+    ``repeated:OPPONENT[,option=value...]``, one of ``OPPONENTS``.  rounds: of learning, before evaluation, or of the game.
     out: a directory for ``run.json``, ``environment.json``, ``metrics.jsonl`` and ``report.html``.
     progress: called with a player and the number of rounds it has played.
 

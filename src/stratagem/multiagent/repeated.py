@@ -21,7 +21,7 @@ Actions = Float64[np.ndarray, " runs"]
 
 @dataclass(frozen=True)
 class ContinuousDilemma:
-    """The mean payoff of two who cooperate with probabilities a and b: ``R ab + S a(1-b) + T (1-a)b + P (1-a)(1-b)``."""
+    """What cooperating with probabilities a and b pays: ``R ab + S a(1-b) + T (1-a)b + P (1-a)(1-b)``."""
 
     reward: float = 3.0
     sucker: float = 0.0

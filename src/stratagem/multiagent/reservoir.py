@@ -100,9 +100,9 @@ class Reservoir:
     """How bodies come about (arXiv 2602.20846): grown at random, taught once, then worn in.
 
     Growth: ``W ~ N(0, 1 / size)`` scaled to ``radius``, ``V ~ N(0, input_scale^2)``, ``c ~ N(0, bias_scale^2)``.
-    Teaching: two copies are driven by ``[1, 1]`` and ``[0, 0]``, ``burn_in`` steps and ``samples`` more; the readout is a
-    ridge regression of ``logit(cooperative)`` and ``logit(1 - cooperative)`` with penalty ``ridge`` times the number of
-    samples on the weights alone.
+    Teaching: two copies are driven by ``[1, 1]`` and ``[0, 0]``, ``burn_in`` steps and ``samples`` more; the readout is
+    a ridge regression of ``logit(cooperative)`` and ``logit(1 - cooperative)`` with penalty ``ridge`` times the number
+    of samples on the weights alone.
     Habituation: ``rounds`` of ``drive`` steps under ``[1, 1]``, after each
     ``W_ij += rate (mean(x_i x_j) - decay mean(x_i^2) W_ij)``, with the spectral radius kept within .05 and .99. The
     readout stays as it was taught.

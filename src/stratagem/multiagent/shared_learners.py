@@ -153,14 +153,13 @@ class NetworkLearner(Learner):
     def start(self, lattice: Lattice, worlds: int, seed: int) -> NetworkLearning:
         """Weights as ``torch.nn.Linear`` draws them. Raises :class:`InputError` for groups of different sizes."""
         if lattice.agents % (self.groups or 1):
-            raise InputError(
-                f"network learner: {lattice.agents} agents cannot be dealt into {self.groups} equal groups"
-            )
+            dealt = f"{lattice.agents} agents cannot be dealt into {self.groups} equal groups"
+            raise InputError(f"network learner: {dealt}")
         return NetworkLearning(self, worlds, lattice.agents, seed)
 
 
 Weights = Sequence[Tensor]
-"""Of networks side by side: [networks, inputs, hidden], [networks, 1, hidden], [networks, hidden, 2], [networks, 1, 2]."""
+"""Of networks side by side, of shapes [inputs, hidden], [1, hidden], [hidden, 2] and [1, 2] each."""
 
 
 class NetworkLearning(Learning):

@@ -54,19 +54,20 @@ def _payoff(player: Player, schedule: Schedule, seed: int) -> float:
         Expect("sentinel_over_tit_for_tat", above=0),
         Expect("sentinel_over_smoothed", above=0),
     ),
-    scale="Four bodies a seed, so that five seeds are the paper's twenty; full length (1,750 rounds; 2,000 for variances, "
-    "one slip in ten). Reductions are ratios of mean variances over the four bodies, as in the paper, whose recorded "
-    "results give its figures that way; mean_ratio_ is the mean of each body's own ratio, which a few still bodies "
-    "rule, so the two may differ tenfold. Most of it is smoothing: log10_over_smoothed_75 compares with smoothed tit for "
-    "tat at .99, whose variance is 199 times below that of tit for tat in closed form and needs one number of "
-    "memory. The readout's weights shrink with the size, too (readout_ is their mean squared norm), and a smaller readout "
-    "moves less whatever it reads. sentinel_over_ is the difference to the best of a kind of condition, by payoff a "
-    "round. The opponent follows a schedule and does not react, so that cooperating earns nothing: defecting always, "
-    "which the paper leaves out, earns far more than every condition (sentinel_over_always_defect). Against tit for "
-    "tat, who reacts, it does not (reacting_). long_ is the sentinel's advantage over tit for tat when the block "
-    "of defection lasts 500 rounds instead of 50. complexity_ is the divergence of states from habit by an estimator that "
-    "is too low in 30 dimensions. bound_holds is the share of bodies of 30 units whose variance is below the paper's "
-    "linear bound, which leaves out the body's own noise.",
+    scale="Four bodies a seed, so that five seeds are the paper's twenty; full length (1,750 rounds; 2,000 for "
+    "variances, one slip in ten). Reductions are ratios of mean variances over the four bodies, as in the paper, "
+    "whose recorded results give its figures that way; mean_ratio_ is the mean of each body's own ratio, which a "
+    "few still bodies rule, so the two may differ tenfold. Most of it is smoothing: log10_over_smoothed_75 "
+    "compares with smoothed tit for tat at .99, whose variance is 199 times below that of tit for tat in closed "
+    "form and needs one number of memory. The readout's weights shrink with the size, too (readout_ is their mean "
+    "squared norm), and a smaller readout moves less whatever it reads. sentinel_over_ is the difference to the "
+    "best of a kind of condition, by payoff a round. The opponent follows a schedule and does not react, so that "
+    "cooperating earns nothing: defecting always, which the paper leaves out, earns far more than every condition "
+    "(sentinel_over_always_defect). Against tit for tat, who reacts, it does not (reacting_). long_ is the "
+    "sentinel's advantage over tit for tat when the block of defection lasts 500 rounds instead of 50. "
+    "complexity_ is the divergence of states from habit by an estimator that is too low in 30 dimensions. "
+    "bound_holds is the share of bodies of 30 units whose variance is below the paper's linear bound, which "
+    "leaves out the body's own noise.",
 )
 def brg(seed: int) -> dict[str, float]:
     """Reductions of variance by size, payoffs by condition, and what an obvious control earns."""

@@ -37,17 +37,18 @@ def _cooperation(learner: Learner, starts: tuple[float, ...], seed: int) -> dict
         Expect("tables_over_shared", above=0),
     ),
     scale="64 agents instead of 900, 10,000 steps of learning instead of 95,000 and 1,000 of evaluation, temptation .2, "
-    "starts of .15, .4 and .7 (exploration index .14, .33, .55); all else as published. shared_change is cooperation of "
-    "the shared network at the highest exploration less that at the lowest; over_shared is at the highest. A first "
-    "version had a tenth of the time with ten times the learning rate, to save time: in its one development seed the "
-    "shared network cooperated at any exploration. With the published rate it collapsed with the same seed, in all "
-    "95,000 steps (cooperation 1.00, .17, .11), so the rate was put back and the time cut otherwise; the rule was not "
-    "changed. So the learning rate decides whether the effect is there. Networks of eight groups make as many updates "
-    "of as many steps each as the shared one, so that count of updates cannot tell them apart; shared_table_mean is the "
-    "shared table with one update a step instead of one for each agent. identified is the shared network that is told "
-    "which agent it acts for. Tables are Q-learning of one step without replay, at a rate of .05; they show what sharing "
-    "does without a network, and in them it need not have the paper's sign. One network for each agent is too slow "
-    "here; the paper, too, has groups. A lattice so small is uniform sooner, and a seed is one draw of it.",
+    "starts of .15, .4 and .7 (exploration index .14, .33, .55); all else as published. shared_change is "
+    "cooperation of the shared network at the highest exploration less that at the lowest; over_shared is at the "
+    "highest. A first version had a tenth of the time with ten times the learning rate, to save time: in its one "
+    "development seed the shared network cooperated at any exploration. With the published rate it collapsed with "
+    "the same seed, in all 95,000 steps (cooperation 1.00, .17, .11), so the rate was put back and the time cut "
+    "otherwise; the rule was not changed. So the learning rate may decide whether the effect is there. Networks "
+    "of eight groups make as many updates of as many steps each as the shared one, so that count of updates "
+    "cannot tell them apart; shared_table_mean is the shared table with one update a step instead of one for each "
+    "agent. identified is the shared network that is told which agent it acts for. Tables are Q-learning of one "
+    "step without replay, at a rate of .05; they show what sharing does without a network, and in them it need "
+    "not have the paper's sign. One network for each agent is too slow here; the paper, too, has groups. A "
+    "lattice so small is uniform sooner, and a seed is one draw of it.",
 )
 def shared_policy_collapse(seed: int) -> dict[str, float]:
     """Cooperation after learning, by what is shared and how much is explored."""
