@@ -222,7 +222,8 @@ def play(
 
     players: ``NAME[,option=value...]``, of ``PLAYERS`` or ``LEARNERS``; all meet the same draws.
     task: ``lattice[,option=value...]``, on which all agents are of one kind; or
-    ``repeated:OPPONENT[,option=value...]``, one of ``OPPONENTS``.  rounds: of learning, before evaluation, or of the game.
+    ``repeated:OPPONENT[,option=value...]``, one of ``OPPONENTS``.
+    rounds: of learning, before evaluation, or of the game.
     out: a directory for ``run.json``, ``environment.json``, ``metrics.jsonl`` and ``report.html``.
     progress: called with a player and the number of rounds it has played.
 
