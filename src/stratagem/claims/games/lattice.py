@@ -51,13 +51,14 @@ def _cooperation(
     "published rate it collapsed with the same seed, in all 95,000 steps (cooperation 1.00, .17, .11), so the "
     "rate was put back and the time cut otherwise; the rule was not changed. A second version had one lattice a "
     "seed and decided nothing: a shared network ends either at full cooperation or near none, and with high "
-    "exploration one of two development seeds ended at each. So the learning rate may decide whether the effect "
-    "is there. Networks of eight groups make as many updates of as many steps each as the shared one, so that "
-    "count of updates cannot tell them apart; shared_table_mean is the shared table with one update a step "
+    "exploration one of two development seeds ended at each. So one seed of it says little of the learning "
+    "rate, either. Networks of eight groups make as many updates of as many steps each as the shared one, so "
+    "that count of updates cannot tell them apart; shared_table_mean is the shared table with one update a step "
     "instead of one for each agent. identified is the shared network that is told which agent it acts for. "
     "Tables are Q-learning of one step without replay, at a rate of .05; they show what sharing does without a "
-    "network, and in them it need not have the paper's sign. One network for each agent is too slow here; the "
-    "paper, too, has groups. A lattice so small becomes uniform sooner than one of 900.",
+    "network: shared_table_change can be positive, the opposite of the paper's sign, and single tables mostly "
+    "defect however little is explored. One network for each agent is too slow here; the paper, too, has "
+    "groups. A lattice so small becomes uniform sooner than one of 900.",
 )
 def shared_policy_collapse(seed: int) -> dict[str, float]:
     """Cooperation after learning, by what is shared and how much is explored."""
