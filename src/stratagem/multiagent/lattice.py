@@ -58,7 +58,7 @@ class Lattice:
 
     def observations(self, actions: Int64[Tensor, "*worlds agents"]) -> Int64[Tensor, "*worlds agents"]:
         """What each agent sees after these actions, numbered by :data:`BITS`, the first of which counts 1."""
-        around = actions[..., self.neighbours.flatten()].unflatten(-1, (self.agents, 4))
+        around: Tensor = actions[..., self.neighbours.flatten()].view(*actions.shape, 4)
         return (around * _WEIGHTS).sum(-1) + 16 * actions
 
     def rewards(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import Annotated
 
 import numpy as np
@@ -36,7 +37,7 @@ class ContinuousDilemma:
             if not np.all((actions >= 0) & (actions <= 1)):
                 raise InputError(f"dilemma: an action of {who} is not in [0, 1]")
         alone, exploited = (1 - mine) * theirs, mine * (1 - theirs)
-        return (
+        return np.asarray(
             self.reward * mine * theirs
             + self.sucker * exploited
             + self.temptation * alone
@@ -143,7 +144,7 @@ class Schedule:
     @property
     def edges(self) -> list[int]:
         """Rounds before each phase, and before what follows the last one."""
-        return np.cumsum([0, *(phase.rounds for phase in self.phases)]).tolist()
+        return list(accumulate((phase.rounds for phase in self.phases), initial=0))
 
     def draw(self, runs: int, seed: int) -> Float64[np.ndarray, "rounds runs"]:
         """Its actions, the same for every player who meets it with this seed."""

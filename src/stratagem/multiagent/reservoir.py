@@ -37,22 +37,23 @@ class Bodies:
     @property
     def size(self) -> int:
         """Units of each."""
-        return self.bias.shape[1]
+        return int(self.bias.shape[1])
 
     def driven(self, mine: Float64[np.ndarray, "*batch bodies"], theirs: Float64[np.ndarray, "*batch bodies"]) -> State:
         """What comes from outside: ``V [mine, theirs] + c``."""
-        return self.inputs[..., 0] * mine[..., None] + self.inputs[..., 1] * theirs[..., None] + self.bias
+        heard = self.inputs[..., 0] * mine[..., None] + self.inputs[..., 1] * theirs[..., None]
+        return np.asarray(heard + self.bias)
 
     def step(self, state: State, drive: State, noise: Float64[np.ndarray, "*batch bodies size"] | float = 0.0) -> State:
         """The next state. noise: standard normal numbers, none by default."""
-        return np.tanh((self.recurrent @ state[..., None])[..., 0] + drive) + self.noise * noise
+        return np.asarray(np.tanh((self.recurrent @ state[..., None])[..., 0] + drive) + self.noise * noise)
 
     def wander(
         self, state: State, drive: State, steps: int, rng: np.random.Generator
     ) -> Float64[np.ndarray, "steps ..."]:
         """States visited under a constant drive."""
         visited = np.empty((steps, *state.shape))
-        noise = rng.standard_normal(visited.shape)
+        noise: np.ndarray = rng.standard_normal(visited.shape)
         for number in range(steps):
             state = visited[number] = self.step(state, drive, noise[number])
         return visited

@@ -232,12 +232,13 @@ class NetworkLearning(Learning):
         places = self.drawn(4 * self.how.batch)
         losses = self.losses(places)
         around = COOPERATING[self._remembered(self.memory.observations, places)]
-        gradients = []
-        for kind in (around >= 3, around <= 1):
+
+        def gradient(kind: Tensor) -> Tensor:
             loss = (losses * kind).sum(-1) / kind.sum(-1)
             found = torch.autograd.grad(loss.sum(), self.weights, retain_graph=True)
-            gradients.append(torch.cat([each.flatten(1) for each in found], 1))
-        cosines = torch.cosine_similarity(*gradients, dim=1)
+            return torch.cat([each.flatten(1) for each in found], 1)
+
+        cosines = torch.cosine_similarity(gradient(around >= 3), gradient(around <= 1), dim=1)
         return cosines.view(self.worlds, -1).nanmean(-1)
 
     def drawn(self, count: int) -> Int64[Tensor, "networks count"]:
@@ -296,7 +297,7 @@ class NetworkLearning(Learning):
         self.optimizer.zero_grad()
         loss.backward()
         gradients = [weight.grad for weight in self.weights if weight.grad is not None]
-        norms = sum(gradient.square().sum((1, 2)) for gradient in gradients).sqrt()
+        norms = torch.stack([gradient.square().sum((1, 2)) for gradient in gradients]).sum(0).sqrt()
         scale = (self.how.clip / (norms + 1e-6)).clamp(max=1)[:, None, None]
         for gradient in gradients:
             gradient *= scale
@@ -306,7 +307,8 @@ class NetworkLearning(Learning):
     def _drawn(self, fan_in: int, *shape: int) -> Tensor:
         bound = fan_in**-0.5
         drawn = torch.rand(self.networks, *shape, generator=self.draw)
-        return (drawn * 2 * bound - bound).requires_grad_()
+        weights: Tensor = drawn * 2 * bound - bound
+        return weights.requires_grad_()
 
     def _copy(self) -> list[Tensor]:
         return [weight.detach().clone() for weight in self.weights]
