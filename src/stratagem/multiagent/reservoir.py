@@ -53,7 +53,7 @@ class Bodies:
     ) -> Float64[np.ndarray, "steps ..."]:
         """States visited under a constant drive."""
         visited = np.empty((steps, *state.shape))
-        noise: np.ndarray = rng.standard_normal(visited.shape)
+        noise = np.asarray(rng.standard_normal(visited.shape))
         for number in range(steps):
             state = visited[number] = self.step(state, drive, noise[number])
         return visited
