@@ -53,12 +53,12 @@ class LatticePlay:
     @property
     def gaps(self) -> Float64[np.ndarray, "windows worlds observations"]:
         """``Q(s, cooperate) - Q(s, defect)``."""
-        return self.values[..., 0] - self.values[..., 1]
+        return np.asarray(self.values[..., 0] - self.values[..., 1])
 
     @property
     def seen(self) -> Float64[np.ndarray, "windows worlds observations"]:
         """Share of each observation among those acted on."""
-        return self.counts.sum(-1) / self.counts.sum((-2, -1))[..., None]
+        return np.asarray(self.counts.sum(-1) / self.counts.sum((-2, -1))[..., None])
 
     @property
     def by_neighbours(self) -> Float64[np.ndarray, "windows worlds 5"]:
