@@ -96,6 +96,8 @@ _TECHNIQUES = (
     "stratagem.planning",
     "stratagem.games",
     "stratagem.bandits",
+    "stratagem.multiagent.collapse",
+    "stratagem.multiagent.governance",
     "stratagem.preferences.learned",
     "stratagem.study.alignment",
     "stratagem.study.roadmap",

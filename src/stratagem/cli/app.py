@@ -23,6 +23,7 @@ from stratagem.cli import (
     lab_command,
     label_command,
     merge_command,
+    play_command,
     pull_command,
     run_commands,
     solve_command,
@@ -52,6 +53,7 @@ merge_command.register(app)
 grams_command.register(app)
 blueprint_command.register(app)
 pull_command.register(app)
+play_command.register(app)
 label_command.register(app)
 doctor.register(app)
 demo.register(app)
