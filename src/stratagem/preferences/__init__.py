@@ -5,7 +5,7 @@
 what the recipes should come to where everything can be enumerated. ``judges`` asks who reads text.
 """
 
-from stratagem.preferences.judges import Judge, ask
+from stratagem.preferences.judges import Judge, JudgeFunction, ask
 from stratagem.preferences.labels import HumanLabels
 from stratagem.preferences.mixtures import GeometricMixture, PopulationMixture
 from stratagem.preferences.oracles import AnswerTable, BradleyTerry, Noisy, Population, SingleVote, win_matrix
@@ -16,6 +16,7 @@ __all__ = [
     "GeometricMixture",
     "HumanLabels",
     "Judge",
+    "JudgeFunction",
     "Noisy",
     "Population",
     "PopulationMixture",

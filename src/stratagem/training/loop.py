@@ -18,6 +18,7 @@ from torch import Tensor
 
 from stratagem.errors import BrokenRunError, InputError
 from stratagem.experience import Experience
+from stratagem.readings import ReadsText, text_readers
 from stratagem.recipe import Recipe
 from stratagem.schedules import FrontGain, GradientInfluence, GradientProbe
 from stratagem.schedules.weighing import VALIDATION
@@ -35,7 +36,7 @@ from stratagem.training.probes import gradient_metrics, reward_metrics, weighed
 from stratagem.training.replay import ReplayBuffer, replay_metrics
 from stratagem.training.run_directory import Checkpoint, RunDirectory, whole_directory
 from stratagem.training.sinks import Sink
-from stratagem.training.world import PROBED, Collected, Journaling, World
+from stratagem.training.world import PROBED, Collected, Journaling, TextWorld, World
 
 
 @dataclass(frozen=True)
@@ -157,6 +158,8 @@ class Trainer:
             if not isinstance(world, Journaling):
                 raise InputError(f"journal: {world.task_name} keeps none; a language task does")
             world.keep(self._journal)
+        self._readers: tuple[ReadsText, ...] = ()
+        self._name_readers()
 
     # ---- the run ---------------------------------------------------------------------------------------------------
 
@@ -237,6 +240,7 @@ class Trainer:
             changes |= schedule(self._step, known | validated)
         if changes:
             self.recipe = self.recipe.with_values(changes)
+            self._name_readers()
         self._set_learning_rates()
         clock = time.perf_counter()
         self.world.serve(self._updates)
@@ -280,6 +284,19 @@ class Trainer:
         if self.recipe.optimization.shuffle == "turns":
             x = x.by_turn()
         return Batch(x, report, episodes=episodes)
+
+    def _name_readers(self) -> None:
+        """Tell the world which parts of the recipe read text."""
+        readers = text_readers(self.recipe)
+        if readers == self._readers:
+            return
+        if not isinstance(self.world, TextWorld):
+            raise InputError(
+                f"recipe {self.recipe.name}: {readers[0].reader.partition('-')[0]} reads text, and {self.world.task_name} "
+                "has none; a language task does"
+            )
+        self.world.read_by(readers)
+        self._readers = readers
 
     def _entry(self, collected: Collected, x: Experience | None, learned: bool) -> dict[str, Any] | None:
         """The batch's row of the ledger, with what was measured beside it."""
@@ -551,6 +568,7 @@ class Trainer:
         _join_optimizer(self._optimizer, checkpoint.tensors["optimizer"], state["optimizer"])
         self.recipe = Recipe.from_yaml(state["recipe"], "checkpoint")
         self.recipe.load_state_dict(checkpoint.tensors["parts"])
+        self._name_readers()
         self.world.load_state_dict(checkpoint.tensors["world"], state["world"])
         self._companions.load_state_dict(checkpoint.tensors["companions"])
         self._replay.load_state_dict(checkpoint.tensors["replay"], state["replay"])

@@ -15,6 +15,7 @@ from stratagem.errors import InputError
 from stratagem.experience import Experience, PolicyOutput
 from stratagem.partition import Partition
 from stratagem.parts import Sampler, View
+from stratagem.readings import ReadsText
 from stratagem.recipe import Recipe
 from stratagem.training.journal import Journal
 
@@ -241,4 +242,17 @@ class Journaling(Protocol):
 
     def keep(self, journal: Journal) -> None:
         """From now on enter every training episode that ends, and take those that are there."""
+        ...
+
+
+@runtime_checkable
+class TextWorld(Protocol):
+    """A world in which there is text to read, which asks those parts of a recipe that read it."""
+
+    def read_by(self, readers: Sequence[ReadsText]) -> None:
+        """From now on let these parts read every batch that is collected, before it is given away.
+
+        A trajectory of which one of them says nothing counts as failed. Raises :class:`InputError` for a reader that
+        cannot be asked.
+        """
         ...
