@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import pytest
 import torch
@@ -59,7 +60,12 @@ class _Length(ReadsAnswers, Reward):
 def batch(sizes: Sequence[int]) -> Experience:
     ones = [1] * sum(sizes)
     return Experience.from_lengths(
-        ones, ones, sizes, reward=torch.zeros(sum(sizes)), seed=torch.arange(sum(sizes)), old_logp=torch.zeros(sum(sizes))
+        ones,
+        ones,
+        sizes,
+        reward=torch.zeros(sum(sizes)),
+        seed=torch.arange(sum(sizes)),
+        old_logp=torch.zeros(sum(sizes)),
     )
 
 
@@ -89,7 +95,10 @@ def test_every_pair_of_a_group_is_said_in_both_orders_and_groups_may_differ_in_s
 def test_the_same_pair_is_asked_about_once_and_what_is_known_is_not_asked_again():
     ASKED.clear()
     x = batch([3, 2])
-    texts, known = Texts(["what?"] * 5, ["a", "bb", "a", "bb", "a"], x.group_of_trajectory), dict[tuple[str, ...], float]()
+    texts, known = (
+        Texts(["what?"] * 5, ["a", "bb", "a", "bb", "a"], x.group_of_trajectory),
+        dict[tuple[str, ...], float](),
+    )
     _Longer().read(texts, known)
     assert ASKED == [Pair("what?", "a", "bb")] and known == {("what?", "a", "bb"): 0.0}
     _Longer().read(texts, known)
@@ -178,6 +187,8 @@ def test_an_oracle_must_lose_a_pair_in_both_orders():
 
     @dataclass(frozen=True)
     class _OneSided(Preference):
+        requires: ClassVar[frozenset[str]] = frozenset({"reading"})
+
         def __call__(self, x: Experience, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
             return torch.where(first < second, torch.nan, torch.full(first.shape, 0.5))
 

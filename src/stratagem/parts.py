@@ -263,7 +263,7 @@ class Preference(Part):
         """Probability, in [0, 1], that trajectory ``first`` is preferred to ``second``, both of one group.
 
         1/2 for an answer against itself, and where who was asked cannot decide; NaN, in both orders, where who was
-        asked did not answer. Raises :class:`InputError` for answers it cannot judge.
+        asked to read did not answer. Raises :class:`InputError` for answers it cannot judge.
         """
         raise NotImplementedError
 

@@ -107,7 +107,9 @@ class ReadsPairs(ReadsText):
         known.update({pair: value for pair, value in found.items() if not math.isnan(value)})
         found |= {pair: known[pair] for pair in pairs if pair in known}
         likely = torch.tensor([0.5 if pair.first == pair.second else found[pair] for pair in pairs])
-        swapped = torch.tensor([p.first != texts.answers[i] for p, i in zip(pairs, rows, strict=True)], dtype=torch.bool)
+        swapped = torch.tensor(
+            [p.first != texts.answers[i] for p, i in zip(pairs, rows, strict=True)], dtype=torch.bool
+        )
         likely = torch.where(swapped, 1 - likely, likely)
         said[torch.arange(len(groups)), place] = 0.5
         said[rows, place[others]] = likely

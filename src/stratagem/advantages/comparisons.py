@@ -30,8 +30,8 @@ class WinRate(Advantage):
     against: ``group`` counts an answer against itself (1/2), too, as losses of log-ratios want it; ``others`` does not,
     which is unbiased.
 
-    Answers without a token that may train play no one. A comparison that was lost (NaN, from an oracle that did not
-    answer) counts as the mean of those of its first answer that were not, and as a tie where all were. Raises :class:`InputError` when the oracle says what is no
+    Answers without a token that may train play no one. A comparison that was lost (NaN, from an oracle that reads text
+    and did not answer) counts as the mean of those of its first answer that were not, and as a tie where all were. Raises :class:`InputError` when the oracle says what is no
     probability, or contradicts itself.
     """
 
@@ -67,7 +67,8 @@ class WinRate(Advantage):
 
     def _asked(self, x: Experience, first: Tensor, second: Tensor) -> Float[Tensor, " pairs"]:
         better = self.preference(x, first, second)
-        lost = better.isnan()
+        # Only who reads text may be down; what others say is computed.
+        lost = better.isnan() & ("reading" in self.preference.needs())
         if not bool(((better >= 0) & (better <= 1) | lost).all()):
             raise InputError(f"preference {self.preference.part_name()}: must say probabilities in [0, 1]")
         # Pairs of a group come in both orders, so that sums over answers won and lost must agree.

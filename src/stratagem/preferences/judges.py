@@ -156,7 +156,9 @@ def ask(
     return said
 
 
-def _answers(judge: JudgeFunction, prompts: list[str], first: list[str], second: list[str]) -> Float64[Tensor, " pairs"]:
+def _answers(
+    judge: JudgeFunction, prompts: list[str], first: list[str], second: list[str]
+) -> Float64[Tensor, " pairs"]:
     try:
         answers = list(judge(prompts, first, second))
     except Exception as error:
