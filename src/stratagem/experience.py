@@ -48,6 +48,8 @@ class PolicyOutput:
     ``v`` under ``pi``. confidence: mean probability of the five likeliest tokens. top_id: the action and the tokens
     that were likeliest beside it; top_probability: theirs, adding up to 1.
 
+    embedding: what a head of its own makes of all that was read once the action has been (a view asks for it).
+
     Without gradients, what a small head may read: before, of the state an action was taken in; after, of that state and
     the action. Either features, or the row of a table for a policy to which no two states are alike.
     """
@@ -70,6 +72,7 @@ class PolicyOutput:
     after: Shaped[Tensor, "tokens ..."] | None = None
     log_probs: Float[Tensor, "tokens vocabulary"] | None = None
     value_after: Float[Tensor, " tokens"] | None = None
+    embedding: Float[Tensor, "tokens dims"] | None = None
 
     def where(self, mask: Bool[Tensor, " tokens"], names: Collection[str] | None = None) -> PolicyOutput:
         """The same output with 0 outside ``mask``, where whatever it holds (-inf, NaN) then reaches no gradient.

@@ -31,8 +31,8 @@ class WinRate(Advantage):
     which is unbiased.
 
     Answers without a token that may train play no one. A comparison that was lost (NaN, from an oracle that reads text
-    and did not answer) counts as the mean of those of its first answer that were not, and as a tie where all were. Raises :class:`InputError` when the oracle says what is no
-    probability, or contradicts itself.
+    and did not answer) counts as the mean of those of its first answer that were not, and as a tie where all were.
+    Raises :class:`InputError` when the oracle says what is no probability, or contradicts itself.
     """
 
     minimum_group: ClassVar[int] = 2

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from stratagem.errors import InputError
 from stratagem.language.chat import ChatFormat
+from stratagem.language.compared import compared
 from stratagem.language.engine import Engine, Request
 from stratagem.language.episodes import Episode
 from stratagem.language.groups import rolled_out
@@ -131,7 +132,13 @@ class LanguageWorld:
     # ---- evaluating ------------------------------------------------------------------------------------------------
 
     def evaluate(self, episodes: int, mode: Literal["sampled", "greedy"], first: int = 0) -> Evaluation:
-        """``episodes`` held-out start states from number ``first`` on, once each, at temperature 1 or greedily."""
+        """``episodes`` held-out start states from number ``first`` on, once each, at temperature 1 or greedily.
+
+        A reward or preference model is not played: it judges what candidates there are
+        (:func:`stratagem.language.compared.compared`).
+        """
+        if isinstance(self.policy, LanguagePolicy) and self.policy.answer_head is not None:
+            return compared(self._stage, self.policy, episodes, mode, first)
         numbers = range(first, first + episodes)
         played = [Episode(index, 0, derive(self._stage.seed, "evaluate", index)) for index in numbers]
         self._stage.play("test", played, self._stage.params(1.0, greedy=mode == "greedy"))

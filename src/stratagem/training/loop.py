@@ -469,6 +469,8 @@ class Trainer:
                 value = getattr(evaluation, name)
                 if value is not None:
                     metrics[f"evaluation/{mode}/{name}"] = float(value)
+            if evaluation.calibration is not None:
+                metrics["evaluation/calibration_error"] = evaluation.calibration["error"]
             score += evaluation.mean_return if evaluation.success is None else evaluation.success
         for sink in self._sinks:
             sink.log(step, metrics)

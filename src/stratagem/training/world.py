@@ -172,6 +172,7 @@ class Evaluation:
     mode: ``sampled`` (as in training) or ``greedy`` (the most likely action).  success: share of episodes, or None
     where the task knows no success.  interval: 95 % interval of the success (Wilson), or of the mean return
     (normal) without success.  returns: mean, and its standard deviation over episodes.
+    calibration: of a model that says probabilities (:func:`stratagem.preferences.learned.calibration.calibration`).
     """
 
     mode: Literal["sampled", "greedy"]
@@ -183,6 +184,7 @@ class Evaluation:
     mean_length: float
     failed: int = 0
     samples: list[dict[str, Any]] = field(default_factory=list)
+    calibration: dict[str, Any] | None = None
 
 
 class World(Protocol):
