@@ -22,7 +22,7 @@ from stratagem.rewards import ModelReward
 from stratagem.sampling import Candidates, Rollouts
 from stratagem.tasks import PairsTask
 
-QUICK = {"sampler.prompts_per_step": 16, "optimization.learning_rate": 3e-3, "view.learning_rate": 3e-2}
+QUICK = {"sampler.prompts_per_step": 16, "optimization.learning_rate": 1e-3, "view.learning_rate": 3e-3}
 
 
 def pairs_file(path: Path, better: Sequence[tuple[str, str]], prompts: int = 24, **fields: Any) -> str:
@@ -109,7 +109,7 @@ def test_a_model_learns_what_is_preferred_and_says_so_of_pairs_it_has_not_seen(n
     assert last["greedy"]["success"] == 1.0 and last["sampled"]["success"] > 0.8 > first["sampled"]["success"]
     assert last["greedy"]["interval"][0] > 0.7 and last["sampled"]["interval"][0] <= last["sampled"]["success"]
     for row in rows:
-        assert row["episodes"] == 12 and row["calibration"]["error_interval"][0] <= row["calibration"]["error"] + 1e-9
+        assert row["episodes"] == 10 and row["calibration"]["error_interval"][0] <= row["calibration"]["error"] + 1e-9
     metrics = trainer.run_directory.rows("metrics.jsonl")
     assert metrics[-1]["accuracy"] == 1.0 and metrics[-1]["loss"] < metrics[0]["loss"]
 
@@ -118,7 +118,7 @@ def test_only_embeddings_learn_preferences_that_go_in_circles(trained: Any, tmp_
     path = pairs_file(tmp_path / "cycle.jsonl", CYCLE, prompts=8)
     seen = {}
     for name in ("bradley_terry_model", "pairwise_model"):
-        rows = trained(name, path, steps=40).run_directory.rows("evaluations.jsonl")
+        rows = trained(name, path, steps=20).run_directory.rows("evaluations.jsonl")
         seen[name] = [row["success"] for row in rows if row["mode"] == "greedy"]
     assert seen["pairwise_model"][-1] == 1.0
     assert seen["bradley_terry_model"][-1] < 0.8, "two of three are the most that scores can be right about"
@@ -243,7 +243,7 @@ def test_the_command_line_trains_a_model_evaluates_it_and_lets_others_learn_from
     assert [row["episodes"] for row in found] == [8, 8] and found[0]["calibration"]["brier"] > 0
     small = ["--set", "sampler.prompts_per_step=2", "--set", "sampler.group_size=3"]
     oracle = f"advantage.preference={{part: preference_model, path: {made / 'model'}}}"
-    played = train("nash_md", "--set", oracle, *small)
+    played = train("sppo", "--set", oracle, *small)
     reward = f"rewards=[{{part: model_reward, path: {made / 'model'}}}]"
     paid = train("grpo", "--set", reward, *small)
     for directory in (played, paid):
