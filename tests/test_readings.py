@@ -100,7 +100,7 @@ def test_the_same_pair_is_asked_about_once_and_what_is_known_is_not_asked_again(
         dict[tuple[str, ...], float](),
     )
     _Longer().read(texts, known)
-    assert ASKED == [Pair("what?", "a", "bb")] and known == {("what?", "a", "bb"): 0.0}
+    assert [Pair("what?", "a", "bb")] == ASKED and known == {("what?", "a", "bb"): 0.0}
     _Longer().read(texts, known)
     assert len(ASKED) == 1
 

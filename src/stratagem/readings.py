@@ -1,9 +1,10 @@
 """Parts that read text: what they are shown, how often they are asked, and where what they say stands in a batch.
 
-A part of a recipe sees tensors. One that has to read what was written, such as a judge or a reward model, is asked where
-the text is: by the world, once for every batch it has collected (:class:`stratagem.training.world.TextWorld`). What it
-says becomes ``x.reading``, a tensor that travels with the batch, so that it is asked once whatever happens to the batch
-afterwards: cut, stored in a checkpoint, replayed, or learned from by several processes.
+A part of a recipe sees tensors. One that has to read what was written, such as a judge or a reward model, is asked
+where the text is: by the world, once for every batch it has collected
+(:class:`stratagem.training.world.TextWorld`). What it says becomes ``x.reading``, a tensor that travels with the batch,
+so that it is asked once whatever happens to the batch afterwards: cut, stored in a checkpoint, replayed, or learned
+from by several processes.
 """
 
 from __future__ import annotations

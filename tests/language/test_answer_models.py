@@ -195,7 +195,7 @@ def test_an_answer_that_does_not_fit_into_the_context_is_lost(make_policy: Any) 
 
 def test_a_folder_without_a_model_of_answers_is_named(model_folder: Path, trained: Any) -> None:
     for part in (PreferenceModel(str(model_folder)), ModelReward(str(model_folder))):
-        with pytest.raises(InputError, match=r"has no answer_head\.safetensors; bradley_terry_model and pairwise_model"):
+        with pytest.raises(InputError, match=r"has no answer_head\.safetensors; bradley_terry_model and"):
             part.check_ready()
     with pytest.raises(InputError, match="preference_model.path: names no model"):
         PreferenceModel().check_ready()
@@ -236,7 +236,8 @@ def test_the_command_line_trains_a_model_evaluates_it_and_lets_others_learn_from
         return out
 
     made = train("bradley_terry_model", "--set", "sampler.prompts_per_step=8")
-    assert "Calibration" in (made / "report.html").read_text() and "probability said" in (made / "report.html").read_text()
+    report = (made / "report.html").read_text()
+    assert "Calibration" in report and "probability said" in report
     capsys.readouterr()
     assert run(["eval", str(made), "--episodes", "8", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)

@@ -75,7 +75,9 @@ def test_a_margin_asks_for_a_larger_lead(chosen_first: bool):
     order = torch.tensor([0, 1] if chosen_first else [1, 0])
     x = labelled(1, 0, reward=columns[order], reward_names=("reward", "margin"), reward_weights=(1.0, 0.0))
     assert loss(AnswerComparison(margin=0.5), x, values[order]) == pytest.approx(minus_log_sigmoid(1 - 1.5))
-    with pytest.raises(InputError, match=r"answer_comparison\.margin = 0\.5: needs a task that notes margins.*has reward"):
+    with pytest.raises(
+        InputError, match=r"answer_comparison\.margin = 0\.5: needs a task that notes margins.*has reward"
+    ):
         loss(AnswerComparison(margin=0.5), labelled(1, 0), values)
 
 
@@ -102,7 +104,7 @@ def test_metrics_worked_by_hand():
 
 
 def test_the_gradient_by_hand():
-    """By ``v_w``: ``sigmoid(d) - 1``, and what centering adds, ``2 c (v_w + v_l)``; by ``v_l`` the first with its sign turned."""
+    """By ``v_w``: ``sigmoid(d) - 1``, and what centering adds, ``2 c (v_w + v_l)``."""
     values = torch.tensor([[1.5], [0.5]], dtype=torch.float64, requires_grad=True)
     out = PolicyOutput(torch.zeros(2), embedding=values)
     AnswerComparison(centering=0.25)(out, labelled(1, 0)).loss.backward()

@@ -21,7 +21,7 @@ FILE = "answer_head.safetensors"
 class AnswerEmbedding(nn.Module):
     """``v = W h``, and with a radius ``radius W h / |W h|``: one number of an answer, its score, or several.
 
-    hidden: width of ``h``. Weights are drawn with variance ``1 / (hidden + 1)`` (arXiv 2009.01325) by torch's generator.
+    hidden: width of ``h``. Weights are drawn by torch's generator, of variance ``1 / (hidden + 1)`` (arXiv 2009.01325).
     """
 
     def __init__(self, hidden: int, view: AnswerHead) -> None:

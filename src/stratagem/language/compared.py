@@ -1,4 +1,4 @@
-"""Evaluation of a reward or preference model: held-out pairs, how often its side is the label's, and its calibration."""
+"""Evaluation of a reward or preference model: held-out pairs, how often it agrees, and calibration."""
 
 from __future__ import annotations
 
@@ -55,8 +55,9 @@ def compared(
             "episode": episodes[i].index,
             "messages": [
                 {"role": "user", "content": episodes[i].turns[0].observation.text},
-                {"role": "assistant", "content": f"first ({y:.2g} labelled, {p:.2f} said): {episodes[i].turns[0].text}"},
+                {"role": "assistant", "content": f"first: {episodes[i].turns[0].text}"},
                 {"role": "assistant", "content": f"second: {episodes[j].turns[0].text}"},
+                {"role": "label", "content": f"the first is better: {y:.2g} labelled, {p:.2f} said"},
             ],
         }
         for i, j, y, p in list(zip(one.tolist(), other.tolist(), label.tolist(), likely.tolist(), strict=True))[:3]

@@ -334,8 +334,9 @@ class LanguagePolicy(nn.Module):
                 yield name.replace(".base_layer.", "."), tensor
 
     def save(self, path: str | Path, card: str | None = None) -> None:
-        """Write the model (safetensors, adapters merged) and its tokenizer in Hugging Face format, and beside it the head
-        of answers, if it has one; no critic.
+        """Write the model (safetensors, adapters merged) and its tokenizer in Hugging Face format; no critic.
+
+        A head of answers has a file of its own beside them.
 
         ``card``: text of the model card, ``README.md``.
         """

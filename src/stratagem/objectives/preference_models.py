@@ -32,8 +32,9 @@ class AnswerComparison(Objective):
     """``mean_{i < j} -y log sigmoid(d - m) - (1 - y) log sigmoid(m - d)``: the likelihood of labels, over all pairs.
 
     ``d`` is the lead of answer ``i`` over ``j`` of its group (:func:`~stratagem.preferences.models.lead`), by what the
-    view :class:`~stratagem.objectives.AnswerHead` says at their last tokens: the difference of two scores (Bradley-Terry,
-    arXiv 2203.02155), or of a preference embedding (arXiv 2410.02197). ``y = (1 - 2 e) P(i > j) + e``.
+    view :class:`~stratagem.objectives.AnswerHead` says at their last tokens: the difference of two scores
+    (Bradley-Terry, arXiv 2203.02155), or of a preference embedding (arXiv 2410.02197).
+    ``y = (1 - 2 e) P(i > j) + e``.
 
     preference: the oracle that labels, ``P``. It is the target here, and not turned into credit. Comparisons that it
     has lost do not count.
@@ -43,7 +44,7 @@ class AnswerComparison(Objective):
     centering: adds ``centering (v_i + v_j)^2``, so that scores, which labels leave free up to a constant of the prompt,
     are near 0 (arXiv 2312.09244). Of scores alone.
 
-    Answers without a token that may train do not count. Metrics, means over pairs: ``accuracy`` (share of leads with the
+    Answers without a token that may train do not count. Metrics, means over pairs: ``accuracy`` (share of leads on the
     label's side; a half where either is even), ``lead`` (towards the label, ``(2 P - 1) d``) and ``score`` (of scores).
 
     Raises ``ValueError`` for ``centering`` without scores, :class:`InputError` for ``margin`` without the column.

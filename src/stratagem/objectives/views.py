@@ -90,12 +90,12 @@ class Perturbed(View):
 
 @dataclass(frozen=True)
 class AnswerHead(View):
-    """``v = W h`` of what was read so far, in the place of log-probabilities: how a reward or preference model is asked.
+    """``v = W h`` of what was read so far, no log-probabilities: how reward and preference models are asked.
 
-    ``h`` is the last hidden state at a token, ``v`` is ``output.embedding`` there; at the last token of an answer it is
-    of prompt and answer as a whole. ``W`` [dims, hidden] is a parameter of the policy that is saved with it, and learned
-    with a rate of its own and without weight decay. A run must begin with this view. Of tokens nothing else is said,
-    and ``logp`` is NaN.
+    ``h`` is the last hidden state at a token, ``v`` is ``output.embedding`` there; at the last token of an answer it
+    is of prompt and answer as a whole. ``W`` [dims, hidden] is a parameter of the policy that is saved with it, and
+    learned with a rate of its own and without weight decay. A run must begin with this view. Of tokens nothing else is
+    said, and ``logp`` is NaN.
 
     dims: 1 is a score; an even number is a preference embedding (:func:`stratagem.preferences.models.lead`).
     radius: length to which ``v`` is scaled; None: as it is.

@@ -38,7 +38,7 @@ _WINS = {"A": 1.0, "B": 0.0, "C": 0.5}
 
 @dataclass(frozen=True)
 class Judge(ReadsPairs, Preference):
-    """``P(i > j)`` is what a helper says that is shown both answers as text: 1, 0, or 1/2 (arXiv 2306.05685, 2402.04792).
+    """``P(i > j)`` is what a helper says that is shown both answers as text: 1, 0 or 1/2 (arXiv 2306.05685).
 
     All pairs of a batch are asked about in one call of the helper, which asks as many at a time, tries again and gives
     up as its options say. Its verdict is the last ``[[A]]``, ``[[B]]`` or ``[[C]]``, or an answer of that letter alone.
@@ -47,8 +47,8 @@ class Judge(ReadsPairs, Preference):
     helper: who is asked, as :func:`stratagem.helpers.helper` reads it: ``endpoint:http://HOST:PORT/v1#MODEL``,
     ``model:PATH`` or ``python:MODULE:FUNCTION``, with options (``;parallel=32;record=judge.jsonl``). With ``record`` a
     run that is resumed hears the same again, whatever the server says by then.
-    both_orders: each pair is shown in both orders and the mean taken, so that who is shown first gains nothing; one that
-    is lost in either order is lost. Otherwise a hash of the pair decides who is shown first.
+    both_orders: each pair is shown in both orders and the mean taken, so that who is shown first gains nothing; one
+    that is lost in either order is lost. Otherwise a hash of the pair decides who is shown first.
     instruction: with ``{prompt}``, ``{first}`` and ``{second}``.
 
     Raises :class:`InputError` for an instruction that lacks one of them and, before a run begins, for a helper that
@@ -69,8 +69,8 @@ class Judge(ReadsPairs, Preference):
             found = []
         if found != ["first", "prompt", "second"]:
             raise InputError(
-                f"{self.part_name()}.instruction: must show {{prompt}}, {{first}} and {{second}}, each once; other braces "
-                "are written twice"
+                f"{self.part_name()}.instruction: must show {{prompt}}, {{first}} and {{second}}, each once; other "
+                "braces are written twice"
             )
 
     def check_ready(self) -> None:

@@ -51,8 +51,8 @@ class HumanLabels(ReadsPairs, Preference):
             share = 0.5 if first == second else shares.get((pair.prompt, first, second))
             if share is None and self.unlabelled == "refuse":
                 raise InputError(
-                    f"{self.part_name()}: {self.path} has no label of {_short(first)} and {_short(second)} as answers to "
-                    f"{_short(pair.prompt)}; with unlabelled = tie such pairs tie, with lose they do not count"
+                    f"{self.part_name()}: {self.path} has no label of {_short(first)} and {_short(second)} as answers "
+                    f"to {_short(pair.prompt)}; with unlabelled = tie such pairs tie, with lose they do not count"
                 )
             said.append(otherwise if share is None else share)
         return said

@@ -20,8 +20,8 @@ class ModelReward(ReadsAnswers, Reward):
     """``R = weight (score - offset)`` by a reward model, in a column named ``model``, beside or in place of the task's.
 
     The model reads prompt and answer (of several turns, all that was said) once, when the batch is collected, as
-    :class:`~stratagem.preferences.models.PreferenceModel` has it. A trajectory that does not fit into its context counts
-    as failed.
+    :class:`~stratagem.preferences.models.PreferenceModel` has it. A trajectory that does not fit into its context
+    counts as failed.
 
     path: folder of a model trained by ``bradley_terry_model``.  weight: what its column counts.  offset: the score that
     is worth nothing.  alone: the task's own columns stay, behind this one and at a weight of 0; what turns

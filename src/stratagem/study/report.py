@@ -107,7 +107,7 @@ def _calibration_chart(records: Sequence[RunRecord]) -> dict[str, Any]:
 
 def _diagonal(name: str, color: str, dash: str, said: Sequence[float], held: Sequence[float]) -> dict[str, Any]:
     """A line over probabilities, whatever the other curves are over."""
-    every_axis = dict.fromkeys(("steps", "tokens", "minutes"), list(said))
+    every_axis = {axis: list(said) for axis in ("steps", "tokens", "minutes")}
     return {"name": name, "color": color, "dash": dash, "x": every_axis, "y": list(held)}
 
 

@@ -291,10 +291,8 @@ class Trainer:
         if readers == self._readers:
             return
         if not isinstance(self.world, TextWorld):
-            raise InputError(
-                f"recipe {self.recipe.name}: {readers[0].reader.partition('-')[0]} reads text, and {self.world.task_name} "
-                "has none; a language task does"
-            )
+            who = f"recipe {self.recipe.name}: {readers[0].reader.partition('-')[0]}"
+            raise InputError(f"{who} reads text, and {self.world.task_name} has none; a language task does")
         self.world.read_by(readers)
         self._readers = readers
 

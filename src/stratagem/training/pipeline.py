@@ -306,7 +306,7 @@ class Pipelined:
         self.world.keep(journal)
 
     def read_by(self, readers: Sequence[ReadsText]) -> None:
-        """As the world does, for the batches begun from then on. Raises :class:`InputError` for a world without text."""
+        """As the world does, for batches begun from then on. Raises :class:`InputError` for a world without text."""
         if not isinstance(self.world, TextWorld):
             raise InputError(f"{self.task_name}: has no text to read; a language task does")
         self.world.read_by(readers)

@@ -31,7 +31,7 @@ def test_who_is_named_first_does_not_count():
 
 
 def test_labels_that_were_all_sorted_are_no_error_of_the_model():
-    """Seven in ten of those it says 0.7 of are right, however they are listed; listed right first, all would seem so."""
+    """Seven in ten of those it says 0.7 of are right, also where the right one is always listed first."""
     said = torch.tensor([0.7] * 7 + [0.3] * 3)
     assert calibration(said, torch.ones(10))["error"] == pytest.approx(0, abs=1e-6)
 

@@ -63,13 +63,14 @@ def reliability(probability: Float[Tensor, "*pairs"], label: Float[Tensor, "*pai
 def calibration(
     probability: Float[Tensor, " pairs"], label: Float[Tensor, " pairs"], bins: int = 10, resamples: int = 1000
 ) -> dict[str, Any]:
-    """Reliability of a model as plain data: ``error`` (the expected calibration error), ``brier`` and ``log_loss``, each
-    with its 95 % interval (``error_interval``, ...), and the bins (``said``, ``held`` with its Wilson interval from ``low``
-    to ``high``, ``comparisons``).
+    """Reliability of a model as plain data: its figures, each with a 95 % interval, and the bins.
 
-    Pairs have no first and second by themselves, so each counts in both orders, and bins lie around 1/2 alike. Intervals
-    are those of a bootstrap over pairs, always the same one. The error is never below 0, so that of few pairs it is too
-    large even of a model that is calibrated, and its interval as well.
+    ``error`` is the expected calibration error, beside ``brier`` and ``log_loss``, with ``error_interval`` and so on.
+    Bins are ``said``, ``held`` with its Wilson interval from ``low`` to ``high``, and ``comparisons``.
+
+    Pairs have no first and second by themselves, so each counts in both orders, and bins lie around 1/2 alike.
+    Intervals are those of a bootstrap over pairs, always the same one. The error is never below 0, so that of few pairs
+    it is too large even of a model that is calibrated, and its interval as well.
     """
     p, y = (torch.cat([values, 1 - values]).double() for values in (probability, label))
     found, pairs = reliability(p, y, bins), len(label)

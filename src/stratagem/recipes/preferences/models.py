@@ -69,11 +69,13 @@ def pairwise_model(
     """``P(y > y') = sigmoid(<R v(y), v(y')> / temperature)``, ``R`` skew-symmetric: preferences that need no scores.
 
     ``v`` is a unit vector of an even number of ``dims``, a linear map of the last hidden state at the answer's last
-    token, so that each answer is read once. With ``2 k`` dims the model can have any preferences between ``2 k`` answers
-    to a prompt, cycles included, where scores can have none that go in circles. The paper's scale of every plane, which
-    a gate sets by the prompt, is left out: all planes count alike.
+    token, so that each answer is read once. Preferences may go in circles, which those of scores cannot. A lead is at
+    most ``1 / temperature`` nats. The paper's scale of every plane, which a gate sets by the prompt, is left out: all
+    planes count alike.
 
-    dims, temperature: ours and the released code's.  The others: as :func:`bradley_terry_model` has them.
+    At too large a learning rate all ``v`` of a prompt may become one, where leads are 0 and gradients small.
+
+    dims, temperature: the released code's.  The others: as :func:`bradley_terry_model` has them.
     """
     return Recipe(
         name="pairwise_model",
