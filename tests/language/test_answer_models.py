@@ -197,7 +197,7 @@ def test_a_folder_without_a_model_of_answers_is_named(model_folder: Path, traine
     for part in (PreferenceModel(str(model_folder)), ModelReward(str(model_folder))):
         with pytest.raises(InputError, match=r"has no answer_head\.safetensors; bradley_terry_model and"):
             part.check_ready()
-    with pytest.raises(InputError, match="preference_model.path: names no model"):
+    with pytest.raises(InputError, match=r"preference_model\.path: names no model"):
         PreferenceModel().check_ready()
     pairwise = trained("pairwise_model", steps=1).run_directory.path / "model"
     PreferenceModel(str(pairwise)).check_ready()

@@ -158,14 +158,14 @@ def test_a_task_without_text_has_nothing_to_read(small: Any, tmp_path: Path) -> 
     from stratagem.training.run_directory import RunDirectory
 
     world = LabWorld(LabTask(next(iter(GAMES.values()))), 0)
-    with pytest.raises(InputError, match="judge reads text, and lab.* has none; a language task does"):
+    with pytest.raises(InputError, match=r"judge reads text, and lab:\S+ has none; a language task does"):
         Trainer(judged(small), world, RunDirectory.create(tmp_path / "run"), Settings())
 
 
 def test_a_judge_must_be_named_before_a_run_begins(make_trainer: Any, small: Any) -> None:
-    with pytest.raises(InputError, match="judge.helper: names nobody who is asked"):
+    with pytest.raises(InputError, match=r"judge\.helper: names nobody who is asked"):
         make_trainer(judged(small, Judge()))
-    with pytest.raises(InputError, match="no module named|No module named"):
+    with pytest.raises(InputError, match="No module named .nowhere."):
         make_trainer(judged(small, Judge("python:nowhere:judge")), "other")
 
 
