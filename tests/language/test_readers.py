@@ -165,7 +165,7 @@ def test_a_task_without_text_has_nothing_to_read(small: Any, tmp_path: Path) -> 
 def test_a_judge_must_be_named_before_a_run_begins(make_trainer: Any, small: Any) -> None:
     with pytest.raises(InputError, match=r"judge\.helper: names nobody who is asked"):
         make_trainer(judged(small, Judge()))
-    with pytest.raises(InputError, match="No module named .nowhere."):
+    with pytest.raises(InputError, match=r"No module named .nowhere."):
         make_trainer(judged(small, Judge("python:nowhere:judge")), "other")
 
 
