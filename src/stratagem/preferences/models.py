@@ -28,7 +28,8 @@ def lead(first: Float[Tensor, "*pairs dims"], second: Float[Tensor, "*pairs dims
     if first.shape[-1] == 1:
         return (first - second).squeeze(-1)
     one, other = first.unflatten(-1, (-1, 2)), second.unflatten(-1, (-1, 2))
-    return (one[..., 0] * other[..., 1] - one[..., 1] * other[..., 0]).sum(-1)
+    ahead: Tensor = (one[..., 0] * other[..., 1] - one[..., 1] * other[..., 0]).sum(-1)
+    return ahead
 
 
 @dataclass(frozen=True)
