@@ -138,25 +138,3 @@ def test_only_tasks_in_text_run_on_a_cluster(tmp_path):
     with pytest.raises(InputError, match="CartPole-v1: runs in one process; only tasks played in text run on a clus"):
         run.train("ppo", "gym:CartPole-v1", out=tmp_path / "run", steps=1, cluster=Cluster())
     assert not (tmp_path / "run").exists()
-
-
-@pytest.mark.slow
-def test_an_oracle_that_reads_text_is_asked_for_all_learners(cluster, tmp_path):
-    """By labels of nothing that is said, so that all pairs tie: the numbers are those of one process."""
-    labels = tmp_path / "labels.jsonl"
-    labels.write_text(json.dumps({"prompt": "p", "chosen": "a", "rejected": "b"}))
-    oracle = {"part": "human_labels", "path": str(labels), "unlabelled": "tie"}
-    settings = SMALL | {"values": {**SMALL["values"], "advantage.preference": oracle}}
-    run.train("sppo", out=tmp_path / "alone", steps=2, **settings)
-    run.train("sppo", out=tmp_path / "run", steps=2, cluster=Cluster(learners=2), **settings)
-    agree(tmp_path / "run", tmp_path / "alone")
-    assert all(row["readings/asked"] == 8 for row in numbers(tmp_path / "run"))
-
-
-@pytest.mark.slow
-def test_a_model_of_answers_is_trained_in_one_process(cluster, tmp_path):
-    labels = tmp_path / "labels.jsonl"
-    labels.write_text("\n".join(json.dumps({"prompt": p, "chosen": "a", "rejected": "b"}) for p in "pqrstuvw"))
-    settings = SMALL | {"task": f"pairs:{labels}", "values": {}}
-    with pytest.raises(InputError, match="ShardedPolicy has no view answer_head"):
-        run.train("bradley_terry_model", out=tmp_path / "run", steps=1, cluster=Cluster(), **settings)
