@@ -48,6 +48,8 @@ class PolicyOutput:
     ``v`` under ``pi``. confidence: mean probability of the five likeliest tokens. top_id: the action and the tokens
     that were likeliest beside it; top_probability: theirs, adding up to 1.
 
+    embedding: what a head of its own makes of all that was read once the action has been (a view asks for it).
+
     Without gradients, what a small head may read: before, of the state an action was taken in; after, of that state and
     the action. Either features, or the row of a table for a policy to which no two states are alike.
     """
@@ -70,6 +72,7 @@ class PolicyOutput:
     after: Shaped[Tensor, "tokens ..."] | None = None
     log_probs: Float[Tensor, "tokens vocabulary"] | None = None
     value_after: Float[Tensor, " tokens"] | None = None
+    embedding: Float[Tensor, "tokens dims"] | None = None
 
     def where(self, mask: Bool[Tensor, " tokens"], names: Collection[str] | None = None) -> PolicyOutput:
         """The same output with 0 outside ``mask``, where whatever it holds (-inf, NaN) then reaches no gradient.
@@ -136,7 +139,9 @@ class Experience:
     from nothing the policy did); ``answer`` (key of the final answer: equal answers have equal keys, -1 where none can
     be read); ``taken_over`` (tokens at its beginning that another trajectory wrote, from which it branched off, or a
     reference solution, which it goes on with); ``prompt_confidence`` (geometric mean probability of the prompt's least
-    likely tokens under the policy the update starts from, in [0, 1]; NaN where a prompt has no token to say it of).
+    likely tokens under the policy the update starts from, in [0, 1]; NaN where a prompt has no token to say it of);
+    ``reading`` (what parts that read text say of it, [trajectories, readers, places], with their names in ``readers``;
+    NaN: nothing); ``reading_place`` (its place in the group as they read it: :mod:`stratagem.readings`).
     Per group: ``task_id`` (which prompt or start state); ``domain``; ``branch`` (round of forking it came about in: 0
     for episodes from a start); ``pass_rate`` (share of its rollouts that succeeded, demonstrations aside, whatever part
     of the group is looked at later).
@@ -209,6 +214,8 @@ class Experience:
     answer: Int[Tensor, " trajectories"] | None = _at("trajectory")
     taken_over: Int[Tensor, " trajectories"] | None = _at("trajectory")
     prompt_confidence: Float[Tensor, " trajectories"] | None = _at("trajectory")
+    reading: Float[Tensor, "trajectories readers places"] | None = _at("trajectory")
+    reading_place: Int[Tensor, " trajectories"] | None = _at("trajectory")
 
     task_id: Int[Tensor, " groups"] | None = _at("group")
     pass_rate: Float[Tensor, " groups"] | None = _at("group")
@@ -217,6 +224,7 @@ class Experience:
 
     reward_names: tuple[str, ...] = ("reward",)
     reward_weights: tuple[float, ...] = (1.0,)
+    readers: tuple[str, ...] = ()
     learning_rate: float | None = None
     inputs: Inputs | None = None
     parent: tuple[Experience, Int[Tensor, " tokens"]] | None = None
@@ -659,13 +667,15 @@ class Experience:
         names = {piece.reward_names for piece in pieces} | {piece.reward_weights for piece in pieces}
         if len(names) != 2:
             raise ValueError(f"cannot concatenate batches with different rewards: {sorted(map(str, names))}")
+        if any(piece.readers != first.readers for piece in pieces):
+            raise ValueError("cannot concatenate batches that different parts have read")
         fields: dict[str, Tensor | None] = {}
         for name in _FIELD_LEVELS:
             values = [getattr(piece, name) for piece in pieces]
             present = [value for value in values if value is not None]
             if present and len(present) != len(values):
                 raise ValueError(f"cannot concatenate: {name} is set in {len(present)} of {len(values)} batches")
-            fields[name] = torch.cat(present) if present else None
+            fields[name] = torch.cat(_padded(present) if name == "reading" else present) if present else None
         inputs = [piece.inputs for piece in pieces if piece.inputs is not None]
         if inputs and len(inputs) != len(pieces):
             raise ValueError(f"cannot concatenate: inputs is set in {len(inputs)} of {len(pieces)} batches")
@@ -680,6 +690,7 @@ class Experience:
             domain_of_group=domains,
             reward_names=first.reward_names,
             reward_weights=first.reward_weights,
+            readers=first.readers,
             inputs=inputs[0].concatenate(inputs[1:]) if inputs else None,
             **fields,  # type: ignore[arg-type]
         )
@@ -717,6 +728,12 @@ class Experience:
 def _numbers(rows: Tensor) -> Int[Tensor, " kept"]:
     """Row numbers from row numbers or from a mask."""
     return torch.nonzero(rows).squeeze(1) if rows.dtype == torch.bool else rows
+
+
+def _padded(readings: Sequence[Tensor]) -> list[Tensor]:
+    """With NaN for places that groups of other batches have."""
+    places = max(reading.shape[2] for reading in readings)
+    return [torch.nn.functional.pad(one, (0, places - one.shape[2]), value=torch.nan) for one in readings]
 
 
 _FIELD_LEVELS: dict[str, str] = {

@@ -251,7 +251,8 @@ class Preference(Part):
     The contract every oracle shares, whatever stands behind it: a reward, a table, a learned model, a judge, people. It
     need not be transitive, so it need not be the difference of any scores. A recipe holds one in the advantage that
     turns it into credit (:class:`stratagem.advantages.WinRate`); losses read the credit and no oracle. An oracle names
-    the fields of the batch it reads in ``requires``, as every part does, and answers the same when asked the same.
+    the fields of the batch it reads in ``requires``, as every part does, and answers the same when asked the same. One
+    that reads text is a :class:`stratagem.readings.ReadsPairs` as well.
     """
 
     kind: ClassVar[str] = "preference"
@@ -261,8 +262,8 @@ class Preference(Part):
     ) -> Float[Tensor, " pairs"]:
         """Probability, in [0, 1], that trajectory ``first`` is preferred to ``second``, both of one group.
 
-        1/2 for an answer against itself, and where who was asked cannot decide. Raises :class:`InputError` for answers
-        it cannot judge, :class:`BrokenRunError` when who is to be asked is down.
+        1/2 for an answer against itself, and where who was asked cannot decide; NaN, in both orders, where who was
+        asked to read did not answer. Raises :class:`InputError` for answers it cannot judge.
         """
         raise NotImplementedError
 

@@ -435,3 +435,45 @@ def test_processes_whose_sets_have_another_order_agree(free_port, tmp_path, name
         for shard in shards:
             shard.kill()
     assert said[0][0] == said[1][0] and said[0][0].strip(), [errors for _, errors in said]
+
+
+def test_a_judge_is_asked_by_one_shard_for_all(in_shards, make_job, small, tmp_path, monkeypatch):
+    """Whoever asks leaves a line in a file: two shards leave as many as one process."""
+    from types import ModuleType
+
+    from stratagem.helpers import named
+    from stratagem.preferences import Judge
+
+    asked = tmp_path / "asked"
+
+    def judge(messages: Any, seed: int) -> str:
+        with asked.open("a") as file:
+            file.write("x\n")
+        first, second = messages[-1]["content"].split("[Answer A]\n")[1].split("\n\n[Answer B]\n")
+        return "[[A]]" if len(first) > len(second) else "[[B]]" if len(first) < len(second) else "[[C]]"
+
+    module = ModuleType("judging")
+    module.judge = judge  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "judging", module)
+    named.helper.cache_clear()
+    recipe = small("sppo", advantage__preference=Judge("python:judging:judge"), sampler__prompts_per_step=2)
+    one, two = make_job(recipe, "alone", steps=2), make_job(recipe, "both", steps=2)
+    alone(one)
+    count = len(asked.read_text().splitlines())
+    sharded(in_shards, two)
+    assert len(asked.read_text().splitlines()) == 2 * count > 0
+    assert_same_rows(one, two)
+
+
+def test_a_head_of_answers_is_for_one_process(in_shards, make_job):
+    job = make_job(catalogue.card("bradley_terry_model").recipe(), steps=1)
+
+    def check(place: Place) -> str:
+        try:
+            run_shard(place, job)
+        except InputError as error:
+            return str(error)
+        return "it ran"
+
+    for said in in_shards(check):
+        assert said.startswith("ShardedPolicy has no view answer_head; it has ")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import torch
 from stratagem.errors import InputError
 from stratagem.experience import Experience
 from stratagem.preferences import BradleyTerry, HumanLabels, win_matrix
-from stratagem.tasks.task import answer_key, state_key
+from stratagem.readings import Texts, with_readings
 
 PROMPT = "2 + 3?"
 LINES = [
@@ -32,49 +33,65 @@ def path(tmp_path: Path) -> str:
     return str(file)
 
 
-def batch(*answers: str, prompt: str = PROMPT) -> Experience:
+def batch(*answers: str, part: HumanLabels, prompt: str = PROMPT) -> Experience:
+    """A group of these answers, as the labels have read it."""
     ones = [1] * len(answers)
-    return Experience.from_lengths(
-        ones,
-        ones,
-        [len(answers)],
-        answer=torch.tensor([answer_key(answer) for answer in answers]),
-        turn_state=torch.full((len(answers),), state_key("jsonl", prompt)),
-        reward=torch.zeros(len(answers)),
-    )
+    x = Experience.from_lengths(ones, ones, [len(answers)], reward=torch.zeros(len(answers)))
+    texts = Texts([prompt] * len(answers), answers, x.group_of_trajectory)
+    return with_readings(x, [(part, part.read(texts, {}))])
+
+
+def wins(part: HumanLabels, *answers: str, prompt: str = PROMPT) -> Any:
+    return win_matrix(part, batch(*answers, part=part, prompt=prompt))[0]
 
 
 def test_it_says_the_share_of_labels_and_may_go_in_circles(path: str) -> None:
-    wins = win_matrix(HumanLabels(path), batch("5", "6", "7"))[0]
     expected = torch.tensor([[0.5, 2 / 3, 0.0], [1 / 3, 0.5, 0.5], [1.0, 0.5, 0.5]]).double()
-    torch.testing.assert_close(wins, expected, atol=1e-6, rtol=0)
+    torch.testing.assert_close(wins(HumanLabels(path), "5", "6", "7"), expected, atol=1e-6, rtol=0)
+
+
+def test_space_around_an_answer_does_not_count(path: str) -> None:
+    assert wins(HumanLabels(path), " 5", "7\n").tolist() == [[0.5, 0.0], [1.0, 0.5]]
+    assert wins(HumanLabels(path), " 8", "8\n").tolist() == [[0.5, 0.5], [0.5, 0.5]]
 
 
 def test_one_person_may_be_asked_alone(path: str) -> None:
-    carl = HumanLabels(path, annotator="carl")
-    assert win_matrix(carl, batch("5", "6"))[0, 0, 1] == 0
+    assert wins(HumanLabels(path, annotator="carl"), "5", "6")[0, 1] == 0
     with pytest.raises(InputError, match="no label by annotator 'dora'"):
-        win_matrix(HumanLabels(path, annotator="dora"), batch("5", "6"))
+        HumanLabels(path, annotator="dora").check_ready()
 
 
-def test_a_pair_without_a_label_is_refused_or_ties(path: str) -> None:
-    for x in (batch("5", "8"), batch("5", "6", prompt="1 + 1?")):
-        with pytest.raises(InputError, match="has no label of the answers of trajectories 0 and 1; with unlabelled"):
-            win_matrix(HumanLabels(path), x)
-        assert win_matrix(HumanLabels(path, unlabelled="tie"), x).tolist() == [[[0.5, 0.5], [0.5, 0.5]]]
-    assert win_matrix(HumanLabels(path), batch("8", "8")).tolist() == [[[0.5, 0.5], [0.5, 0.5]]]
+def test_a_pair_without_a_label_is_refused_or_ties_or_is_lost(path: str) -> None:
+    for answers, prompt in ((("5", "8"), PROMPT), (("5", "6"), "1 + 1?")):
+        with pytest.raises(InputError, match=rf"has no label of '5' and '\d' as answers to '{re.escape(prompt)}'"):
+            wins(HumanLabels(path), *answers, prompt=prompt)
+        assert wins(HumanLabels(path, unlabelled="tie"), *answers, prompt=prompt).tolist() == [[0.5, 0.5], [0.5, 0.5]]
+        lost = HumanLabels(path, unlabelled="lose")
+        x = batch(*answers, part=lost, prompt=prompt)
+        assert bool(lost(x, torch.tensor([0, 1]), torch.tensor([1, 0])).isnan().all())
+    assert wins(HumanLabels(path), "8", "8").tolist() == [[0.5, 0.5], [0.5, 0.5]]
 
 
 def test_a_file_that_is_gone_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"cannot read .*gone\.jsonl"):
-        win_matrix(HumanLabels(str(tmp_path / "gone.jsonl")), batch("5", "6"))
-    with pytest.raises(ValueError, match=r"need x\.answer and x\.turn_state"):
-        HumanLabels("labels.jsonl")(batch("5").replace(answer=None), torch.tensor([0]), torch.tensor([0]))
+        HumanLabels(str(tmp_path / "gone.jsonl")).check_ready()
 
 
 def test_on_pairs_of_one_label_it_agrees_with_what_they_earn(path: str) -> None:
-    x = batch("5", "7").replace(reward=torch.tensor([[0.0], [1.0]]))
-    assert torch.equal(win_matrix(HumanLabels(path), x), win_matrix(BradleyTerry(0.0), x))
+    labels = HumanLabels(path)
+    x = batch("5", "7", part=labels).replace(reward=torch.tensor([[0.0], [1.0]]))
+    assert torch.equal(win_matrix(labels, x), win_matrix(BradleyTerry(0.0), x))
+
+
+def test_what_was_labelled_on_the_page_is_an_oracle(tmp_path: Path) -> None:
+    from stratagem.preferences.labelling import Labelling
+
+    questions = tmp_path / "questions.jsonl"
+    questions.write_text(json.dumps({"prompt": PROMPT, "first": "5", "second": "6"}))
+    page = Labelling(questions, tmp_path / "labels.jsonl", "anna")
+    shown = page.state()["question"]
+    page.label(shown["key"], "left" if shown["left"] == "5" else "right")
+    assert wins(HumanLabels(str(tmp_path / "labels.jsonl")), "5", "6").tolist() == [[0.5, 1.0], [0.0, 0.5]]
 
 
 @pytest.mark.parametrize("name", ["dpo", "ipo", "kto"])

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from stratagem.experience import Experience, PolicyOutput
+from stratagem.objectives import AnswerHead
 from stratagem.parts import past_policies
 from stratagem.recipe import Recipe
 from stratagem.rewards import CostPenalty
@@ -27,6 +28,7 @@ OUTPUTS = (
     "hidden_square",
     "score_square",
     "score_variance",
+    "embedding",
 )
 """What a policy can say of a token beside its log-probability."""
 
@@ -161,6 +163,8 @@ def fabricate(recipe: Recipe, seed: int = 0, spread: float = 0.3) -> tuple[Exper
     lacking = recipe.output_needs() - {*OUTPUTS, *WIDE}
     assert not lacking, f"the battery does not know how to fabricate {lacking}"
     shape = {"direction": (tokens, 3), "log_probs": (tokens, 3)}
+    if isinstance(recipe.view, AnswerHead):
+        shape["embedding"] = (tokens, recipe.view.dims)
     said |= {n: 0.5 + 0.3 * noise(*shape.get(n, ())) for n in OUTPUTS if n in recipe.output_needs()}
     wide = {
         "hidden": torch.randn(tokens, 3, generator=source),

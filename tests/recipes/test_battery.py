@@ -44,6 +44,8 @@ NOT_THE_POLICY_GRADIENT = {
     "dpo": "half a multiple of it, and further on that of a logistic regression",
     "ipo": "a multiple of what log-ratios lack of their targets, in comparison with the group",
     "kto": "that of a sigmoid of each answer's log-ratio, by the sign of the advantage alone",
+    "bradley_terry_model": "nothing of what tokens are like: answers are scored",
+    "pairwise_model": "nothing of what tokens are like: answers are embedded",
     "rover": "a multiple of it, and further on what the next state is worth at random",
 }
 """Recipes whose gradient at ratio 1 is not that of ``sum w A log pi``, and what it is instead."""

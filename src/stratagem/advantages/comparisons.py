@@ -30,8 +30,9 @@ class WinRate(Advantage):
     against: ``group`` counts an answer against itself (1/2), too, as losses of log-ratios want it; ``others`` does not,
     which is unbiased.
 
-    Answers without a token that may train play no one. Raises :class:`InputError` when the oracle says what is no
-    probability, or contradicts itself.
+    Answers without a token that may train play no one. A comparison that was lost (NaN, from an oracle that reads text
+    and did not answer) counts as the mean of those of its first answer that were not, and as a tie where all were.
+    Raises :class:`InputError` when the oracle says what is no probability, or contradicts itself.
     """
 
     minimum_group: ClassVar[int] = 2
@@ -66,15 +67,25 @@ class WinRate(Advantage):
 
     def _asked(self, x: Experience, first: Tensor, second: Tensor) -> Float[Tensor, " pairs"]:
         better = self.preference(x, first, second)
-        if not bool(((better >= 0) & (better <= 1)).all()):
+        # Only who reads text may be down; what others say is computed.
+        lost = better.isnan() & ("reading" in self.preference.needs())
+        if not bool(((better >= 0) & (better <= 1) | lost).all()):
             raise InputError(f"preference {self.preference.part_name()}: must say probabilities in [0, 1]")
         # Pairs of a group come in both orders, so that sums over answers won and lost must agree.
-        against = Partition(second, x.trajectories).sum(better) + Partition(first, x.trajectories).sum(better)
-        if not bool(torch.isclose(against, Partition(first, x.trajectories).size().to(against.dtype), atol=1e-4).all()):
+        known = torch.where(lost, 0.5, better)
+        by_first, by_second = Partition(first, x.trajectories), Partition(second, x.trajectories)
+        against = by_second.sum(known) + by_first.sum(known)
+        agree = torch.isclose(against, by_first.size().to(against.dtype), atol=1e-4)
+        if not bool(agree.all() and (by_first.sum(lost) == by_second.sum(lost)).all()):
             raise InputError(
                 f"preference {self.preference.part_name()}: contradicts itself: P(i > j) + P(j > i) must be 1"
             )
-        return better
+        if not bool(lost.any()):
+            return better
+        answered = ~lost & (first != second)
+        won, count = by_first.sum(torch.where(answered, better, 0.0)), by_first.sum(answered)
+        usual = torch.where(count > 0, won / count.clamp(min=1), 0.5)
+        return torch.where(lost, usual[first], better)
 
     def _weights(self, opponent: Mixture, x: Experience) -> Float[Tensor, " trajectories"]:
         """``pi'(y) / pi(y)`` of every answer, by the largest of its group."""

@@ -21,7 +21,7 @@ from stratagem.language.inputs import TokenInputs
 from stratagem.language.layers import decoder_layers
 from stratagem.language.policy import LanguagePolicy, ReferencePolicy
 from stratagem.language.team import Team
-from stratagem.objectives.views import Perturbed
+from stratagem.objectives.views import AnswerHead, Perturbed
 from stratagem.parts import View
 from stratagem.shards import divided_like, own_part, whole
 from stratagem.training.world import check_asked
@@ -51,6 +51,7 @@ def shard(policy: LanguagePolicy | Team, group: ShardGroup, *, offload: bool = F
     for number, member in enumerate(policy.members if isinstance(policy, Team) else [policy]):
         if isinstance(member, ShardedPolicy):
             raise InputError("this policy is divided among shards already")
+        member.answer_head = None
         for tensor in member.state_dict().values():
             dist.broadcast(tensor, 0)
         _divide(member, group, number, offload)
@@ -65,14 +66,17 @@ class ShardedPolicy(LanguagePolicy):
     that an opening that several begin with is computed once in a share.
 
     Tensors of its ``state_dict`` are divided; :func:`stratagem.shards.whole` brings one together, and a state of whole
-    tensors can be loaded. A perturbed view is missing: each shard would draw noise of its own.
+    tensors can be loaded. A perturbed view is missing: each shard would draw noise of its own. So
+    is a head of answers, which is no part of the divided model.
 
     In bfloat16 the casts of all layers' weights are kept for the backward pass, two bytes for each weight on every
     shard, unless the policy has ``gradient_checkpointing``. FSDP's own mixed precision is not used instead: what a
     module gathers would be rounded as a whole, norms and the embedding among it.
     """
 
-    views: ClassVar[tuple[type[View], ...]] = tuple(view for view in LanguagePolicy.views if view is not Perturbed)
+    views: ClassVar[tuple[type[View], ...]] = tuple(
+        view for view in LanguagePolicy.views if view not in (AnswerHead, Perturbed)
+    )
 
     _shards: _Shards
 

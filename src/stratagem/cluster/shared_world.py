@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from torch import Tensor
@@ -11,10 +11,11 @@ from stratagem.cluster.process_group import ShardGroup
 from stratagem.cluster.sharded_policy import WORDS, ShardedPolicy
 from stratagem.errors import InputError
 from stratagem.parts import Sampler
+from stratagem.readings import ReadsText
 from stratagem.recipe import Recipe
 from stratagem.training.journal import Journal
 from stratagem.training.members import members_of
-from stratagem.training.world import Collected, Evaluation, Journaling, Policy, World
+from stratagem.training.world import Collected, Evaluation, Journaling, Policy, TextWorld, World
 
 
 class SharedWorld:
@@ -101,6 +102,16 @@ class SharedWorld:
             if not isinstance(self._own, Journaling):
                 raise InputError(f"journal: {self._own.task_name} keeps none; a language task does")
             self._own.keep(journal)
+
+        self._group.lead(begin)
+
+    def read_by(self, readers: Sequence[ReadsText]) -> None:
+        """Let shard 0 ask them: once, for all shards."""
+
+        def begin() -> None:
+            if not isinstance(self._own, TextWorld):
+                raise InputError(f"{self._own.task_name}: has no text to read; a language task does")
+            self._own.read_by(readers)
 
         self._group.lead(begin)
 

@@ -22,11 +22,12 @@ from stratagem.language.engines import member_models
 from stratagem.language.policy import LanguagePolicy
 from stratagem.language.team import Team, TeamEngine
 from stratagem.parts import Sampler
+from stratagem.readings import ReadsText
 from stratagem.recipe import Recipe
 from stratagem.tasks.task import Task
 from stratagem.training.journal import Journal
 from stratagem.training.pipeline import Pipelined
-from stratagem.training.world import Collected, Evaluation, Interruptible, Journaling, Policy, World
+from stratagem.training.world import Collected, Evaluation, Interruptible, Journaling, Policy, TextWorld, World
 from stratagem.worlds import Request, language_world
 
 CALLS = 64
@@ -102,6 +103,11 @@ class ClusterWorld:
         """As the world does."""
         assert isinstance(self.world, Journaling)
         self.world.keep(journal)
+
+    def read_by(self, readers: Sequence[ReadsText]) -> None:
+        """As the world does."""
+        assert isinstance(self.world, TextWorld)
+        self.world.read_by(readers)
 
     def interrupt(self) -> None:
         """As the world does."""

@@ -19,11 +19,12 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 from stratagem.distribution import OF_ACTIONS, TOP
 from stratagem.errors import InputError, unknown
 from stratagem.experience import Experience, PolicyOutput
+from stratagem.language.answer_head import AnswerEmbedding
 from stratagem.language.attention import PackedSequences, enable_packing, run_trunk
 from stratagem.language.inputs import TokenInputs
 from stratagem.language.layers import decoder_layers, internal_hidden, perturbed
 from stratagem.objectives.routing import RoutingReplay
-from stratagem.objectives.views import InternalLayer, Perturbed, ResponseOnly
+from stratagem.objectives.views import AnswerHead, InternalLayer, Perturbed, ResponseOnly
 from stratagem.partition import Partition
 from stratagem.parts import View
 from stratagem.training.heads import Perceptron
@@ -78,9 +79,11 @@ class LanguagePolicy(nn.Module):
     """
 
     says: ClassVar[frozenset[str]] = frozenset(
-        {"value", "value_after", "median", "hidden", "hidden_square", "before", "after", *OF_LOGITS, *OF_ACTIONS}
+        {"value", "value_after", "median", "hidden", "hidden_square", "before", "after", "embedding"}.union(
+            OF_LOGITS, OF_ACTIONS
+        )
     )
-    views: ClassVar[tuple[type[View], ...]] = (RoutingReplay, ResponseOnly, InternalLayer, Perturbed)
+    views: ClassVar[tuple[type[View], ...]] = (RoutingReplay, ResponseOnly, InternalLayer, Perturbed, AnswerHead)
 
     def __init__(
         self,
@@ -116,11 +119,14 @@ class LanguagePolicy(nn.Module):
         self.value_head = _value_head(hidden) if value_head else None
         self.median_head = _value_head(hidden) if value_head else None
         self.log_noise: nn.Parameter | None = None
+        self.answer_head: AnswerEmbedding | None = None
         self.has_adapters = lora is not None
 
     @classmethod
     def from_path(cls, path: str | Path, **options: Any) -> Self:
         """The model and tokenizer in a local folder or of a hub name; ``options`` are those of the constructor.
+
+        The head of a reward or preference model comes with it, if it has one.
 
         Raises :class:`InputError` if there is no such model, no tokenizer, or the weights are damaged or incomplete.
         """
@@ -136,7 +142,9 @@ class LanguagePolicy(nn.Module):
         # Without its files transformers builds an empty one from the model's config.
         if not tokenizer("a b", add_special_tokens=False)["input_ids"]:
             raise InputError(f"model {where}: no readable tokenizer (it has no vocabulary)")
-        return cls(model, tokenizer, **options)
+        policy = cls(model, tokenizer, **options)
+        policy.answer_head = AnswerEmbedding.read(Path(where))
+        return policy
 
     @property
     def device(self) -> torch.device:
@@ -180,6 +188,10 @@ class LanguagePolicy(nn.Module):
             raise InputError(f"temperature must be above 0, got {temperature}")
         if self.value_head is None and not {"value", "value_after", "median"}.isdisjoint(also):
             raise InputError("this policy has no critic; build it with value_head=True")
+        if isinstance(view, AnswerHead):
+            return self._embedded(inputs, also)
+        if "embedding" in also:
+            raise InputError("this policy embeds answers in the view answer_head alone")
         if isinstance(view, ResponseOnly):
             inputs = inputs.without_opening(self.beginning())
         if len(inputs.action_positions) == 0:
@@ -205,6 +217,22 @@ class LanguagePolicy(nn.Module):
             if after is not None and "value_after" in also:
                 figures["value_after"] = self._values(self.value_head, after)
         return PolicyOutput(**figures)
+
+    def _embedded(self, inputs: TokenInputs, also: Collection[str]) -> PolicyOutput:
+        """What the head of answers makes of all that was read up to each action, itself included."""
+        if self.answer_head is None:
+            raise InputError(
+                "this policy has no head of answers; a run that begins with the view answer_head makes one"
+            )
+        logp = torch.full((len(inputs.action_positions),), torch.nan, device=self.device)
+        if "embedding" not in also:
+            return PolicyOutput(logp)
+        if len(logp) == 0:
+            return PolicyOutput(logp, embedding=torch.zeros(0, self.answer_head.view.dims, device=self.device))
+        with self._precision():
+            _, after = self._hidden_at_actions(inputs, None, after=True)
+            assert after is not None
+            return PolicyOutput(logp, embedding=self.answer_head(after))
 
     def _check_dense(self) -> None:
         """Raise :class:`InputError` for a mixture of experts, whose routing is not recorded here."""
@@ -240,13 +268,26 @@ class LanguagePolicy(nn.Module):
         return [weight for key, weight in found.items() if key not in head]
 
     def view_parameters(self, view: View | None) -> list[nn.Parameter]:
-        """Parameters for this view alone, made when first asked for: of a perturbation, ``log sigma`` [layers]."""
+        """Parameters for this view alone, made when first asked for: ``log sigma`` [layers] of a perturbation, or the
+        head of answers. A head that came with the model and that this view does not read is dropped.
+        """
+        if isinstance(view, AnswerHead):
+            return list(self._head_for(view).parameters())
+        self.answer_head = None
         if not isinstance(view, Perturbed):
             return []
         if self.log_noise is None:
             scales = torch.full((len(decoder_layers(self.model)),), view.initial, device=self.device)
             self.log_noise = nn.Parameter(scales.log())
         return [self.log_noise]
+
+    def _head_for(self, view: AnswerHead) -> AnswerEmbedding:
+        """The head of answers there is, or a new one where it says something else."""
+        head = self.answer_head
+        if head is None or (head.view.dims, head.view.radius) != (view.dims, view.radius):
+            hidden = cast(nn.Linear, self.model.get_output_embeddings()).in_features
+            self.answer_head = head = AnswerEmbedding(hidden, view).to(self.device)
+        return head
 
     def frozen(self) -> ReferencePolicy:
         """The policy as it is now, frozen. With adapters no copy is made: it is the model without them."""
@@ -256,7 +297,7 @@ class LanguagePolicy(nn.Module):
         nn.Module.__init__(frozen)
         frozen.model = copy.deepcopy(self.model).requires_grad_(False).eval()
         frozen.tokenizer, frozen.dtype, frozen.logits_budget = self.tokenizer, self.dtype, self.logits_budget
-        frozen.value_head, frozen.median_head, frozen.log_noise = None, None, None
+        frozen.value_head, frozen.median_head, frozen.log_noise, frozen.answer_head = None, None, None, None
         frozen.value_gradient, frozen.has_adapters = False, False
         return ReferencePolicy(frozen, without_adapters=False)
 
@@ -295,6 +336,8 @@ class LanguagePolicy(nn.Module):
     def save(self, path: str | Path, card: str | None = None) -> None:
         """Write the model (safetensors, adapters merged) and its tokenizer in Hugging Face format; no critic.
 
+        A head of answers has a file of its own beside them.
+
         ``card``: text of the model card, ``README.md``.
         """
         self.write(path, dict(self.weights()), card)
@@ -303,6 +346,8 @@ class LanguagePolicy(nn.Module):
         """Write what :meth:`save` does with these ``weights``."""
         self.model.save_pretrained(path, state_dict=dict(weights))
         self.tokenizer.save_pretrained(path)
+        if self.answer_head is not None:
+            self.answer_head.write(Path(path))
         if card is not None:
             (Path(path) / "README.md").write_text(card, encoding="utf-8")
 

@@ -36,6 +36,7 @@ class Stage:
 
     tokenize: text as tokens, without special ones.  concurrency: episodes side by side.
     played: told of all episodes that were played from a start, with their split.
+    entered: told of all episodes that became part of a batch.
     next_index: number of the next start state.  forks: places from which episodes were gone on with.
     openings: what start states show first, as far as anybody asked.
     journal: where episodes are entered that have ended; None: nowhere.  interrupted: play no further.
@@ -49,6 +50,7 @@ class Stage:
     concurrency: int
     tokenize: Callable[[str], list[int]]
     played: Callable[[Split, Sequence[Episode]], None] | None = None
+    entered: Callable[[Iterable[Episode]], None] | None = None
     next_index: int = 0
     forks: int = 0
     openings: dict[int, str] = field(default_factory=dict)
@@ -132,6 +134,8 @@ class Stage:
 
     def packed(self, groups: Sequence[Sequence[Episode]], sampler: Rollouts | None = None) -> Experience:
         """These groups as a batch. sampler: says what to note of the wording."""
+        if self.entered is not None:
+            self.entered(episode for group in groups for episode in group)
         x = to_experience(
             groups,
             self.task.reward_names,

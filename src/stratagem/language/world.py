@@ -11,11 +11,13 @@ from torch import Tensor
 
 from stratagem.errors import InputError
 from stratagem.language.chat import ChatFormat
+from stratagem.language.compared import compared
 from stratagem.language.engine import Engine, Request
 from stratagem.language.episodes import Episode
 from stratagem.language.groups import rolled_out
 from stratagem.language.measured import decode_metrics, episode_metrics
 from stratagem.language.policy import LanguagePolicy
+from stratagem.language.readers import Readers
 from stratagem.language.rollout import first_observation
 from stratagem.language.sampling import SamplingParams
 from stratagem.language.solved import demonstrated, tried
@@ -23,6 +25,7 @@ from stratagem.language.stage import Stage
 from stratagem.language.team import Team
 from stratagem.language.windows import Slots
 from stratagem.parts import Sampler
+from stratagem.readings import ReadsText
 from stratagem.recipe import Recipe
 from stratagem.sampling import Candidates, Demonstrations, Rollouts, Windows
 from stratagem.seeding import derive
@@ -57,7 +60,9 @@ class LanguageWorld:
         self.task, self.task_name = task, task.name
         self.policy: LanguagePolicy | Team = policy
         chat, watch = ChatFormat(policy.tokenizer), Watch(timeout, threads)
-        self._stage = Stage(task, engine, chat, watch, seed, concurrency, self._encode, self._played)
+        self._readers = Readers()
+        told = self._played, self._readers.note
+        self._stage = Stage(task, engine, chat, watch, seed, concurrency, self._encode, *told)
         self._slots = Slots(task, chat, watch)
 
     def adapt(self, recipe: Recipe) -> Recipe:
@@ -82,8 +87,13 @@ class LanguageWorld:
         before, for an episode that began alike.  ``decode/steps``: tokens one after the other, if all episodes of a
         batch are played side by side, turn by turn, and each of their tokens takes one step.  ``decode/utilization``:
         share of places in those steps in which a token was sampled.  ``timing/environments``: seconds in which episodes
-        waited for their environments, where groups are rolled out.
+        waited for their environments, where groups are rolled out.  ``readings/...``: see :class:`Readers`, where parts
+        of the recipe read the batch.
         """
+        self._readers.begin(sampler)
+        return self._readers.read(self._collected(sampler, step))
+
+    def _collected(self, sampler: Sampler, step: int) -> Collected:
         if isinstance(sampler, Demonstrations):
             return demonstrated(self._stage, sampler, step)
         if isinstance(sampler, Windows):
@@ -122,7 +132,13 @@ class LanguageWorld:
     # ---- evaluating ------------------------------------------------------------------------------------------------
 
     def evaluate(self, episodes: int, mode: Literal["sampled", "greedy"], first: int = 0) -> Evaluation:
-        """``episodes`` held-out start states from number ``first`` on, once each, at temperature 1 or greedily."""
+        """``episodes`` held-out start states from number ``first`` on, once each, at temperature 1 or greedily.
+
+        A reward or preference model is not played: it judges what candidates there are
+        (:func:`stratagem.language.compared.compared`).
+        """
+        if isinstance(self.policy, LanguagePolicy) and self.policy.answer_head is not None:
+            return compared(self._stage, self.policy, episodes, mode, first)
         numbers = range(first, first + episodes)
         played = [Episode(index, 0, derive(self._stage.seed, "evaluate", index)) for index in numbers]
         self._stage.play("test", played, self._stage.params(1.0, greedy=mode == "greedy"))
@@ -211,6 +227,10 @@ class LanguageWorld:
         Branches, trees and windows are played again.
         """
         self._stage.journal = journal
+
+    def read_by(self, readers: Sequence[ReadsText]) -> None:
+        """From now on let these parts of the recipe read what is collected."""
+        self._readers.name(readers)
 
     def interrupt(self) -> None:
         """Give up what is being played after the present turn."""

@@ -47,6 +47,7 @@ from stratagem.objectives.negatives import EntropyHysteresis, SureNegatives
 from stratagem.objectives.pairwise import PairwiseClip, PairwiseJointClip
 from stratagem.objectives.penalty import Penalty
 from stratagem.objectives.policy_gradient import PolicyGradient, ValueLoss
+from stratagem.objectives.preference_models import AnswerComparison
 from stratagem.objectives.proximal import Interpolated, IterationStart, MovingAverage, SamplingVersion
 from stratagem.objectives.random_policy import RandomPolicyRegression
 from stratagem.objectives.ratios import GeometricMeanRatio, ProductRatio, TokenRatio
@@ -56,11 +57,13 @@ from stratagem.objectives.routing import RoutingReplay
 from stratagem.objectives.step_values import StepValueLoss
 from stratagem.objectives.tails import TailConfidenceClip
 from stratagem.objectives.unified import UnifiedGradient
-from stratagem.objectives.views import InternalLayer, Perturbed, ResponseOnly
+from stratagem.objectives.views import AnswerHead, InternalLayer, Perturbed, ResponseOnly
 
 __all__ = [
     "KL",
     "AdamStep",
+    "AnswerComparison",
+    "AnswerHead",
     "AtLargestCovariance",
     "Blend",
     "BlendedPenalty",

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Annotated, ClassVar, Literal
 
 from annotated_types import Ge, Gt, MinLen
 
 from stratagem.errors import InputError
+from stratagem.experience import PolicyOutput
 from stratagem.parts import View
 
 Stream = Literal["residual", "attention", "feed_forward", "attention_input", "feed_forward_input"]
@@ -81,6 +82,44 @@ class Perturbed(View):
     learning_rate: Annotated[float, Ge(0)] = 1e-6
     largest: Annotated[float, Gt(0)] = 1.0
     layers: Annotated[tuple[Annotated[int, Ge(1)], ...], MinLen(1)] | None = None
+
+    @property
+    def own_learning_rate(self) -> float:
+        return self.learning_rate
+
+
+@dataclass(frozen=True)
+class AnswerHead(View):
+    """``v = W h`` of what was read so far, no log-probabilities: how reward and preference models are asked.
+
+    ``h`` is the last hidden state at a token, ``v`` is ``output.embedding`` there; at the last token of an answer it
+    is of prompt and answer as a whole. ``W`` [dims, hidden] is a parameter of the policy that is saved with it, and
+    learned with a rate of its own and without weight decay. A run must begin with this view. Of tokens nothing else is
+    said, and ``logp`` is NaN.
+
+    dims: 1 is a score; an even number is a preference embedding (:func:`stratagem.preferences.models.lead`).
+    radius: length to which ``v`` is scaled; None: as it is.
+    learning_rate: of ``W``.
+
+    Raises :class:`InputError` for another odd number, and for a score with a radius.
+    """
+
+    forbids: ClassVar[frozenset[str]] = frozenset(
+        {f"output.{entry.name}" for entry in fields(PolicyOutput)} - {"output.logp", "output.embedding"}
+        | {"behavior_logp", "confidence", "entropy", "old_logp", "old_mean_logp", "past_logp", "previous_logp"}
+        | {"ref_direction", "ref_log_probs", "ref_logp", "value"}
+    )
+
+    dims: Annotated[int, Ge(1)] = 1
+    radius: Annotated[float, Gt(0)] | None = None
+    learning_rate: Annotated[float, Ge(0)] = 5e-4
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.dims > 1 and self.dims % 2:
+            raise InputError(f"answer_head.dims = {self.dims}: must be 1, a score, or even, a preference embedding")
+        if self.dims == 1 and self.radius is not None:
+            raise InputError(f"answer_head.radius = {self.radius}: a score has none, since all would be the same")
 
     @property
     def own_learning_rate(self) -> float:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import ClassVar, Literal
@@ -12,62 +14,67 @@ from torch import Tensor
 from stratagem.errors import InputError
 from stratagem.experience import Experience
 from stratagem.parts import Preference
-
-_Key = tuple[int, int, int]
+from stratagem.readings import Pair, ReadsPairs
 
 
 @dataclass(frozen=True)
-class HumanLabels(Preference):
+class HumanLabels(ReadsPairs, Preference):
     """``P(i > j)``: of the labels of this pair of answers in a file, the share that prefers ``i``; a tie is one half.
 
-    The file is one of the task ``pairs`` (``{"prompt": ..., "chosen": ..., "rejected": ...}`` a line), and batches are
-    those of the tasks ``pairs`` and ``jsonl``, whose prompts it finds again by ``x.turn_state`` and whose answers by
-    ``x.answer``. Answers that are the same tie.
+    The file is one of the task ``pairs`` (``{"prompt": ..., "chosen": ..., "rejected": ...}`` a line), as ``stratagem
+    label`` writes it. A label is found by the text of prompt and answers, but for the space around answers, in batches
+    of any task. Answers that are the same tie.
 
     path: the file.  annotator: whose labels; None: everybody's.
     unlabelled: what becomes of a pair that nobody has labelled, as is soon met with where text is sampled: ``refuse``
-    (an :class:`InputError`) or ``tie``.
+    (an :class:`InputError`), ``tie``, or ``lose`` (the comparison is lost, as one that a judge has not answered).
 
     The file is read once in a process.
 
-    Raises :class:`InputError` as :func:`stratagem.tasks.labels.read_labels` does.
+    Raises :class:`InputError` as :func:`stratagem.tasks.labels.read_labels` does, before a run begins.
     """
 
-    requires: ClassVar[frozenset[str]] = frozenset({"answer", "turn_state"})
     tags: ClassVar[frozenset[str]] = frozenset({"reward.source.preferences"})
 
     path: str
     annotator: str | None = None
-    unlabelled: Literal["refuse", "tie"] = "refuse"
+    unlabelled: Literal["refuse", "tie", "lose"] = "refuse"
+
+    def check_ready(self) -> None:
+        _shares(self.path, self.annotator)
+
+    def compare(self, pairs: Sequence[Pair]) -> list[float]:
+        shares, otherwise = _shares(self.path, self.annotator), math.nan if self.unlabelled == "lose" else 0.5
+        said = []
+        for pair in pairs:
+            first, second = pair.first.strip(), pair.second.strip()
+            share = 0.5 if first == second else shares.get((pair.prompt, first, second))
+            if share is None and self.unlabelled == "refuse":
+                raise InputError(
+                    f"{self.part_name()}: {self.path} has no label of {_short(first)} and {_short(second)} as answers "
+                    f"to {_short(pair.prompt)}; with unlabelled = tie such pairs tie, with lose they do not count"
+                )
+            said.append(otherwise if share is None else share)
+        return said
 
     def __call__(self, x: Experience, first: Tensor, second: Tensor) -> Float[Tensor, " pairs"]:
-        if x.answer is None or x.turn_state is None:
-            raise ValueError("labels of people need x.answer and x.turn_state")
-        shares = _shares(self.path, self.annotator)
-        prompt = x.turn_state[x.trajectory_of_turn.first()][first].tolist()
-        one, other = x.answer[first].tolist(), x.answer[second].tolist()
-        pairs = list(zip(prompt, one, other, strict=True))
-        said = [0.5 if i == j else shares.get((p, i, j)) for p, i, j in pairs]
-        if None in said and self.unlabelled == "refuse":
-            row = said.index(None)
-            raise InputError(
-                f"{self.part_name()}: {self.path} has no label of the answers of trajectories {int(first[row])} and "
-                f"{int(second[row])}; with unlabelled = tie such pairs tie"
-            )
-        return x.returns.new_tensor([0.5 if share is None else share for share in said])
+        return self.compared(x, first, second)
+
+
+def _short(text: str) -> str:
+    return repr(text if len(text) <= 40 else f"{text[:37]}...")
 
 
 @lru_cache(maxsize=8)
-def _shares(path: str, annotator: str | None) -> dict[_Key, float]:
+def _shares(path: str, annotator: str | None) -> dict[tuple[str, str, str], float]:
     """By prompt and two answers, the share of labels that prefers the first."""
     from stratagem.tasks.labels import read_labels
-    from stratagem.tasks.task import answer_key, state_key
 
-    votes: dict[_Key, list[float]] = {}
+    votes: dict[tuple[str, str, str], list[float]] = {}
     for label in read_labels(path, annotator=annotator).labels:
-        prompt = state_key("jsonl", label.prompt)
-        better, worse = answer_key(label.chosen), answer_key(label.rejected)
+        if label.chosen is None or label.rejected is None:
+            continue
         won = 0.5 if label.tie else 1.0
-        votes.setdefault((prompt, better, worse), []).append(won)
-        votes.setdefault((prompt, worse, better), []).append(1 - won)
+        votes.setdefault((label.prompt, label.chosen, label.rejected), []).append(won)
+        votes.setdefault((label.prompt, label.rejected, label.chosen), []).append(1 - won)
     return {key: sum(said) / len(said) for key, said in votes.items()}

@@ -165,7 +165,9 @@ class SingleVote(Preference):
         swapped = (seeds[first] > seeds[second]) | ((seeds[first] == seeds[second]) & (first > second))
         low, high = torch.where(swapped, second, first), torch.where(swapped, first, second)
         drawn = uniform(scrambled(seeds[low], seeds[high]), torch.full_like(low, self.stream))
-        vote = (drawn < self.of(x, low, high)).to(x.returns.dtype)
+        likely = self.of(x, low, high)
+        # Nobody votes where nobody was heard.
+        vote = torch.where(likely.isnan(), torch.nan, (drawn < likely).to(x.returns.dtype))
         return torch.where(first == second, 0.5, torch.where(swapped, 1 - vote, vote))
 
 

@@ -2,6 +2,7 @@
 
 from stratagem.rewards.calls import BranchesPaidByCall, CappedWhereWrong
 from stratagem.rewards.comparisons import WinRateReward
+from stratagem.rewards.models import ModelReward
 from stratagem.rewards.progress import TurnProgress
 from stratagem.rewards.sets import BestCandidate
 from stratagem.rewards.shaping import (
@@ -34,6 +35,7 @@ __all__ = [
     "KLPenalty",
     "LengthPlateau",
     "Majority",
+    "ModelReward",
     "NotedRewards",
     "OverlongPenalty",
     "PlanPenalty",

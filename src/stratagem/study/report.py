@@ -65,6 +65,7 @@ def _charts(records: Sequence[RunRecord]) -> dict[str, list[dict[str, Any]]]:
     ]
     sections = {
         "held_out": held_out,
+        "calibration": [_calibration_chart(records)],
         "training": [_metric_chart(records, name, title) for name, title in TRAINING.items()],
         "diagnostics": [_metric_chart(records, name, title) for name, title in DIAGNOSTICS.items()],
     }
@@ -82,6 +83,32 @@ def _held_out_trace(line: Line, record: RunRecord) -> dict[str, Any]:
         "low": [score.low if score.has_interval else score.value for score in line.scores],
         "high": [score.high if score.has_interval else score.value for score in line.scores],
     }
+
+
+def _calibration_chart(records: Sequence[RunRecord]) -> dict[str, Any]:
+    """What models said of held-out pairs against what was true, by the last evaluation of each run that measured it."""
+    traces: list[dict[str, Any]] = []
+    for place, record in enumerate(records):
+        found = next((row["calibration"] for row in reversed(record.evaluations) if row.get("calibration")), None)
+        if found is None:
+            continue
+        low, high = found["error_interval"]
+        name = f"{record.label}: error {found['error']:.3f} [{low:.3f}, {high:.3f}]"
+        traces.append(
+            _diagonal(name, COLORS[place % len(COLORS)], "solid", found["said"], found["held"])
+            | {"low": found["low"], "high": found["high"], "symbol": "circle"}
+        )
+    if traces:
+        traces.append(_diagonal("calibrated", "#888", "dot", [0.0, 1.0], [0.0, 1.0]))
+    return {"title": "share that was preferred", "axis": "probability said", "percent": True, "whole": True} | {
+        "traces": traces
+    }
+
+
+def _diagonal(name: str, color: str, dash: str, said: Sequence[float], held: Sequence[float]) -> dict[str, Any]:
+    """A line over probabilities, whatever the other curves are over."""
+    every_axis = {axis: list(said) for axis in ("steps", "tokens", "minutes")}
+    return {"name": name, "color": color, "dash": dash, "x": every_axis, "y": list(held)}
 
 
 def _metric_chart(records: Sequence[RunRecord], name: str, title: str) -> dict[str, Any]:

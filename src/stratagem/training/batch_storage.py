@@ -29,6 +29,7 @@ def pack(x: Experience) -> tuple[dict[str, Tensor], dict[str, Any]]:
         "counts": counts,
         "reward_names": x.reward_names,
         "reward_weights": x.reward_weights,
+        "readers": x.readers,
         "learning_rate": x.learning_rate,
         "inputs": None,
     }
@@ -64,6 +65,8 @@ def unpack(tensors: Mapping[str, Tensor], plain: Mapping[str, Any]) -> Experienc
         **fields,  # type: ignore[arg-type]
         reward_names=tuple(plain["reward_names"]),
         reward_weights=tuple(plain["reward_weights"]),
+        # Batches that were stored before anybody read them have none.
+        readers=tuple(plain.get("readers", ())),
         learning_rate=plain["learning_rate"],
         inputs=inputs,
     )

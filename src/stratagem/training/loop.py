@@ -19,6 +19,7 @@ from torch import Tensor
 from stratagem.errors import BrokenRunError, InputError
 from stratagem.experience import Experience
 from stratagem.parts import Sampler
+from stratagem.readings import ReadsText, text_readers
 from stratagem.recipe import Recipe
 from stratagem.seeding import generator, seed_torch
 from stratagem.shards import divided_like
@@ -34,7 +35,7 @@ from stratagem.training.probes import RunGauge
 from stratagem.training.replay import ReplayBuffer, replay_metrics
 from stratagem.training.run_directory import Checkpoint, RunDirectory, whole_directory
 from stratagem.training.sinks import Sink
-from stratagem.training.world import PROBED, Collected, Journaling, World
+from stratagem.training.world import PROBED, Collected, Journaling, TextWorld, World
 
 
 @dataclass(frozen=True)
@@ -160,6 +161,8 @@ class Trainer:
             if not isinstance(world, Journaling):
                 raise InputError(f"journal: {world.task_name} keeps none; a language task does")
             world.keep(self._journal)
+        self._readers: tuple[ReadsText, ...] = ()
+        self._name_readers()
 
     # ---- the run ---------------------------------------------------------------------------------------------------
 
@@ -253,6 +256,7 @@ class Trainer:
         report["timing/measuring"] = time.perf_counter() - clock
         if changes:
             self.recipe = self.recipe.with_values(changes)
+            self._name_readers()
         self._set_learning_rates()
         clock = time.perf_counter()
         self._companions.served(self.recipe, self._updates)
@@ -301,6 +305,17 @@ class Trainer:
         if self.recipe.optimization.shuffle == "turns":
             x = x.by_turn()
         return Batch(x, report, episodes=episodes)
+
+    def _name_readers(self) -> None:
+        """Tell the world which parts of the recipe read text."""
+        readers = text_readers(self.recipe)
+        if readers == self._readers:
+            return
+        if not isinstance(self.world, TextWorld):
+            who = f"recipe {self.recipe.name}: {readers[0].reader.partition('-')[0]}"
+            raise InputError(f"{who} reads text, and {self.world.task_name} has none; a language task does")
+        self.world.read_by(readers)
+        self._readers = readers
 
     def _entry(self, collected: Collected, x: Experience | None, learned: bool) -> dict[str, Any] | None:
         """The batch's row of the ledger, with what was measured beside it."""
@@ -456,6 +471,8 @@ class Trainer:
                 value = getattr(evaluation, name)
                 if value is not None:
                     metrics[f"evaluation/{mode}/{name}"] = float(value)
+            if evaluation.calibration is not None:
+                metrics["evaluation/calibration_error"] = evaluation.calibration["error"]
             score += evaluation.score
         for sink in self._sinks:
             sink.log(step, metrics)
@@ -555,6 +572,7 @@ class Trainer:
         _join_optimizer(self._optimizer, checkpoint.tensors["optimizer"], state["optimizer"])
         self.recipe = Recipe.from_yaml(state["recipe"], "checkpoint")
         self.recipe.load_state_dict(checkpoint.tensors["parts"])
+        self._name_readers()
         self.world.load_state_dict(checkpoint.tensors["world"], state["world"])
         self._companions.load_state_dict(checkpoint.tensors["companions"])
         self._replay.load_state_dict(checkpoint.tensors["replay"], state["replay"])

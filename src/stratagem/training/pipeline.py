@@ -6,7 +6,7 @@ import copy
 import threading
 import time
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
@@ -17,11 +17,12 @@ from torch import Tensor
 from stratagem.errors import BrokenRunError, InputError
 from stratagem.experience import Experience
 from stratagem.parts import Sampler
+from stratagem.readings import ReadsText
 from stratagem.recipe import Recipe
 from stratagem.training.batch_storage import pack, unpack
 from stratagem.training.journal import Journal
 from stratagem.training.ledger import numbers_in, ranges
-from stratagem.training.world import PROBED, Collected, Evaluation, Interruptible, Journaling, Policy, World
+from stratagem.training.world import PROBED, Collected, Evaluation, Interruptible, Journaling, Policy, TextWorld, World
 
 CLOSING = 30.0
 """Seconds that closing waits for a turn to end; a collecting thread that hangs for longer is left behind."""
@@ -303,6 +304,12 @@ class Pipelined:
         if not isinstance(self.world, Journaling):
             raise InputError(f"journal: {self.task_name} keeps none; a language task does")
         self.world.keep(journal)
+
+    def read_by(self, readers: Sequence[ReadsText]) -> None:
+        """As the world does, for batches begun from then on. Raises :class:`InputError` for a world without text."""
+        if not isinstance(self.world, TextWorld):
+            raise InputError(f"{self.task_name}: has no text to read; a language task does")
+        self.world.read_by(readers)
 
     def interrupt(self) -> None:
         """Collect nothing any more, and give up what is being collected as far as the world can be interrupted."""

@@ -15,6 +15,7 @@ from stratagem.errors import InputError
 from stratagem.experience import Experience, PolicyOutput
 from stratagem.partition import Partition
 from stratagem.parts import Sampler, View
+from stratagem.readings import ReadsText
 from stratagem.recipe import Recipe
 from stratagem.training.journal import Journal
 
@@ -173,6 +174,7 @@ class Evaluation:
     (normal) without success.  returns: mean, and its standard deviation over episodes.
     win_rate: where answers are judged against each other, how often one of the policy's is preferred to one of the
     policy that training began with, ties counted half; it takes the place of success, and ``interval`` is its own.
+    calibration: of a model that says probabilities (:func:`stratagem.preferences.learned.calibration.calibration`).
     """
 
     mode: Literal["sampled", "greedy"]
@@ -185,6 +187,7 @@ class Evaluation:
     failed: int = 0
     samples: list[dict[str, Any]] = field(default_factory=list)
     win_rate: float | None = None
+    calibration: dict[str, Any] | None = None
 
     @property
     def score(self) -> float:
@@ -250,4 +253,17 @@ class Journaling(Protocol):
 
     def keep(self, journal: Journal) -> None:
         """From now on enter every training episode that ends, and take those that are there."""
+        ...
+
+
+@runtime_checkable
+class TextWorld(Protocol):
+    """A world in which there is text to read, which asks those parts of a recipe that read it."""
+
+    def read_by(self, readers: Sequence[ReadsText]) -> None:
+        """From now on let these parts read every batch that is collected, before it is given away.
+
+        A trajectory of which one of them says nothing counts as failed. Raises :class:`InputError` for a reader that
+        cannot be asked.
+        """
         ...

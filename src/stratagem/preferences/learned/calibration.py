@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float, Float64, Int
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from stratagem.errors import InputError
 from stratagem.partition import Partition
+from stratagem.seeding import generator
 
 
 class Reliability(NamedTuple):
@@ -57,6 +58,47 @@ def reliability(probability: Float[Tensor, "*pairs"], label: Float[Tensor, "*pai
         ece=float(gap),
         accuracy=float(sides.mean()),
     )
+
+
+def calibration(
+    probability: Float[Tensor, " pairs"], label: Float[Tensor, " pairs"], bins: int = 10, resamples: int = 1000
+) -> dict[str, Any]:
+    """Reliability of a model as plain data: its figures, each with a 95 % interval, and the bins.
+
+    ``error`` is the expected calibration error, beside ``brier`` and ``log_loss``, with ``error_interval`` and so on.
+    Bins are ``said``, ``held`` with its Wilson interval from ``low`` to ``high``, and ``comparisons``.
+
+    Pairs have no first and second by themselves, so each counts in both orders, and bins lie around 1/2 alike.
+    Intervals are those of a bootstrap over pairs, always the same one. The error is never below 0, so that of few pairs
+    it is too large even of a model that is calibrated, and its interval as well.
+    """
+    p, y = (torch.cat([values, 1 - values]).double() for values in (probability, label))
+    found, pairs = reliability(p, y, bins), len(label)
+    drawn = torch.randint(pairs, (resamples, pairs), generator=generator(0, "calibration"))
+    bin_of = (p * bins).long().clamp(max=bins - 1)
+    counts = torch.zeros(resamples, pairs, dtype=torch.float64).scatter_add_(
+        1, drawn, torch.ones(resamples, pairs, dtype=torch.float64)
+    )
+    weight = counts.repeat(1, 2)
+    gaps = torch.zeros(resamples, bins, dtype=torch.float64).index_add_(1, bin_of, weight * (p - y))
+    log_loss = -(torch.special.xlogy(y, p) + torch.special.xlogy(1 - y, 1 - p))
+    drawn_figures = {
+        "error": (found.ece, gaps.abs().sum(1)),
+        "brier": (found.brier, weight @ (p - y).square()),
+        "log_loss": (found.log_loss, weight @ log_loss),
+    }
+    figures: dict[str, Any] = {}
+    for name, (value, resampled) in drawn_figures.items():
+        bounds = torch.quantile(resampled / (2 * pairs), torch.tensor([0.025, 0.975], dtype=torch.float64))
+        figures |= {name: value, f"{name}_interval": bounds.tolist()}
+    middle, half = _wilson(found)
+    return figures | {
+        "said": found.said.tolist(),
+        "held": found.held.tolist(),
+        "low": (middle - half).tolist(),
+        "high": (middle + half).tolist(),
+        "comparisons": found.comparisons.tolist(),
+    }
 
 
 def reliability_page(title: str, curves: Mapping[str, Reliability]) -> str:
