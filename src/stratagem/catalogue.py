@@ -96,6 +96,7 @@ _TECHNIQUES = (
     "stratagem.planning",
     "stratagem.games",
     "stratagem.bandits",
+    "stratagem.allocation",
     "stratagem.preferences.learned",
     "stratagem.study.alignment",
     "stratagem.study.roadmap",

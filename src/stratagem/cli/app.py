@@ -12,6 +12,7 @@ from rich.console import Console
 
 from stratagem.cli import (
     align_command,
+    allocate_command,
     blueprint_command,
     catalogue_commands,
     claim_command,
@@ -52,6 +53,7 @@ merge_command.register(app)
 grams_command.register(app)
 blueprint_command.register(app)
 pull_command.register(app)
+allocate_command.register(app)
 label_command.register(app)
 doctor.register(app)
 demo.register(app)
