@@ -17,11 +17,16 @@ from stratagem.allocation import (
 )
 from stratagem.errors import InputError
 from stratagem.seeding import generator
-from tests.allocation.conftest import every_allocation, repeated
 
 SMALL = AllocationTask("small", entities=5, slots=3, kinds=2, demand=(3, 14), capacity=(1, 9), cost=(0.1, 4))
 
 ALL = (RandomAllocation(), GreedyAllocation(), GeneticAllocation(10, 5), ExactAllocation(0.0))
+
+
+def every_allocation(instances: Instances) -> torch.Tensor:
+    """All ``(tasks + 1) ** entities`` allocations of an instance of this size."""
+    choices = torch.arange(-1, instances.tasks)
+    return torch.cartesian_prod(*[choices] * instances.entities).view(-1, instances.entities)
 
 
 def _masked(count: int, seed: int) -> Instances:
@@ -37,7 +42,7 @@ def _masked(count: int, seed: int) -> Instances:
 def test_the_optimum_is_the_best_of_all_allocations(seed):
     drawn = SMALL.draw(1, seed)
     everything = every_allocation(drawn)
-    best = repeated(drawn, len(everything)).total(everything).max().item()
+    best = drawn.repeat(len(everything)).total(everything).max().item()
     found = optimum(drawn)
     assert found.value.item() == pytest.approx(best, abs=1e-6)
     assert found.bound.item() == pytest.approx(best, abs=1e-5)
@@ -83,7 +88,7 @@ def test_fitness_is_what_an_allocation_brings_even_where_a_task_demands_nothing(
 
     one = Instances.single([(5, [0]), (4, [3]), (0.5, [0])], [(1, [3]), (9, [1])])
     everything = every_allocation(one)
-    assert torch.equal(_fitness(one, everything.unsqueeze(0))[0], repeated(one, len(everything)).total(everything))
+    assert torch.equal(_fitness(one, everything.unsqueeze(0))[0], one.repeat(len(everything)).total(everything))
 
 
 def test_a_choice_of_the_same_source_is_the_same():

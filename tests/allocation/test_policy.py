@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from stratagem.allocation import NOBODY, AttentionMixer, Field, Instances, Shape, TwoStagePolicy, find_task
 from stratagem.errors import InputError
 from stratagem.seeding import generator
-from tests.allocation.conftest import repeated
 
 STATIC = find_task("allocation:static")
 
@@ -31,7 +30,7 @@ def _masked(count: int, seed: int, entities: int = 16, slots: int = 4) -> Instan
 
 
 def test_picks_in_any_order_pay_less_the_first_cost_and_then_the_value_less_the_second():
-    one = repeated(Instances.single([(5, [10])], [(1, [6]), (2, [6])]), 64)
+    one = Instances.single([(5, [10])], [(1, [6]), (2, [6])]).repeat(64)
     decided = TwoStagePolicy(Shape(2, 2), 0).decide(one, generator(0), record=True)
     assert decided.returned.unique().tolist() == [2.0]
     cost = torch.tensor([1.0, 2.0])

@@ -18,7 +18,6 @@ from stratagem.allocation import (
 )
 from stratagem.errors import InputError
 from stratagem.seeding import generator
-from tests.allocation.conftest import repeated
 
 STATIC = find_task("allocation:static,entities=6,slots=3")
 
@@ -119,7 +118,7 @@ def test_nothing_is_learned_before_there_is_enough():
 def _trained(instance: Instances, rounds: int) -> Learner:
     technique = TwoStageAllocation(learning_rate=3e-3, buffer=5000, batch=64, slowness=0.02)
     task = AllocationTask("one", entities=instance.entities, slots=instance.tasks)
-    many, learner = repeated(instance, 32), Learner(technique, technique.policy(task, 1000), 1000)
+    many, learner = instance.repeat(32), Learner(technique, technique.policy(task, 1000), 1000)
     for number in range(rounds):
         learner.remember(many, learner.policy.decide(many, generator(1000, "act", number), record=True))
         learner.learn(number)

@@ -1,6 +1,6 @@
 """Allocation of entities to tasks: instances, the exact optimum, heuristics, and a policy that learns in two stages."""
 
-from stratagem.allocation.allocating import FIXED, LEARNED, SMALL, Allocated, Comparison, allocate, play
+from stratagem.allocation.allocating import FIXED, LEARNED, SMALL, Allocate, Allocated, Comparison, allocate, play
 from stratagem.allocation.allocators import (
     Allocator,
     ExactAllocation,
@@ -23,6 +23,7 @@ __all__ = [
     "NOBODY",
     "PRESETS",
     "SMALL",
+    "Allocate",
     "Allocated",
     "AllocationTask",
     "Allocator",

@@ -121,6 +121,10 @@ class Instances:
         """These instances alone, by number or mask."""
         return Instances(**{name: column[rows] for name, column in vars(self).items()})
 
+    def repeat(self, times: int) -> Instances:
+        """All of them, one after another, so many times."""
+        return self.at(torch.arange(len(self)).repeat(times))
+
     # ---- what an allocation is worth -------------------------------------------------------------------------------
 
     def members(self, allocation: Allocation) -> Bool[Tensor, "n tasks entities"]:
