@@ -19,6 +19,7 @@ from stratagem.cli import (
     compare_commands,
     demo,
     doctor,
+    evolve_command,
     grams_command,
     guide_command,
     lab_command,
@@ -54,6 +55,7 @@ grams_command.register(app)
 blueprint_command.register(app)
 pull_command.register(app)
 allocate_command.register(app)
+evolve_command.register(app)
 label_command.register(app)
 doctor.register(app)
 demo.register(app)

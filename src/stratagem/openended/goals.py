@@ -63,7 +63,7 @@ class Goals:
     def option_truth(self, truth: Bool[Tensor, "n predicates"]) -> Bool[Tensor, "n options"]:
         """Whether all atoms of an option hold, given the truth of every predicate."""
         rows = torch.arange(len(self)).view(-1, 1, 1)
-        holds = truth[rows, self.atom.clamp(min=0)] != self.negated
+        holds: Tensor = truth[rows, self.atom.clamp(min=0)] != self.negated
         return (holds | (self.atom == ABSENT)).all(-1) & self.present
 
     def truth(self, truth: Bool[Tensor, "n predicates"]) -> Bool[Tensor, " n"]:
@@ -75,7 +75,8 @@ class Goals:
         kinds = 2 * predicates
         literal = torch.where(self.atom == ABSENT, kinds, self.atom + predicates * self.negated.long())
         marks = torch.zeros(*self.atom.shape[:2], kinds + 1, dtype=torch.bool)
-        return marks.scatter(-1, literal, True)[..., :kinds]
+        encoded: Tensor = marks.scatter(-1, literal, True)[..., :kinds]
+        return encoded
 
     def contradictory(self) -> Bool[Tensor, " n"]:
         """Goals no state satisfies, since each of their options asks for a predicate and for its opposite."""

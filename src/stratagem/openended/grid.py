@@ -71,14 +71,12 @@ class Grid:
         """Of every predicate of the universe."""
         apart = (self.object - self.agent.unsqueeze(1)).abs()
         pairs = list(combinations(range(self.universe.objects), 2))
-        between = [
-            ((self.object[:, one] - self.object[:, other]).abs().sum(-1) <= 1).unsqueeze(1) for one, other in pairs
-        ]
+        steps = [(self.object[:, one] - self.object[:, other]).abs().sum(-1, keepdim=True) for one, other in pairs]
         cells = torch.cat([self.agent.unsqueeze(1), self.object], 1)
         floor = self.tasks.floor[self._rows.unsqueeze(1), cells[..., 0], cells[..., 1]]
         on = (floor.unsqueeze(-1) == torch.arange(len(FLOORS))).flatten(1)
         held = torch.arange(self.universe.objects) == self.held.unsqueeze(-1)
-        return torch.cat([apart.sum(-1) <= 1, *between, held, apart.amax(-1) <= SIGHT, on], 1)
+        return torch.cat([apart.sum(-1) <= 1, *(step <= 1 for step in steps), held, apart.amax(-1) <= SIGHT, on], 1)
 
     # ---- what is seen ----------------------------------------------------------------------------------------------
 

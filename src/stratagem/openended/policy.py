@@ -52,7 +52,7 @@ class Looked(NamedTuple):
 
 
 class GoalPolicy(ModulePolicy):
-    """``pi = sum_g a_g softmax(l_g)`` over ``g``: the whole goal and each of its options, ``a = softmax(SHARPNESS V_g)``.
+    """``pi = sum_g a_g softmax(l_g)``, ``g`` the whole goal or one of its options, ``a = softmax(SHARPNESS V_g)``.
 
     ``l_g`` and ``V_g`` come from one network of state and goal, where a goal is encoded as the sum of what its options
     are encoded as. The value is ``max_g V_g``, so that a goal is never valued less than one of its options alone
@@ -131,7 +131,8 @@ class GoalPolicy(ModulePolicy):
     ) -> PolicyOutput:
         """Log-probability of every action of ``x``, and ``also`` what ``says`` lists. All with gradients.
 
-        Raises ``ValueError`` when the inputs are not :class:`ControlInputs`, :class:`InputError` for what it cannot say.
+        Raises ``ValueError`` when the inputs are not :class:`ControlInputs`, and :class:`InputError` for what it cannot
+        say.
         """
         check_asked(self, also, view)
         if not isinstance(x.inputs, ControlInputs) or x.action is None:

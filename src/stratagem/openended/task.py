@@ -61,9 +61,8 @@ class Tasks:
 
     def at(self, rows: Tensor) -> Tasks:
         """These tasks alone, by number or mask."""
-        return Tasks(
-            **{name: column.at(rows) if name == "goals" else column[rows] for name, column in vars(self).items()}
-        )
+        columns = {name: column[rows] for name, column in vars(self).items() if name != "goals"}
+        return Tasks(**columns, goals=self.goals.at(rows))
 
 
 @dataclass(frozen=True)
@@ -71,8 +70,8 @@ class OpenEndedTask:
     """A task universe for one player, who sees the whole world and its goal, as symbols.
 
     Reward 1 in every step in which the goal holds; a goal may hold from the start, or never. An episode has
-    ``horizon`` steps. Predicates: ``near`` (at most one step apart, agent and objects), ``hold``, ``on`` (a floor, agent
-    and objects) and ``see`` (within ``SIGHT``). What is held is where the agent is.
+    ``horizon`` steps. Predicates: ``near`` (at most one step apart, agent and objects), ``hold``, ``on`` (a floor,
+    agent and objects) and ``see`` (within ``SIGHT``). What is held is where the agent is.
 
     side: of the grid.  objects: up to four.  options, atoms: most of a goal, and of an option; each number is as
     likely.  walls: share of cells.  negations: chance of an atom to be negated.

@@ -68,8 +68,8 @@ class OpenEndedWorld:
     def adapt(self, recipe: Recipe) -> Recipe:
         """The recipe as these universes need it.
 
-        With a critic: 128 tasks a batch with an episode each, four epochs of four mini-batches of single turns, learning
-        rate 1e-3, gradients of at most 0.5, and a discount of 0.97 where the advantage has one of 1.
+        With a critic: 128 tasks a batch with an episode each, four epochs of four mini-batches of single turns, a
+        learning rate of 1e-3, gradients of at most 0.5, and a discount of 0.97 where the advantage has one of 1.
         """
         if "value" not in recipe.experience_needs():
             return recipe.with_values(CRITIC_FREE)
@@ -122,10 +122,8 @@ class OpenEndedWorld:
         """One episode for each trajectory, all steps side by side."""
         sizes = torch.tensor([group.size for group in planned])
         numbers = torch.tensor([group.start for group in planned])
-        grid = Grid(
-            self.task,
-            self.task.tasks("train", numbers.tolist()).at(torch.arange(len(planned)).repeat_interleave(sizes)),
-        )
+        tasks = self.task.tasks("train", numbers.tolist())
+        grid = Grid(self.task, tasks.at(torch.arange(len(planned)).repeat_interleave(sizes)))
         seen, acted, paid = [], [], []
         while not grid.done:
             seen.append(grid.observation())

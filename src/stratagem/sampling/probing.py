@@ -29,8 +29,8 @@ class ProbedTasks(Curriculum):
     (c) ``share(V_c > trivial) < trivial_share``: the control policy does badly.
 
     Trials are compared one by one in (b), and a tie is no excess. The groups of the batch are drawn evenly from the
-    last ``buffer`` accepted start states; while there are fewer than ``least``, at random, which ``curriculum/filtered``
-    (0 or 1) says. Thresholds are in units of the score, which is in [0, 1] where the world knows bounds.
+    last ``buffer`` accepted start states; while there are fewer than ``least``, at random, and ``curriculum/filtered``
+    is 0 instead of 1. Thresholds are in units of the score, which is in [0, 1] where the world knows bounds.
 
     Trials are paid for: the world counts their steps. Source: arXiv 2107.12808, section on dynamic task generation,
     where all thresholds are evolved; these defaults are ours. Raises :class:`InputError` in a world that tries nothing.
