@@ -28,7 +28,7 @@ def _world(options, universe: OpenEndedTask = UNIVERSE) -> Grid:
         floor,
         torch.tensor([[0, 0]]),
         torch.tensor([[[2, 0], [2, 1], [6, 6]]]),
-        Goals.single(options, universe.predicates),
+        Goals.single([*options, *[[]] * (2 - len(options))], universe.predicates),
     )
     return Grid(universe, tasks)
 
