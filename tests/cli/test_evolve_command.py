@@ -4,7 +4,22 @@ from __future__ import annotations
 
 import json
 
-SIZES = ("--members", 1, "--rounds", 1, "--interval", 1, "--tests", 20, "--generations", 1, "--out", "here")
+SIZES = (
+    "--members",
+    1,
+    "--rounds",
+    1,
+    "--interval",
+    1,
+    "--tests",
+    20,
+    "--generations",
+    1,
+    "--out",
+    "here",
+    "--set",
+    "sampler.prompts_per_step=4",
+)
 
 
 def test_evolve_prints_percentiles_and_where_the_policy_is(stratagem, tmp_path):

@@ -22,14 +22,20 @@ from stratagem.openended import (
 )
 
 UNIVERSE = OpenEndedTask(horizon=4)
-SMALL = {"sampler.curriculum.proposals": 2, "sampler.curriculum.episodes": 2, "sampler.curriculum.least": 1}
+LITTLE = {"sampler.prompts_per_step": 8, "optimization.epochs": 1, "optimization.minibatches": 1}
+SMALL = {
+    **LITTLE,
+    "sampler.curriculum.proposals": 2,
+    "sampler.curriculum.episodes": 2,
+    "sampler.curriculum.least": 1,
+}
 
 
 @pytest.fixture
 def population(tmp_path) -> Population:
     training = PopulationTraining(members=2, interval=1, validation=20)
-    recipe = catalogue.recipe("xland").with_values(SMALL)
-    return Population(training, recipe, lambda seed: OpenEndedWorld(UNIVERSE, seed), tmp_path, 0)
+    recipe = catalogue.recipe("xland")
+    return Population(training, recipe, lambda seed: OpenEndedWorld(UNIVERSE, seed), tmp_path, 0, SMALL)
 
 
 def _book(first: float, second: float) -> ScoreBook:
@@ -90,15 +96,16 @@ def test_thresholds_stay_at_or_below_one(population):
 def test_rounds_say_what_was_learned_and_count_all_steps(population):
     rows = []
     population.advance(2, lambda number, row: rows.append(row))
-    # 128 episodes of a batch, and 2 x 2 x 2 trials.
-    assert population.steps == rows[-1]["steps"] == 2 * 2 * (128 + 8) * 4
+    # 8 episodes of a batch, and 2 x 2 x 2 trials.
+    assert population.steps == rows[-1]["steps"] == 2 * 2 * (8 + 8) * 4
     assert [row["round"] for row in rows] == [1, 2] and len(rows[0]["knobs"]) == 2
     assert population.best(_book(1.0, 2.0)) == 1
 
 
 def test_a_recipe_without_thresholds_has_its_learning_rate_for_a_knob(tmp_path):
     training = PopulationTraining(members=1, interval=1, validation=10)
-    alone = Population(training, catalogue.recipe("ppo"), lambda seed: OpenEndedWorld(UNIVERSE, seed), tmp_path, 0)
+    ppo = catalogue.recipe("ppo")
+    alone = Population(training, ppo, lambda seed: OpenEndedWorld(UNIVERSE, seed), tmp_path, 0, LITTLE)
     alone.advance(1)
     assert set(alone.members[0].knobs()) == {"optimization.learning_rate"}
 
@@ -112,7 +119,7 @@ def test_generations_are_taught_and_tested(tmp_path):
         training=PopulationTraining(members=2, interval=1, validation=20),
         distillation=Distillation(steps=40, tasks=32),
         tests=30,
-        values={**SMALL, "sampler.prompts_per_step": 16},
+        values=SMALL,
         out=tmp_path / "run",
     )
     assert set(found.book.raw) == {"generation-1", "generation-2", "random"}

@@ -102,7 +102,7 @@ def evolve(
             return OpenEndedWorld(universe, member)  # type: ignore[arg-type]  # its family says so
 
         folder = run.path / f"generation-{generation}"
-        population = Population(training, made.with_values(values or {}), world, folder, own)
+        population = Population(training, made, world, folder, own, values)
         taught = [_taught(member.world, teacher, distillation, derive(own, "distil")) for member in population.members]
         divergence.append(float(np.mean([one for one, _ in taught])))
 

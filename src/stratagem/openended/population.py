@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Protocol
@@ -89,6 +89,7 @@ class Population:
     """Members of one generation.
 
     world: makes a member's world from a seed of its own.  path: folder in which every member has its run directory.
+    values: of the recipe's fields, after the world has adapted it.
     """
 
     def __init__(
@@ -98,6 +99,7 @@ class Population:
         world: Callable[[int], ScoredWorld],
         path: str | Path,
         seed: int,
+        values: Mapping[str, Any] | None = None,
     ) -> None:
         self.training, self.seed, self.round = training, seed, 0
         self.members: list[Member] = []
@@ -107,7 +109,8 @@ class Population:
             # The population decides when to stop; 10**9 batches is never.
             settings = Settings(steps=10**9, seed=own, evaluation_episodes=0, keep_checkpoints=1)
             run = RunDirectory.create(Path(path) / f"member-{number}")
-            self.members.append(Member(Trainer(made.adapt(recipe), made, run, settings), made))
+            adapted = made.adapt(recipe).with_values(values or {})
+            self.members.append(Member(Trainer(adapted, made, run, settings), made))
 
     def advance(self, rounds: int, progress: Callable[[int, dict[str, Any]], None] = lambda number, row: None) -> None:
         """So many rounds of learning and comparing. progress: called with a row of figures after each."""
