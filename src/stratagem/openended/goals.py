@@ -82,7 +82,8 @@ class Goals:
         """Goals no state satisfies, since each of their options asks for a predicate and for its opposite."""
         size = int(self.atom.max()) + 1
         wanted, unwanted = self.encoded(size).split(size, -1)
-        return ~(self.present & ~(wanted & unwanted).any(-1)).any(-1)
+        possible: Tensor = self.present & ~(wanted & unwanted).any(-1)
+        return ~possible.any(-1)
 
     def text(self, row: int, predicates: Sequence[str]) -> str:
         """A goal as a person writes it: ``(hold ball and not near agent box) or see box``."""
