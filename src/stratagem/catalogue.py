@@ -98,6 +98,7 @@ _TECHNIQUES = (
     "stratagem.bandits",
     "stratagem.multiagent.collapse",
     "stratagem.multiagent.governance",
+    "stratagem.allocation",
     "stratagem.preferences.learned",
     "stratagem.study.alignment",
     "stratagem.study.roadmap",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float64, Int
@@ -14,6 +15,20 @@ from stratagem.partition import Partition
 
 Reader = Callable[[Sequence[int]], list[str]]
 """The texts that start states show first, by their numbers."""
+
+
+class Probed(NamedTuple):
+    """What came of trying start states: a score for each and every trial.
+
+    agent: of the policy that learns.  control: of a weak one it is compared with.
+    """
+
+    agent: Float64[Tensor, "tasks episodes"]
+    control: Float64[Tensor, "tasks episodes"]
+
+
+Prober = Callable[[Int[Tensor, " tasks"], int], Probed]
+"""Tries start states, by their numbers, so many times each."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -199,6 +214,7 @@ class Pool:
     history: of all start states there were, those outside the pool included.
     step: of the batch.
     read: the texts that start states show first, by their numbers; None where the policy reads no text.
+    probe: tries start states before they are chosen; None where the world does not.
     """
 
     number: Int[Tensor, " pool"]
@@ -206,6 +222,7 @@ class Pool:
     history: PromptHistory
     step: int = 0
     read: Reader | None = None
+    probe: Prober | None = None
 
     def __len__(self) -> int:
         return len(self.number)
@@ -213,4 +230,4 @@ class Pool:
     def at(self, place: Int[Tensor, " places"]) -> Pool:
         """A smaller pool: what is at these places, in their order."""
         rows = PromptHistory(**{name: column[place] for name, column in vars(self.known).items()})
-        return Pool(self.number[place], rows, self.history, self.step, self.read)
+        return Pool(self.number[place], rows, self.history, self.step, self.read, self.probe)

@@ -12,12 +12,14 @@ from rich.console import Console
 
 from stratagem.cli import (
     align_command,
+    allocate_command,
     blueprint_command,
     catalogue_commands,
     claim_command,
     compare_commands,
     demo,
     doctor,
+    evolve_command,
     grams_command,
     guide_command,
     lab_command,
@@ -54,6 +56,8 @@ grams_command.register(app)
 blueprint_command.register(app)
 pull_command.register(app)
 play_command.register(app)
+allocate_command.register(app)
+evolve_command.register(app)
 label_command.register(app)
 doctor.register(app)
 demo.register(app)

@@ -20,6 +20,7 @@ from stratagem.sampling.predictors import (
     Predictor,
     TextFeatures,
 )
+from stratagem.sampling.probing import ProbedTasks
 from stratagem.sampling.promotion import Promoting
 from stratagem.sampling.refill import Kept, kept_groups
 from stratagem.sampling.replay import RecentBatches, SuccessReplay
@@ -95,6 +96,7 @@ __all__ = [
     "Planned",
     "Predictor",
     "Prefix",
+    "ProbedTasks",
     "Promoting",
     "PruneWhere",
     "RandomNodes",

@@ -15,7 +15,7 @@ from torch import Tensor
 from stratagem.errors import InputError
 from stratagem.experience import Experience
 from stratagem.partition import Partition
-from stratagem.prompts import Reader
+from stratagem.prompts import Prober, Reader
 from stratagem.sampling.samplers import Planned, Rollouts
 
 
@@ -111,8 +111,9 @@ class Improving(Rollouts):
         step: int = 0,
         known: int | None = None,
         read: Reader | None = None,
+        probe: Prober | None = None,
     ) -> list[Planned]:
-        groups = super().planned(numbers, source, step, known, read)
+        groups = super().planned(numbers, source, step, known, read, probe)
         held = [one for one in self.histories if not self._stale(one, step)] if self.share else []
         if not held or not groups:
             return groups

@@ -15,7 +15,7 @@ from stratagem.errors import InputError
 from stratagem.experience import Experience
 from stratagem.partition import Partition
 from stratagem.parts import Curriculum, Reward, Sampler, Tempering
-from stratagem.prompts import Pool, PromptHistory, Reader
+from stratagem.prompts import Pool, Prober, PromptHistory, Reader
 from stratagem.sampling.likelihoods import Likelihood, MaskedElbo
 
 
@@ -170,11 +170,12 @@ class Rollouts(Sampler):
         step: int = 0,
         known: int | None = None,
         read: Reader | None = None,
+        probe: Prober | None = None,
     ) -> list[Planned]:
         """The groups with these running numbers; to plan them is to draw their start states.
 
         source: the generator of what a curriculum leaves to chance, asked for once.  known: how many start states the
-        task has, None when there is no end of them, or nobody knows.  read: their texts.
+        task has, None when there is no end of them, or nobody knows.  read: their texts.  probe: tries them.
 
         Raises :class:`InputError` when a curriculum does not know what to choose from.
         """
@@ -182,7 +183,7 @@ class Rollouts(Sampler):
             return [Planned(self.start_state(number), self.group_size) for number in numbers]
         if not numbers:
             return []
-        chance, pool = source(), self._pool(step, known, read)
+        chance, pool = source(), self._pool(step, known, read, probe)
         place = self.curriculum.choose(pool, len(numbers), chance)
         start, size = pool.number[place], self.curriculum.sizes(pool, place, self.group_size, chance)
         self._remember(pool.history.drawn(start))
@@ -227,7 +228,7 @@ class Rollouts(Sampler):
     def _remember(self, history: PromptHistory) -> None:
         self._memory.update(history.state_dict())
 
-    def _pool(self, step: int, known: int | None, read: Reader | None) -> Pool:
+    def _pool(self, step: int, known: int | None, read: Reader | None, probe: Prober | None) -> Pool:
         assert self.curriculum is not None
         count = known if self.curriculum.prompts is None else self.curriculum.prompts
         name = f"curriculum {self.curriculum.part_name()}"
@@ -241,7 +242,7 @@ class Rollouts(Sampler):
             last = int(number[-1])
             raise InputError(f"{name}: start state {last}: the task has only the start states 0 to {known - 1}")
         history = self._history
-        return Pool(number, history.at(number), history, step, read)
+        return Pool(number, history.at(number), history, step, read, probe)
 
 
 @dataclass(frozen=True)

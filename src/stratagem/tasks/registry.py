@@ -342,6 +342,12 @@ _BUILT_IN = (
         "a question about a picture, thought over in latent directions and answered with a token",
         "stratagem.hybrid.task:from_spec",
     ),
+    TaskCard(
+        "openended",
+        "openended:grid[,side=7,horizon=50,objects=3,options=2,atoms=2,walls=0.1,negations=0.25,flips=false]",
+        "a universe of grid worlds with goals made of predicates, for a policy that reads them",
+        "stratagem.openended.task:from_spec",
+    ),
 )
 
 

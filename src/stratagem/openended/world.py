@@ -1,0 +1,237 @@
+"""The world of a goal policy: tasks of a universe, batches of whole episodes, trials for a curriculum, and scores."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float64
+from torch import Tensor
+
+from stratagem.control.inputs import ControlInputs
+from stratagem.errors import InputError
+from stratagem.experience import Experience
+from stratagem.openended.grid import Grid
+from stratagem.openended.policy import GoalPolicy, Shape
+from stratagem.openended.task import ACTIONS, OpenEndedTask
+from stratagem.partition import Partition
+from stratagem.parts import Sampler
+from stratagem.prompts import Probed
+from stratagem.recipe import Recipe
+from stratagem.sampling import Planned, Rollouts, kept_groups
+from stratagem.seeding import derive, generator
+from stratagem.tasks.task import Split, state_key
+from stratagem.training.statistics import evaluation
+from stratagem.training.world import Collected, Evaluation
+
+ACTOR_CRITIC = {
+    "sampler.prompts_per_step": 128,
+    "sampler.group_size": 1,
+    "optimization.learning_rate": 1e-3,
+    "optimization.max_grad_norm": 0.5,
+    "optimization.epochs": 4,
+    "optimization.minibatches": 4,
+    "optimization.shuffle": "turns",
+}
+"""What a recipe with a critic is set to for these universes."""
+
+CRITIC_FREE = {"optimization.learning_rate": 1e-3}
+"""What any other recipe is set to."""
+
+DISCOUNT = 0.97
+
+
+class OpenEndedWorld:
+    """A goal policy acting in tasks of a universe: one task for each group, an episode for each trajectory of it.
+
+    A curriculum may try tasks first, by the policy as it is and by one that acts at random; all steps count. Scores of
+    a task are shares of its steps with a reward.
+
+    policy: None for a fresh one.  seed: of everything random.
+
+    Raises :class:`InputError` when the policy does not fit the universe, or a sampler asks for what it cannot do.
+    """
+
+    def __init__(self, task: OpenEndedTask, seed: int, policy: GoalPolicy | None = None) -> None:
+        self.task, self.task_name, self._seed = task, task.name, seed
+        needed = Shape.of(task)
+        self.policy = GoalPolicy(needed, derive(seed, "policy")) if policy is None else policy
+        shape = self.policy.shape
+        if (shape.state, shape.option, shape.options) != (needed.state, needed.option, needed.options):
+            raise InputError(f"task {task.name} needs a policy with {needed}; this one has {shape}")
+        self._served, self._version = self.policy.frozen(), 0
+        self._next_task = self._episodes = 0
+
+    def adapt(self, recipe: Recipe) -> Recipe:
+        """The recipe as these universes need it.
+
+        With a critic: 128 tasks a batch with an episode each, four epochs of four mini-batches of single turns, a
+        learning rate of 1e-3, gradients of at most 0.5, and a discount of 0.97 where the advantage has one of 1.
+        """
+        if "value" not in recipe.experience_needs():
+            return recipe.with_values(CRITIC_FREE)
+        undiscounted = [
+            path
+            for path, value in recipe.flat().items()
+            if path.startswith("advantage.") and path.endswith(".discount") and value == 1
+        ]
+        return recipe.with_values({**ACTOR_CRITIC, **dict.fromkeys(undiscounted, DISCOUNT)})
+
+    def serve(self, version: int) -> None:
+        """Act with the policy's present weights from now on."""
+        self._served.load_state_dict(self.policy.state_dict())
+        self._version = version
+
+    # ---- collecting ------------------------------------------------------------------------------------------------
+
+    def collect(self, sampler: Sampler, step: int) -> Collected:
+        """Groups of whole episodes. Groups the sampler rejects are replaced, up to ``refill_rounds`` times."""
+        if not isinstance(sampler, Rollouts):
+            raise InputError(f"sampler {sampler.part_name()}: an open-ended task takes rollouts")
+        sampler.check_asked("a goal policy", "curricula")
+        if sampler.demonstrations:
+            raise InputError(f"sampler {sampler.part_name()}: an open-ended task has no demonstrator")
+        rounds: list[Experience] = []
+        tried = [0]
+
+        def probe(numbers: Tensor, episodes: int) -> Probed:
+            tried[0] += 2 * len(numbers) * episodes
+            source = generator(self._seed, "probe", step, len(rounds))
+            return Probed(
+                self.scores("train", numbers.tolist(), episodes, source, self._served),
+                self.scores("train", numbers.tolist(), episodes, source, None),
+            )
+
+        def roll(groups: int, attempt: int) -> Experience:
+            numbers = range(self._next_task, self._next_task + groups)
+            self._next_task += groups
+            chance = partial(generator, self._seed, "curriculum", step, attempt)
+            planned = sampler.planned(numbers, chance, step, None, None, probe)
+            rounds.append(self._rolled(planned, sampler.temperature, generator(self._seed, "act", step, attempt)))
+            return rounds[-1]
+
+        kept = kept_groups(sampler, roll, step)
+        metrics = self._metrics(rounds) | kept.metrics | {"episodes/tried": float(tried[0])}
+        spent = sum(x.tokens for x in rounds) + tried[0] * self.task.horizon
+        return Collected(kept.x, spent, metrics, self._samples(rounds[0]))
+
+    def _rolled(self, planned: Sequence[Planned], temperature: float, source: torch.Generator) -> Experience:
+        """One episode for each trajectory, all steps side by side."""
+        sizes = torch.tensor([group.size for group in planned])
+        numbers = torch.tensor([group.start for group in planned])
+        tasks = self.task.tasks("train", numbers.tolist())
+        grid = Grid(self.task, tasks.at(torch.arange(len(planned)).repeat_interleave(sizes)))
+        seen, acted, paid = [], [], []
+        while not grid.done:
+            seen.append(grid.observation())
+            acted.append(self._served.draw(seen[-1].to(self._served.device), source, temperature).cpu())
+            paid.append(grid.step(acted[-1]))
+        observation, action, reward = (torch.stack(rows, 1).flatten(0, 1) for rows in (seen, acted, paid))
+        episodes, horizon = int(sizes.sum()), self.task.horizon
+        first, self._episodes = self._episodes, self._episodes + episodes
+        trajectory_of_turn = Partition.from_sizes(torch.full((episodes,), horizon))
+        tokens = torch.ones(len(action), dtype=torch.int64)
+        state = torch.tensor([state_key(self.task.name, number) for number in numbers.tolist()])
+        x = Experience(
+            turn_of_token=Partition.from_sizes(tokens),
+            trajectory_of_turn=trajectory_of_turn,
+            group_of_trajectory=Partition.from_sizes(sizes),
+            domain_of_group=Partition.whole(len(planned)),
+            action=action,
+            version=tokens * self._version,
+            turn_reward=reward,
+            turn_state=state.repeat_interleave(sizes).repeat_interleave(horizon),
+            turn_done=trajectory_of_turn.is_last(),
+            reward=trajectory_of_turn.sum(reward),
+            finished=torch.ones(episodes, dtype=torch.bool),
+            truncated=torch.zeros(episodes, dtype=torch.bool),
+            episode=torch.arange(first, first + episodes),
+            seed=torch.tensor([derive(self._seed, "episode", number) for number in range(first, first + episodes)]),
+            task_id=numbers,
+            inputs=ControlInputs(observation, torch.full((episodes,), horizon)),
+        )
+        with torch.no_grad():
+            said = self._served(x.to(self._served.device), temperature=temperature, also=("entropy", "value"))
+        return x.replace(
+            behavior_logp=said.logp.cpu(),
+            entropy=None if said.entropy is None else said.entropy.cpu(),
+            value=None if said.value is None else said.value.cpu(),
+            final_value=torch.zeros(episodes),
+        )
+
+    def scores(
+        self,
+        split: Split,
+        numbers: Sequence[int],
+        episodes: int,
+        source: torch.Generator | None,
+        policy: GoalPolicy | None,
+    ) -> Float64[Tensor, "tasks episodes"]:
+        """Share of the steps with a reward, by task and episode.
+
+        policy: None acts at random.  source: None takes the likeliest actions.
+        """
+        tasks = self.task.tasks(split, numbers)
+        grid = Grid(self.task, tasks.at(torch.arange(len(tasks)).repeat_interleave(episodes)))
+        total = torch.zeros(len(grid.tasks), dtype=torch.float64)
+        while not grid.done:
+            if policy is None:
+                action = torch.randint(len(ACTIONS), (len(grid.tasks),), generator=source)
+            else:
+                action = policy.draw(grid.observation().to(policy.device), source).cpu()
+            total += grid.step(action)
+        return (total / self.task.horizon).view(len(tasks), episodes)
+
+    def held_out(self, numbers: Sequence[int], episodes: int = 1) -> Float64[np.ndarray, " tasks"]:
+        """Mean scores of the policy on held-out tasks, sampled; the same chance whenever it is asked."""
+        source = generator(self._seed, "held out")
+        return np.asarray(self.scores("test", numbers, episodes, source, self.policy).mean(1).numpy())
+
+    def _metrics(self, rounds: Sequence[Experience]) -> dict[str, float]:
+        returns = torch.cat([x.returns for x in rounds])
+        return {
+            "episodes": float(len(returns)),
+            "reward": float(returns.mean()),
+            "reward_std": float(returns.std(correction=0)),
+            "participation": float((returns > 0).double().mean()),
+        }
+
+    def _samples(self, x: Experience, count: int = 3) -> list[dict[str, Any]]:
+        """The first episodes of a batch: goal and return."""
+        assert x.task_id is not None and x.episode is not None
+        tasks = self.task.tasks("train", x.task_id[:count].tolist())
+        rows = x.group_of_trajectory.first()[:count].tolist()
+        return [
+            {
+                "episode": int(x.episode[row]),
+                "task": int(tasks.number[place]),
+                "goal": tasks.goals.text(place, self.task.predicates),
+                "return": float(x.returns[row]),
+            }
+            for place, row in enumerate(rows)
+        ]
+
+    # ---- evaluating ------------------------------------------------------------------------------------------------
+
+    def evaluate(self, episodes: int, mode: Literal["sampled", "greedy"], first: int = 0) -> Evaluation:
+        """``episodes`` held-out tasks from number ``first`` on, once each. A return counts steps with a reward."""
+        source = generator(self._seed, "evaluate", first) if mode == "sampled" else None
+        scores = self.scores("test", range(first, first + episodes), 1, source, self._served)
+        returns = (scores.squeeze(1) * self.task.horizon).tolist()
+        return evaluation(mode, returns, [self.task.horizon] * episodes, None)
+
+    # ---- state -----------------------------------------------------------------------------------------------------
+
+    def state_dict(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Counters; everything random follows from seed and step."""
+        return {}, {"next_task": self._next_task, "episodes": self._episodes}
+
+    def load_state_dict(self, tensors: Mapping[str, Tensor], plain: Mapping[str, Any]) -> None:
+        """Restore the counters."""
+        self._next_task, self._episodes = int(plain["next_task"]), int(plain["episodes"])
+
+    def close(self) -> None:
+        """Nothing to release."""
