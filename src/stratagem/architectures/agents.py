@@ -1,0 +1,30 @@
+"""Policies of several agents, as a recipe asks for them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from annotated_types import Ge
+
+from stratagem.parts import Architecture
+
+
+@dataclass(frozen=True)
+class Agents(Architecture):
+    """Actors that see what their agent sees, and a critic that may see more, since it is not asked when agents act.
+
+    weights: ``shared`` by all agents, who are told which of them they are, or ``separate``.
+    critic: reads an agent's ``observation``, as an independent learner does; the ``state`` of the whole game; or
+    ``both``, the agent-specific state of arXiv 2103.01955.
+    hidden: width of the two hidden layers of every network.
+    """
+
+    weights: Literal["shared", "separate"] = "shared"
+    critic: Literal["observation", "state", "both"] = "observation"
+    hidden: Annotated[int, Ge(1)] = 64
+
+    def build(self, task: Any, seed: int) -> Any:
+        from stratagem.multiagent.policy import ActorCritics
+
+        return ActorCritics.for_task(task, self.weights, self.critic, self.hidden, seed)

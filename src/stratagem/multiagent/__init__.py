@@ -1,0 +1,33 @@
+"""Several agents that learn in one game: the contract of a game, built-in ones, adapters, policies and their world."""
+
+from stratagem.multiagent.episodes import Acted, Lanes, TeamRecording, play
+from stratagem.multiagent.game import Copies, Frame, MarkovGame, MultiAgentTask, Outcome, chance
+from stratagem.multiagent.games import CoordinationGame, MatrixGame, MeetingGame, TwoStepGame
+from stratagem.multiagent.inputs import AgentInputs
+from stratagem.multiagent.policy import ActorCritics, AgentsPolicy
+from stratagem.multiagent.world import MultiAgentWorld
+
+KINDS: dict[str, type[AgentsPolicy]] = {kind.kind: kind for kind in (ActorCritics,)}
+"""Policies of several agents, by the kind their folders name."""
+
+__all__ = [
+    "KINDS",
+    "Acted",
+    "ActorCritics",
+    "AgentInputs",
+    "AgentsPolicy",
+    "CoordinationGame",
+    "Copies",
+    "Frame",
+    "Lanes",
+    "MarkovGame",
+    "MatrixGame",
+    "MeetingGame",
+    "MultiAgentTask",
+    "MultiAgentWorld",
+    "Outcome",
+    "TeamRecording",
+    "TwoStepGame",
+    "chance",
+    "play",
+]
