@@ -28,3 +28,26 @@ class Agents(Architecture):
         from stratagem.multiagent.policy import ActorCritics
 
         return ActorCritics.for_task(task, self.weights, self.critic, self.hidden, seed)
+
+
+@dataclass(frozen=True)
+class MixedValues(Architecture):
+    """Utilities of agents that act greedily by them, mixed to the value of what the team does.
+
+    mixer: ``sum`` (VDN), ``monotone`` (QMIX), or None: each agent learns the value of its own action.
+    double: the online utilities choose what the target network judges (double Q-learning).
+    target_every: optimizer steps after which the target network is a fresh copy, at the beginning of a batch.
+    hidden: width of the utilities' two hidden layers.  width: of the monotone mixer's.
+    """
+
+    mixer: Literal["sum", "monotone"] | None = "monotone"
+    double: bool = True
+    target_every: Annotated[int, Ge(1)] = 200
+    hidden: Annotated[int, Ge(1)] = 64
+    width: Annotated[int, Ge(1)] = 32
+
+    def build(self, task: Any, seed: int) -> Any:
+        from stratagem.multiagent.values import ValueAgents
+
+        own = {"mixer": self.mixer, "double": self.double, "target_every": self.target_every}
+        return ValueAgents.for_task(task, **own, hidden=self.hidden, width=self.width, seed=seed)

@@ -72,9 +72,11 @@ class ActingWorld(ABC, Generic[_Policy, _Recording]):
     Who derives from it says how episodes are played (:meth:`_play_segments`, :meth:`_play_whole`) and what batch comes
     of a recording (:meth:`_experience`).
 
-    who: acts here, in words.  seed: of everything random.
+    can: abilities samplers may ask for (:meth:`Rollouts.check_asked`).  who: acts here, in words.  seed: of everything
+    random.
     """
 
+    can: tuple[str, ...] = ("curricula",)
     who: str = "a control policy"
     kind: str = "a control task"
 
@@ -140,7 +142,7 @@ class ActingWorld(ABC, Generic[_Policy, _Recording]):
             return Collected(x, recording.actions, self._metrics([recording]), samples(recording.endings))
         if not isinstance(sampler, Rollouts):
             raise InputError(f"sampler {sampler.part_name()}: {self.kind} takes segments or rollouts")
-        sampler.check_asked(self.who, "curricula")
+        sampler.check_asked(self.who, *self.can)
         if sampler.demonstrations:
             raise InputError(
                 f"sampler {sampler.part_name()}: demonstrations = {sampler.demonstrations}: "

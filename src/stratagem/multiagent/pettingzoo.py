@@ -298,7 +298,7 @@ class EnvironmentCopies:
 
 def _found(module: str) -> Any:
     """The module of an environment. Raises :class:`InputError` naming the nearest one of its package."""
-    package, _, own = module.rpartition(".")
+    package = module.rpartition(".")[0]
     root = module.partition(".")[0]
     try:
         importlib.import_module(root)

@@ -73,6 +73,9 @@ class AgentsPolicy(ModulePolicy):
     def hidden_matrices(self) -> list[Tensor]:
         """Weights of linear maps between hidden features of what decides how agents act."""
 
+    def begin_batch(self, version: int) -> None:
+        """Another batch is about to be collected with the weights of ``version``, the optimizer steps so far."""
+
     def sizes(self) -> dict[str, int | bool]:
         """Those of the game."""
         names = ("agents", "features", "state_features", "actions", "continuous")

@@ -15,14 +15,16 @@ from stratagem.control.episodes import Start
 from stratagem.errors import InputError
 from stratagem.experience import Experience
 from stratagem.multiagent.episodes import Act, Lanes, TeamRecording, play, rows_of
+from stratagem.multiagent.exploration import exploring
 from stratagem.multiagent.game import Frame, MultiAgentTask, check_actions
 from stratagem.multiagent.inputs import AgentInputs
 from stratagem.multiagent.policy import AgentsPolicy
 from stratagem.partition import Partition
 from stratagem.parts import Architecture, Sampler
 from stratagem.recipe import Recipe
-from stratagem.sampling import Rollouts, Segments
+from stratagem.sampling import EpsilonGreedy, Rollouts, Segments
 from stratagem.seeding import derive, numpy_generator
+from stratagem.training.world import PROBED, Collected
 
 
 class MultiAgentWorld(ActingWorld[AgentsPolicy, TeamRecording]):
@@ -46,6 +48,7 @@ class MultiAgentWorld(ActingWorld[AgentsPolicy, TeamRecording]):
     Raises :class:`InputError` when the policy does not fit the task, or a sampler asks for what it cannot do.
     """
 
+    can = ("curricula", "exploration")
     who = "agents that act at once"
     kind = "a task of several agents"
 
@@ -88,6 +91,14 @@ class MultiAgentWorld(ActingWorld[AgentsPolicy, TeamRecording]):
         self._served.load_state_dict(self.policy.state_dict())
         self._version = version
 
+    def collect(self, sampler: Sampler, step: int) -> Collected:
+        """As of every such world. Raises :class:`InputError` for exploring agents with continuous actions."""
+        if isinstance(sampler, EpsilonGreedy) and self.task.continuous:
+            raise InputError(f"sampler {sampler.part_name()}: task {self.task_name} has continuous actions")
+        if step < PROBED:
+            self.policy.begin_batch(self._version)
+        return super().collect(sampler, step)
+
     # ---- playing ---------------------------------------------------------------------------------------------------
 
     def _play_segments(self, sampler: Segments, starts: Callable[[int], Start], step: int) -> TeamRecording:
@@ -111,6 +122,8 @@ class MultiAgentWorld(ActingWorld[AgentsPolicy, TeamRecording]):
 
     def _act(self, sampler: Sampler, step: int, attempt: int) -> Act:
         act, noise = self._served.acting(sampler), numpy_generator(self._seed, "act", step, attempt)
+        if isinstance(sampler, EpsilonGreedy):
+            return exploring(act, sampler.epsilon, noise)
         return lambda frame: act(frame, noise)
 
     # ---- what it comes to ------------------------------------------------------------------------------------------
