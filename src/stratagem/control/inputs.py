@@ -5,8 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import cache
-from typing import Self
+from typing import Any, Self
 
 import torch
 from jaxtyping import Float, Int
@@ -44,13 +43,8 @@ class ControlInputs:
     def concatenate(self, others: Sequence[Self]) -> Self:
         """These inputs followed by the others."""
         pieces = [self, *others]
-        return type(self)(
-            **{
-                name: torch.cat([getattr(piece, name) for piece in pieces])
-                for name in _levels(type(self))
-                if getattr(self, name) is not None
-            }
-        )
+        names = [name for name in self._levels() if getattr(self, name) is not None]
+        return type(self)(**{name: torch.cat([getattr(piece, name) for piece in pieces]) for name in names})
 
     def to(self, device: torch.device | str) -> Self:
         """The same inputs on another device."""
@@ -61,19 +55,18 @@ class ControlInputs:
 
         What is of trajectories beside their lengths is gone.
         """
-        gone = {name: None for name, level in _levels(type(self)).items() if level == "trajectory"}
+        gone: dict[str, Any] = {name: None for name, level in self._levels().items() if level == "trajectory"}
         return dataclasses.replace(self, **{**gone, "lengths": self.lengths.new_ones(len(self.observation))})
 
     def _changed(self, change: Callable[[str, Tensor], Tensor]) -> Self:
         """The same with every tensor there is changed, given its level."""
-        levels = _levels(type(self)).items()
-        values = {name: (level, getattr(self, name)) for name, level in levels}
-        return type(self)(
-            **{name: None if value is None else change(level, value) for name, (level, value) in values.items()}
-        )
+        values = {name: (level, getattr(self, name)) for name, level in self._levels().items()}
+        changed: dict[str, Any] = {
+            name: None if value is None else change(level, value) for name, (level, value) in values.items()
+        }
+        return type(self)(**changed)
 
-
-@cache
-def _levels(kind: type[ControlInputs]) -> dict[str, str]:
-    """Of every field, whether it has a row per turn or per trajectory."""
-    return {entry.name: entry.metadata.get("level", "turn") for entry in dataclasses.fields(kind)}
+    @classmethod
+    def _levels(cls) -> dict[str, str]:
+        """Of every field, whether it has a row per turn or per trajectory."""
+        return {entry.name: entry.metadata.get("level", "turn") for entry in dataclasses.fields(cls)}

@@ -123,7 +123,8 @@ class Lanes:
 
     def over(self, lanes: Int[np.ndarray, " some"]) -> Bool[np.ndarray, " some"]:
         """Those in which no agent is left."""
-        return self._left[lanes].all(1)
+        over: np.ndarray = self._left[lanes].all(1)
+        return over
 
     def ending(self, lane: int, frame: Frame, how: str | None = None, failure: str | None = None) -> TeamEnding:
         """How the episode is left; ``frame`` is of this copy alone."""
@@ -243,7 +244,8 @@ def rows_of(recording: TeamRecording) -> Rows | None:
     agent, row = within // length, turn[start + within % length]
 
     def laid(pieces: Sequence[np.ndarray]) -> np.ndarray:
-        return np.concatenate(pieces)[row, agent]
+        rows: np.ndarray = np.concatenate(pieces)[row, agent]
+        return rows
 
     frames, acted = recording.frame, recording.acted
     logp, noted = ([getattr(one, name) for one in acted] for name in ("logp", "noted"))

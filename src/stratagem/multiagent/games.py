@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 import numpy as np
 from annotated_types import Ge, Gt, Le
@@ -14,6 +14,8 @@ from stratagem.errors import InputError, unknown
 from stratagem.multiagent.game import MarkovGame, State, chance
 from stratagem.tasks.options import check_names
 from stratagem.validation import field_adapters
+
+_Game = TypeVar("_Game", bound=MarkovGame)
 
 PAYOFFS = {
     "climbing": ((11.0, -30.0, 0.0), (-30.0, 7.0, 6.0), (0.0, 0.0, 5.0)),
@@ -34,9 +36,9 @@ class MatrixGame(MarkovGame):
     payoffs: Literal["climbing", "penalty", "nonmonotonic"] = "climbing"
     scale: Annotated[float, Gt(0)] = 1.0
 
-    agents: ClassVar[int] = 2  # type: ignore[misc]
-    features: ClassVar[int] = 1  # type: ignore[misc]
-    actions: ClassVar[int] = 3  # type: ignore[misc]
+    agents: ClassVar[int] = 2
+    features: ClassVar[int] = 1
+    actions: ClassVar[int] = 3
 
     @property
     def name(self) -> str:
@@ -65,7 +67,7 @@ class MatrixGame(MarkovGame):
     def whole(self, state: State) -> Float[np.ndarray, "copies 1"]:
         return np.ones((len(state["seed"]), 1))
 
-    state_features: ClassVar[int] = 1  # type: ignore[misc]
+    state_features: ClassVar[int] = 1
 
 
 @dataclass(frozen=True)
@@ -76,10 +78,10 @@ class TwoStepGame(MarkovGame):
     ``((0, 1), (1, 8))``; the first turn pays nothing. Everybody sees which of the three it is.
     """
 
-    agents: ClassVar[int] = 2  # type: ignore[misc]
-    features: ClassVar[int] = 3  # type: ignore[misc]
-    state_features: ClassVar[int] = 3  # type: ignore[misc]
-    actions: ClassVar[int] = 2  # type: ignore[misc]
+    agents: ClassVar[int] = 2
+    features: ClassVar[int] = 3
+    state_features: ClassVar[int] = 3
+    actions: ClassVar[int] = 2
     table: ClassVar[np.ndarray] = np.array(
         [[[0.0, 0.0], [0.0, 0.0]], [[7.0, 7.0], [7.0, 7.0]], [[0.0, 1.0], [1.0, 8.0]]]
     )
@@ -126,7 +128,7 @@ class MeetingGame(MarkovGame):
     max_turns: Annotated[int, Ge(1), Le(10_000)] = 25
     step_cost: Annotated[float, Ge(0), Le(1)] = 0.02
 
-    actions: ClassVar[int] = 5  # type: ignore[misc]
+    actions: ClassVar[int] = 5
     moves: ClassVar[np.ndarray] = np.array([(0, 0), (-1, 0), (0, 1), (1, 0), (0, -1)])
 
     @property
@@ -185,7 +187,7 @@ class CoordinationGame(MarkovGame):
     flip: Annotated[float, Ge(0), Le(1)] = 0.1
     max_turns: Annotated[int, Ge(1), Le(10_000)] = 20
 
-    actions: ClassVar[int] = 2  # type: ignore[misc]
+    actions: ClassVar[int] = 2
 
     @property
     def name(self) -> str:
@@ -252,10 +254,10 @@ def coordination(argument: str | None, options: Mapping[str, Any]) -> Coordinati
     return _configured("coordination", CoordinationGame, argument, options)
 
 
-def _configured(name: str, kind: type[Any], argument: str | None, options: Mapping[str, Any]) -> Any:
+def _configured(name: str, kind: type[_Game], argument: str | None, options: Mapping[str, Any]) -> _Game:
     if argument is not None:
         raise InputError(f"task {name!r} takes no argument, got {argument!r}")
-    check_names(name, options, list(field_adapters(kind)))
+    check_names(name, options, list(field_adapters(kind)))  # type: ignore[arg-type]  # a class can be hashed
     return kind(**options)
 
 

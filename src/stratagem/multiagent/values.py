@@ -42,6 +42,8 @@ class ValueAgents(AgentsPolicy):
     Raises :class:`InputError` for continuous actions.
     """
 
+    refreshed: Tensor
+
     kind: ClassVar[str] = "value_agents"
     says: ClassVar[frozenset[str]] = frozenset({"entropy", "value_after", "next_value"})
 
@@ -64,7 +66,7 @@ class ValueAgents(AgentsPolicy):
             raise InputError("agents that act by values need discrete actions; here they are continuous")
         self.agents, self.features, self.state_features = agents, features, state_features
         self.actions, self.continuous = actions, continuous
-        self.mixer_name, self.double, self.hidden, self.width = mixer, double, hidden, width
+        self.mixer_name, self.double_q, self.hidden, self.width = mixer, double, hidden, width
         self.target_every = target_every
         self._told = agents if agents > 1 else 0
         self.utilities = perceptron(features + self._told, hidden, actions, 0.01, generator(seed, "utilities"))
@@ -121,7 +123,7 @@ class ValueAgents(AgentsPolicy):
         )
         seen = self._with_agent(observation, read.agent)
         judged = allowed(self.target["utilities"](seen), legal)
-        choosing = allowed(self.utilities(seen), legal) if self.double else judged
+        choosing = allowed(self.utilities(seen), legal) if self.double_q else judged
         best = judged.gather(1, choosing.argmax(1, keepdim=True)).squeeze(1)
         mixer = self.target["mixer"] if self.mixer is not None else None
         value = _mixed(mixer, best, state, joint)
@@ -144,9 +146,8 @@ class ValueAgents(AgentsPolicy):
 
     def begin_batch(self, version: int) -> None:
         if version >= int(self.refreshed) + self.target_every:
-            self.target["utilities"].load_state_dict(self.utilities.state_dict())
-            if self.mixer is not None:
-                self.target["mixer"].load_state_dict(self.mixer.state_dict())
+            for name, network in self.target.items():
+                network.load_state_dict(getattr(self, name).state_dict())
             self.refreshed.fill_(version)
 
     # ---- acting ----------------------------------------------------------------------------------------------------
@@ -177,7 +178,7 @@ class ValueAgents(AgentsPolicy):
 
     def arguments(self) -> dict[str, Any]:
         """Sizes, and how values are mixed and judged."""
-        own = {"mixer": self.mixer_name, "double": self.double, "hidden": self.hidden, "width": self.width}
+        own = {"mixer": self.mixer_name, "double": self.double_q, "hidden": self.hidden, "width": self.width}
         return {**self.sizes(), **own, "target_every": self.target_every}
 
 
