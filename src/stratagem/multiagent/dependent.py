@@ -102,7 +102,7 @@ class DependentAgents(ActorCritics):
 
     def acting(self, sampler: Sampler | None = None) -> Acting:
         kept = sampler.dependence if isinstance(sampler, DependentRollouts) else 0.0
-        if kept == 0.0:
+        if kept == 0.0 or self.edges == "none":
             alone = super().acting(sampler)
             return lambda frame, noise: self._noted(alone(frame, noise), None)
         temperature = 1.0 if sampler is None else sampler.policy_temperature
