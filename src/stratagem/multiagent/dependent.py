@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from itertools import chain
 from typing import Any, ClassVar
 
@@ -129,12 +130,14 @@ class DependentAgents(ActorCritics):
         for agent in order.unbind(1):
             heard = (edges[rows, :, agent].unsqueeze(2) * torch.cat([seen, done], 2)).flatten(1)
             told = self._with_agent(seen[rows, agent], agent)
-            logits = self._by_member(
-                agent, lambda number, mine, told=told, heard=heard: {"": self._outputs(number, told[mine], heard[mine])}
-            )[""]
+            logits = self._by_member(agent, partial(self._answers, told, heard))["logits"]
             scores = allowed(logits, legal[rows, agent]) / temperature + chance[rows, agent]
             done[rows, agent] = nn.functional.one_hot(scores.argmax(1), self.actions).float()
         return self._noted(Acted(done.argmax(2).numpy()), noted)
+
+    def _answers(self, told: Tensor, heard: Tensor, number: int, rows: Tensor | slice) -> dict[str, Tensor]:
+        """The outputs of an actor for these rows."""
+        return {"logits": self._outputs(number, told[rows], heard[rows])}
 
     @property
     def _noise(self) -> int:

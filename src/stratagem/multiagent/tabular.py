@@ -58,7 +58,8 @@ class TeamModel:
         """``V = (1 - discount P_pi)^-1 r_pi``."""
         leads = torch.einsum("...sa,sat->...st", policy, self.transition)
         here = torch.eye(leads.shape[-1], dtype=leads.dtype) - self.discount * leads
-        return torch.linalg.solve(here, (policy * self.reward).sum(-1))
+        found: Tensor = torch.linalg.solve(here, (policy * self.reward).sum(-1))
+        return found
 
     def worth(self, policy: Float[Tensor, "*batch states joint"]) -> Float[Tensor, "*batch"]:
         """``J``, the value of the first state on average."""
@@ -72,7 +73,8 @@ class TeamModel:
         """``d(s) / (1 - discount)``: discounted number of visits of each state."""
         leads = torch.einsum("...sa,sat->...st", policy, self.transition)
         here = torch.eye(leads.shape[-1], dtype=leads.dtype) - self.discount * leads.mT
-        return torch.linalg.solve(here, self.start.expand(leads.shape[:-1]))
+        found: Tensor = torch.linalg.solve(here, self.start.expand(leads.shape[:-1]))
+        return found
 
     def optimum(self) -> float:
         """``J`` of the best joint policy, by value iteration to float accuracy."""
