@@ -16,7 +16,7 @@ from stratagem.parts import Aggregation, Objective
 class TemporalDifference(Objective):
     """``mean (r_t + discount Q'_{t+1} - Q_t)^2``: ``value_after`` is ``Q_t`` and ``next_value``, the target's, ``Q'``.
 
-    Of a team every agent's token has the team's ``Q`` and what the team earned (see
+    A turn is one action, and ``r_t`` what it earned, whatever tokens it has. Of a team every agent's token has the team's ``Q`` and what the team earned (see
     :class:`~stratagem.rewards.TeamReward`), so the mean over tokens is the mean over turns of the game.
 
     discount: in [0, 1].  Metrics: ``td_error``, the mean of ``|r_t + discount Q'_{t+1} - Q_t|``, and ``action_value``,
@@ -34,7 +34,8 @@ class TemporalDifference(Objective):
         out, x = self.blanked(out, x)
         if out.value_after is None or out.next_value is None:
             raise ValueError("a temporal difference needs the policy's value_after and next_value")
-        error = x.token_rewards().to(out.value_after.dtype) + self.discount * out.next_value - out.value_after
+        earned = x.to_tokens(turn=x.turn_rewards()).to(out.value_after.dtype)
+        error = earned + self.discount * out.next_value - out.value_after
         loss = self.aggregation(error.square(), x)
         figures = {"td_error": error.detach().abs(), "action_value": out.value_after.detach()}
         return Loss(loss, {name: self.aggregation(values, x) for name, values in figures.items()})
