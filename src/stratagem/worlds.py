@@ -26,6 +26,9 @@ from stratagem.language.engines import ENGINES, Precision, find_device, load_pol
 from stratagem.language.policy import LanguagePolicy
 from stratagem.language.team import Team
 from stratagem.language.world import LanguageWorld
+from stratagem.multiagent.game import MultiAgentTask
+from stratagem.multiagent.policy import AgentsPolicy
+from stratagem.multiagent.world import MultiAgentWorld
 from stratagem.openended.policy import GoalPolicy
 from stratagem.openended.task import OpenEndedTask
 from stratagem.openended.world import OpenEndedWorld
@@ -78,6 +81,7 @@ def build_world(request: Request, task: AnyTask, seed: int) -> World:
         "lab": _lab,
         "diffusion": _diffusion,
         "hybrid": _hybrid,
+        "multiagent": _multiagent,
         "openended": _openended,
     }
     if task.family not in builders:
@@ -135,3 +139,9 @@ def _openended(request: Request, task: OpenEndedTask, seed: int) -> World:
     folder = _one_policy(request)
     policy = None if folder is None else GoalPolicy.from_directory(folder)
     return OpenEndedWorld(task, seed, policy)
+
+
+def _multiagent(request: Request, task: MultiAgentTask, seed: int) -> World:
+    folder = _one_policy(request)
+    policy = None if folder is None else AgentsPolicy.from_directory(folder)
+    return MultiAgentWorld(task, seed, policy)

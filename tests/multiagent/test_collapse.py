@@ -10,8 +10,8 @@ import torch
 
 from stratagem import catalogue
 from stratagem.errors import InputError
+from stratagem.multiagent.boltzmann import Annealing
 from stratagem.multiagent.collapse import SharedPolicyCollapse, play_lattice
-from stratagem.multiagent.exploration import Annealing
 from stratagem.multiagent.lattice import COOPERATING, Lattice
 from stratagem.multiagent.shared_learners import NetworkLearner, TableLearner
 

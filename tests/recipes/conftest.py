@@ -29,6 +29,8 @@ OUTPUTS = (
     "score_square",
     "score_variance",
     "embedding",
+    "value_after",
+    "next_value",
 )
 """What a policy can say of a token beside its log-probability."""
 

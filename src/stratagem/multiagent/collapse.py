@@ -15,7 +15,7 @@ from torch import Tensor
 
 from stratagem.catalogue import paper
 from stratagem.errors import InputError
-from stratagem.multiagent.exploration import Annealing, boltzmann
+from stratagem.multiagent.boltzmann import Annealing, boltzmann
 from stratagem.multiagent.lattice import COOPERATE, COOPERATING, OBSERVATIONS, Lattice, payoffs
 from stratagem.multiagent.shared_learners import ACTIONS, Learner, Learning, NetworkLearner
 from stratagem.seeding import generator

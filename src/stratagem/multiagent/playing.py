@@ -15,8 +15,8 @@ import numpy as np
 from jaxtyping import Float64, Int64
 
 from stratagem.errors import BrokenRunError, InputError, unknown
+from stratagem.multiagent.boltzmann import Annealing
 from stratagem.multiagent.collapse import SharedPolicyCollapse
-from stratagem.multiagent.exploration import Annealing
 from stratagem.multiagent.governance import BodyGovernance
 from stratagem.multiagent.repeated import (
     Constant,

@@ -267,3 +267,15 @@ class TextWorld(Protocol):
         cannot be asked.
         """
         ...
+
+
+@runtime_checkable
+class BuildsPolicy(Protocol):
+    """A world whose fresh policy is made as the recipe asks."""
+
+    def build_policy(self, recipe: Recipe) -> None:
+        """From now on act with a policy of ``recipe.architecture``, a fresh one where none was given.
+
+        Raises :class:`InputError` when the policy that was given is of another one.
+        """
+        ...

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from stratagem.multiagent.boltzmann import Annealing
 from stratagem.multiagent.collapse import play_lattice
-from stratagem.multiagent.exploration import Annealing
 from stratagem.multiagent.lattice import Lattice
 from stratagem.multiagent.shared_learners import Learner, NetworkLearner, TableLearner
 from stratagem.study.claims import Expect, claim

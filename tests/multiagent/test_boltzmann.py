@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stratagem.errors import InputError
-from stratagem.multiagent.exploration import Annealing, boltzmann, exploration_index
+from stratagem.multiagent.boltzmann import Annealing, boltzmann, exploration_index
 
 
 @pytest.mark.parametrize(("start", "index"), [(0.727, 0.57025), (0.127, 0.12025), (0.1, 0.1)])
