@@ -17,8 +17,8 @@ class TemporalDifference(Objective):
     """``mean (r_t + discount Q'_{t+1} - Q_t)^2``: ``value_after`` is ``Q_t`` and ``next_value``, the target's, ``Q'``.
 
     A turn is one action, and ``r_t`` what it earned, whatever tokens it has. Of a team every agent's token has the
-    team's ``Q`` and what the team earned (see :class:`~stratagem.rewards.TeamReward`), so the mean over tokens is the
-    mean over turns of the game.
+    team's ``Q`` and what the team earned (:class:`~stratagem.rewards.TeamReward`), so the mean over tokens is the mean
+    over turns of the game.
 
     discount: in [0, 1].  Metrics: ``td_error``, the mean of ``|r_t + discount Q'_{t+1} - Q_t|``, and ``action_value``,
     the mean of ``Q_t``.

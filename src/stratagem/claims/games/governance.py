@@ -33,7 +33,7 @@ def _body(size: int = 30, alpha: float | None = None) -> BodyGovernance:
 
 
 def _variance(player: Player, seed: int) -> np.ndarray:
-    return play_repeated(player, NOISY, BODIES, seed).mine.var(0)
+    return np.asarray(play_repeated(player, NOISY, BODIES, seed).mine.var(0))
 
 
 def _payoff(player: Player, schedule: Schedule, seed: int) -> float:
