@@ -1,7 +1,7 @@
 """Several agents that learn in one game: the contract of a game, built-in ones, adapters, policies and their world.
 
-``lattice`` and ``collapse`` are about learners on a lattice, ``repeated``, ``reservoir`` and ``governance`` about games that
-are played again and again.
+``lattice`` and ``collapse`` are about learners on a lattice, ``repeated``, ``reservoir`` and ``governance`` about games
+that are played again and again.
 """
 
 from stratagem.multiagent.dependent import DependentAgents
