@@ -5,7 +5,9 @@ from stratagem.multiagent.game import Copies, Frame, MarkovGame, MultiAgentTask,
 from stratagem.multiagent.games import CoordinationGame, MatrixGame, MeetingGame, TwoStepGame
 from stratagem.multiagent.inputs import AgentInputs
 from stratagem.multiagent.mixers import Mixer, Monotone, Sum
+from stratagem.multiagent.pathfinding import Follower, PathfindingGame
 from stratagem.multiagent.policy import ActorCritics, AgentsPolicy
+from stratagem.multiagent.sketch import Drawable, Sketch, Trajectory
 from stratagem.multiagent.values import ValueAgents
 from stratagem.multiagent.world import MultiAgentWorld
 
@@ -20,6 +22,8 @@ __all__ = [
     "AgentsPolicy",
     "CoordinationGame",
     "Copies",
+    "Drawable",
+    "Follower",
     "Frame",
     "Lanes",
     "MarkovGame",
@@ -30,8 +34,11 @@ __all__ = [
     "MultiAgentTask",
     "MultiAgentWorld",
     "Outcome",
+    "PathfindingGame",
+    "Sketch",
     "Sum",
     "TeamRecording",
+    "Trajectory",
     "TwoStepGame",
     "ValueAgents",
     "chance",

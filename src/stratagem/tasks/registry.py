@@ -356,6 +356,12 @@ _BUILT_IN = (
         "stratagem.multiagent.games:coordination",
     ),
     TaskCard(
+        "pathfinding",
+        "pathfinding[:size=12,density=0.2,agents=16,sight=5,view=3,static=true,dynamic=true,pay=waypoint]",
+        "agents on a grid go from goal to goal, planning their own paths",
+        "stratagem.multiagent.pathfinding:from_spec",
+    ),
+    TaskCard(
         "lab",
         "lab:GAME[,option=value]",
         "a token game small enough to enumerate, judged exactly",

@@ -1,0 +1,52 @@
+"""Policy gradients for agents that find their ways beside each other: on a grid, and as discs on a plane."""
+
+from __future__ import annotations
+
+from stratagem.architectures import Agents
+from stratagem.catalogue import paper
+from stratagem.optimizers import AdamW
+from stratagem.recipe import Recipe
+from stratagem.recipes.games.cooperative import ippo
+from stratagem.sampling import Segments
+
+__all__ = ["follower"]
+
+
+@paper(
+    "2310.01207",
+    title="Learn to Follow: Decentralized Lifelong Multi-agent Pathfinding via Planning and Learning",
+    family="games",
+    roles=("policy", "reward", "planner"),
+    year=2023,
+    base="ippo",
+)
+def follower(
+    width: int = 16,
+    hidden: int = 64,
+    discount: float = 0.9756,
+    trace: float = 0.95,
+    clip: float = 0.2,
+    value_weight: float = 0.5,
+    entropy_weight: float = 0.023,
+    learning_rate: float = 2.2e-4,
+    copies: int = 128,
+    turns: int = 8,
+    epochs: int = 1,
+) -> Recipe:
+    """Independent PPO with one small convolutional policy for any number of agents, paid for following its own plan.
+
+    For the task ``pathfinding`` (or ``pogema``), in which every agent plans a path by costs that rise where others are
+    seen, and earns 0.01 for being where its last plan wanted it. Numbers are those of the released model: rollouts of
+    8 turns, which with 16 agents in 128 copies make its batches of 16,384. Its network has a memory (a GRU of 256)
+    and residual blocks; this one sees the present window alone, by two convolutions of ``width`` channels.
+    """
+    alone = ippo("shared", clip, discount, trace, value_weight, None, entropy_weight, epochs, 1)
+    return alone.replace(
+        name="follower",
+        base="ippo",
+        sampler=Segments(prompts_per_step=copies, turns=turns),
+        architecture=Agents(hidden=hidden, told=False, front="convolution", width=width),
+        optimization=AdamW(
+            learning_rate=learning_rate, max_grad_norm=10.0, epochs=epochs, shuffle="turns", eps=1e-5
+        ),
+    )
