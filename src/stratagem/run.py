@@ -31,6 +31,7 @@ from stratagem.tasks.task import AnyTask, Task
 from stratagem.training.loop import Interrupted, Settings, Trainer
 from stratagem.training.run_directory import RunDirectory, environment, file_name
 from stratagem.training.world import Evaluation, World
+from stratagem.multiagent.world import MultiAgentWorld
 from stratagem.worlds import Request, build_world
 
 Progress = Callable[[int, Mapping[str, float]], None]
@@ -199,6 +200,30 @@ def evaluate(
         return [world.evaluate(episodes, "sampled", UNSEEN), world.evaluate(episodes, "greedy", UNSEEN)]
     finally:
         world.close()
+
+
+def animate(
+    source: str | Path, path: Path, task: str | None = None, *, number: int = 0, greedy: bool = False, seed: int = 0
+) -> Path:
+    """Play one held-out episode and write it as a page that shows it move: one file, which needs no network.
+
+    source, task: as in :func:`evaluate`; a task of several agents that are somewhere on a grid or a plane.
+    number: of the episode, among those :func:`evaluate` plays.  greedy: whether agents do what they most likely would.
+
+    Raises :class:`InputError` for a task that cannot be drawn, and when ``path`` cannot be written.
+    """
+    from stratagem.study.animation import write_animation
+
+    model, task = _model_and_task(source, task)
+    world = build_world(Request("", task, model), registry.make(task), seed)
+    try:
+        if not isinstance(world, MultiAgentWorld):
+            raise InputError(f"task {task} cannot be drawn: only tasks of several agents that act at once are")
+        world.serve(0)
+        trajectory = world.watch(UNSEEN + number, "greedy" if greedy else "sampled")
+    finally:
+        world.close()
+    return write_animation(trajectory, path, f"{Path(source).name} on {task}")
 
 
 def pass_at(

@@ -11,12 +11,12 @@ from annotated_types import Ge, Gt, Le
 from jaxtyping import Bool, Float, Int64
 
 from stratagem.errors import InputError, unknown
-from stratagem.multiagent.game import MarkovGame, State, chance
+from stratagem.multiagent.game import MarkovGame, MultiAgentTask, State, chance
 from stratagem.multiagent.sketch import Sketch
 from stratagem.tasks.options import check_names
 from stratagem.validation import field_adapters
 
-_Game = TypeVar("_Game", bound=MarkovGame)
+_Game = TypeVar("_Game", bound=MultiAgentTask)
 
 PAYOFFS = {
     "climbing": ((11.0, -30.0, 0.0), (-30.0, 7.0, 6.0), (0.0, 0.0, 5.0)),

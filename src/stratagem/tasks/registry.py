@@ -362,6 +362,12 @@ _BUILT_IN = (
         "stratagem.multiagent.pathfinding:from_spec",
     ),
     TaskCard(
+        "pogema",
+        "pogema[:size=12,density=0.2,agents=16,sight=5,view=3,static=true,dynamic=true,pay=waypoint]",
+        "the same game played by the POGEMA library (pip install --no-deps pogema)",
+        "stratagem.multiagent.pogema:from_spec",
+    ),
+    TaskCard(
         "lab",
         "lab:GAME[,option=value]",
         "a token game small enough to enumerate, judged exactly",
