@@ -1,5 +1,6 @@
 """Several agents that learn in one game: the contract of a game, built-in ones, adapters, policies and their world."""
 
+from stratagem.multiagent.discs import DiscsGame
 from stratagem.multiagent.episodes import Acted, Lanes, TeamRecording, play
 from stratagem.multiagent.game import Copies, Frame, MarkovGame, MultiAgentTask, Outcome, chance
 from stratagem.multiagent.games import CoordinationGame, MatrixGame, MeetingGame, TwoStepGame
@@ -22,6 +23,7 @@ __all__ = [
     "AgentsPolicy",
     "CoordinationGame",
     "Copies",
+    "DiscsGame",
     "Drawable",
     "Follower",
     "Frame",

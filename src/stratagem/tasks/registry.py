@@ -362,6 +362,12 @@ _BUILT_IN = (
         "stratagem.multiagent.pathfinding:from_spec",
     ),
     TaskCard(
+        "discs",
+        "discs[:agents=4,gap=0.8,jitter=0.2,radius=0.15,obstacle=0.4,safety=0.02,reach=1.5,max_turns=200]",
+        "discs change places past obstacles, kept safe by barriers whose parameters they set",
+        "stratagem.multiagent.discs:from_spec",
+    ),
+    TaskCard(
         "pogema",
         "pogema[:size=12,density=0.2,agents=16,sight=5,view=3,static=true,dynamic=true,pay=waypoint]",
         "the same game played by the POGEMA library (pip install --no-deps pogema)",

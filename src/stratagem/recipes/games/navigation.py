@@ -9,7 +9,7 @@ from stratagem.recipe import Recipe
 from stratagem.recipes.games.cooperative import ippo
 from stratagem.sampling import Segments
 
-__all__ = ["follower"]
+__all__ = ["follower", "online_cbf"]
 
 
 @paper(
@@ -48,5 +48,51 @@ def follower(
         architecture=Agents(hidden=hidden, told=False, front="convolution", width=width),
         optimization=AdamW(
             learning_rate=learning_rate, max_grad_norm=10.0, epochs=epochs, shuffle="turns", eps=1e-5
+        ),
+    )
+
+
+@paper(
+    "2303.04313",
+    title="Online Control Barrier Functions for Decentralized Multi-Agent Navigation",
+    family="games",
+    roles=("policy", "reward"),
+    year=2023,
+    base="ippo",
+)
+def online_cbf(
+    width: int = 32,
+    hidden: int = 32,
+    discount: float = 0.99,
+    trace: float = 0.95,
+    clip: float = 0.2,
+    value_weight: float = 0.5,
+    entropy_weight: float = 0.0,
+    learning_rate: float = 1e-3,
+    copies: int = 16,
+    turns: int = 32,
+    epochs: int = 4,
+    minibatches: int = 4,
+) -> Recipe:
+    """PPO of one message-passing policy that sets the barrier parameters of every agent, turn by turn.
+
+    For the task ``discs``, whose action is ``zeta`` and ``eta`` of an agent's own barriers before they are squashed to
+    their ranges; the nearest safe velocity itself is not learned. Messages are one sum over neighbours in reach
+    (:class:`~stratagem.multiagent.fronts.Messages`), so what an agent does depends on those alone, in no order, and not
+    on where on the plane it happens. The paper's own settings were not available: all numbers here are ours.
+    """
+    alone = ippo("shared", clip, discount, trace, value_weight, None, entropy_weight, epochs, minibatches)
+    return alone.replace(
+        name="online_cbf",
+        base="ippo",
+        sampler=Segments(prompts_per_step=copies, turns=turns),
+        architecture=Agents(hidden=hidden, told=False, front="messages", width=width),
+        optimization=AdamW(
+            learning_rate=learning_rate,
+            max_grad_norm=0.5,
+            epochs=epochs,
+            minibatches=minibatches,
+            shuffle="turns",
+            eps=1e-5,
         ),
     )
