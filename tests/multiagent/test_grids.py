@@ -119,7 +119,9 @@ def test_costs_to_go_are_those_of_dijkstra_and_a_star_on_a_hundred_maps() -> Non
     for number in range(100):
         left = remaining(cost[number], int(goal[number]))
         guess = remaining(still[number], int(goal[number]))
-        assert np.array_equal(go[number].reshape(-1), np.where(np.isfinite(left), left + cost[number].reshape(-1), np.inf))
+        assert np.array_equal(
+            go[number].reshape(-1), np.where(np.isfinite(left), left + cost[number].reshape(-1), np.inf)
+        )
         assert (guess <= left).all()  # The static cost never overestimates.
         start = int(np.flatnonzero(np.isfinite(left))[0])
         assert a_star(cost[number], start, int(goal[number]), guess)[0] == left[start]

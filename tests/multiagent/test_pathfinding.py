@@ -83,7 +83,11 @@ def test_where_no_path_leads_nothing_is_paid_and_rewards_of_others_stay_theirs()
 def test_an_observation_shows_the_path_walls_and_others() -> None:
     follower, state = begun(("...", ".#.", "..."), [0, 6], [8, 0])
     seen = follower.observe(state).reshape(1, 2, 2, 5, 5)
-    path = [(0, 0), (1, 0), (2, 0), (2, 1), (2, 2)] if state["waypoint"][0, 0] == 3 else [(0, 0), (0, 1), (0, 2), (1, 2), (2, 2)]
+    path = (
+        [(0, 0), (1, 0), (2, 0), (2, 1), (2, 2)]
+        if state["waypoint"][0, 0] == 3
+        else [(0, 0), (0, 1), (0, 2), (1, 2), (2, 2)]
+    )
     expected = np.full((5, 5), -1.0)
     expected[2:, 2:] = 0.0
     expected[3, 3] = -1.0
@@ -146,7 +150,9 @@ def test_throughput_is_goals_of_all_agents_over_turns() -> None:
 
 
 def test_moves_lead_to_cells_beside_and_nowhere_else() -> None:
-    assert moves_to(np.array([[1, 7, 9, 4, 5, 3]]), np.full((1, 6), 4), 3).tolist() == [[UP, DOWN, STAY, STAY, RIGHT, LEFT]]
+    assert moves_to(np.array([[1, 7, 9, 4, 5, 3]]), np.full((1, 6), 4), 3).tolist() == [
+        [UP, DOWN, STAY, STAY, RIGHT, LEFT]
+    ]
 
 
 def test_pibt_gives_way_where_plans_are_stuck() -> None:

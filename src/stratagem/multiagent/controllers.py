@@ -103,7 +103,9 @@ def _nearest(
     """The own cell and those next to it that are free, nearest to the goal first."""
     row, column = divmod(cell, width)
     reached = [(row + down, column + right) for down, right in MOVES.tolist()]
-    places = [(r * width + c, tie) for (r, c), tie in zip(reached, ties, strict=True) if 0 <= r < height and 0 <= c < width]
+    places = [
+        (r * width + c, tie) for (r, c), tie in zip(reached, ties, strict=True) if 0 <= r < height and 0 <= c < width
+    ]
     ranked = sorted((go[place], tie, place) for place, tie in places if np.isfinite(go[place]))
     return [place for _, _, place in ranked]
 

@@ -34,9 +34,7 @@ def parameters(
     if np.isnan(action).any():
         raise BrokenRunError("parameters of barriers: an action is not a number")
     share = 1 / (1 + np.exp(-np.clip(action, -30, 30)))
-    zeta, eta = (
-        low * (high / low) ** share[..., place] for place, (low, high) in enumerate((ZETA, ETA))
-    )
+    zeta, eta = (low * (high / low) ** share[..., place] for place, (low, high) in enumerate((ZETA, ETA)))
     return zeta, eta
 
 
@@ -190,9 +188,7 @@ class DiscsGame(MarkovGame):
         place, velocity = state["place"], state["velocity"]
         copies, agents, _ = place.shape
         whom = np.arange(agents - 1)[None] + (np.arange(agents - 1)[None] >= np.arange(agents)[:, None])
-        away = np.concatenate(
-            [place[:, :, None] - place[:, whom], place[:, :, None] - state["centre"][:, None]], 2
-        )
+        away = np.concatenate([place[:, :, None] - place[:, whom], place[:, :, None] - state["centre"][:, None]], 2)
         still = np.broadcast_to(-velocity[:, :, None], (copies, agents, self.obstacles, 2))
         moving = np.concatenate([velocity[:, whom] - velocity[:, :, None], still], 2)
         is_agent = np.arange(agents - 1 + self.obstacles) < agents - 1

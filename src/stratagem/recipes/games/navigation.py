@@ -46,9 +46,7 @@ def follower(
         base="ippo",
         sampler=Segments(prompts_per_step=copies, turns=turns),
         architecture=Agents(hidden=hidden, told=False, front="convolution", width=width),
-        optimization=AdamW(
-            learning_rate=learning_rate, max_grad_norm=10.0, epochs=epochs, shuffle="turns", eps=1e-5
-        ),
+        optimization=AdamW(learning_rate=learning_rate, max_grad_norm=10.0, epochs=epochs, shuffle="turns", eps=1e-5),
     )
 
 
