@@ -19,6 +19,7 @@ from stratagem.errors import BrokenRunError, InputError
 from stratagem.experience import Experience
 from stratagem.language.engines import TINY, Precision
 from stratagem.language.world import LanguageWorld
+from stratagem.multiagent.world import MultiAgentWorld
 from stratagem.recipe import Recipe
 from stratagem.sampling import Rollouts, minimal_prefixes
 from stratagem.sampling.guided import Search
@@ -31,7 +32,6 @@ from stratagem.tasks.task import AnyTask, Task
 from stratagem.training.loop import Interrupted, Settings, Trainer
 from stratagem.training.run_directory import RunDirectory, environment, file_name
 from stratagem.training.world import Evaluation, World
-from stratagem.multiagent.world import MultiAgentWorld
 from stratagem.worlds import Request, build_world
 
 Progress = Callable[[int, Mapping[str, float]], None]

@@ -1,4 +1,4 @@
-"""Control barrier functions for discs on a plane, and the nearest safe velocity in closed form, for all agents at once."""
+"""Control barrier functions for discs on a plane, and the nearest safe velocity in closed form."""
 
 from __future__ import annotations
 
@@ -78,16 +78,16 @@ class Constraints(NamedTuple):
 
 def barrier_constraints(
     away: Float[np.ndarray, "rows others 2"],
-    apart: Float[np.ndarray, "rows #others"],
-    share: Float[np.ndarray, "rows #others"],
+    apart: Float[np.ndarray, "#rows others"],
+    share: Float[np.ndarray, "#rows others"],
     there: Bool[np.ndarray, "rows others"],
     zeta: Float[np.ndarray, " rows"],
     eta: Float[np.ndarray, " rows"],
     unit: float = 1.0,
 ) -> Constraints:
-    """``2 (p_i - p_j) . u_i + share zeta_i unit^2 sign(h) |h / unit^2|^eta_i >= 0`` with ``h = |p_i - p_j|^2 - apart^2``.
+    """``2 (p_i - p_j) . u_i + share zeta_i unit^2 sign(h) |h / unit^2|^eta_i >= 0``.
 
-    away: ``p_i - p_j``.  apart: the least distance of centres.  share: of the responsibility: 1 for an obstacle, 1/2
+    The barrier is ``h = |p_i - p_j|^2 - apart^2``.  away: ``p_i - p_j``.  apart: the least distance of centres.  share: of the responsibility: 1 for an obstacle, 1/2
     between agents that obey the same rule.  there: which of the others count.  zeta, eta: above 0; small ``zeta`` is
     cautious.  unit: a length; ``h`` is taken in its square, so that ``eta`` means the same at every scale.
     """

@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar
 
 import numpy as np
 from annotated_types import Ge, Gt, Le
-from jaxtyping import Bool, Float, Float32, Int64
+from jaxtyping import Bool, Float, Int64
 
 from stratagem.errors import BrokenRunError, InputError
 from stratagem.multiagent.barriers import barrier_constraints, box_constraints, nearest

@@ -61,7 +61,7 @@ def mean_distances(wall: Bool[np.ndarray, "maps height width"]) -> Float[np.ndar
 
     Not a number for walls, and for a cell from which no other can be reached.
     """
-    maps, height, width = wall.shape
+    _, height, width = wall.shape
     mean = np.full(wall.shape, np.nan)
     plain = np.where(wall, np.inf, 1.0)
     number, row, column = np.nonzero(~wall)

@@ -61,7 +61,7 @@ def _throughput(seed: int, agents: int, who: str, policy: AgentsPolicy) -> float
     statement="Agents that learn to follow congestion-aware plans of their own reach more goals than agents by rules, "
     "on maps they have not seen; both the static and the dynamic cost add to that.",
     source="arXiv 2310.01207, experiments on mazes and warehouses with up to 256 agents (throughput)",
-    baseline="the same plans followed by rule, with a random detour in a tenth of all turns; the same without costs; PIBT",
+    baseline="the same plans followed by rule, with a random detour in a tenth of turns; the same without costs; PIBT",
     rule=(
         Expect("log_ratio_to_detour", above=0),
         Expect("log_ratio_of_costs", above=0),
@@ -70,7 +70,8 @@ def _throughput(seed: int, agents: int, who: str, policy: AgentsPolicy) -> float
     scale="Random maps of 12 by 12 with a fifth walls, 8, 16 and 24 agents, 128 turns, 4 held-out maps of each; one "
     "policy trained with 16 agents for 24 batches of 4,096 agent turns (a hundred thousand, where the paper has a "
     "billion), without a memory. The ratio of costs is that of the rule with detours, with both costs and without. "
-    "PIBT sees and moves all agents as one. 60 batches and 10 maps took too long. No learned competitor and no search-based solver is compared.",
+    "PIBT sees and moves all agents as one. 60 batches and 10 maps took too long. No learned competitor and no "
+    "search-based solver is compared.",
 )
 def follower(seed: int) -> dict[str, float]:
     """Mean over numbers of agents of the logarithm of throughput over that of others."""
@@ -121,17 +122,18 @@ def _best(game: DiscsGame, tried: Sequence[np.ndarray], scenes: np.ndarray) -> n
 
 @claim(
     "online_cbf",
-    statement="Barrier parameters that a shared message-passing policy sets turn by turn bring agents through scenes in "
-    "which fixed ones leave them stuck.",
+    statement="Barrier parameters that a shared message-passing policy sets turn by turn bring agents through scenes "
+    "in which fixed ones leave them stuck.",
     source="arXiv 2303.04313, abstract (scenes that fixed parameters do not solve, and better navigation elsewhere)",
-    baseline="the best fixed parameters for all agents (a grid) and for each of them (random search), found with as many "
-    "turns of the game as training takes",
+    baseline="the best fixed parameters for all agents (a grid) and for each of them (random search), found with as "
+    "many turns of the game as training takes",
     rule=(Expect("success_over_shared", above=0), Expect("success_over_each", above=0)),
     scale="Four discs that change corners of a 4 by 4 square through a gap of 0.6 to 1 between two obstacles, single "
     "integrators, 40 batches of 512 turns; 40 held-out scenes, the policy acting by its mean. Rewards, ranges of the "
-    "parameters and the network are reconstructions. Fixed parameters are chosen by the same return, with as many turns "
-    "of the game: 15 shared ones on 6 scenes each, 25 for each agent on 4. No velocity is learned, and no agent may go "
-    "round: where all are stuck head-on, parameters alone may not free them.",
+    "parameters and the network are reconstructions. Fixed parameters are chosen by the same return, with as many "
+    "turns of the game: 15 shared ones on 6 scenes each, 25 for each agent on 4. No velocity is learned, and no agent "
+    "may go round: where all are stuck head-on, parameters alone may not free them. Agents with parameters of their "
+    "own are told apart, which a policy that all share cannot do but by what they see.",
 )
 def online_cbf(seed: int) -> dict[str, float]:
     """Success on held-out scenes, over that of fixed parameters."""
