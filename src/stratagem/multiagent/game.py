@@ -290,7 +290,7 @@ def chance(
 
 def check_actions(task: MultiAgentTask, policy: Any) -> None:
     """Raise :class:`InputError` when a policy is of other sizes than a task."""
-    names = ("features", "actions", "continuous")
+    names: tuple[str, ...] = ("features", "actions", "continuous")
     if not policy.any_number:
         names = ("agents", "features", "state_features", "actions", "continuous")
     wanted = {name: getattr(task, name) for name in names}

@@ -28,8 +28,8 @@ class PogemaTask:
     """The same game as :class:`~stratagem.multiagent.PathfindingGame`, played by the POGEMA library.
 
     Its generator draws maps, starts and goals, also on parts of a map that are cut off, and its ``soft`` collisions
-    move agents. Options are those of :class:`~stratagem.multiagent.PathfindingGame`. POGEMA asks for versions of gymnasium,
-    numpy and pydantic that this package cannot have; it works all the same when it is installed without them
+    move agents. Options are those of :class:`~stratagem.multiagent.PathfindingGame`. POGEMA asks for versions of
+    gymnasium, numpy and pydantic that this package cannot have; it works all the same when it is installed without them
     (``pip install --no-deps pogema``), since pydantic still holds its first version, as ``pydantic.v1``.
 
     Raises :class:`InputError` when POGEMA cannot be imported or refuses the options.
