@@ -46,8 +46,8 @@ class Agents(Architecture):
     def build(self, task: Any, seed: int) -> Any:
         from stratagem.multiagent.policy import ActorCritics
 
-        own = {"told": self.told, "front": self.front, "width": self.width}
-        return ActorCritics.for_task(task, self.weights, self.critic, self.hidden, seed, **own)
+        own = (self.told, self.front, self.width)
+        return ActorCritics.for_task(task, self.weights, self.critic, self.hidden, seed, *own)
 
 
 @dataclass(frozen=True)

@@ -87,8 +87,10 @@ def barrier_constraints(
 ) -> Constraints:
     """``2 (p_i - p_j) . u_i + share zeta_i unit^2 sign(h) |h / unit^2|^eta_i >= 0``.
 
-    The barrier is ``h = |p_i - p_j|^2 - apart^2``.  away: ``p_i - p_j``.  apart: the least distance of centres.
-    share: of the responsibility: 1 for an obstacle, 1/2 between agents that obey the same rule.  there: which of the others count.  zeta, eta: above 0; small ``zeta`` is
+    The barrier is ``h = |p_i - p_j|^2 - apart^2``.
+
+    away: ``p_i - p_j``.  apart: the least distance of centres.  share: of the responsibility: 1 for an obstacle, 1/2
+    between agents that obey the same rule.  there: which of the others count.  zeta, eta: above 0; small ``zeta`` is
     cautious.  unit: a length; ``h`` is taken in its square, so that ``eta`` means the same at every scale.
     """
     h = ((away**2).sum(-1) - apart**2) / unit**2

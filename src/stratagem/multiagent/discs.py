@@ -46,7 +46,8 @@ def action_of(zeta: float, eta: float) -> Float[np.ndarray, "2"]:
             raise InputError(f"{name} = {value}: must be in [{low:g}, {high:g}]")
         shares.append(np.log(value / low) / np.log(high / low))
     share = np.clip(np.array(shares), 1e-13, 1 - 1e-13)
-    return np.clip(np.log(share / (1 - share)), -30, 30)
+    action: np.ndarray = np.clip(np.log(share / (1 - share)), -30, 30)
+    return action
 
 
 @dataclass(frozen=True)
@@ -142,7 +143,7 @@ class DiscsGame(MarkovGame):
         before, after = (np.linalg.norm(goal - where, axis=-1) for where in (place, moved))
         there = after <= self.arrival
         margin = self.margins({**state, "place": moved})
-        collided = (margin < 0).any(-1)
+        collided: np.ndarray = np.any(margin < 0, -1)
         crash = collided.any(1)
         arrived = state["arrived"] | there
         pay = before - after + 1.0 * (there & ~state["arrived"]) - 0.01 * ~there - 1.0 * ~feasible - 10.0 * collided

@@ -262,7 +262,7 @@ def configured(name: str, kind: type[_Game], argument: str | None, options: Mapp
     """A game that takes no argument from the options of its specification. Raises :class:`InputError`."""
     if argument is not None:
         raise InputError(f"task {name!r} takes no argument, got {argument!r}")
-    check_names(name, options, list(field_adapters(kind)))  # type: ignore[arg-type]  # a class can be hashed
+    check_names(name, options, list(field_adapters(kind)))
     return kind(**options)
 
 

@@ -240,8 +240,8 @@ def grid_sketch(
     """A grid with its agents and where they want to be."""
     height, width = wall.shape
     row, column = np.nonzero(wall)
-    places = [np.stack([numbers % width, numbers // width], -1) + 0.5 for numbers in (cell, goal)]
-    return Sketch(width, height, *places, radius=0.36, walls=np.stack([column, row], -1))
+    place, wanted = (np.stack([numbers % width, numbers // width], -1) + 0.5 for numbers in (cell, goal))
+    return Sketch(width, height, place, wanted, 0.36, np.stack([column, row], -1))
 
 
 def own_chance(

@@ -241,7 +241,7 @@ class ActorCritics(AgentsPolicy):
             for same in zip(*actors, strict=True)
         ]
         choose = self._chooser(1.0 if sampler is None else sampler.policy_temperature)
-        front = None if self.front_name is None else cast(nn.Sequential, self.members[0].actor)[0]
+        front = None if self.front_name is None else self.members[0].actor[0]
 
         def read(observation: np.ndarray) -> np.ndarray:
             if front is None:
