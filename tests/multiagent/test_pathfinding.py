@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from stratagem import run
+from stratagem.architectures import Agents
 from stratagem.errors import BrokenRunError, InputError
 from stratagem.multiagent import Follower, PathfindingGame
-from stratagem.multiagent.controllers import moves_to, pibt, planned, throughput
+from stratagem.multiagent.controllers import learned, moves_to, pibt, planned, throughput
 from stratagem.multiagent.grids import moved
 from stratagem.tasks import registry
 
@@ -220,3 +221,12 @@ def test_a_trained_follower_acts_for_another_number_of_agents(tmp_path: Path) ->
     assert sampled.episodes == 4 and sampled.mean_return >= 0
     with pytest.raises(InputError, match="needs agents of features = 242"):
         run.evaluate(tmp_path / "r", "pathfinding:size=6,agents=3,view=5", episodes=1)
+
+
+def test_a_policy_acts_as_a_controller_of_the_game_it_was_made_for() -> None:
+    game = PathfindingGame(size=6, agents=3, max_turns=20)
+    policy = Agents(told=False, front="convolution", hidden=8, width=4).build(game, 0)
+    rate, again = (
+        throughput(game, learned(game, policy), np.arange(4), np.random.default_rng(0)).tolist() for _ in range(2)
+    )
+    assert rate == again and len(rate) == 4
