@@ -19,6 +19,7 @@ from stratagem.errors import BrokenRunError, InputError
 from stratagem.experience import Experience
 from stratagem.language.engines import TINY, Precision
 from stratagem.language.world import LanguageWorld
+from stratagem.multiagent.world import MultiAgentWorld
 from stratagem.preferences.contests import JudgedWorld
 from stratagem.recipe import Recipe
 from stratagem.sampling import Rollouts, minimal_prefixes
@@ -220,6 +221,30 @@ def _as_it_began(directory: Path, trained: World) -> World:
     world.policy.load_state_dict(trained.policy.state_dict())
     trained.close()
     return world
+
+
+def animate(
+    source: str | Path, path: Path, task: str | None = None, *, number: int = 0, greedy: bool = False, seed: int = 0
+) -> Path:
+    """Play one held-out episode and write it as a page that shows it move: one file, which needs no network.
+
+    source, task: as in :func:`evaluate`; a task of several agents that are somewhere on a grid or a plane.
+    number: of the episode, among those :func:`evaluate` plays.  greedy: whether agents do what they most likely would.
+
+    Raises :class:`InputError` for a task that cannot be drawn, and when ``path`` cannot be written.
+    """
+    from stratagem.study.animation import write_animation
+
+    model, task = _model_and_task(source, task)
+    world = build_world(Request("", task, model), registry.make(task), seed)
+    try:
+        if not isinstance(world, MultiAgentWorld):
+            raise InputError(f"task {task} cannot be drawn: only tasks of several agents that act at once are")
+        world.serve(0)
+        trajectory = world.watch(UNSEEN + number, "greedy" if greedy else "sampled")
+    finally:
+        world.close()
+    return write_animation(trajectory, path, f"{Path(source).name} on {task}")
 
 
 def pass_at(

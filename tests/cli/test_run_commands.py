@@ -266,3 +266,14 @@ def test_recipes_written_by_hand_are_plain_yaml(tmp_path):
         "high": 0.2,
         "dual": None,
     }
+
+
+def test_an_episode_of_several_agents_is_drawn_when_it_is_asked_for(stratagem, tmp_path):
+    task = ("--task", "pathfinding:size=5,agents=2,max_turns=4")
+    values = ("--set", "sampler.prompts_per_step=2", "--set", "architecture.width=2")
+    assert stratagem("train", "follower", *task, *values, "--steps", "1", "--episodes", "0", "--out", "run").code == 0
+    said = stratagem("eval", "run", "--episodes", "2", "--animate", "moves.html")
+    assert (said.code, said.err) == (0, "")
+    assert "animation: moves.html" in said.out and "<svg" in Path("moves.html").read_text()
+    refused = stratagem("eval", "run", "--task", "two_step", "--animate", "other.html")
+    assert refused.code == 2 and refused.err.count("\n") == 1 and not Path("other.html").exists()

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from annotated_types import Ge
 
+from stratagem.errors import InputError
 from stratagem.parts import Architecture
 
 
@@ -18,16 +19,35 @@ class Agents(Architecture):
     critic: reads an agent's ``observation``, as an independent learner does; the ``state`` of the whole game; or
     ``both``, the agent-specific state of arXiv 2103.01955.
     hidden: width of the two hidden layers of every network.
+    told: whether agents that share weights are told which of them they are; if not, and with a critic that reads the
+    observation, the policy is one for any number of agents.
+    front: what stands before every perceptron: a ``convolution`` over a window, ``messages`` of neighbours, or None.
+    Only where agents share weights, are not told apart, and the critic reads the observation.
+    width: of the front.
+
+    Raises :class:`InputError` for a front where there cannot be one.
     """
 
     weights: Literal["shared", "separate"] = "shared"
     critic: Literal["observation", "state", "both"] = "observation"
     hidden: Annotated[int, Ge(1)] = 64
+    told: bool = True
+    front: Literal["convolution", "messages"] | None = None
+    width: Annotated[int, Ge(1)] = 16
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.front is not None and (self.told or self.weights != "shared" or self.critic != "observation"):
+            raise InputError(
+                f"architecture agents: front = {self.front}: needs weights = shared, told = false and "
+                f"critic = observation; here they are {self.weights}, {str(self.told).lower()} and {self.critic}"
+            )
 
     def build(self, task: Any, seed: int) -> Any:
         from stratagem.multiagent.policy import ActorCritics
 
-        return ActorCritics.for_task(task, self.weights, self.critic, self.hidden, seed)
+        own = (self.told, self.front, self.width)
+        return ActorCritics.for_task(task, self.weights, self.critic, self.hidden, seed, *own)
 
 
 @dataclass(frozen=True)

@@ -138,11 +138,16 @@ def evaluate(
     pass_at: Annotated[
         str | None, typer.Option(help="Comma-separated k of pass@k, over as many start states as --episodes.")
     ] = None,
+    animate: Annotated[
+        Path | None, typer.Option(help="Also write an episode as a page that shows agents move (HTML).")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Machine-readable output.")] = False,
 ) -> None:
     """Evaluate a run's best policy, or a model, on held-out episodes: sampled and greedy, or pass@k."""
     from stratagem import run
 
+    if animate is not None:
+        run.animate(source, animate, task, seed=seed)
     if pass_at is not None:
         passes = run.pass_at(
             source,
@@ -173,7 +178,10 @@ def evaluate(
             f"{result.mean_return:.3f}",
             f"{result.mean_length:.1f}",
         )
-    Console(highlight=False).print(table)
+    console = Console(highlight=False)
+    console.print(table)
+    if animate is not None:
+        console.print(f"animation: {animate}", markup=False)
 
 
 def pretrain(

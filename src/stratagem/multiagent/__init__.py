@@ -5,12 +5,15 @@ that are played again and again.
 """
 
 from stratagem.multiagent.dependent import DependentAgents
+from stratagem.multiagent.discs import DiscsGame
 from stratagem.multiagent.episodes import Acted, Lanes, TeamRecording, play
 from stratagem.multiagent.game import Copies, Frame, MarkovGame, MultiAgentTask, Outcome, chance
 from stratagem.multiagent.games import CoordinationGame, MatrixGame, MeetingGame, TwoStepGame
 from stratagem.multiagent.inputs import AgentInputs
 from stratagem.multiagent.mixers import Mixer, Monotone, Sum
+from stratagem.multiagent.pathfinding import Follower, PathfindingGame
 from stratagem.multiagent.policy import ActorCritics, AgentsPolicy
+from stratagem.multiagent.sketch import Drawable, Sketch, Trajectory
 from stratagem.multiagent.values import ValueAgents
 from stratagem.multiagent.world import MultiAgentWorld
 
@@ -26,6 +29,9 @@ __all__ = [
     "CoordinationGame",
     "Copies",
     "DependentAgents",
+    "DiscsGame",
+    "Drawable",
+    "Follower",
     "Frame",
     "Lanes",
     "MarkovGame",
@@ -36,8 +42,11 @@ __all__ = [
     "MultiAgentTask",
     "MultiAgentWorld",
     "Outcome",
+    "PathfindingGame",
+    "Sketch",
     "Sum",
     "TeamRecording",
+    "Trajectory",
     "TwoStepGame",
     "ValueAgents",
     "chance",

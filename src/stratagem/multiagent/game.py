@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Bool, Float, Float32, Int, Int64, Shaped
 
 from stratagem.errors import InputError
+from stratagem.multiagent.sketch import Sketch
 from stratagem.seeding import uniform
 from stratagem.tasks.adapter import episode_seed
 from stratagem.tasks.options import validate
@@ -200,6 +201,10 @@ class MarkovGame(ABC):
         """Which actions may be taken."""
         return np.ones((len(state["seed"]), self.agents, self.actions), dtype=bool)
 
+    def sketch(self, state: State) -> Sketch:
+        """What the first of these copies looks like. Raises :class:`InputError` for a game that has no picture."""
+        raise InputError(f"task {self.name} cannot be drawn: its agents are at no place")
+
     def copies(self, count: int) -> Copies:
         """So many copies, in no episode yet."""
         return ArrayCopies(self, count)
@@ -243,6 +248,9 @@ class ArrayCopies:
             self._frame(state),
         )
 
+    def sketch(self, copy: int) -> Sketch:
+        return self._game.sketch(self._read(np.array([copy])))
+
     def state_dict(self) -> dict[str, np.ndarray]:
         return {name: rows.copy() for name, rows in self._state.items()}
 
@@ -282,7 +290,10 @@ def chance(
 
 def check_actions(task: MultiAgentTask, policy: Any) -> None:
     """Raise :class:`InputError` when a policy is of other sizes than a task."""
-    wanted = {name: getattr(task, name) for name in ("agents", "features", "state_features", "actions", "continuous")}
+    names: tuple[str, ...] = ("features", "actions", "continuous")
+    if not policy.any_number:
+        names = ("agents", "features", "state_features", "actions", "continuous")
+    wanted = {name: getattr(task, name) for name in names}
     held = {name: getattr(policy, name) for name in wanted}
     if wanted != held:
         raise InputError(f"task {task.name} needs agents of {_listed(wanted)}; these are of {_listed(held)}")

@@ -11,11 +11,12 @@ from annotated_types import Ge, Gt, Le
 from jaxtyping import Bool, Float, Int64
 
 from stratagem.errors import InputError, unknown
-from stratagem.multiagent.game import MarkovGame, State, chance
+from stratagem.multiagent.game import MarkovGame, MultiAgentTask, State, chance
+from stratagem.multiagent.sketch import Sketch
 from stratagem.tasks.options import check_names
 from stratagem.validation import field_adapters
 
-_Game = TypeVar("_Game", bound=MarkovGame)
+_Game = TypeVar("_Game", bound=MultiAgentTask)
 
 PAYOFFS = {
     "climbing": ((11.0, -30.0, 0.0), (-30.0, 7.0, 6.0), (0.0, 0.0, 5.0)),
@@ -42,7 +43,7 @@ class MatrixGame(MarkovGame):
 
     @property
     def name(self) -> str:
-        return _named(f"matrix:{self.payoffs}", self, ("scale",))
+        return named(f"matrix:{self.payoffs}", self, ("scale",))
 
     @property
     def description(self) -> str:
@@ -133,7 +134,7 @@ class MeetingGame(MarkovGame):
 
     @property
     def name(self) -> str:
-        return _named("meeting", self, ("size", "agents", "sight", "max_turns", "step_cost"))
+        return named("meeting", self, ("size", "agents", "sight", "max_turns", "step_cost"))
 
     @property
     def description(self) -> str:
@@ -168,6 +169,9 @@ class MeetingGame(MarkovGame):
     def whole(self, state: State) -> Float[np.ndarray, "copies state_features"]:
         return state["cell"].reshape(len(state["cell"]), -1) / self.size
 
+    def sketch(self, state: State) -> Sketch:
+        return Sketch(self.size, self.size, state["cell"][0, :, ::-1] + 0.5)
+
 
 @dataclass(frozen=True)
 class CoordinationGame(MarkovGame):
@@ -191,7 +195,7 @@ class CoordinationGame(MarkovGame):
 
     @property
     def name(self) -> str:
-        return _named("coordination", self, ("agents", "margin", "flip", "max_turns"))
+        return named("coordination", self, ("agents", "margin", "flip", "max_turns"))
 
     @property
     def description(self) -> str:
@@ -241,27 +245,28 @@ def matrix(argument: str | None, options: Mapping[str, Any]) -> MatrixGame:
 
 def two_step(argument: str | None, options: Mapping[str, Any]) -> TwoStepGame:
     """The task ``two_step``."""
-    return _configured("two_step", TwoStepGame, argument, options)
+    return configured("two_step", TwoStepGame, argument, options)
 
 
 def meeting(argument: str | None, options: Mapping[str, Any]) -> MeetingGame:
     """The task ``meeting[:size=5,agents=2,...]``."""
-    return _configured("meeting", MeetingGame, argument, options)
+    return configured("meeting", MeetingGame, argument, options)
 
 
 def coordination(argument: str | None, options: Mapping[str, Any]) -> CoordinationGame:
     """The task ``coordination[:agents=3,...]``."""
-    return _configured("coordination", CoordinationGame, argument, options)
+    return configured("coordination", CoordinationGame, argument, options)
 
 
-def _configured(name: str, kind: type[_Game], argument: str | None, options: Mapping[str, Any]) -> _Game:
+def configured(name: str, kind: type[_Game], argument: str | None, options: Mapping[str, Any]) -> _Game:
+    """A game that takes no argument from the options of its specification. Raises :class:`InputError`."""
     if argument is not None:
         raise InputError(f"task {name!r} takes no argument, got {argument!r}")
     check_names(name, options, list(field_adapters(kind)))
     return kind(**options)
 
 
-def _named(name: str, game: Any, options: tuple[str, ...]) -> str:
+def named(name: str, game: Any, options: tuple[str, ...]) -> str:
     """The specification: the name with the options that are not their defaults."""
     own = {option: getattr(game, option) for option in options}
     changed = [f"{option}={value}" for option, value in own.items() if value != getattr(type(game), option)]

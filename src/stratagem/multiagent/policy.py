@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from stratagem.control.policy import CategoricalPolicy, ControlPolicy, GaussianPolicy, gaussian, linear_layers
 from stratagem.experience import Experience, PolicyOutput
 from stratagem.multiagent.episodes import Acted
+from stratagem.multiagent.fronts import FrontName, form_of, make_front
 from stratagem.multiagent.game import Frame, MultiAgentTask
 from stratagem.multiagent.inputs import AgentInputs
 from stratagem.parts import Sampler, View
@@ -27,6 +28,9 @@ from stratagem.training.world import Policy, check_asked
 Weights = Literal["shared", "separate"]
 Critic = Literal["observation", "state", "both"]
 
+NETWORKS = ("actor", "critic", "median_critic")
+"""Of every member."""
+
 ILLEGAL = -1e9
 """What stands for the logit of an action that may not be taken: its probability is 0, and so is its gradient."""
 
@@ -36,8 +40,11 @@ Acting = Callable[[Frame, np.random.Generator | None], Acted]
 class AgentsPolicy(ModulePolicy):
     """A policy of all agents of a game, which acts in all copies of it at once.
 
-    agents, features, state_features, actions, continuous: as of the task.
+    agents, features, state_features, actions, continuous: as of the task.  any_number: whether it acts as well for
+    another number of agents.
     """
+
+    any_number: bool = False
 
     agents: int
     features: int
@@ -94,9 +101,12 @@ class ActorCritics(AgentsPolicy):
 
     Each is a :class:`ControlPolicy`: with one agent and a critic on its observation this is the policy of
     :class:`~stratagem.control.world.ControlWorld`, number for number. Shared weights are told who acts by a one-hot
-    number beside what they read, unless there is one agent alone.
+    number beside what they read, unless there is one agent alone or ``told`` is False. Who are not told, and whose
+    critic reads the observation, are the same policy for any number of agents.
 
     critic: what it reads: the ``observation``, the ``state``, or ``both``.  hidden: width of each hidden layer.
+    front: what stands before every perceptron (:mod:`stratagem.multiagent.fronts`); only for one that any number of
+    agents share.  form: of the observations, for the front.  width: of the front.
     """
 
     kind: ClassVar[str] = "actor_critics"
@@ -113,17 +123,29 @@ class ActorCritics(AgentsPolicy):
         critic: Critic = "observation",
         hidden: int = 64,
         seed: int = 0,
+        told: bool = True,
+        front: FrontName | None = None,
+        form: Sequence[int] = (),
+        width: int = 16,
     ) -> None:
         super().__init__()
         self.agents, self.features, self.state_features = agents, features, state_features
         self.actions, self.continuous = actions, continuous
         self.weights_of, self.critic_reads, self.hidden = weights, critic, hidden
-        self._told = agents if weights == "shared" and agents > 1 else 0
+        self.told, self.front_name, self.form, self.width = told, front, tuple(form), width
+        self._told = agents if told and weights == "shared" and agents > 1 else 0
+        self.any_number = not told and weights == "shared" and critic == "observation"
         read = {"observation": features, "state": state_features, "both": features + state_features}[critic]
         member = GaussianPolicy if continuous else CategoricalPolicy
         seeds = [seed] if weights == "shared" or agents == 1 else [derive(seed, "agent", n) for n in range(agents)]
+        fronts = [None if front is None else make_front(front, form, width, seed, place) for place in NETWORKS]
+        if fronts[0] is not None:
+            features = read = fronts[0].outputs
         sizes = (features + self._told, actions, hidden)
         self._members = nn.ModuleList(member(*sizes, one, critic_features=read + self._told) for one in seeds)
+        for place, before in zip(NETWORKS, fronts, strict=True):
+            if before is not None:
+                setattr(self._members[0], place, nn.Sequential(before, *getattr(self._members[0], place)))
 
     @staticmethod
     def for_task(
@@ -132,10 +154,17 @@ class ActorCritics(AgentsPolicy):
         critic: Critic = "observation",
         hidden: int = 64,
         seed: int = 0,
+        told: bool = True,
+        front: FrontName | None = None,
+        width: int = 16,
     ) -> ActorCritics:
-        """A fresh policy whose actions the task takes."""
+        """A fresh policy whose actions the task takes.
+
+        Raises :class:`InputError` for a front that cannot read what agents see in this task.
+        """
         sizes = (task.agents, task.features, task.state_features, task.actions, task.continuous)
-        return ActorCritics(*sizes, weights, critic, hidden, seed)
+        form = () if front is None else form_of(task, front)
+        return ActorCritics(*sizes, weights, critic, hidden, seed, told, front, form, width)
 
     # ---- learning --------------------------------------------------------------------------------------------------
 
@@ -228,10 +257,18 @@ class ActorCritics(AgentsPolicy):
             for same in zip(*actors, strict=True)
         ]
         choose = self._chooser(1.0 if sampler is None else sampler.policy_temperature)
+        front = None if self.front_name is None else self.members[0].actor[0]
+
+        def read(observation: np.ndarray) -> np.ndarray:
+            if front is None:
+                return told_apart(observation, bool(self._told))
+            with torch.no_grad():
+                features: Tensor = front(torch.from_numpy(observation).flatten(0, 1))
+            return features.view(*observation.shape[:2], -1).numpy()
 
         def act(frame: Frame, noise: np.random.Generator | None) -> Acted:
             # By agent first, so that one matrix product a layer does for all copies and all agents.
-            outputs = network_outputs(layers, told_apart(frame.observation, bool(self._told)).swapaxes(0, 1))
+            outputs = network_outputs(layers, read(frame.observation).swapaxes(0, 1))
             outputs = outputs.swapaxes(0, 1)
             return Acted(choose(outputs if self.continuous else masked(outputs, frame.legal), noise))
 
@@ -257,8 +294,11 @@ class ActorCritics(AgentsPolicy):
         return [matrix for member in self.actors for matrix in member.hidden_matrices()]
 
     def arguments(self) -> dict[str, Any]:
-        """Sizes, whose weights they are, and what the critic reads."""
-        return {**self.sizes(), "weights": self.weights_of, "critic": self.critic_reads, "hidden": self.hidden}
+        """Sizes, whose weights they are, what the critic reads, and what stands before."""
+        own = {"weights": self.weights_of, "critic": self.critic_reads, "hidden": self.hidden, "told": self.told}
+        if self.front_name is None:
+            return {**self.sizes(), **own}
+        return {**self.sizes(), **own, "front": self.front_name, "form": list(self.form), "width": self.width}
 
 
 def allowed(logits: Float[Tensor, "*rows actions"], legal: Bool[Tensor, "*rows actions"]) -> Tensor:

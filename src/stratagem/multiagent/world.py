@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -12,13 +12,14 @@ from torch import Tensor
 from stratagem.architectures import Agents
 from stratagem.control.acting import EPISODES_AT_ONCE, ActingWorld, state_keys
 from stratagem.control.episodes import Start
-from stratagem.errors import InputError
+from stratagem.errors import BrokenRunError, InputError
 from stratagem.experience import Experience
 from stratagem.multiagent.episodes import Act, Lanes, TeamRecording, play, rows_of
 from stratagem.multiagent.exploration import exploring
 from stratagem.multiagent.game import Frame, MultiAgentTask, check_actions
 from stratagem.multiagent.inputs import AgentInputs
 from stratagem.multiagent.policy import AgentsPolicy
+from stratagem.multiagent.sketch import Drawable, Trajectory
 from stratagem.partition import Partition
 from stratagem.parts import Architecture, Sampler
 from stratagem.recipe import Recipe
@@ -125,6 +126,29 @@ class MultiAgentWorld(ActingWorld[AgentsPolicy, TeamRecording]):
         if isinstance(sampler, EpsilonGreedy):
             return exploring(act, sampler.epsilon, noise)
         return lambda frame: act(frame, noise)
+
+    def watch(self, number: int, mode: Literal["sampled", "greedy"] = "sampled") -> Trajectory:
+        """A held-out episode as it can be drawn. Raises :class:`InputError` for a task that has no picture."""
+        noise = numpy_generator(self._seed, "watch") if mode == "sampled" else None
+        copies, one, act = self.task.copies(1), np.array([0]), self._served.acting()
+        try:
+            if not isinstance(copies, Drawable):
+                raise InputError(f"task {self.task_name} cannot be drawn: it does not say where its agents are")
+            failures = copies.reset(one, np.array([self.task.start_seed("test", number)], dtype=np.int64))
+            if failures:
+                raise BrokenRunError(f"task {self.task_name}: the episode could not be started: {failures[0]}")
+            sketches, rewards = [copies.sketch(0)], []
+            frame, left = copies.observe(one), np.zeros(self.task.agents, dtype=bool)
+            while not left.all():
+                out = copies.step(one, act(frame, noise).action)
+                if out.failures:
+                    raise BrokenRunError(f"task {self.task_name}: the episode broke: {out.failures[0]}")
+                sketches.append(copies.sketch(0))
+                rewards.append(out.reward[0])
+                frame, left = out.frame, left | out.terminated[0] | out.truncated[0]
+        finally:
+            copies.close()
+        return Trajectory(sketches, np.stack(rewards))
 
     # ---- what it comes to ------------------------------------------------------------------------------------------
 

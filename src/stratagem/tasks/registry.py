@@ -356,6 +356,24 @@ _BUILT_IN = (
         "stratagem.multiagent.games:coordination",
     ),
     TaskCard(
+        "pathfinding",
+        "pathfinding[:size=12,density=0.2,agents=16,sight=5,view=3,static=true,dynamic=true,pay=waypoint]",
+        "agents on a grid go from goal to goal, planning their own paths",
+        "stratagem.multiagent.pathfinding:from_spec",
+    ),
+    TaskCard(
+        "discs",
+        "discs[:agents=4,gap=0.8,jitter=0.2,radius=0.15,obstacle=0.4,safety=0.02,reach=1.5,max_turns=200]",
+        "discs change places past obstacles, kept safe by barriers whose parameters they set",
+        "stratagem.multiagent.discs:from_spec",
+    ),
+    TaskCard(
+        "pogema",
+        "pogema[:size=12,density=0.2,agents=16,sight=5,view=3,static=true,dynamic=true,pay=waypoint]",
+        "the same game played by the POGEMA library (pip install --no-deps pogema)",
+        "stratagem.multiagent.pogema:from_spec",
+    ),
+    TaskCard(
         "lab",
         "lab:GAME[,option=value]",
         "a token game small enough to enumerate, judged exactly",
