@@ -36,7 +36,8 @@ class PolicyOutput:
 
     logp: log-probability of every action.  entropy: of the distribution each action was drawn from.
     value: the critic's estimate of the return from before each action.  value_after: the same critic's, once the
-    action has been read.  median: its estimate of that return's median
+    action has been read. next_value: what the next turn is worth by a target network, 0 after an end; it has no
+    gradient.  median: its estimate of that return's median
     over the actions the policy may take there.
     mean_logp: mean of the log-probabilities of all actions there were, chosen or not.
     log_probs: the log-probabilities of all actions there were; a row of the vocabulary for every token.
@@ -70,6 +71,7 @@ class PolicyOutput:
     after: Shaped[Tensor, "tokens ..."] | None = None
     log_probs: Float[Tensor, "tokens vocabulary"] | None = None
     value_after: Float[Tensor, " tokens"] | None = None
+    next_value: Float[Tensor, " tokens"] | None = None
 
     def where(self, mask: Bool[Tensor, " tokens"], names: Collection[str] | None = None) -> PolicyOutput:
         """The same output with 0 outside ``mask``, where whatever it holds (-inf, NaN) then reaches no gradient.

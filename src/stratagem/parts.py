@@ -497,6 +497,20 @@ class Estimator(Part):
 
 
 @dataclass(frozen=True)
+class Architecture(Part):
+    """What a fresh policy is made of, for worlds that build one as a recipe asks for it.
+
+    A policy that was saved is what it is; one of another architecture than the recipe's is refused.
+    """
+
+    kind: ClassVar[str] = "architecture"
+
+    def build(self, task: Any, seed: int) -> Any:
+        """A fresh policy that acts in this task. Raises :class:`InputError` for a task it cannot act in."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
 class Objective(Part):
     """A loss to minimise. Objectives add up and scale."""
 

@@ -20,6 +20,7 @@ from stratagem.optimizers import AdamW
 from stratagem.part import Part, field_types, find_part
 from stratagem.parts import (
     Advantage,
+    Architecture,
     Estimator,
     Objective,
     Optimization,
@@ -55,6 +56,7 @@ class Recipe(Part):
 
     replay: what of past batches is learned from again; None: nothing, and nothing is kept.
     estimator: what is learned beside the policy for reward or advantage to read; None: nothing.
+    architecture: what a fresh policy is made of; None: what the world makes it of. Few worlds leave that to a recipe.
     reference_from: the batch from which on the reference is the policy as it was when that batch came (0: the policy
     the run began with). A later batch, set by a schedule, moves it once more.
 
@@ -74,6 +76,7 @@ class Recipe(Part):
     view: View | None = None
     proximal: Proximal | None = None
     estimator: Estimator | None = None
+    architecture: Architecture | None = None
     reference_from: Annotated[int, Ge(0)] = 0
     optimization: Optimization = AdamW()
     schedules: tuple[Schedule, ...] = ()

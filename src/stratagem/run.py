@@ -38,7 +38,7 @@ Progress = Callable[[int, Mapping[str, float]], None]
 UNSEEN = 100_000
 """Number of the first held-out episode that no run looks at while it trains."""
 
-DEFAULT_STEPS = {"text": 40, "control": 60, "lab": 100, "diffusion": 100, "hybrid": 60}
+DEFAULT_STEPS = {"text": 40, "control": 60, "lab": 100, "diffusion": 100, "hybrid": 60, "multiagent": 100}
 """Batches a run learns from when nobody says how many, by family of task."""
 
 ANY_STEPS = 10**9

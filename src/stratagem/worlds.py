@@ -26,6 +26,9 @@ from stratagem.language.engines import ENGINES, Precision, find_device, load_pol
 from stratagem.language.policy import LanguagePolicy
 from stratagem.language.team import Team
 from stratagem.language.world import LanguageWorld
+from stratagem.multiagent.game import MultiAgentTask
+from stratagem.multiagent.policy import AgentsPolicy
+from stratagem.multiagent.world import MultiAgentWorld
 from stratagem.skills import Skilled
 from stratagem.skills.world import SkilledWorld
 from stratagem.tasks.task import AnyTask, Task
@@ -75,6 +78,7 @@ def build_world(request: Request, task: AnyTask, seed: int) -> World:
         "lab": _lab,
         "diffusion": _diffusion,
         "hybrid": _hybrid,
+        "multiagent": _multiagent,
     }
     if task.family not in builders:
         raise unknown(f"kind of task for training, that of {task.name}:", task.family, builders)
@@ -125,3 +129,9 @@ def _hybrid(request: Request, task: HybridTask, seed: int) -> World:
     folder = _one_policy(request)
     policy = None if folder is None else HybridPolicy.from_directory(folder)
     return HybridWorld(task, seed, policy)
+
+
+def _multiagent(request: Request, task: MultiAgentTask, seed: int) -> World:
+    folder = _one_policy(request)
+    policy = None if folder is None else AgentsPolicy.from_directory(folder)
+    return MultiAgentWorld(task, seed, policy)

@@ -10,7 +10,7 @@ import torch
 
 from stratagem.catalogue import card
 from stratagem.control import CategoricalPolicy, ControlInputs, ControlWorld, GymTask
-from stratagem.control.world import state_keys
+from stratagem.control.acting import state_keys
 from stratagem.errors import BrokenRunError, InputError
 from stratagem.experience import Experience
 from stratagem.recipe import Recipe

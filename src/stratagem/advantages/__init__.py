@@ -25,6 +25,7 @@ from stratagem.advantages.targets import GroupQuantileTarget
 from stratagem.advantages.thoughts import EntropyRaised
 from stratagem.advantages.turn_critics import TurnCriticAdvantage
 from stratagem.advantages.turns import StandardizedContext, StandardizedTurnReturn
+from stratagem.advantages.value_scale import NormalizedValues
 from stratagem.advantages.weighed import GroupRule, LongerSuccess, PassRateBand, WeighedGroups
 
 __all__ = [
@@ -53,6 +54,7 @@ __all__ = [
     "MovingAverageBaseline",
     "NodeStandardized",
     "NormalizedReturn",
+    "NormalizedValues",
     "OverTurns",
     "PassRateBand",
     "PerReward",

@@ -19,6 +19,7 @@ from stratagem.errors import InputError
 EXTRAS = {
     "text": ("textworld", "textarena"),
     "games": ("pyspiel", "numba"),
+    "multiagent": ("pettingzoo", "mpe2"),
     "bandits": ("highspy",),
     "control": ("mujoco",),
     "cluster": ("ray",),

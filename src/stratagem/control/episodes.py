@@ -139,6 +139,11 @@ class Recording:
         """The episodes left in one of these ways, in the order in which they were left."""
         return [ending for ending in self.endings.values() if ending.how in how]
 
+    @property
+    def actions(self) -> int:
+        """How many were taken."""
+        return sum(len(row) for row in self.episode)
+
 
 Act = Callable[[np.ndarray], np.ndarray]
 Starts = Callable[[int], Start | None]

@@ -33,17 +33,22 @@ class ControlPolicy(ModulePolicy):
 
     features: numbers in an observation.  actions: choices, or dimensions of a continuous action.
     hidden: width of each hidden layer.  seed: of the initial weights.
+    critic_features: numbers the critics read, where that is something else than the observation.
     """
 
     says: ClassVar[frozenset[str]] = frozenset({"entropy", "value", "median", "before", "after"})
     views: ClassVar[tuple[type[View], ...]] = (RoutingReplay,)
 
-    def __init__(self, features: int, actions: int, hidden: int = 64, seed: int = 0) -> None:
+    def __init__(
+        self, features: int, actions: int, hidden: int = 64, seed: int = 0, critic_features: int | None = None
+    ) -> None:
         super().__init__()
         self.features, self.actions, self.hidden = features, actions, hidden
-        self.actor = _perceptron(features, hidden, actions, 0.01, generator(seed, "actor"))
-        self.critic = _perceptron(features, hidden, 1, 1.0, generator(seed, "critic"))
-        self.median_critic = _perceptron(features, hidden, 1, 1.0, generator(seed, "median critic"))
+        self.critic_features = critic_features
+        judged = features if critic_features is None else critic_features
+        self.actor = perceptron(features, hidden, actions, 0.01, generator(seed, "actor"))
+        self.critic = perceptron(judged, hidden, 1, 1.0, generator(seed, "critic"))
+        self.median_critic = perceptron(judged, hidden, 1, 1.0, generator(seed, "median critic"))
 
     @staticmethod
     def for_task(task: GymTask, seed: int = 0, hidden: int = 64) -> ControlPolicy:
@@ -108,7 +113,7 @@ class ControlPolicy(ModulePolicy):
         It runs in numpy on the policy's own weights (float32, CPU), which for a few rows takes a fifth of the time that
         torch takes, and agrees with :meth:`forward` to float32 accuracy.
         """
-        layers = [(layer.weight.detach().numpy().T, layer.bias.detach().numpy()) for layer in _linear(self.actor)]
+        layers = [(layer.weight.detach().numpy().T, layer.bias.detach().numpy()) for layer in linear_layers(self.actor)]
         choose = self.chooser(temperature)
 
         def act(observation: np.ndarray, noise: np.random.Generator | None) -> np.ndarray:
@@ -139,11 +144,12 @@ class ControlPolicy(ModulePolicy):
 
     def hidden_matrices(self) -> list[Tensor]:
         """The actor's weights between its hidden layers."""
-        return [layer.weight for layer in _linear(self.actor)[1:-1]]
+        return [layer.weight for layer in linear_layers(self.actor)[1:-1]]
 
     def arguments(self) -> dict[str, int]:
         """Sizes."""
-        return {"features": self.features, "actions": self.actions, "hidden": self.hidden}
+        sizes = {"features": self.features, "actions": self.actions, "hidden": self.hidden}
+        return sizes if self.critic_features is None else {**sizes, "critic_features": self.critic_features}
 
     @staticmethod
     def from_directory(directory: str | Path) -> ControlPolicy:
@@ -187,8 +193,10 @@ class GaussianPolicy(ControlPolicy):
 
     kind: ClassVar[str] = "gaussian"
 
-    def __init__(self, features: int, actions: int, hidden: int = 64, seed: int = 0) -> None:
-        super().__init__(features, actions, hidden, seed)
+    def __init__(
+        self, features: int, actions: int, hidden: int = 64, seed: int = 0, critic_features: int | None = None
+    ) -> None:
+        super().__init__(features, actions, hidden, seed, critic_features)
         self.log_std = nn.Parameter(torch.zeros(actions))
 
     def score(
@@ -209,16 +217,19 @@ class GaussianPolicy(ControlPolicy):
     ) -> Callable[[Float32[np.ndarray, "rows actions"], np.random.Generator | None], np.ndarray]:
         std = np.exp(self.log_std.detach().numpy()) * np.float32(math.sqrt(temperature))
 
-        def choose(mean: np.ndarray, noise: np.random.Generator | None) -> np.ndarray:
-            return mean if noise is None else mean + std * noise.standard_normal(mean.shape, dtype=np.float32)
-
-        return choose
+        return lambda mean, noise: gaussian(mean, std, noise)
 
 
 _KINDS: dict[str, type[ControlPolicy]] = {kind.kind: kind for kind in (CategoricalPolicy, GaussianPolicy)}
 
 
-def _perceptron(inputs: int, hidden: int, outputs: int, gain: float, source: torch.Generator) -> nn.Sequential:
+def gaussian(mean: np.ndarray, std: np.ndarray, noise: np.random.Generator | None) -> np.ndarray:
+    """Draws with these means and deviations; without a generator, the means."""
+    return mean if noise is None else mean + std * noise.standard_normal(mean.shape, dtype=np.float32)
+
+
+def perceptron(inputs: int, hidden: int, outputs: int, gain: float, source: torch.Generator) -> nn.Sequential:
+    """Two hidden layers with tanh, orthogonal weights of gain sqrt(2), in the last layer ``gain``, and zero biases."""
     return nn.Sequential(
         _layer(inputs, hidden, math.sqrt(2), source),
         nn.Tanh(),
@@ -235,5 +246,6 @@ def _layer(inputs: int, outputs: int, gain: float, source: torch.Generator) -> n
     return layer
 
 
-def _linear(network: nn.Sequential) -> list[Any]:
+def linear_layers(network: nn.Sequential) -> list[Any]:
+    """The linear maps of a network, in their order."""
     return [layer for layer in network if isinstance(layer, nn.Linear)]

@@ -31,7 +31,7 @@ def from_spec(argument: str | None, options: Mapping[str, str]) -> GymTask:
     """
     if argument is None:
         raise InputError("task gym needs the id of a registered Gymnasium environment, e.g. gym:CartPole-v1")
-    values = {name: _scalar(name, text) for name, text in options.items()}
+    values = {name: yaml_scalar("gym", name, text) for name, text in options.items()}
     return GymTask(argument, max_turns=values.pop("max_turns", None), arguments=values)
 
 
@@ -136,8 +136,9 @@ class GymTask:
         return self.max_turns
 
 
-def _scalar(name: str, text: str) -> Any:
+def yaml_scalar(task: str, name: str, text: str) -> Any:
+    """The value of a task's option. Raises :class:`InputError` when it is none that YAML knows."""
     try:
         return yaml.safe_load(text)
     except yaml.YAMLError:
-        raise InputError(f"task gym: {name}={text!r} is not a YAML value") from None
+        raise InputError(f"task {task}: {name}={text!r} is not a YAML value") from None

@@ -55,6 +55,7 @@ from stratagem.objectives.restricted import Restricted, RoleLosses
 from stratagem.objectives.routing import RoutingReplay
 from stratagem.objectives.step_values import StepValueLoss
 from stratagem.objectives.tails import TailConfidenceClip
+from stratagem.objectives.temporal_difference import TemporalDifference
 from stratagem.objectives.unified import UnifiedGradient
 from stratagem.objectives.views import InternalLayer, Perturbed, ResponseOnly
 
@@ -122,6 +123,7 @@ __all__ = [
     "SureNegatives",
     "Surprisal",
     "TailConfidenceClip",
+    "TemporalDifference",
     "TokenMean",
     "TokenRatio",
     "TowardsTarget",

@@ -17,6 +17,7 @@ from stratagem.rewards.shaping import (
 )
 from stratagem.rewards.signals import Confidence, Correct, FormatOnly, Inverted, Majority, RandomSignal
 from stratagem.rewards.structure import PlanPenalty
+from stratagem.rewards.teams import TeamReward
 from stratagem.rewards.windows import WindowEntropyReward
 
 __all__ = [
@@ -39,6 +40,7 @@ __all__ = [
     "PlanPenalty",
     "RandomSignal",
     "RewardWeights",
+    "TeamReward",
     "TurnProgress",
     "WinRateReward",
     "WindowEntropyReward",

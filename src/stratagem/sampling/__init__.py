@@ -5,6 +5,7 @@ from stratagem.sampling.budgets import Budgeted, allocate, group_gain
 from stratagem.sampling.calls import BeforeFailedCall, CallsCarriedOut
 from stratagem.sampling.curricula import Domains, Learnability, Shuffled, SuccessBand
 from stratagem.sampling.downsampling import DecisiveTokens, MostVariedCredit
+from stratagem.sampling.exploration import EpsilonGreedy
 from stratagem.sampling.guided import Guided, Prefix, minimal_prefixes, prefix_lengths
 from stratagem.sampling.improving import History, Improving
 from stratagem.sampling.likelihoods import Likelihood, MaskedElbo, OneStep, Views
@@ -22,7 +23,7 @@ from stratagem.sampling.predictors import (
 )
 from stratagem.sampling.promotion import Promoting
 from stratagem.sampling.refill import Kept, kept_groups
-from stratagem.sampling.replay import RecentBatches, SuccessReplay
+from stratagem.sampling.replay import RecentBatches, SuccessReplay, UniformReplay
 from stratagem.sampling.resampling import Regrouped, Resampled, regrouped
 from stratagem.sampling.samplers import (
     Candidates,
@@ -73,6 +74,7 @@ __all__ = [
     "DrawnContexts",
     "DynamicSampling",
     "EntropyTempering",
+    "EpsilonGreedy",
     "Exploring",
     "Features",
     "FirstRollouts",
@@ -111,6 +113,7 @@ __all__ = [
     "SuccessReplay",
     "TextFeatures",
     "Uncertainty",
+    "UniformReplay",
     "Untruncated",
     "Views",
     "Windows",

@@ -69,6 +69,35 @@ class RecentBatches(Replay):
 
 
 @dataclass(frozen=True)
+class UniformReplay(Replay):
+    """Groups drawn alike, each at most once, from the newest ``capacity`` and the fresh batch, which stands no higher.
+
+    For learners that do not mind who acted. What is learned from has ``groups`` groups, or all there are while there
+    are fewer.
+
+    capacity: groups that are held, at least 1.  groups: to learn from, at least 1.
+    """
+
+    capacity: Annotated[int, Ge(1)] = 5000
+    groups: Annotated[int, Ge(1)] = 32
+
+    def __call__(self, held: Sequence[Experience], fresh: Experience, source: torch.Generator) -> Mixed:
+        x = Experience.concatenate([*held, fresh])
+        drawn = torch.zeros(x.groups, dtype=torch.bool)
+        drawn[torch.randperm(x.groups, generator=source)[: self.groups]] = True
+        kept = x.group_of_trajectory.spread(drawn.to(x.device))
+        old = torch.arange(x.trajectories, device=x.device) < x.trajectories - fresh.trajectories
+        return Mixed(x.select(kept), old[kept])
+
+    def remember(self, held: Sequence[Experience], fresh: Experience) -> list[Experience]:
+        # One batch, since a thousand small ones take long to put together.
+        x = Experience.concatenate([*held, fresh])
+        if x.groups <= self.capacity:
+            return [x]
+        return [x.select(x.group_of_trajectory.labels >= x.groups - self.capacity)]
+
+
+@dataclass(frozen=True)
 class SuccessReplay(Replay):
     """Where all rollouts of a group fail, an earlier success of the same start state stands in for the first of them.
 

@@ -26,7 +26,14 @@ from stratagem.tasks import registry
 from stratagem.tasks.task import Task
 from stratagem.training.run_directory import RunDirectory, command_line, machine
 
-DEFAULT_BUDGET = {"text": 40_000, "control": 60_000, "lab": 40_000, "diffusion": 40_000, "hybrid": 40_000}
+DEFAULT_BUDGET = {
+    "text": 40_000,
+    "control": 60_000,
+    "lab": 40_000,
+    "diffusion": 40_000,
+    "hybrid": 40_000,
+    "multiagent": 200_000,
+}
 """Tokens (actions) of a run when nobody says how many, by family of task."""
 
 
@@ -91,7 +98,9 @@ def compare(
             f"pass_at = {pass_at}: pass@k is measured where a policy writes text, not on {', '.join(tasks)}"
         )
     _refuse_the_impossible(plan, labelled)
-    if threshold is not None and not (0 <= threshold <= 1 or ("control" in families and math.isfinite(threshold))):
+    if threshold is not None and not (
+        0 <= threshold <= 1 or ({"control", "multiagent"} & set(families) and math.isfinite(threshold))
+    ):
         raise InputError(f"threshold = {threshold}: tasks judged by success have shares from 0 to 1")
     side_by_side = _jobs(jobs, device, threads)
     folder = Path(default_folder(plan) if out is None else out)

@@ -325,6 +325,37 @@ _BUILT_IN = (
         extra="control",
     ),
     TaskCard(
+        "pettingzoo",
+        "pettingzoo:MODULE[,option=value]",
+        "a PettingZoo environment for several agents that learn",
+        "stratagem.multiagent.pettingzoo:from_spec",
+        extra="multiagent",
+    ),
+    TaskCard(
+        "matrix",
+        "matrix[:PAYOFFS][,scale=1]",
+        "two agents, one turn, one payoff: climbing, penalty or nonmonotonic",
+        "stratagem.multiagent.games:matrix",
+    ),
+    TaskCard(
+        "two_step",
+        "two_step",
+        "one agent chooses a safe game of two, or one that pays more to agents who coordinate",
+        "stratagem.multiagent.games:two_step",
+    ),
+    TaskCard(
+        "meeting",
+        "meeting[:size=5,agents=2,sight=2,max_turns=25,step_cost=0.02]",
+        "agents on a grid, who see little of it, are to meet",
+        "stratagem.multiagent.games:meeting",
+    ),
+    TaskCard(
+        "coordination",
+        "coordination[:agents=3,flip=0.1,max_turns=20]",
+        "bits that several agents are to set alike, of which one way pays more than the other",
+        "stratagem.multiagent.games:coordination",
+    ),
+    TaskCard(
         "lab",
         "lab:GAME[,option=value]",
         "a token game small enough to enumerate, judged exactly",

@@ -34,7 +34,7 @@ from stratagem.training.probes import RunGauge
 from stratagem.training.replay import ReplayBuffer, replay_metrics
 from stratagem.training.run_directory import Checkpoint, RunDirectory, whole_directory
 from stratagem.training.sinks import Sink
-from stratagem.training.world import PROBED, Collected, Journaling, World
+from stratagem.training.world import PROBED, BuildsPolicy, Collected, Journaling, World
 
 
 @dataclass(frozen=True)
@@ -138,6 +138,13 @@ class Trainer:
     ) -> None:
         self.recipe = copy.deepcopy(recipe)
         self.world, self.run_directory, self.settings = world, run, settings
+        if isinstance(world, BuildsPolicy):
+            world.build_policy(recipe)
+        elif recipe.architecture is not None:
+            raise InputError(
+                f"recipe {recipe.name}: asks for a policy made of {recipe.architecture.part_name()}; {world.task_name} "
+                "brings its own (stratagem tasks lists those for several agents)"
+            )
         self.policy = world.policy
         self._sinks = sinks
         self._progress = progress

@@ -242,3 +242,15 @@ class Journaling(Protocol):
     def keep(self, journal: Journal) -> None:
         """From now on enter every training episode that ends, and take those that are there."""
         ...
+
+
+@runtime_checkable
+class BuildsPolicy(Protocol):
+    """A world whose fresh policy is made as the recipe asks."""
+
+    def build_policy(self, recipe: Recipe) -> None:
+        """From now on act with a policy of ``recipe.architecture``, a fresh one where none was given.
+
+        Raises :class:`InputError` when the policy that was given is of another one.
+        """
+        ...

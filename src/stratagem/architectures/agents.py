@@ -1,0 +1,53 @@
+"""Policies of several agents, as a recipe asks for them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from annotated_types import Ge
+
+from stratagem.parts import Architecture
+
+
+@dataclass(frozen=True)
+class Agents(Architecture):
+    """Actors that see what their agent sees, and a critic that may see more, since it is not asked when agents act.
+
+    weights: ``shared`` by all agents, who are told which of them they are, or ``separate``.
+    critic: reads an agent's ``observation``, as an independent learner does; the ``state`` of the whole game; or
+    ``both``, the agent-specific state of arXiv 2103.01955.
+    hidden: width of the two hidden layers of every network.
+    """
+
+    weights: Literal["shared", "separate"] = "shared"
+    critic: Literal["observation", "state", "both"] = "observation"
+    hidden: Annotated[int, Ge(1)] = 64
+
+    def build(self, task: Any, seed: int) -> Any:
+        from stratagem.multiagent.policy import ActorCritics
+
+        return ActorCritics.for_task(task, self.weights, self.critic, self.hidden, seed)
+
+
+@dataclass(frozen=True)
+class MixedValues(Architecture):
+    """Utilities of agents that act greedily by them, mixed to the value of what the team does.
+
+    mixer: ``sum`` (VDN), ``monotone`` (QMIX), or None: each agent learns the value of its own action.
+    double: the online utilities choose what the target network judges (double Q-learning).
+    target_every: optimizer steps after which the target network is a fresh copy, at the beginning of a batch.
+    hidden: width of the utilities' two hidden layers.  width: of the monotone mixer's.
+    """
+
+    mixer: Literal["sum", "monotone"] | None = "monotone"
+    double: bool = True
+    target_every: Annotated[int, Ge(1)] = 200
+    hidden: Annotated[int, Ge(1)] = 64
+    width: Annotated[int, Ge(1)] = 32
+
+    def build(self, task: Any, seed: int) -> Any:
+        from stratagem.multiagent.values import ValueAgents
+
+        own = {"mixer": self.mixer, "double": self.double, "target_every": self.target_every}
+        return ValueAgents.for_task(task, **own, hidden=self.hidden, width=self.width, seed=seed)

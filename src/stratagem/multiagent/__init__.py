@@ -1,0 +1,39 @@
+"""Several agents that learn in one game: the contract of a game, built-in ones, adapters, policies and their world."""
+
+from stratagem.multiagent.episodes import Acted, Lanes, TeamRecording, play
+from stratagem.multiagent.game import Copies, Frame, MarkovGame, MultiAgentTask, Outcome, chance
+from stratagem.multiagent.games import CoordinationGame, MatrixGame, MeetingGame, TwoStepGame
+from stratagem.multiagent.inputs import AgentInputs
+from stratagem.multiagent.mixers import Mixer, Monotone, Sum
+from stratagem.multiagent.policy import ActorCritics, AgentsPolicy
+from stratagem.multiagent.values import ValueAgents
+from stratagem.multiagent.world import MultiAgentWorld
+
+KINDS: dict[str, type[AgentsPolicy]] = {kind.kind: kind for kind in (ActorCritics, ValueAgents)}
+"""Policies of several agents, by the kind their folders name."""
+
+__all__ = [
+    "KINDS",
+    "Acted",
+    "ActorCritics",
+    "AgentInputs",
+    "AgentsPolicy",
+    "CoordinationGame",
+    "Copies",
+    "Frame",
+    "Lanes",
+    "MarkovGame",
+    "MatrixGame",
+    "MeetingGame",
+    "Mixer",
+    "Monotone",
+    "MultiAgentTask",
+    "MultiAgentWorld",
+    "Outcome",
+    "Sum",
+    "TeamRecording",
+    "TwoStepGame",
+    "ValueAgents",
+    "chance",
+    "play",
+]

@@ -1,0 +1,286 @@
+"""Agents that learn in one game: actors on what each sees, critics on that or on the state, weights shared or not."""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from collections.abc import Callable, Collection, Iterator, Sequence
+from itertools import chain
+from pathlib import Path
+from typing import Any, ClassVar, Literal, cast
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from stratagem.control.policy import CategoricalPolicy, ControlPolicy, GaussianPolicy, gaussian, linear_layers
+from stratagem.experience import Experience, PolicyOutput
+from stratagem.multiagent.episodes import Acted
+from stratagem.multiagent.game import Frame, MultiAgentTask
+from stratagem.multiagent.inputs import AgentInputs
+from stratagem.parts import Sampler, View
+from stratagem.seeding import derive
+from stratagem.training.module_policy import ModulePolicy, read_policy
+from stratagem.training.world import check_asked
+
+Weights = Literal["shared", "separate"]
+Critic = Literal["observation", "state", "both"]
+
+ILLEGAL = -1e9
+"""What stands for the logit of an action that may not be taken: its probability is 0, and so is its gradient."""
+
+Acting = Callable[[Frame, np.random.Generator | None], Acted]
+
+
+class AgentsPolicy(ModulePolicy):
+    """A policy of all agents of a game, which acts in all copies of it at once.
+
+    agents, features, state_features, actions, continuous: as of the task.
+    """
+
+    agents: int
+    features: int
+    state_features: int
+    actions: int
+    continuous: bool
+
+    @abstractmethod
+    def acting(self, sampler: Sampler | None = None) -> Acting:
+        """A function from what there is to see to what the agents do; without a generator, what they most likely do.
+
+        sampler: how it is asked to act in training; None: as in evaluation.
+        """
+
+    @abstractmethod
+    def values(
+        self,
+        observation: Float[Tensor, "rows features"],
+        state: Float[Tensor, "rows state_features"],
+        agent: Int[Tensor, " rows"],
+    ) -> Float[Tensor, " rows"]:
+        """The critic's estimate of what these agents will earn."""
+
+    @abstractmethod
+    def policy_parameters(self) -> Iterator[Tensor]:
+        """All that decides how agents act."""
+
+    @abstractmethod
+    def critic_parameters(self) -> Iterator[Tensor]:
+        """All that only the critic uses."""
+
+    @abstractmethod
+    def hidden_matrices(self) -> list[Tensor]:
+        """Weights of linear maps between hidden features of what decides how agents act."""
+
+    def begin_batch(self, version: int) -> None:
+        """Another batch is about to be collected with the weights of ``version``, the optimizer steps so far."""
+
+    def sizes(self) -> dict[str, int | bool]:
+        """Those of the game."""
+        names = ("agents", "features", "state_features", "actions", "continuous")
+        return {name: getattr(self, name) for name in names}
+
+    @staticmethod
+    def from_directory(directory: str | Path) -> AgentsPolicy:
+        """Read what :meth:`save` wrote. Raises :class:`InputError` when the directory is missing or damaged."""
+        from stratagem.multiagent import KINDS  # Each of them derives from this class.
+
+        return read_policy(directory, "policy of several agents", KINDS)
+
+
+class ActorCritics(AgentsPolicy):
+    """An actor and a critic for all agents (``shared``), or for each of its own (``separate``).
+
+    Each is a :class:`ControlPolicy`: with one agent and a critic on its observation this is the policy of
+    :class:`~stratagem.control.world.ControlWorld`, number for number. Shared weights are told who acts by a one-hot
+    number beside what they read, unless there is one agent alone.
+
+    critic: what it reads: the ``observation``, the ``state``, or ``both``.  hidden: width of each hidden layer.
+    """
+
+    kind: ClassVar[str] = "actor_critics"
+    says: ClassVar[frozenset[str]] = frozenset({"entropy", "value", "median"})
+
+    def __init__(
+        self,
+        agents: int,
+        features: int,
+        state_features: int,
+        actions: int,
+        continuous: bool = False,
+        weights: Weights = "shared",
+        critic: Critic = "observation",
+        hidden: int = 64,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.agents, self.features, self.state_features = agents, features, state_features
+        self.actions, self.continuous = actions, continuous
+        self.weights_of, self.critic_reads, self.hidden = weights, critic, hidden
+        self._told = agents if weights == "shared" and agents > 1 else 0
+        read = {"observation": features, "state": state_features, "both": features + state_features}[critic]
+        member = GaussianPolicy if continuous else CategoricalPolicy
+        seeds = [seed] if weights == "shared" or agents == 1 else [derive(seed, "agent", n) for n in range(agents)]
+        sizes = (features + self._told, actions, hidden)
+        self._members = nn.ModuleList(member(*sizes, one, critic_features=read + self._told) for one in seeds)
+
+    @staticmethod
+    def for_task(
+        task: MultiAgentTask,
+        weights: Weights = "shared",
+        critic: Critic = "observation",
+        hidden: int = 64,
+        seed: int = 0,
+    ) -> ActorCritics:
+        """A fresh policy whose actions the task takes."""
+        sizes = (task.agents, task.features, task.state_features, task.actions, task.continuous)
+        return ActorCritics(*sizes, weights, critic, hidden, seed)
+
+    # ---- learning --------------------------------------------------------------------------------------------------
+
+    @property
+    def members(self) -> Sequence[ControlPolicy]:
+        """One policy, or one of each agent; they share no parameter."""
+        return cast(list[ControlPolicy], list(self._members))
+
+    def forward(
+        self, x: Experience, *, temperature: float = 1.0, also: Collection[str] = (), view: View | None = None
+    ) -> PolicyOutput:
+        """Log-probability of every action of ``x``, and ``also`` what ``says`` lists. All with gradients.
+
+        Raises ``ValueError`` when the inputs are not :class:`AgentInputs`, :class:`InputError` for what it cannot say.
+        """
+        check_asked(self, also, view)
+        if not isinstance(x.inputs, AgentInputs) or x.action is None:
+            raise ValueError(f"agents read AgentInputs and actions, not {type(x.inputs).__name__}")
+        read, action = x.inputs, x.action
+        seen = self._with_agent(read.observation, read.agent)
+        judged = self._judged(read.observation, read.state, read.agent) if {"value", "median"} & set(also) else seen
+
+        def ask(member: ControlPolicy, rows: Tensor | slice) -> dict[str, Tensor]:
+            outputs = allowed(member.actor(seen[rows]), read.legal[rows])
+            logp, entropy = member.score(outputs, action[rows], temperature, "entropy" in also)
+            said = {"logp": logp} if entropy is None else {"logp": logp, "entropy": entropy}
+            for name, critic in (("value", member.critic), ("median", member.median_critic)):
+                if name in also:
+                    said[name] = critic(judged[rows]).squeeze(-1)
+            return said
+
+        return PolicyOutput(**self._by_member(read.agent, ask))
+
+    def values(
+        self,
+        observation: Float[Tensor, "rows features"],
+        state: Float[Tensor, "rows state_features"],
+        agent: Int[Tensor, " rows"],
+    ) -> Float[Tensor, " rows"]:
+        judged = self._judged(observation, state, agent)
+        return self._by_member(agent, lambda member, rows: {"value": member.values(judged[rows])})["value"]
+
+    def _by_member(
+        self, agent: Int[Tensor, " rows"], ask: Callable[[ControlPolicy, Tensor | slice], dict[str, Tensor]]
+    ) -> dict[str, Tensor]:
+        """What every row's own member says, in the order of rows."""
+        if len(self.members) == 1:
+            return ask(self.members[0], slice(None))
+        order = agent.argsort(stable=True)
+        rows = order.split(torch.bincount(agent, minlength=self.agents).tolist())
+        said = [ask(member, mine) for member, mine in zip(self.members, rows, strict=True)]
+        back = order.argsort()
+        return {name: torch.cat([one[name] for one in said])[back] for name in said[0]}
+
+    def _with_agent(self, seen: Float[Tensor, "rows read"], agent: Int[Tensor, " rows"]) -> Float[Tensor, "rows told"]:
+        if not self._told:
+            return seen
+        return torch.cat([seen, nn.functional.one_hot(agent, self.agents).to(seen.dtype)], 1)
+
+    def _judged(self, observation: Tensor, state: Tensor, agent: Tensor) -> Tensor:
+        """What the critic reads."""
+        read = {"observation": (observation,), "state": (state,), "both": (observation, state)}[self.critic_reads]
+        return self._with_agent(torch.cat(read, 1), agent)
+
+    # ---- acting ----------------------------------------------------------------------------------------------------
+
+    def acting(self, sampler: Sampler | None = None) -> Acting:
+        actors = [linear_layers(member.actor) for member in self.members]
+        layers = [
+            (
+                np.stack([layer.weight.detach().numpy().T for layer in same]),
+                np.stack([layer.bias.detach().numpy() for layer in same])[:, None],
+            )
+            for same in zip(*actors, strict=True)
+        ]
+        choose = self._chooser(1.0 if sampler is None else sampler.policy_temperature)
+
+        def act(frame: Frame, noise: np.random.Generator | None) -> Acted:
+            # By agent first, so that one matrix product a layer does for all copies and all agents.
+            outputs = network_outputs(layers, told_apart(frame.observation, bool(self._told)).swapaxes(0, 1))
+            outputs = outputs.swapaxes(0, 1)
+            return Acted(choose(outputs if self.continuous else masked(outputs, frame.legal), noise))
+
+        return act
+
+    def _chooser(self, temperature: float) -> Callable[[np.ndarray, np.random.Generator | None], np.ndarray]:
+        """Actions given outputs [copies, agents, outputs]."""
+        if not self.continuous:
+            return self.members[0].chooser(temperature)
+        spread = torch.stack([cast(GaussianPolicy, member).log_std for member in self.members]).detach().numpy()
+        std = np.exp(spread) * np.float32(math.sqrt(temperature))
+        return lambda mean, noise: gaussian(mean, std, noise)
+
+    # ---- the trainer's contract ------------------------------------------------------------------------------------
+
+    def policy_parameters(self) -> Iterator[Tensor]:
+        return chain.from_iterable(member.policy_parameters() for member in self.members)
+
+    def critic_parameters(self) -> Iterator[Tensor]:
+        return chain.from_iterable(member.critic_parameters() for member in self.members)
+
+    def hidden_matrices(self) -> list[Tensor]:
+        return [matrix for member in self.members for matrix in member.hidden_matrices()]
+
+    def arguments(self) -> dict[str, Any]:
+        """Sizes, whose weights they are, and what the critic reads."""
+        return {**self.sizes(), "weights": self.weights_of, "critic": self.critic_reads, "hidden": self.hidden}
+
+
+def allowed(logits: Float[Tensor, "*rows actions"], legal: Bool[Tensor, "*rows actions"]) -> Tensor:
+    """Logits with those of actions that may not be taken replaced. Continuous actions have no columns to forbid.
+
+    Raises ``ValueError`` for a row in which nothing may be done.
+    """
+    if not legal.shape[-1]:
+        return logits
+    if not bool(legal.any(-1).all()):
+        raise ValueError("an agent has no legal action; one that is not alive has at least one, whatever it does")
+    return logits.masked_fill(~legal, ILLEGAL)
+
+
+def masked(logits: np.ndarray, legal: np.ndarray) -> np.ndarray:
+    """The same in numpy, for acting."""
+    if not legal.any(-1).all():
+        raise ValueError("an agent has no legal action; one that is not alive has at least one, whatever it does")
+    return np.where(legal, logits, np.float32(ILLEGAL))
+
+
+def told_apart(observation: np.ndarray, tell: bool) -> np.ndarray:
+    """Observations [copies, agents, features], with a one-hot number of the agent beside each if that is asked for."""
+    if not tell:
+        return observation
+    copies, agents, _ = observation.shape
+    numbers = np.broadcast_to(np.eye(agents, dtype=np.float32), (copies, agents, agents))
+    return np.concatenate([observation, numbers], -1)
+
+
+def network_outputs(layers: Sequence[tuple[np.ndarray, np.ndarray]], seen: np.ndarray) -> np.ndarray:
+    """Outputs [agents, copies, outputs] of tanh networks given inputs [agents, copies, inputs].
+
+    layers: weights [networks, inputs, outputs] and biases [networks, 1, outputs]; one network is for all agents.
+    """
+    hidden = seen
+    for weight, bias in layers[:-1]:
+        hidden = np.tanh(hidden @ weight + bias)
+    weight, bias = layers[-1]
+    outputs: np.ndarray = hidden @ weight + bias
+    return outputs

@@ -1,0 +1,223 @@
+"""Agents that act by what their actions are worth: utilities of each, mixed to the value of what the team does."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Collection, Iterator
+from itertools import chain
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from stratagem.control.policy import linear_layers, perceptron
+from stratagem.errors import InputError
+from stratagem.experience import Experience, PolicyOutput
+from stratagem.multiagent.episodes import Acted
+from stratagem.multiagent.game import Frame, MultiAgentTask
+from stratagem.multiagent.inputs import AgentInputs
+from stratagem.multiagent.mixers import Mixer, make_mixer
+from stratagem.multiagent.policy import Acting, AgentsPolicy, allowed, masked, network_outputs, told_apart
+from stratagem.parts import Sampler, View
+from stratagem.seeding import generator
+from stratagem.training.world import check_asked
+
+MixerName = Literal["sum", "monotone"]
+
+
+class ValueAgents(AgentsPolicy):
+    """Utilities ``Q_i(o_i, .)`` from one network that is told which agent it is, and a mixer of those that were chosen.
+
+    Agents act greedily by their own utilities; who wants them to explore says so by the sampler
+    (:class:`~stratagem.sampling.EpsilonGreedy`). ``logp`` is that of a Boltzmann policy on the utilities, which nobody
+    acts by. A target network, a copy that ``begin_batch`` refreshes every ``target_every`` optimizer steps, says what
+    later actions are worth.
+
+    mixer: ``sum``, ``monotone``, or None: every agent's value is its own utility.  double: the online utilities choose
+    the next actions and the target network judges them; otherwise it does both.  hidden: width of the utilities' two
+    hidden layers.  width: of the mixer's.
+
+    Raises :class:`InputError` for continuous actions.
+    """
+
+    refreshed: Tensor
+
+    kind: ClassVar[str] = "value_agents"
+    says: ClassVar[frozenset[str]] = frozenset({"entropy", "value_after", "next_value"})
+
+    def __init__(
+        self,
+        agents: int,
+        features: int,
+        state_features: int,
+        actions: int,
+        continuous: bool = False,
+        mixer: MixerName | None = "monotone",
+        double: bool = True,
+        hidden: int = 64,
+        width: int = 32,
+        target_every: int = 200,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        if continuous:
+            raise InputError("agents that act by values need discrete actions; here they are continuous")
+        self.agents, self.features, self.state_features = agents, features, state_features
+        self.actions, self.continuous = actions, continuous
+        self.mixer_name, self.double_q, self.hidden, self.width = mixer, double, hidden, width
+        self.target_every = target_every
+        self._told = agents if agents > 1 else 0
+        self.utilities = perceptron(features + self._told, hidden, actions, 0.01, generator(seed, "utilities"))
+        self.mixer: Mixer | None = make_mixer(mixer, agents, state_features, width, seed)
+        self.target = nn.ModuleDict({"utilities": copy.deepcopy(self.utilities)})
+        if self.mixer is not None:
+            self.target["mixer"] = copy.deepcopy(self.mixer)
+        self.target.requires_grad_(False)
+        self.register_buffer("refreshed", torch.zeros((), dtype=torch.int64))
+
+    @staticmethod
+    def for_task(task: MultiAgentTask, **options: Any) -> ValueAgents:
+        """Fresh agents for a task. Raises :class:`InputError` for one with continuous actions."""
+        sizes = (task.agents, task.features, task.state_features, task.actions, task.continuous)
+        return ValueAgents(*sizes, **options)
+
+    # ---- learning --------------------------------------------------------------------------------------------------
+
+    def forward(
+        self, x: Experience, *, temperature: float = 1.0, also: Collection[str] = (), view: View | None = None
+    ) -> PolicyOutput:
+        """``value_after``: the team's value of what it did in the turn, the same for all agents, or each agent's own
+        without a mixer; ``next_value``: that of the next turn by the target network, 0 after an end, without gradient.
+
+        Raises ``ValueError`` when a mixer is asked about a batch that lacks agents of an episode.
+        """
+        check_asked(self, also, view)
+        read, action = x.inputs, x.action
+        if not isinstance(read, AgentInputs) or action is None:
+            raise ValueError(f"agents read AgentInputs and actions, not {type(read).__name__}")
+        worth = allowed(self.utilities(self._with_agent(read.observation, read.agent)), read.legal)
+        logp = torch.log_softmax(worth / temperature, -1)
+        chosen = worth.gather(1, action.unsqueeze(1)).squeeze(1)
+        joint = None if self.mixer is None else joint_turns(read, self.agents)
+        return PolicyOutput(
+            logp.gather(1, action.unsqueeze(1)).squeeze(1),
+            entropy=-(logp.exp() * logp).sum(-1) if "entropy" in also else None,
+            value_after=_mixed(self.mixer, chosen, read.state, joint) if "value_after" in also else None,
+            next_value=self._next_value(x, read, worth, joint) if "next_value" in also else None,
+        )
+
+    @torch.no_grad()
+    def _next_value(
+        self, x: Experience, read: AgentInputs, worth: Tensor, joint: Int[Tensor, "turns agents"] | None
+    ) -> Float[Tensor, " tokens"]:
+        """What the greedy actions of the next turn are worth."""
+        last = read.lengths.cumsum(0) - 1
+        ends = (read.final_observation, read.final_state, read.final_legal)
+        if any(end is None for end in ends):
+            raise ValueError("what comes next of single turns is not known; shuffle groups instead")
+        observation, state, legal = (
+            _next(rows, last, end)  # type: ignore[arg-type]
+            for rows, end in zip((read.observation, read.state, read.legal), ends, strict=True)
+        )
+        seen = self._with_agent(observation, read.agent)
+        judged = allowed(self.target["utilities"](seen), legal)
+        choosing = allowed(self.utilities(seen), legal) if self.double_q else judged
+        best = judged.gather(1, choosing.argmax(1, keepdim=True)).squeeze(1)
+        mixer = self.target["mixer"] if self.mixer is not None else None
+        value = _mixed(mixer, best, state, joint)
+        if x.finished is not None:
+            value[last[x.finished]] = 0.0
+        return value
+
+    def values(
+        self,
+        observation: Float[Tensor, "rows features"],
+        state: Float[Tensor, "rows state_features"],
+        agent: Int[Tensor, " rows"],
+    ) -> Float[Tensor, " rows"]:
+        raise ValueError("agents that act by values have no critic beside them")
+
+    def _with_agent(self, seen: Float[Tensor, "rows read"], agent: Int[Tensor, " rows"]) -> Float[Tensor, "rows told"]:
+        if not self._told:
+            return seen
+        return torch.cat([seen, nn.functional.one_hot(agent, self.agents).to(seen.dtype)], 1)
+
+    def begin_batch(self, version: int) -> None:
+        if version >= int(self.refreshed) + self.target_every:
+            for name, network in self.target.items():
+                network.load_state_dict(getattr(self, name).state_dict())
+            self.refreshed.fill_(version)
+
+    # ---- acting ----------------------------------------------------------------------------------------------------
+
+    def acting(self, sampler: Sampler | None = None) -> Acting:
+        layers = [
+            (layer.weight.detach().numpy().T[None], layer.bias.detach().numpy()[None, None])
+            for layer in linear_layers(self.utilities)
+        ]
+
+        def act(frame: Frame, noise: np.random.Generator | None) -> Acted:
+            outputs = network_outputs(layers, told_apart(frame.observation, bool(self._told)).swapaxes(0, 1))
+            return Acted(masked(outputs.swapaxes(0, 1), frame.legal).argmax(-1))
+
+        return act
+
+    # ---- the trainer's contract ------------------------------------------------------------------------------------
+
+    def policy_parameters(self) -> Iterator[Tensor]:
+        mixing = () if self.mixer is None else self.mixer.parameters()
+        return chain(self.utilities.parameters(), mixing)
+
+    def critic_parameters(self) -> Iterator[Tensor]:
+        return iter(())
+
+    def hidden_matrices(self) -> list[Tensor]:
+        return [layer.weight for layer in linear_layers(self.utilities)[1:-1]]
+
+    def arguments(self) -> dict[str, Any]:
+        """Sizes, and how values are mixed and judged."""
+        own = {"mixer": self.mixer_name, "double": self.double_q, "hidden": self.hidden, "width": self.width}
+        return {**self.sizes(), **own, "target_every": self.target_every}
+
+
+def joint_turns(read: AgentInputs, agents: int) -> Int[Tensor, "turns agents"]:
+    """For every turn of every episode the rows of its agents.
+
+    Raises ``ValueError`` when trajectories are not those of all agents, episode after episode.
+    """
+    first = read.lengths.cumsum(0) - read.lengths
+    whole = len(first) % agents == 0
+    numbers = torch.arange(agents, device=first.device)
+    if not whole or not bool((read.agent[first].view(-1, agents) == numbers).all()):
+        raise ValueError("a mixer needs all agents of an episode side by side; shuffle groups instead")
+    lengths = read.lengths.view(-1, agents)
+    if not bool((lengths == lengths[:, :1]).all()):
+        raise ValueError("a mixer needs as many turns of every agent of an episode")
+    turns = lengths[:, 0]
+    start = (turns.cumsum(0) - turns).repeat_interleave(turns)
+    time = torch.arange(len(start), device=start.device) - start
+    return first.view(-1, agents).repeat_interleave(turns, 0) + time[:, None]
+
+
+def _mixed(
+    mixer: Any, utility: Float[Tensor, " rows"], state: Float[Tensor, "rows features"], joint: Tensor | None
+) -> Float[Tensor, " rows"]:
+    """The value of each row's joint turn, or its own utility without a mixer."""
+    if mixer is None or joint is None:
+        return utility
+    total = mixer(utility[joint], state[joint[:, 0]])
+    spread = total.unsqueeze(1).expand(joint.shape).reshape(-1)
+    return torch.zeros_like(utility).index_put((joint.reshape(-1),), spread)
+
+
+def _next(
+    rows: Float[Tensor, "rows features"] | Bool[Tensor, "rows actions"],
+    last: Int[Tensor, " trajectories"],
+    end: Float[Tensor, "trajectories features"] | Bool[Tensor, "trajectories actions"],
+) -> Tensor:
+    """What every row is followed by: the next one, and behind the last of a trajectory what it was left with."""
+    following = torch.roll(rows, -1, 0)
+    following[last] = end
+    return following

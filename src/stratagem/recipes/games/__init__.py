@@ -1,0 +1,9 @@
+"""Recipes for several agents that learn in one game."""
+
+from stratagem.recipes.games import cooperative, values
+from stratagem.recipes.games.cooperative import *  # noqa: F403
+from stratagem.recipes.games.values import *  # noqa: F403
+
+__all__: list[str] = []
+__all__ += cooperative.__all__
+__all__ += values.__all__

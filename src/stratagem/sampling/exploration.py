@@ -1,0 +1,24 @@
+"""Rollouts that now and then do anything, for learners that would otherwise only see what they think best."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from annotated_types import Ge, Le
+
+from stratagem.sampling.samplers import Rollouts
+
+
+@dataclass(frozen=True)
+class EpsilonGreedy(Rollouts):
+    """Whole episodes by the likeliest actions, and with probability ``epsilon`` by any that is legal, each as likely.
+
+    ``behavior_logp`` is of this mixture.  epsilon: in [0, 1]; schedules lower it as ``sampler.epsilon``.
+    """
+
+    epsilon: Annotated[float, Ge(0), Le(1)] = 1.0
+
+    @property
+    def asks(self) -> dict[str, str]:
+        return {**super().asks, "exploration": f"epsilon = {self.epsilon}: {{who}} samples from its policy"}
