@@ -3,9 +3,13 @@
 from stratagem.multiagent.episodes import Acted, Lanes, TeamRecording, play
 from stratagem.multiagent.game import Copies, Frame, MarkovGame, MultiAgentTask, Outcome, chance
 from stratagem.multiagent.games import CoordinationGame, MatrixGame, MeetingGame, TwoStepGame
+from stratagem.multiagent.grids import DoorKeyGrid, TrashGrid
 from stratagem.multiagent.inputs import AgentInputs
+from stratagem.multiagent.leaders import Follower, Leaders, TrainedFollowers
 from stratagem.multiagent.mixers import Mixer, Monotone, Sum
 from stratagem.multiagent.policy import ActorCritics, AgentsPolicy
+from stratagem.multiagent.situations import Situations
+from stratagem.multiagent.subgoals import Followers, Subgoal, SubgoalGame, SubgoalTree, intrinsic_reward
 from stratagem.multiagent.values import ValueAgents
 from stratagem.multiagent.world import MultiAgentWorld
 
@@ -20,8 +24,12 @@ __all__ = [
     "AgentsPolicy",
     "CoordinationGame",
     "Copies",
+    "DoorKeyGrid",
+    "Follower",
+    "Followers",
     "Frame",
     "Lanes",
+    "Leaders",
     "MarkovGame",
     "MatrixGame",
     "MeetingGame",
@@ -30,10 +38,17 @@ __all__ = [
     "MultiAgentTask",
     "MultiAgentWorld",
     "Outcome",
+    "Situations",
+    "Subgoal",
+    "SubgoalGame",
+    "SubgoalTree",
     "Sum",
     "TeamRecording",
+    "TrainedFollowers",
+    "TrashGrid",
     "TwoStepGame",
     "ValueAgents",
     "chance",
+    "intrinsic_reward",
     "play",
 ]

@@ -42,7 +42,7 @@ class MatrixGame(MarkovGame):
 
     @property
     def name(self) -> str:
-        return _named(f"matrix:{self.payoffs}", self, ("scale",))
+        return named(f"matrix:{self.payoffs}", self, ("scale",))
 
     @property
     def description(self) -> str:
@@ -133,7 +133,7 @@ class MeetingGame(MarkovGame):
 
     @property
     def name(self) -> str:
-        return _named("meeting", self, ("size", "agents", "sight", "max_turns", "step_cost"))
+        return named("meeting", self, ("size", "agents", "sight", "max_turns", "step_cost"))
 
     @property
     def description(self) -> str:
@@ -191,7 +191,7 @@ class CoordinationGame(MarkovGame):
 
     @property
     def name(self) -> str:
-        return _named("coordination", self, ("agents", "margin", "flip", "max_turns"))
+        return named("coordination", self, ("agents", "margin", "flip", "max_turns"))
 
     @property
     def description(self) -> str:
@@ -241,27 +241,27 @@ def matrix(argument: str | None, options: Mapping[str, Any]) -> MatrixGame:
 
 def two_step(argument: str | None, options: Mapping[str, Any]) -> TwoStepGame:
     """The task ``two_step``."""
-    return _configured("two_step", TwoStepGame, argument, options)
+    return configured("two_step", TwoStepGame, argument, options)
 
 
 def meeting(argument: str | None, options: Mapping[str, Any]) -> MeetingGame:
     """The task ``meeting[:size=5,agents=2,...]``."""
-    return _configured("meeting", MeetingGame, argument, options)
+    return configured("meeting", MeetingGame, argument, options)
 
 
 def coordination(argument: str | None, options: Mapping[str, Any]) -> CoordinationGame:
     """The task ``coordination[:agents=3,...]``."""
-    return _configured("coordination", CoordinationGame, argument, options)
+    return configured("coordination", CoordinationGame, argument, options)
 
 
-def _configured(name: str, kind: type[_Game], argument: str | None, options: Mapping[str, Any]) -> _Game:
+def configured(name: str, kind: type[_Game], argument: str | None, options: Mapping[str, Any]) -> _Game:
     if argument is not None:
         raise InputError(f"task {name!r} takes no argument, got {argument!r}")
     check_names(name, options, list(field_adapters(kind)))  # type: ignore[arg-type]  # a class can be hashed
     return kind(**options)
 
 
-def _named(name: str, game: Any, options: tuple[str, ...]) -> str:
+def named(name: str, game: Any, options: tuple[str, ...]) -> str:
     """The specification: the name with the options that are not their defaults."""
     own = {option: getattr(game, option) for option in options}
     changed = [f"{option}={value}" for option, value in own.items() if value != getattr(type(game), option)]

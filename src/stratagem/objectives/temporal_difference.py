@@ -14,7 +14,9 @@ from stratagem.parts import Aggregation, Objective
 
 @dataclass(frozen=True)
 class TemporalDifference(Objective):
-    """``mean (r_t + discount Q'_{t+1} - Q_t)^2``: ``value_after`` is ``Q_t`` and ``next_value``, the target's, ``Q'``.
+    """``mean (r_t + discount^tau Q'_{t+1} - Q_t)^2``: ``value_after`` is ``Q_t``, ``next_value``, the target's, ``Q'``.
+
+    ``tau`` is how long the turn took (``turn_duration``), 1 as a rule.
 
     Of a team every agent's token has the team's ``Q`` and what the team earned (see
     :class:`~stratagem.rewards.TeamReward`), so the mean over tokens is the mean over turns of the game.
@@ -34,7 +36,8 @@ class TemporalDifference(Objective):
         out, x = self.blanked(out, x)
         if out.value_after is None or out.next_value is None:
             raise ValueError("a temporal difference needs the policy's value_after and next_value")
-        error = x.token_rewards().to(out.value_after.dtype) + self.discount * out.next_value - out.value_after
+        to_come = x.token_discounts(self.discount) * out.next_value
+        error = x.token_rewards().to(out.value_after.dtype) + to_come - out.value_after
         loss = self.aggregation(error.square(), x)
         figures = {"td_error": error.detach().abs(), "action_value": out.value_after.detach()}
         return Loss(loss, {name: self.aggregation(values, x) for name, values in figures.items()})
