@@ -3,12 +3,12 @@
 from stratagem.multiagent.episodes import Acted, Lanes, TeamRecording, play
 from stratagem.multiagent.game import Copies, Frame, MarkovGame, MultiAgentTask, Outcome, chance
 from stratagem.multiagent.games import CoordinationGame, MatrixGame, MeetingGame, TwoStepGame
-from stratagem.multiagent.grids import DoorKeyGrid, TrashGrid
 from stratagem.multiagent.inputs import AgentInputs
 from stratagem.multiagent.leaders import Follower, Leaders, TrainedFollowers
 from stratagem.multiagent.mixers import Mixer, Monotone, Sum
 from stratagem.multiagent.policy import ActorCritics, AgentsPolicy
 from stratagem.multiagent.situations import Situations
+from stratagem.multiagent.subgoal_grids import DoorKeyGrid, TrashGrid
 from stratagem.multiagent.subgoals import Followers, Subgoal, SubgoalGame, SubgoalTree, intrinsic_reward
 from stratagem.multiagent.values import ValueAgents
 from stratagem.multiagent.world import MultiAgentWorld

@@ -87,8 +87,8 @@ class Leaders(MarkovGame):
     legal where nothing else is open, and lasts until something is. Rewards are the game's own.
 
     An agent sees what it sees in the game and its subgoal in force, one-hot, or zeros while it is to choose; the state
-    is the game's with those of all agents, so that a mixer of values weighs agents by state and joint subgoals. (Weights
-    that knew the subgoals being chosen would not be monotone: what is best for each would not be best for all.)
+    is the game's with those of all agents, so that a mixer of values weighs agents by state and joint subgoals. (With
+    weights that knew the subgoals being chosen, what is best for each would not be best for all.)
 
     adaptive: a choice is due where ``|psi(o) - psi(o_g)| > kappa spread`` for successor features ``psi``, now and when
     the subgoal was chosen, and where the observation is novel (:class:`Situations`, fitted once to the followers'

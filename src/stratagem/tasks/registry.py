@@ -359,13 +359,13 @@ _BUILT_IN = (
         "door_key_grid",
         "door_key_grid[:size=5,max_turns=100,step_cost=0.9]",
         "one agent on a grid takes a key, opens a door and reaches a goal; with subgoals",
-        "stratagem.multiagent.grids:door_key_grid",
+        "stratagem.multiagent.subgoal_grids:door_key_grid",
     ),
     TaskCard(
         "trash_grid",
         "trash_grid[:size=5,agents=2,small=2,large=1,capacity=3,max_turns=50]",
         "agents on a grid fetch trash and put it into a bin, large pieces crushed; with subgoals",
-        "stratagem.multiagent.grids:trash_grid",
+        "stratagem.multiagent.subgoal_grids:trash_grid",
     ),
     TaskCard(
         "followers",

@@ -112,8 +112,8 @@ class TrashGrid(SubgoalGame):
 
     Actions: stay, a cell up, right, down or left, and work: at the bin it puts down all that is carried; elsewhere it
     takes the first piece of the own cell that can be taken, or else crushes the first large one. Agents act in their
-    order. A piece weighs 1, and who carries ``capacity`` takes no more. Each piece that is put down pays ``1 / pieces``,
-    shared by all; every turn costs ``step_cost``; with the last piece the episode ends. Cells are drawn alike, those of
+    order. A piece weighs 1, and who carries ``capacity`` takes no more. Each piece put down pays ``1 / pieces``, shared
+    by all; every turn costs ``step_cost``; with the last piece the episode ends. Cells are drawn alike, those of
     the trash outside the bin, a corner. Everything is seen: the own place and load, those of the others, and of each
     piece where and in which stage it is, and whether it is in the own hands.
 
