@@ -1,4 +1,4 @@
-"""A game with subgoals that can be followed by hand: agents on a line touch its left end, and after that its right end."""
+"""A game with subgoals to be followed by hand: agents on a line touch its left end, and after that its right one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Decisions that last: when a subgoal is chosen again, what a decision earns, and how learners discount what follows."""
+"""Decisions that last: when a subgoal is chosen again, what one earns, and how learners discount what follows."""
 
 from __future__ import annotations
 

@@ -20,8 +20,8 @@ class GAE(Advantage):
     """Generalized advantage estimation over the tokens of each trajectory (arXiv 1506.02438).
 
     ``delta_t = r_t + discount V_{t+1} - V_t``, ``A_t = delta_t + discount trace A_{t+1}``. ``V`` after a true end is 0,
-    after a cut it is ``final_value``. The critic's target is ``A_t + V_t``. What follows a turn of ``turn_duration`` tau
-    counts ``discount^tau`` (a semi-Markov decision); its reward is taken as it is.
+    after a cut it is ``final_value``. The critic's target is ``A_t + V_t``. What follows a turn of ``turn_duration``
+    tau counts ``discount^tau`` (a semi-Markov decision); its reward is taken as it is.
 
     discount, trace: gamma and lambda, per step, in [0, 1].
     critic_trace: lambda of the critic's target; None: ``trace``. With 1 the target is the discounted return itself.

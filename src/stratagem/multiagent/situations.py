@@ -57,12 +57,13 @@ class Situations:
     @property
     def codes(self) -> int:
         """Numbers in a code, and in what is to come."""
-        return self.basis.shape[1]
+        return int(self.basis.shape[1])
 
     def successors(self, seen: Float[np.ndarray, "*rows features"]) -> Float[np.ndarray, "*rows codes"]:
         """``psi`` of observations."""
         coded: np.ndarray = (seen - self.center) @ self.basis
-        return coded @ self.weights[:-1] + self.weights[-1]
+        to_come: np.ndarray = coded @ self.weights[:-1] + self.weights[-1]
+        return to_come
 
     def changed(
         self, seen: Float[np.ndarray, "*rows features"], mark: Float[np.ndarray, "*rows codes"], kappa: float

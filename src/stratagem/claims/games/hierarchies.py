@@ -103,8 +103,8 @@ def _hierarchy(game: SubgoalGame, followers: TrainedFollowers, seed: int, **sett
     "gmah",
     statement="Two levels, of which the upper one chooses subgoals from a tree and mixes agents' values of them, learn "
     "faster and end better than one level: than PPO in DoorKey, and than QMIX where several agents clear trash.",
-    source="arXiv 2408.11416, abstract and experiments (DoorKey 8x8 against PPO and A2C; Trash-Grid against MAPPO, COMA "
-    "and QMIX)",
+    source="arXiv 2408.11416, abstract and experiments (DoorKey 8x8 against PPO and A2C; Trash-Grid against MAPPO, "
+    "COMA and QMIX)",
     baseline="ippo and qmix on the games themselves, with the environment steps of both levels together",
     rule=(Expect("door_key_gain", above=0), Expect("trash_gain", above=0)),
     scale="",
