@@ -64,6 +64,13 @@ class Corridor(SubgoalGame):
         return np.asarray(state["by"][:, 1:] if self.mission else state["by"])
 
 
+@dataclass(frozen=True)
+class Endless(Corridor):
+    """The same without a limit."""
+
+    max_turns: int | None = None  # type: ignore[assignment]
+
+
 def straight(observation: np.ndarray, legal: np.ndarray, luck: np.ndarray) -> np.ndarray:
     """Followers that walk to the end they were told of."""
     return np.where(observation[..., 2] > 0, 1, 2)

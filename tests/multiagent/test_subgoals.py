@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stratagem.catalogue import recipe
@@ -48,6 +48,7 @@ def test_the_door_may_not_be_chosen_before_the_key() -> None:
     ]
 
 
+@settings(deadline=None)
 @given(st.data())
 def test_what_is_open_is_what_is_not_achieved_and_has_all_its_parents_achieved(data: Any) -> None:
     names = [str(number) for number in range(data.draw(st.integers(1, 6)))]
@@ -155,3 +156,4 @@ def test_a_game_without_subgoals_and_options_out_of_range_are_refused() -> None:
 def test_options_of_practice_and_of_its_game_are_told_apart() -> None:
     game: Any = make("followers:trash_grid,size=3,cost=0.25,timeout=9")
     assert (game.game.size, game.cost, game.limit) == (3, 0.25, 9)
+    assert make(game.name) == game

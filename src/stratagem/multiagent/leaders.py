@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float, Int64
 
 from stratagem.errors import InputError
 from stratagem.multiagent.game import Frame, MarkovGame, State, chance, check_actions
+from stratagem.multiagent.games import named
 from stratagem.multiagent.policy import ActorCritics, AgentsPolicy, masked
 from stratagem.multiagent.situations import Situations
 from stratagem.multiagent.subgoals import (
@@ -23,6 +24,7 @@ from stratagem.multiagent.subgoals import (
     advanced,
     aside,
     begun,
+    check_subgoals,
     game_and_options,
     inner,
     one_hot,
@@ -110,13 +112,15 @@ class Leaders(MarkovGame):
     max_turns: ClassVar[int | None] = None  # type: ignore[misc]
 
     def __post_init__(self) -> None:
+        check_subgoals("leaders", self.game)
         super().__post_init__()
         if self.timeout is None and self.game.max_turns is None:
             raise InputError(f"task {self.name}: timeout = None: {self.game.name} has no limit of its own; name one")
 
     @property
     def name(self) -> str:
-        return f"leaders:{self.game.name},followers={self.source}"
+        options = ("discount", "timeout", "adaptive", "kappa")
+        return named(f"leaders:{self.game.name},followers={self.source}", self, options)
 
     @property
     def description(self) -> str:

@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float, Int64
 
 from stratagem.errors import InputError, unknown
 from stratagem.multiagent.game import MarkovGame, State, chance
+from stratagem.multiagent.games import named
 
 NONE = -1
 """Of subgoals: none; of agents: nobody."""
@@ -182,7 +183,7 @@ class Followers(MarkovGame):
     mortal: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        _check_game("followers", self.game)
+        check_subgoals("followers", self.game)
         super().__post_init__()
         if self.limit is None:
             raise InputError(f"task {self.name}: timeout = None: {self.game.name} has no limit of its own; name one")
@@ -195,7 +196,7 @@ class Followers(MarkovGame):
 
     @property
     def name(self) -> str:
-        return f"followers:{self.game.name}"
+        return named(f"followers:{self.game.name}", self, ("cost", "timeout"))
 
     @property
     def description(self) -> str:
@@ -296,11 +297,12 @@ def game_and_options(
         raise InputError(f"task {name} needs a game with subgoals, such as {name}:trash_grid")
     further = [f"{option}={value}" for option, value in options.items() if option not in names]
     game: Any = make(",".join([argument, *further]))
-    _check_game(name, game)
+    check_subgoals(name, game)
     return game, {option: value for option, value in options.items() if option in names}
 
 
-def _check_game(name: str, game: Any) -> None:
+def check_subgoals(name: str, game: Any) -> None:
+    """Raise :class:`InputError` for a game that has no subgoals; ``name``: of the level that needs them."""
     if not isinstance(game, SubgoalGame):
         named = getattr(game, "name", type(game).__name__)
         raise InputError(f"task {name}:{named}: has no subgoals; door_key_grid and trash_grid have")

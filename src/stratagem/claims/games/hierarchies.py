@@ -23,7 +23,7 @@ from stratagem.study.claims import Expect, claim
 from stratagem.training.loop import Settings, Trainer
 from stratagem.training.run_directory import RunDirectory
 
-PRACTICE = 15_000
+PRACTICE = 20_000
 """Steps of the game in which followers practise."""
 
 CHOOSING = 5_000
@@ -33,12 +33,14 @@ EPISODES = 128
 """Held-out episodes a learner is judged by."""
 
 PPO = {
-    "sampler.prompts_per_step": 32,
+    "sampler": "segments",
+    "sampler.prompts_per_step": 16,
+    "sampler.turns": 64,
     "optimization.learning_rate": 1e-3,
     "optimization.epochs": 4,
     "optimization.minibatches": 4,
 }
-"""Of followers and of the flat learner alike."""
+"""Of followers and of the flat learner alike: as many optimizer steps for a step of the game."""
 
 VALUES: dict[str, int] = {"episodes": 16, "anneal": 15, "target_every": 50}
 """Of whoever learns values: these runs are short."""
