@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Protocol
+from typing import Annotated, Any, Protocol
 
 import numpy as np
 from annotated_types import Ge, Gt, Le
@@ -108,8 +108,6 @@ class Leaders(MarkovGame):
     timeout: Annotated[int, Gt(0)] | None = None
     adaptive: bool = False
     kappa: Annotated[float, Gt(0)] = 2.0
-
-    max_turns: ClassVar[int | None] = None  # type: ignore[misc]
 
     def __post_init__(self) -> None:
         check_subgoals("leaders", self.game)

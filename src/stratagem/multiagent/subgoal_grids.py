@@ -32,14 +32,12 @@ class DoorKeyGrid(SubgoalGame):
     """
 
     size: Annotated[int, Ge(3), Le(16)] = 5
-    max_turns: Annotated[int, Ge(1), Le(10_000)] = 100  # type: ignore[assignment]
+    max_turns: Annotated[int, Ge(1), Le(10_000)] = 100
     step_cost: Annotated[float, Ge(0), Le(1)] = 0.9
 
-    agents: ClassVar[int] = 1  # type: ignore[misc]
-    actions: ClassVar[int] = 7  # type: ignore[misc]
-    tree: ClassVar[SubgoalTree] = SubgoalTree(  # type: ignore[misc]
-        (Subgoal("key"), Subgoal("door", ("key",)), Subgoal("goal", ("door",)))
-    )
+    agents: ClassVar[int] = 1
+    actions: ClassVar[int] = 7
+    tree: ClassVar[SubgoalTree] = SubgoalTree((Subgoal("key"), Subgoal("door", ("key",)), Subgoal("goal", ("door",))))
 
     @property
     def name(self) -> str:
@@ -122,14 +120,14 @@ class TrashGrid(SubgoalGame):
     """
 
     size: Annotated[int, Ge(2), Le(16)] = 5
-    agents: Annotated[int, Ge(1), Le(8)] = 2  # type: ignore[misc]
+    agents: Annotated[int, Ge(1), Le(8)] = 2
     small: Annotated[int, Ge(0)] = 2
     large: Annotated[int, Ge(0)] = 1
     capacity: Annotated[int, Ge(1)] = 3
-    max_turns: Annotated[int, Ge(1), Le(10_000)] = 50  # type: ignore[assignment]
+    max_turns: Annotated[int, Ge(1), Le(10_000)] = 50
     step_cost: Annotated[float, Ge(0), Le(1)] = 0.0
 
-    actions: ClassVar[int] = 6  # type: ignore[misc]
+    actions: ClassVar[int] = 6
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -260,8 +258,8 @@ class TrashGrid(SubgoalGame):
 
 def _one_hot(places: Int64[np.ndarray, "*rows places 2"], size: int) -> Float[np.ndarray, "*rows features"]:
     """Rows and columns of places, one-hot."""
-    hot = (places[..., None] == np.arange(size)).astype(float)
-    return hot.reshape(*places.shape[:-2], -1)
+    hot: np.ndarray = (places[..., None] == np.arange(size)).astype(float).reshape(*places.shape[:-2], -1)
+    return hot
 
 
 # ---- by specification ----------------------------------------------------------------------------------------------

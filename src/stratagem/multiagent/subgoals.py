@@ -149,7 +149,8 @@ def told(
 
 def one_hot(goal: Int64[np.ndarray, "*rows"], subgoals: int) -> Float[np.ndarray, "*rows subgoals"]:
     """1 at the subgoal, nowhere for :data:`NONE`."""
-    return (goal[..., None] == np.arange(subgoals)).astype(float)
+    hot: np.ndarray = (goal[..., None] == np.arange(subgoals)).astype(float)
+    return hot
 
 
 def aside(seeds: Int64[np.ndarray, " copies"]) -> Int64[np.ndarray, " copies"]:
