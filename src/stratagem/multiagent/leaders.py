@@ -70,7 +70,7 @@ class TrainedFollowers:
         seen = observation.astype(np.float32)
         if self._outputs is None:
             nothing = np.zeros((len(seen), 0), dtype=np.float32)
-            return np.asarray(self._act(Frame(seen, nothing, legal, legal.any(-1)), None).action)
+            return np.asarray(self._act(Frame(seen, nothing, legal, np.asarray(legal.any(-1))), None).action)
         # The largest of logits plus Gumbel noise is a draw from their softmax.
         gumbel = -np.log(-np.log(np.clip(luck, 1e-15, 1 - 1e-15)))
         return np.asarray((masked(self._outputs(seen), legal) + gumbel).argmax(-1))
@@ -199,7 +199,7 @@ class Leaders(MarkovGame):
         luck = chance(aside(state["seed"]), (self.agents, self.game.actions), state["turn"])
         seen = told(self.game.observe(state), goal, self.subgoals)
         action = self.followers(seen, self.game.legal(state), luck)
-        return np.where((goal == NONE) | (goal == self.subgoals), self.game.idle, action)
+        return np.asarray(np.where((goal == NONE) | (goal == self.subgoals), self.game.idle, action))
 
     def _in_force(
         self,
