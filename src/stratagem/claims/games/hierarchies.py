@@ -23,10 +23,10 @@ from stratagem.study.claims import Expect, claim
 from stratagem.training.loop import Settings, Trainer
 from stratagem.training.run_directory import RunDirectory
 
-PRACTICE = 20_000
+PRACTICE = 16_000
 """Steps of the game in which followers practise."""
 
-CHOOSING = 5_000
+CHOOSING = 4_000
 """Steps of the game in which leaders learn."""
 
 EPISODES = 128
@@ -42,7 +42,7 @@ PPO = {
 }
 """Of followers and of the flat learner alike: as many optimizer steps for a step of the game."""
 
-VALUES: dict[str, int] = {"episodes": 16, "anneal": 15, "target_every": 50}
+VALUES: dict[str, int] = {"episodes": 16, "replayed": 16, "anneal": 15, "target_every": 50}
 """Of whoever learns values: these runs are short."""
 
 
@@ -113,7 +113,7 @@ def _hierarchy(game: SubgoalGame, followers: TrainedFollowers, seed: int, **sett
 )
 def gmah(seed: int) -> dict[str, float]:
     """Mean held-out return of two levels less that of one, and of the mixer less that of agents that learn alone."""
-    door_key, trash = DoorKeyGrid(), TrashGrid(size=4, small=1, large=1, max_turns=40)
+    door_key, trash = DoorKeyGrid(size=4, max_turns=64), TrashGrid(size=4, small=1, large=1, max_turns=40)
     followers = _followers(trash, seed)
     mixed = _hierarchy(trash, followers, seed)
     alone = _hierarchy(trash, followers, seed, **{"architecture.mixer": None})
