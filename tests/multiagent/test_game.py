@@ -85,11 +85,13 @@ def test_an_episode_is_truncated_at_its_limit_and_not_when_it_ends_there() -> No
 # ---- built-in games -------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("name", "actions", "paid"),
-    [("climbing", (0, 0), 11), ("climbing", (0, 1), -30), ("climbing", (1, 2), 6), ("climbing", (2, 1), 0)]
-    + [("penalty", (0, 2), -100), ("penalty", (1, 1), 2), ("nonmonotonic", (0, 0), 8), ("nonmonotonic", (1, 0), -12)],
-)
+PAID = [
+    *(("climbing", (0, 0), 11), ("climbing", (0, 1), -30), ("climbing", (1, 2), 6), ("climbing", (2, 1), 0)),
+    *(("penalty", (0, 2), -100), ("penalty", (1, 1), 2), ("nonmonotonic", (0, 0), 8), ("nonmonotonic", (1, 0), -12)),
+]
+
+
+@pytest.mark.parametrize(("name", "actions", "paid"), PAID)
 def test_a_matrix_game_pays_its_payoff_once(name: str, actions: tuple[int, int], paid: float) -> None:
     copies = MatrixGame(name, scale=2.0).copies(1)  # type: ignore[arg-type]
     copies.reset(np.array([0]), np.array([0]))

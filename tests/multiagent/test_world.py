@@ -189,7 +189,7 @@ def test_a_recipe_decides_what_a_fresh_policy_is_made_of(tmp_path: Path) -> None
 def test_a_given_policy_of_another_architecture_is_refused(tmp_path: Path) -> None:
     game = MeetingGame()
     given = MultiAgentWorld(game, 0, Agents(critic="state").build(game, 0))
-    with pytest.raises(InputError, match="recipe mappo asks for actor_critics of .*'critic': 'both'"):
+    with pytest.raises(InputError, match=r"recipe mappo asks for actor_critics of .*'critic': 'both'"):
         trainer(given, "mappo", tmp_path / "a")
     assert trainer(given, "mappo", tmp_path / "b", **{"architecture.critic": "state"}).policy is given.policy
 

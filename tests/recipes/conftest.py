@@ -27,6 +27,8 @@ OUTPUTS = (
     "hidden_square",
     "score_square",
     "score_variance",
+    "value_after",
+    "next_value",
 )
 """What a policy can say of a token beside its log-probability."""
 

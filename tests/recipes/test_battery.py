@@ -17,7 +17,7 @@ from .conftest import Said, detached_values_held, gradients
 
 RECIPES = [
     card.name
-    for family in ("baselines", "objectives", "agents", "reasoning", "preferences")
+    for family in ("baselines", "objectives", "agents", "reasoning", "preferences", "games")
     for card in catalogue.cards(family)
     if not isinstance(card.build, type)
 ]
@@ -25,6 +25,9 @@ RECIPES = [
 Fabricate = Callable[..., tuple[Experience, Said]]
 
 NOT_THE_POLICY_GRADIENT = {
+    "vdn": "that of temporal differences, which no advantage is in",
+    "qmix": "that of temporal differences, which no advantage is in",
+    "gmah": "that of temporal differences, which no advantage is in",
     "hylar": "the sum of two, with weights of their own, beside the gradient of a KL",
     "bpo": "the size of the advantage, in the direction of the side of the median",
     "amft": "that of rollouts and, beside it, the likelihood of demonstrations",

@@ -1,5 +1,5 @@
 """What fresh policies are made of, where a recipe has a say in it."""
 
-from stratagem.architectures.agents import Agents, MixedValues
+from stratagem.architectures.agents import Agents, DependentActors, MixedValues
 
-__all__ = ["Agents", "MixedValues"]
+__all__ = ["Agents", "DependentActors", "MixedValues"]

@@ -51,3 +51,20 @@ class MixedValues(Architecture):
 
         own = {"mixer": self.mixer, "double": self.double, "target_every": self.target_every}
         return ValueAgents.for_task(task, **own, hidden=self.hidden, width=self.width, seed=seed)
+
+
+@dataclass(frozen=True)
+class DependentActors(Agents):
+    """Actors of which some see what others are about to do while they learn (arXiv 2306.01920).
+
+    edges: who sees whom: ``learned`` and drawn anew in each turn; ``full``, where every agent sees all those before it;
+    ``line``, where it sees the one before it; or ``none``.
+    """
+
+    edges: Literal["learned", "full", "line", "none"] = "learned"
+
+    def build(self, task: Any, seed: int) -> Any:
+        from stratagem.multiagent.dependent import DependentAgents
+
+        sizes = (task.agents, task.features, task.state_features, task.actions, task.continuous)
+        return DependentAgents(*sizes, self.weights, self.critic, self.hidden, seed, self.edges)

@@ -1,5 +1,6 @@
 """Several agents that learn in one game: the contract of a game, built-in ones, adapters, policies and their world."""
 
+from stratagem.multiagent.dependent import DependentAgents
 from stratagem.multiagent.episodes import Acted, Lanes, TeamRecording, play
 from stratagem.multiagent.game import Copies, Frame, MarkovGame, MultiAgentTask, Outcome, chance
 from stratagem.multiagent.games import CoordinationGame, MatrixGame, MeetingGame, TwoStepGame
@@ -13,7 +14,7 @@ from stratagem.multiagent.subgoals import Followers, Subgoal, SubgoalGame, Subgo
 from stratagem.multiagent.values import ValueAgents
 from stratagem.multiagent.world import MultiAgentWorld
 
-KINDS: dict[str, type[AgentsPolicy]] = {kind.kind: kind for kind in (ActorCritics, ValueAgents)}
+KINDS: dict[str, type[AgentsPolicy]] = {kind.kind: kind for kind in (ActorCritics, DependentAgents, ValueAgents)}
 """Policies of several agents, by the kind their folders name."""
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "AgentsPolicy",
     "CoordinationGame",
     "Copies",
+    "DependentAgents",
     "DoorKeyGrid",
     "Follower",
     "Followers",

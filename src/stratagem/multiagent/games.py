@@ -257,7 +257,7 @@ def coordination(argument: str | None, options: Mapping[str, Any]) -> Coordinati
 def configured(name: str, kind: type[_Game], argument: str | None, options: Mapping[str, Any]) -> _Game:
     if argument is not None:
         raise InputError(f"task {name!r} takes no argument, got {argument!r}")
-    check_names(name, options, list(field_adapters(kind)))  # type: ignore[arg-type]  # a class can be hashed
+    check_names(name, options, list(field_adapters(kind)))
     return kind(**options)
 
 

@@ -31,8 +31,8 @@ class Sum(Mixer):
 class Monotone(Mixer):
     """``Q_tot = elu(q |W_1(s)| + b_1(s)) |w_2(s)| + b_2(s)`` (QMIX, arXiv 1803.11485).
 
-    ``W_1``, ``b_1`` and ``w_2`` are linear in the state, ``b_2`` has a hidden layer with ReLU. No weight of a utility is
-    negative, so ``dQ_tot / dQ_i >= 0``: the agents' own best actions together are the team's best, in any state.
+    ``W_1``, ``b_1`` and ``w_2`` are linear in the state, ``b_2`` has a hidden layer with ReLU. No utility has a
+    negative weight, so ``dQ_tot / dQ_i >= 0``: the agents' own best actions together are the team's best, in any state.
 
     agents: how many.  state_features: numbers in the state.  width: of the hidden layer.  seed: of the weights.
     """

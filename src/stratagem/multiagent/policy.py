@@ -22,7 +22,7 @@ from stratagem.multiagent.inputs import AgentInputs
 from stratagem.parts import Sampler, View
 from stratagem.seeding import derive
 from stratagem.training.module_policy import ModulePolicy, read_policy
-from stratagem.training.world import check_asked
+from stratagem.training.world import Policy, check_asked
 
 Weights = Literal["shared", "separate"]
 Critic = Literal["observation", "state", "both"]
@@ -140,9 +140,14 @@ class ActorCritics(AgentsPolicy):
     # ---- learning --------------------------------------------------------------------------------------------------
 
     @property
-    def members(self) -> Sequence[ControlPolicy]:
-        """One policy, or one of each agent; they share no parameter."""
+    def actors(self) -> Sequence[ControlPolicy]:
+        """One policy, or one of each agent."""
         return cast(list[ControlPolicy], list(self._members))
+
+    @property
+    def members(self) -> Sequence[Policy]:
+        """What learns by itself: policies that share no parameter."""
+        return self.actors
 
     def forward(
         self, x: Experience, *, temperature: float = 1.0, also: Collection[str] = (), view: View | None = None
@@ -157,9 +162,11 @@ class ActorCritics(AgentsPolicy):
         read, action = x.inputs, x.action
         seen = self._with_agent(read.observation, read.agent)
         judged = self._judged(read.observation, read.state, read.agent) if {"value", "median"} & set(also) else seen
+        heard = self._heard(x, read)
 
-        def ask(member: ControlPolicy, rows: Tensor | slice) -> dict[str, Tensor]:
-            outputs = allowed(member.actor(seen[rows]), read.legal[rows])
+        def ask(number: int, rows: Tensor | slice) -> dict[str, Tensor]:
+            member = self.actors[number]
+            outputs = allowed(self._outputs(number, seen[rows], heard[rows]), read.legal[rows])
             logp, entropy = member.score(outputs, action[rows], temperature, "entropy" in also)
             said = {"logp": logp} if entropy is None else {"logp": logp, "entropy": entropy}
             for name, critic in (("value", member.critic), ("median", member.median_critic)):
@@ -176,17 +183,26 @@ class ActorCritics(AgentsPolicy):
         agent: Int[Tensor, " rows"],
     ) -> Float[Tensor, " rows"]:
         judged = self._judged(observation, state, agent)
-        return self._by_member(agent, lambda member, rows: {"value": member.values(judged[rows])})["value"]
+        return self._by_member(agent, lambda number, rows: {"value": self.actors[number].values(judged[rows])})["value"]
+
+    def _heard(self, x: Experience, read: AgentInputs) -> Float[Tensor, "rows heard"]:
+        """What agents knew of each other as they acted: nothing."""
+        return read.observation[:, :0]
+
+    def _outputs(self, number: int, seen: Float[Tensor, "rows told"], heard: Float[Tensor, "rows heard"]) -> Tensor:
+        """The outputs of the actor of this number."""
+        outputs: Tensor = self.actors[number].actor(seen)
+        return outputs
 
     def _by_member(
-        self, agent: Int[Tensor, " rows"], ask: Callable[[ControlPolicy, Tensor | slice], dict[str, Tensor]]
+        self, agent: Int[Tensor, " rows"], ask: Callable[[int, Tensor | slice], dict[str, Tensor]]
     ) -> dict[str, Tensor]:
         """What every row's own member says, in the order of rows."""
-        if len(self.members) == 1:
-            return ask(self.members[0], slice(None))
+        if len(self.actors) == 1:
+            return ask(0, slice(None))
         order = agent.argsort(stable=True)
         rows = order.split(torch.bincount(agent, minlength=self.agents).tolist())
-        said = [ask(member, mine) for member, mine in zip(self.members, rows, strict=True)]
+        said = [ask(number, mine) for number, mine in enumerate(rows)]
         back = order.argsort()
         return {name: torch.cat([one[name] for one in said])[back] for name in said[0]}
 
@@ -214,7 +230,7 @@ class ActorCritics(AgentsPolicy):
 
     def outputs(self) -> Callable[[np.ndarray], np.ndarray]:
         """A function from observations [copies, agents, features] to the actors' outputs, of its present weights."""
-        actors = [linear_layers(member.actor) for member in self.members]
+        actors = [linear_layers(member.actor) for member in self.actors]
         layers = [
             (
                 np.stack([layer.weight.detach().numpy().T for layer in same]),
@@ -233,21 +249,21 @@ class ActorCritics(AgentsPolicy):
     def _chooser(self, temperature: float) -> Callable[[np.ndarray, np.random.Generator | None], np.ndarray]:
         """Actions given outputs [copies, agents, outputs]."""
         if not self.continuous:
-            return self.members[0].chooser(temperature)
-        spread = torch.stack([cast(GaussianPolicy, member).log_std for member in self.members]).detach().numpy()
+            return self.actors[0].chooser(temperature)
+        spread = torch.stack([cast(GaussianPolicy, member).log_std for member in self.actors]).detach().numpy()
         std = np.exp(spread) * np.float32(math.sqrt(temperature))
         return lambda mean, noise: gaussian(mean, std, noise)
 
     # ---- the trainer's contract ------------------------------------------------------------------------------------
 
     def policy_parameters(self) -> Iterator[Tensor]:
-        return chain.from_iterable(member.policy_parameters() for member in self.members)
+        return chain.from_iterable(member.policy_parameters() for member in self.actors)
 
     def critic_parameters(self) -> Iterator[Tensor]:
-        return chain.from_iterable(member.critic_parameters() for member in self.members)
+        return chain.from_iterable(member.critic_parameters() for member in self.actors)
 
     def hidden_matrices(self) -> list[Tensor]:
-        return [matrix for member in self.members for matrix in member.hidden_matrices()]
+        return [matrix for member in self.actors for matrix in member.hidden_matrices()]
 
     def arguments(self) -> dict[str, Any]:
         """Sizes, whose weights they are, and what the critic reads."""

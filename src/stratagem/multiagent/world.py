@@ -48,7 +48,7 @@ class MultiAgentWorld(ActingWorld[AgentsPolicy, TeamRecording]):
     Raises :class:`InputError` when the policy does not fit the task, or a sampler asks for what it cannot do.
     """
 
-    can = ("curricula", "exploration")
+    can = ("curricula", "dependence", "exploration")
     who = "agents that act at once"
     kind = "a task of several agents"
 

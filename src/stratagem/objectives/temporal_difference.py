@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
 from annotated_types import Ge, Le
+from torch import Tensor
 
 from stratagem.experience import Experience, Loss, PolicyOutput
 from stratagem.objectives.aggregations import TokenMean
@@ -18,8 +19,9 @@ class TemporalDifference(Objective):
 
     ``tau`` is how long the turn took (``turn_duration``), 1 as a rule.
 
-    Of a team every agent's token has the team's ``Q`` and what the team earned (see
-    :class:`~stratagem.rewards.TeamReward`), so the mean over tokens is the mean over turns of the game.
+    A turn is one action, and ``r_t`` what it earned, whatever tokens it has. Of a team every agent's token has the
+    team's ``Q`` and what the team earned (:class:`~stratagem.rewards.TeamReward`), so the mean over tokens is the mean
+    over turns of the game.
 
     discount: in [0, 1].  Metrics: ``td_error``, the mean of ``|r_t + discount Q'_{t+1} - Q_t|``, and ``action_value``,
     the mean of ``Q_t``.
@@ -36,8 +38,10 @@ class TemporalDifference(Objective):
         out, x = self.blanked(out, x)
         if out.value_after is None or out.next_value is None:
             raise ValueError("a temporal difference needs the policy's value_after and next_value")
-        to_come = x.token_discounts(self.discount) * out.next_value
-        error = x.token_rewards().to(out.value_after.dtype) + to_come - out.value_after
+        earned = x.to_tokens(turn=x.turn_rewards()).to(out.value_after.dtype)
+        rate = x.turn_discounts(self.discount)
+        to_come = (x.turn_of_token.spread(rate) if isinstance(rate, Tensor) else rate) * out.next_value
+        error = earned + to_come - out.value_after
         loss = self.aggregation(error.square(), x)
         figures = {"td_error": error.detach().abs(), "action_value": out.value_after.detach()}
         return Loss(loss, {name: self.aggregation(values, x) for name, values in figures.items()})

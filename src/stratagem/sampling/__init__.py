@@ -5,7 +5,7 @@ from stratagem.sampling.budgets import Budgeted, allocate, group_gain
 from stratagem.sampling.calls import BeforeFailedCall, CallsCarriedOut
 from stratagem.sampling.curricula import Domains, Learnability, Shuffled, SuccessBand
 from stratagem.sampling.downsampling import DecisiveTokens, MostVariedCredit
-from stratagem.sampling.exploration import EpsilonGreedy
+from stratagem.sampling.exploration import DependentRollouts, EpsilonGreedy
 from stratagem.sampling.guided import Guided, Prefix, minimal_prefixes, prefix_lengths
 from stratagem.sampling.improving import History, Improving
 from stratagem.sampling.likelihoods import Likelihood, MaskedElbo, OneStep, Views
@@ -68,6 +68,7 @@ __all__ = [
     "DecisiveTokens",
     "Demonstrations",
     "Denoising",
+    "DependentRollouts",
     "Disagreeing",
     "DivisibleTurns",
     "Domains",

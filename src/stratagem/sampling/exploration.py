@@ -22,3 +22,19 @@ class EpsilonGreedy(Rollouts):
     @property
     def asks(self) -> dict[str, str]:
         return {**super().asks, "exploration": f"epsilon = {self.epsilon}: {{who}} samples from its policy"}
+
+
+@dataclass(frozen=True)
+class DependentRollouts(Rollouts):
+    """Whole episodes by agents of which some see what others are about to do (arXiv 2306.01920).
+
+    dependence: probability with which each edge of their graph is kept in a turn, in [0, 1]: 1 leaves the graph as it
+    is, 0 agents that act alone. Schedules lower it as ``sampler.dependence``. Agents that never see each other's
+    actions act alone whatever it is.
+    """
+
+    dependence: Annotated[float, Ge(0), Le(1)] = 1.0
+
+    @property
+    def asks(self) -> dict[str, str]:
+        return {**super().asks, "dependence": f"dependence = {self.dependence}: {{who}} acts alone"}

@@ -1,11 +1,13 @@
 """Recipes for several agents that learn in one game."""
 
-from stratagem.recipes.games import cooperative, hierarchies, values
+from stratagem.recipes.games import cooperative, dependent, hierarchies, values
 from stratagem.recipes.games.cooperative import *  # noqa: F403
+from stratagem.recipes.games.dependent import *  # noqa: F403
 from stratagem.recipes.games.hierarchies import *  # noqa: F403
 from stratagem.recipes.games.values import *  # noqa: F403
 
 __all__: list[str] = []
 __all__ += cooperative.__all__
+__all__ += dependent.__all__
 __all__ += hierarchies.__all__
 __all__ += values.__all__
