@@ -43,7 +43,7 @@ PPO = {
 }
 """Of followers and of the flat learner alike: as many optimizer steps for a step of the game."""
 
-VALUES: dict[str, int] = {"episodes": 16, "replayed": 16, "anneal": 15, "target_every": 50}
+VALUES: dict[str, Any] = {"episodes": 16, "replayed": 16, "anneal": 15, "target_every": 50}
 """Of whoever learns values: these runs are short."""
 
 
