@@ -123,7 +123,8 @@ class Experience:
     ``planning`` (True: the token is of a phrase that plans, and carries nothing out);
     ``step_start`` (True: a step of the response begins with this token; one always begins with a turn).
     Per turn: ``turn_reward``; ``turn_state`` (key of the state acted in); ``turn_role``; ``turn_context`` (number
-    of the conversation it was acted in: those of a trajectory know nothing of each other); ``turn_done``; ``turn_call``
+    of the conversation it was acted in: those of a trajectory know nothing of each other); ``turn_done``;
+    ``turn_duration`` (steps of time that what was decided in it took, at least 1; None: one each); ``turn_call``
     (1: the tool call it made was carried out, 0: it failed, -1: it made none);
     ``turn_well_formed`` (False: what was said in it broke the task's format);
     ``turn_observation_length`` (tokens read before acting); ``segment_start`` (True: a new segment of the trajectory
@@ -193,6 +194,7 @@ class Experience:
     turn_role: Int[Tensor, " turns"] | None = _at("turn")
     turn_context: Int[Tensor, " turns"] | None = _at("turn")
     turn_done: Bool[Tensor, " turns"] | None = _at("turn")
+    turn_duration: Int[Tensor, " turns"] | None = _at("turn")
     turn_call: Int[Tensor, " turns"] | None = _at("turn")
     turn_well_formed: Bool[Tensor, " turns"] | None = _at("turn")
     turn_observation_length: Int[Tensor, " turns"] | None = _at("turn")
@@ -434,8 +436,25 @@ class Experience:
         return self.reward[:, self.reward_names.index(name)]
 
     def discounted_returns(self, discount: float = 1.0) -> Float[Tensor, " turns"]:
-        """Discounted reward from each turn to the end of its trajectory, ``G_u = r_u + discount * G_{u+1}``."""
-        return self.trajectory_of_turn.discounted_scan(self.turn_rewards(), discount)
+        """Discounted reward from each turn to the end of its trajectory, ``G_u = r_u + discount^{tau_u} G_{u+1}``.
+
+        ``tau`` is ``turn_duration``, 1 where none is noted.
+        """
+        return self.trajectory_of_turn.discounted_scan(self.turn_rewards(), self.turn_discounts(discount))
+
+    def turn_discounts(self, discount: float) -> float | Float[Tensor, " turns"]:
+        """``discount ** turn_duration``: how much what follows each turn counts; one number without durations."""
+        if self.turn_duration is None:
+            return discount
+        return discount ** self.turn_duration.to(torch.get_default_dtype())
+
+    def token_discounts(self, discount: float) -> float | Float[Tensor, " tokens"]:
+        """``discount`` at every token, at the last one of a turn that of the whole turn (:meth:`turn_discounts`)."""
+        of_turns = self.turn_discounts(discount)
+        if isinstance(of_turns, float | int):
+            return of_turns
+        filled = self.turn_of_token.size() > 0
+        return of_turns.new_full((self.tokens,), discount).index_copy_(0, self.turn_of_token.last(), of_turns[filled])
 
     # ---- between levels -------------------------------------------------------------------------------------------
 

@@ -20,7 +20,8 @@ class GAE(Advantage):
     """Generalized advantage estimation over the tokens of each trajectory (arXiv 1506.02438).
 
     ``delta_t = r_t + discount V_{t+1} - V_t``, ``A_t = delta_t + discount trace A_{t+1}``. ``V`` after a true end is 0,
-    after a cut it is ``final_value``. The critic's target is ``A_t + V_t``.
+    after a cut it is ``final_value``. The critic's target is ``A_t + V_t``. What follows a turn of ``turn_duration``
+    tau counts ``discount^tau`` (a semi-Markov decision); its reward is taken as it is.
 
     discount, trace: gamma and lambda, per step, in [0, 1].
     critic_trace: lambda of the critic's target; None: ``trace``. With 1 the target is the discounted return itself.
@@ -63,14 +64,16 @@ class GAE(Advantage):
     def _estimate(self, x: Experience, trace: float) -> tuple[Tensor, Tensor]:
         """Advantage and value of every step."""
         value = critic_value(x, "GAE")
-        rate: float | Tensor = self.discount
+        rate: float | Tensor
         if self.step == "turn":
             value, by, rewards = value[first_tokens(x, "GAE")], x.trajectory_of_turn, rewards_of_turns(x)
+            rate = x.turn_discounts(self.discount)
         else:
-            by, rewards = x.trajectory_of_token, x.token_rewards()
+            by, rewards, rate = x.trajectory_of_token, x.token_rewards(), x.token_discounts(self.discount)
         if self.step == "decomposed":
             ends = first_tokens(x, "GAE") + x.turn_of_token.size() - 1
-            rate = torch.ones_like(value, requires_grad=False).index_fill_(0, ends, self.discount)
+            rate = torch.ones_like(value, requires_grad=False)
+            rate[ends] = x.turn_discounts(self.discount)
         return by.gae(rewards, value, rate, trace, self._left(x, value, by)), value
 
     def _of_tokens(self, x: Experience, steps: Tensor) -> Float[Tensor, " tokens"]:

@@ -74,4 +74,4 @@ class RewardToGo(Advantage):
     discount: Annotated[float, Ge(0), Le(1)] = 1.0
 
     def __call__(self, x: Experience) -> Float[Tensor, " tokens"]:
-        return x.trajectory_of_token.discounted_scan(x.token_rewards(), self.discount)
+        return x.trajectory_of_token.discounted_scan(x.token_rewards(), x.token_discounts(self.discount))

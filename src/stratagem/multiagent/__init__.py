@@ -10,10 +10,14 @@ from stratagem.multiagent.episodes import Acted, Lanes, TeamRecording, play
 from stratagem.multiagent.game import Copies, Frame, MarkovGame, MultiAgentTask, Outcome, chance
 from stratagem.multiagent.games import CoordinationGame, MatrixGame, MeetingGame, TwoStepGame
 from stratagem.multiagent.inputs import AgentInputs
+from stratagem.multiagent.leaders import Leaders, SubgoalFollower, TrainedFollowers
 from stratagem.multiagent.mixers import Mixer, Monotone, Sum
 from stratagem.multiagent.pathfinding import Follower, PathfindingGame
 from stratagem.multiagent.policy import ActorCritics, AgentsPolicy
+from stratagem.multiagent.situations import Situations
 from stratagem.multiagent.sketch import Drawable, Sketch, Trajectory
+from stratagem.multiagent.subgoal_grids import DoorKeyGrid, TrashGrid
+from stratagem.multiagent.subgoals import Followers, Subgoal, SubgoalGame, SubgoalTree, intrinsic_reward
 from stratagem.multiagent.values import ValueAgents
 from stratagem.multiagent.world import MultiAgentWorld
 
@@ -30,10 +34,13 @@ __all__ = [
     "Copies",
     "DependentAgents",
     "DiscsGame",
+    "DoorKeyGrid",
     "Drawable",
     "Follower",
+    "Followers",
     "Frame",
     "Lanes",
+    "Leaders",
     "MarkovGame",
     "MatrixGame",
     "MeetingGame",
@@ -43,12 +50,20 @@ __all__ = [
     "MultiAgentWorld",
     "Outcome",
     "PathfindingGame",
+    "Situations",
     "Sketch",
+    "Subgoal",
+    "SubgoalFollower",
+    "SubgoalGame",
+    "SubgoalTree",
     "Sum",
     "TeamRecording",
+    "TrainedFollowers",
     "Trajectory",
+    "TrashGrid",
     "TwoStepGame",
     "ValueAgents",
     "chance",
+    "intrinsic_reward",
     "play",
 ]

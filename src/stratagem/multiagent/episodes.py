@@ -48,6 +48,7 @@ class TeamRecording:
     frame: list[Frame] = field(default_factory=list)
     acted: list[Acted] = field(default_factory=list)
     reward: list[np.ndarray] = field(default_factory=list)
+    duration: list[np.ndarray] = field(default_factory=list)
     endings: dict[int, TeamEnding] = field(default_factory=dict)
 
     @property
@@ -183,6 +184,8 @@ def play(lanes: Lanes, starts: Starts, act: Act, turns: int | None = None) -> Te
         recording.acted.append(acted)
         out, broken = lanes.step(playing, acted)
         recording.reward.append(out.reward)
+        if out.duration is not None:
+            recording.duration.append(out.duration)
         over = lanes.over(playing)
         over[list(broken)] = True
         frame = out.frame
@@ -218,6 +221,7 @@ class Rows(NamedTuple):
     reward: Float32[np.ndarray, " rows"]
     logp: Float[np.ndarray, " rows"] | None
     noted: Float[np.ndarray, "rows noted"] | None
+    duration: Int[np.ndarray, " rows"] | None
 
 
 def rows_of(recording: TeamRecording) -> Rows | None:
@@ -261,4 +265,5 @@ def rows_of(recording: TeamRecording) -> Rows | None:
         laid(recording.reward).astype(np.float32),
         None if logp[0] is None else laid(logp),
         None if noted[0] is None else laid(noted),
+        np.concatenate(recording.duration)[row] if recording.duration else None,
     )

@@ -47,6 +47,7 @@ class Outcome(NamedTuple):
     reward: of every agent; of a team that is paid together, the same for all.  terminated, truncated: agents whose
     episode is over since then, in a terminal state or by a limit. An episode is over when no agent is left alive.
     frame: what there is to see now, also of the agents that have just ended.  failures: why copies broke, by their row.
+    duration: how many steps of time it took, where that is not always one.
     """
 
     reward: Float32[np.ndarray, "copies agents"]
@@ -54,6 +55,7 @@ class Outcome(NamedTuple):
     truncated: Bool[np.ndarray, "copies agents"]
     frame: Frame
     failures: Mapping[int, str] = {}
+    duration: Int64[np.ndarray, " copies"] | None = None
 
 
 class Copies(Protocol):
@@ -185,8 +187,8 @@ class MarkovGame(ABC):
     @abstractmethod
     def transition(
         self, state: State, action: Int64[np.ndarray, "copies agents"]
-    ) -> tuple[State, Float[np.ndarray, "copies #agents"], Bool[np.ndarray, " copies"]]:
-        """What changes of the states, what every agent is paid, and which episodes are over."""
+    ) -> tuple[State, Float[np.ndarray, "copies #agents"], Bool[np.ndarray, "copies ..."]]:
+        """What changes of the states, what every agent is paid, and which episodes are over, or whose."""
 
     @abstractmethod
     def observe(self, state: State) -> Float[np.ndarray, "copies agents features"]:
@@ -204,6 +206,18 @@ class MarkovGame(ABC):
     def sketch(self, state: State) -> Sketch:
         """What the first of these copies looks like. Raises :class:`InputError` for a game that has no picture."""
         raise InputError(f"task {self.name} cannot be drawn: its agents are at no place")
+
+    def alive(self, state: State) -> Bool[np.ndarray, "copies agents"]:
+        """Who still acts."""
+        return np.ones((len(state["seed"]), self.agents), dtype=bool)
+
+    def at_limit(self, state: State) -> Bool[np.ndarray, " copies"]:
+        """Which episodes are cut here, unless they end."""
+        return np.full(len(state["seed"]), False) if self.max_turns is None else state["turn"] >= self.max_turns
+
+    def duration(self, state: State) -> Int64[np.ndarray, " copies"] | None:
+        """How many steps of time the last turn took; None: one, always."""
+        return None
 
     def copies(self, count: int) -> Copies:
         """So many copies, in no episode yet."""
@@ -240,12 +254,13 @@ class ArrayCopies:
         state = {**state, **changed, "turn": state["turn"] + 1}
         self._write(copies, state)
         shape = (len(copies), game.agents)
-        limit = np.full(len(copies), False) if game.max_turns is None else state["turn"] >= game.max_turns
+        ended = np.broadcast_to(ended if ended.ndim == 2 else ended[:, None], shape)
         return Outcome(
             np.broadcast_to(reward, shape).astype(np.float32),
-            np.broadcast_to(ended[:, None], shape),
-            np.broadcast_to((limit & ~ended)[:, None], shape),
+            ended,
+            game.at_limit(state)[:, None] & ~ended,
             self._frame(state),
+            duration=game.duration(state),
         )
 
     def sketch(self, copy: int) -> Sketch:
@@ -262,9 +277,8 @@ class ArrayCopies:
 
     def _frame(self, state: State) -> Frame:
         game = self._game
-        alive = np.ones((len(state["seed"]), game.agents), dtype=bool)
         seen, whole = game.observe(state).astype(np.float32), game.whole(state).astype(np.float32)
-        return Frame(seen, whole, game.legal(state), alive)
+        return Frame(seen, whole, game.legal(state), game.alive(state))
 
     def _read(self, copies: np.ndarray) -> State:
         return {name: rows[copies] for name, rows in self._state.items()}

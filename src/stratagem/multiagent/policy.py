@@ -248,6 +248,17 @@ class ActorCritics(AgentsPolicy):
     # ---- acting ----------------------------------------------------------------------------------------------------
 
     def acting(self, sampler: Sampler | None = None) -> Acting:
+        outputs_of = self.outputs()
+        choose = self._chooser(1.0 if sampler is None else sampler.policy_temperature)
+
+        def act(frame: Frame, noise: np.random.Generator | None) -> Acted:
+            outputs = outputs_of(frame.observation)
+            return Acted(choose(outputs if self.continuous else masked(outputs, frame.legal), noise))
+
+        return act
+
+    def outputs(self) -> Callable[[np.ndarray], np.ndarray]:
+        """A function from observations [copies, agents, features] to the actors' outputs, of its present weights."""
         actors = [linear_layers(member.actor) for member in self.actors]
         layers = [
             (
@@ -256,8 +267,7 @@ class ActorCritics(AgentsPolicy):
             )
             for same in zip(*actors, strict=True)
         ]
-        choose = self._chooser(1.0 if sampler is None else sampler.policy_temperature)
-        front = None if self.front_name is None else self.members[0].actor[0]
+        front = None if self.front_name is None else self.actors[0].actor[0]
 
         def read(observation: np.ndarray) -> np.ndarray:
             if front is None:
@@ -266,13 +276,12 @@ class ActorCritics(AgentsPolicy):
                 features: Tensor = front(torch.from_numpy(observation).flatten(0, 1))
             return features.view(*observation.shape[:2], -1).numpy()
 
-        def act(frame: Frame, noise: np.random.Generator | None) -> Acted:
+        def outputs_of(observation: np.ndarray) -> np.ndarray:
             # By agent first, so that one matrix product a layer does for all copies and all agents.
-            outputs = network_outputs(layers, read(frame.observation).swapaxes(0, 1))
-            outputs = outputs.swapaxes(0, 1)
-            return Acted(choose(outputs if self.continuous else masked(outputs, frame.legal), noise))
+            outputs = network_outputs(layers, read(observation).swapaxes(0, 1))
+            return outputs.swapaxes(0, 1)
 
-        return act
+        return outputs_of
 
     def _chooser(self, temperature: float) -> Callable[[np.ndarray, np.random.Generator | None], np.ndarray]:
         """Actions given outputs [copies, agents, outputs]."""

@@ -194,6 +194,7 @@ class MultiAgentWorld(ActingWorld[AgentsPolicy, TeamRecording]):
             turn_reward=torch.from_numpy(rows.reward),
             turn_state=state_keys(np.concatenate([rows.agent[:, None], rows.observation], 1)),
             turn_role=agent,
+            turn_duration=None if rows.duration is None else torch.from_numpy(rows.duration),
             turn_done=trajectory_of_turn.is_last() & trajectory_of_turn.spread(~running),
             reward=trajectory_of_turn.sum(torch.from_numpy(rows.reward)),
             finished=terminal,

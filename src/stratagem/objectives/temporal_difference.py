@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
 from annotated_types import Ge, Le
+from torch import Tensor
 
 from stratagem.experience import Experience, Loss, PolicyOutput
 from stratagem.objectives.aggregations import TokenMean
@@ -14,7 +15,9 @@ from stratagem.parts import Aggregation, Objective
 
 @dataclass(frozen=True)
 class TemporalDifference(Objective):
-    """``mean (r_t + discount Q'_{t+1} - Q_t)^2``: ``value_after`` is ``Q_t`` and ``next_value``, the target's, ``Q'``.
+    """``mean (r_t + discount^tau Q'_{t+1} - Q_t)^2``: ``value_after`` is ``Q_t``, ``next_value``, the target's, ``Q'``.
+
+    ``tau`` is how long the turn took (``turn_duration``), 1 as a rule.
 
     A turn is one action, and ``r_t`` what it earned, whatever tokens it has. Of a team every agent's token has the
     team's ``Q`` and what the team earned (:class:`~stratagem.rewards.TeamReward`), so the mean over tokens is the mean
@@ -36,7 +39,9 @@ class TemporalDifference(Objective):
         if out.value_after is None or out.next_value is None:
             raise ValueError("a temporal difference needs the policy's value_after and next_value")
         earned = x.to_tokens(turn=x.turn_rewards()).to(out.value_after.dtype)
-        error = earned + self.discount * out.next_value - out.value_after
+        rate = x.turn_discounts(self.discount)
+        to_come = (x.turn_of_token.spread(rate) if isinstance(rate, Tensor) else rate) * out.next_value
+        error = earned + to_come - out.value_after
         loss = self.aggregation(error.square(), x)
         figures = {"td_error": error.detach().abs(), "action_value": out.value_after.detach()}
         return Loss(loss, {name: self.aggregation(values, x) for name, values in figures.items()})

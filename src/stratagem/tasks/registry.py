@@ -374,6 +374,30 @@ _BUILT_IN = (
         "stratagem.multiagent.pogema:from_spec",
     ),
     TaskCard(
+        "door_key_grid",
+        "door_key_grid[:size=5,max_turns=100,step_cost=0.9]",
+        "one agent on a grid takes a key, opens a door and reaches a goal; with subgoals",
+        "stratagem.multiagent.subgoal_grids:door_key_grid",
+    ),
+    TaskCard(
+        "trash_grid",
+        "trash_grid[:size=5,agents=2,small=2,large=1,capacity=3,max_turns=50]",
+        "agents on a grid fetch trash and put it into a bin, large pieces crushed; with subgoals",
+        "stratagem.multiagent.subgoal_grids:trash_grid",
+    ),
+    TaskCard(
+        "followers",
+        "followers:TASK[,cost=0.5,timeout=N,option=value]",
+        "agents that practise to reach given subgoals of a task that has them",
+        "stratagem.multiagent.subgoals:followers",
+    ),
+    TaskCard(
+        "leaders",
+        "leaders:TASK,followers=FOLDER[,discount=0.99,timeout=N,adaptive=false,kappa=2,option=value]",
+        "agents that choose subgoals of a task, which trained followers then reach",
+        "stratagem.multiagent.leaders:leaders",
+    ),
+    TaskCard(
         "lab",
         "lab:GAME[,option=value]",
         "a token game small enough to enumerate, judged exactly",
