@@ -22,9 +22,10 @@ from stratagem.catalogue import Card
 from stratagem.estimate import Estimate
 from stratagem.lab import Diagnosis, objection
 from stratagem.lab.record import LabRecord, read_lab_record
+from stratagem.objectives import AnswerHead
 from stratagem.part import Part
 from stratagem.recipe import Recipe
-from stratagem.sampling import Guided, Improving
+from stratagem.sampling import Guided, Improving, ProbedTasks
 from stratagem.study.claims import FOLDER, Claim, Expect, Record, Verdict, claims, read_record
 from stratagem.study.comparison import Comparison, Quantity, Summary, read_comparison
 from stratagem.study.comparison_report import finding, judgement, measure_on, overview, question, score_text
@@ -238,14 +239,27 @@ def _commands(card: Card, recipe: Recipe | None, claim: Claim | None, judged: bo
     """What a reader may try. judged: whether the lab has judged the technique, so that it can."""
     yield f"stratagem show {card.name}"
     if recipe is not None:
-        task = "structured:key_door" if "span" in recipe.needs() else "key_door"
-        task = "guided:key_door" if isinstance(recipe.sampler, Guided) else task
-        task = "improve:routes" if isinstance(recipe.sampler, Improving) else task
-        yield f"stratagem train {card.name} --task {task}"
+        yield f"stratagem train {card.name} --task {_task(recipe)}"
     if claim is not None:
         yield f"stratagem claim {card.name}"
     if judged or (recipe is not None and objection(recipe) is None):
         yield f"stratagem lab {card.name}"
+
+
+def _task(recipe: Recipe) -> str:
+    """One that a recipe can be tried on."""
+    if recipe.architecture is not None:
+        fronts = {"convolution": "pathfinding", "messages": "discs"}
+        return fronts.get(getattr(recipe.architecture, "front", None) or "", "meeting")
+    if isinstance(getattr(recipe.sampler, "curriculum", None), ProbedTasks):
+        return "openended:grid"
+    if isinstance(recipe.view, AnswerHead):
+        return "pairs:labels.jsonl"
+    if isinstance(recipe.sampler, Guided):
+        return "guided:key_door"
+    if isinstance(recipe.sampler, Improving):
+        return "improve:routes"
+    return "structured:key_door" if "span" in recipe.needs() else "key_door"
 
 
 # ---- claims ---------------------------------------------------------------------------------------------------------

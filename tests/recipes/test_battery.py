@@ -19,7 +19,7 @@ RECIPES = [
     card.name
     for family in ("baselines", "objectives", "agents", "reasoning", "preferences", "games")
     for card in catalogue.cards(family)
-    if not isinstance(card.build, type)
+    if not isinstance(card.build, type) and isinstance(card.build(), Recipe)
 ]
 
 Fabricate = Callable[..., tuple[Experience, Said]]

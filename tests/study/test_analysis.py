@@ -199,7 +199,7 @@ def test_mean_returns_have_no_scale_in_common() -> None:
     analysis = analyse(plan(tasks=("t", "cart")), trials)
     assert {c.task for c in analysis.contrasts} == {s.task for s in analysis.summaries} == {"t", "cart"}
     (note,) = analysis.notes
-    assert note.endswith("cart")
+    assert note.endswith("cart (mean return)")
 
 
 # ---- bands ----------------------------------------------------------------------------------------------------------

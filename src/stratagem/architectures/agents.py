@@ -74,13 +74,17 @@ class MixedValues(Architecture):
 
 
 @dataclass(frozen=True)
-class DependentActors(Agents):
+class DependentActors(Architecture):
     """Actors of which some see what others are about to do while they learn (arXiv 2306.01920).
 
+    weights, critic, hidden: as of :class:`Agents`.
     edges: who sees whom: ``learned`` and drawn anew in each turn; ``full``, where every agent sees all those before it;
     ``line``, where it sees the one before it; or ``none``.
     """
 
+    weights: Literal["shared", "separate"] = "shared"
+    critic: Literal["observation", "state", "both"] = "observation"
+    hidden: Annotated[int, Ge(1)] = 64
     edges: Literal["learned", "full", "line", "none"] = "learned"
 
     def build(self, task: Any, seed: int) -> Any:

@@ -64,6 +64,8 @@ def sample_updates(
     Raises :class:`InputError` for a recipe that learns from something else, or reads what a tree does not have, and
     for an update that is not finite.
     """
+    if recipe.architecture is not None:
+        raise InputError(f"architecture {recipe.architecture.part_name()}: its policy is none of the lab's")
     recipe = copy.deepcopy(recipe)
     leaves = _with_tables(recipe, policy, behavior)
     sampler = recipe.sampler.replace(prompts_per_step=batch_groups)

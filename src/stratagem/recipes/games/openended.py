@@ -27,4 +27,6 @@ def xland(proposals: int = 8, episodes: int = 10, entropy_weight: float = 0.01) 
     the paper; thresholds and all numbers are ours.
     """
     base = ppo(entropy_weight=entropy_weight)
-    return base.replace(name="xland", sampler=Rollouts(curriculum=ProbedTasks(proposals=proposals, episodes=episodes)))
+    return base.replace(
+        name="xland", base="ppo", sampler=Rollouts(curriculum=ProbedTasks(proposals=proposals, episodes=episodes))
+    )
