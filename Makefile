@@ -12,7 +12,7 @@
 
 PYTHON  ?= python3
 WORKERS ?= 2
-EXTRAS  := text,agents,games,bandits,control,lora,math,environments,cluster,docs,dev
+EXTRAS  := text,agents,games,multiagent,bandits,control,lora,math,environments,cluster,docs,dev
 
 BIN     := .venv/bin
 INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check --constraint constraints.txt
