@@ -19,7 +19,7 @@ def test_a_pair_of_p3o_is_credited_by_who_is_preferred():
     world = LabWorld(LabTask(find_game("ladder")), seed=1000)
     recipe = world.adapt(recipes.p3o().replace(rewards=(WinRateReward(),)))
     x = recipe.prepare(world.collect(recipe.sampler, 0).x)
-    first, second = x.answer.view(-1, 2).T
+    first, second = x.action.view(-1, 2).T
     preferred = LADDER[first, second]
     # A pair of win rates in [-1, 1], one minus the other, on both sides.
     expected = torch.stack([4 * preferred - 2, 2 - 4 * preferred], 1).flatten()
