@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import re
 
 import numpy as np
 import pytest
@@ -84,6 +85,18 @@ def test_the_page_of_a_single_run_has_no_bands(tmp_path):
     play(["tit_for_tat"], "repeated:noisy", rounds=5, runs=1, out=tmp_path / "run")
     page = (tmp_path / "run/report.html").read_text()
     assert '"low": [null' in page and "NaN" not in page.partition('id="curves">')[2].partition("</script>")[0]
+
+
+def test_charts_are_in_the_order_of_their_headings(tmp_path):
+    played = play(["brg", "always_defect"], "repeated:noisy", rounds=30, runs=2, out=tmp_path / "run")
+    page = (tmp_path / "run/report.html").read_text()
+    headings = re.findall("<figcaption>(.*?)</figcaption>", page)
+    charts = json.loads(page.partition('id="curves">')[2].partition("</script>")[0])["curves"]
+    assert headings[0] == "payoff" and headings != sorted(headings)
+    for heading, curves in zip(headings, charts, strict=True):
+        for course in (one for one in played.courses if heading in one.measures):
+            (drawn,) = (curve for curve in curves if curve["player"] == course.player)
+            assert drawn["mean"] == [row[heading] for row in course.rows()]
 
 
 def test_an_interrupted_comparison_keeps_the_players_that_are_done(tmp_path):

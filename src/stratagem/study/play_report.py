@@ -16,14 +16,15 @@ if TYPE_CHECKING:
 def write_play_report(played: Played, path: Path, *, runs: int, seed: int) -> Path:
     """Write the page to ``path`` and return it. Raises :class:`InputError` when it cannot be written."""
     measures = list(dict.fromkeys(name for course in played.courses for name in course.measures))
-    curves = {
-        name: [
+    # A list, since JSON in a page is sorted by name.
+    curves = [
+        [
             _curve(course, name, COLORS[place % len(COLORS)])
             for place, course in enumerate(played.courses)
             if name in course.measures
         ]
         for name in measures
-    }
+    ]
     totals = list(played.courses[0].totals)
     return write_page(
         "play.html.jinja",
