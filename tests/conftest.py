@@ -10,12 +10,14 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from stratagem.tasks.task import Environment, Observation, Split, Step, Task, state_key
 
 # The same examples in every run, so that a change is judged by itself; HYPOTHESIS_PROFILE=default looks for new ones.
-settings.register_profile("repeatable", derandomize=True)
+# How long an example takes says how busy the machine is.
+untimed: dict[str, Any] = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
+settings.register_profile("repeatable", derandomize=True, **untimed)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))
 
 Fault = Callable[[str, int, int], Any]
