@@ -114,8 +114,38 @@ class Follower:
         return earned
 
 
+class Followed:
+    """What games have in common whose agents plan and see as a :class:`Follower` says."""
+
+    agents: int
+    sight: int
+    view: int
+    static: bool
+    dynamic: bool
+
+    @property
+    def follower(self) -> Follower:
+        """How agents plan, see and are paid."""
+        return Follower(self.agents, self.sight, self.view, self.static, self.dynamic)
+
+    @property
+    def window(self) -> tuple[int, int, int]:
+        """Channels and sides of an observation."""
+        return self.follower.window
+
+    @property
+    def features(self) -> int:
+        """Numbers in an observation."""
+        return math.prod(self.window)
+
+    @property
+    def state_features(self) -> int:
+        """Numbers in the state: where all are and want to be."""
+        return 4 * self.agents
+
+
 @dataclass(frozen=True)
-class PathfindingGame(MarkovGame):
+class PathfindingGame(Followed, MarkovGame):
     """Agents on a grid with random walls, who get a new goal whenever they reach theirs (arXiv 2310.01207).
 
     All move at once, up, down, left, right or not at all, with the collisions of
@@ -160,24 +190,6 @@ class PathfindingGame(MarkovGame):
     @property
     def description(self) -> str:
         return "agents on a grid go from goal to goal, planning their own paths"
-
-    @property
-    def follower(self) -> Follower:
-        """How agents plan, see and are paid."""
-        return Follower(self.agents, self.sight, self.view, self.static, self.dynamic)
-
-    @property
-    def window(self) -> tuple[int, int, int]:
-        """Channels and sides of an observation."""
-        return self.follower.window
-
-    @property
-    def features(self) -> int:
-        return math.prod(self.window)
-
-    @property
-    def state_features(self) -> int:
-        return 4 * self.agents
 
     def begin(self, seeds: Int64[np.ndarray, " copies"]) -> State:
         wall = self.maps(seeds)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import math
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from jaxtyping import Int, Int64
 from stratagem.errors import InputError
 from stratagem.multiagent.game import Copies, Frame, Outcome, State
 from stratagem.multiagent.games import configured, named
-from stratagem.multiagent.pathfinding import Follower, grid_sketch
+from stratagem.multiagent.pathfinding import Followed, grid_sketch
 from stratagem.multiagent.sketch import Sketch
 from stratagem.tasks.adapter import episode_seed
 from stratagem.tasks.options import validate
@@ -24,7 +23,7 @@ from stratagem.tasks.task import Split
 
 
 @dataclass(frozen=True)
-class PogemaTask:
+class PogemaTask(Followed):
     """The same game as :class:`~stratagem.multiagent.PathfindingGame`, played by the POGEMA library.
 
     Its generator draws maps, starts and goals, also on parts of a map that are cut off, and its ``soft`` collisions
@@ -67,26 +66,6 @@ class PogemaTask:
     def description(self) -> str:
         """One line."""
         return "lifelong pathfinding in POGEMA"
-
-    @property
-    def follower(self) -> Follower:
-        """How agents plan, see and are paid."""
-        return Follower(self.agents, self.sight, self.view, self.static, self.dynamic)
-
-    @property
-    def window(self) -> tuple[int, int, int]:
-        """Channels and sides of an observation."""
-        return self.follower.window
-
-    @property
-    def features(self) -> int:
-        """Numbers in an observation."""
-        return math.prod(self.window)
-
-    @property
-    def state_features(self) -> int:
-        """Numbers in the state: where all are and want to be."""
-        return 4 * self.agents
 
     def make(self, seed: int) -> Any:
         """An episode of POGEMA's own, begun. Raises :class:`InputError` when there cannot be one."""
