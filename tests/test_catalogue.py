@@ -38,6 +38,8 @@ def test_cards_are_ordered_by_family_and_name():
 def test_cards_can_be_filtered_by_family_and_role():
     assert {"grpo", "rloo"} <= {entry.name for entry in cards(role="advantage")}
     assert all("gate" in entry.roles for entry in cards("baselines", "gate"))
+    two = {entry.name for entry in cards(role=["gate", "advantage"])}
+    assert two == {entry.name for role in ("gate", "advantage") for entry in cards(role=role)}
 
 
 def test_unknown_names_give_the_nearest_in_one_line():

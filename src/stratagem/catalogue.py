@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from functools import cache, cached_property
 from importlib import import_module
@@ -140,27 +140,36 @@ def paper(
     return enter
 
 
-def cards(family: str | None = None, role: str | None = None, slot: str | None = None) -> list[Card]:
+def cards(
+    family: str | Collection[str] = (), role: str | Collection[str] = (), slot: str | Collection[str] = ()
+) -> list[Card]:
     """All techniques, baselines first, then by family and name. Raises :class:`InputError` for an unknown filter.
+
+    Each filter is one name or several, of which one has to fit; of two filters both have to.
 
     slot: a tag of the taxonomy or the beginning of one: ``search``, ``search.structure``, ``search.structure.beam``.
     """
     _load()
-    roles = {r for card in _CARDS.values() for r in card.roles}
-    if family is not None and family not in FAMILIES:
-        raise unknown("family", family, FAMILIES)
-    if role is not None and role not in roles:
-        raise unknown("role", role, roles)
-    if slot is not None and slot not in TAGS:
-        raise unknown("slot", slot, TAGS)
+    families = _filter("family", family, FAMILIES)
+    roles = _filter("role", role, {r for card in _CARDS.values() for r in card.roles})
+    slots = _filter("slot", slot, TAGS)
     found = [
         card
         for card in _CARDS.values()
-        if (family is None or card.family == family)
-        and (role is None or role in card.roles)
-        and (slot is None or covers(slot, card.tags))
+        if (not families or card.family in families)
+        and (not roles or any(one in card.roles for one in roles))
+        and (not slots or any(covers(one, card.tags) for one in slots))
     ]
     return sorted(found, key=lambda card: (FAMILIES.index(card.family), card.name))
+
+
+def _filter(what: str, asked: str | Collection[str], known: Collection[str]) -> tuple[str, ...]:
+    """The names that were asked for, all of which there are."""
+    names = (asked,) if isinstance(asked, str) else tuple(asked)
+    for name in names:
+        if name not in known:
+            raise unknown(what, name, known)
+    return names
 
 
 def card(name: str) -> Card:

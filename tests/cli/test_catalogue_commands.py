@@ -41,6 +41,12 @@ def test_methods_are_filtered_by_family_and_role(stratagem):
     assert all(card["family"] == "baselines" and "gate" in card["roles"] for card in cards)
 
 
+def test_a_filter_that_is_given_twice_takes_both(stratagem):
+    both = json.loads(stratagem("methods", "--family", "games", "--family", "bandits", "--json").out)
+    alone = [json.loads(stratagem("methods", "--family", name, "--json").out) for name in ("games", "bandits")]
+    assert both == alone[0] + alone[1] and all(alone)
+
+
 def test_methods_for_people_is_one_line_each(stratagem):
     said = stratagem("methods", "--family", "baselines")
     assert said.code == 0

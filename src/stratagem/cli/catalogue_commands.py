@@ -40,19 +40,25 @@ def register(app: typer.Typer) -> None:
 
 
 def methods(
-    family: Annotated[str | None, typer.Option(help="Only this family.")] = None,
-    role: Annotated[str | None, typer.Option(help="Only techniques that change this part.")] = None,
+    family: Annotated[list[str] | None, typer.Option(help="Only this family; repeat for more.")] = None,
+    role: Annotated[
+        list[str] | None, typer.Option(help="Only techniques that change this part; repeat for more.")
+    ] = None,
     slot: Annotated[
-        str | None, typer.Option(help="Only techniques in this slot: search, or more closely search.structure.tree.")
+        list[str] | None,
+        typer.Option(
+            help="Only techniques in this slot: search, or more closely search.structure.tree; repeat for more."
+        ),
     ] = None,
     as_json: Json = False,
 ) -> None:
     """List the techniques that work."""
-    cards = catalogue.cards(family, role, slot)
+    slots = slot or []
+    cards = catalogue.cards(family or [], role or [], slots)
     if as_json:
         print(json.dumps([_entry(card) for card in cards], indent=2))
         return
-    tables = {shown: _methods(members, slot) for shown, members in groupby(cards, key=lambda card: card.family)}
+    tables = {shown: _methods(members, slots) for shown, members in groupby(cards, key=lambda card: card.family)}
     console = Console(highlight=False)
     for shown, table in tables.items():
         console.print(f"[bold]{shown}[/bold]")
@@ -122,16 +128,16 @@ def tasks(as_json: Json = False) -> None:
     Console().print(table)
 
 
-def _methods(cards: Iterable[catalogue.Card], slot: str | None) -> Table:
-    """Name, verdict of the claim, what the technique is, and, where a slot was asked for, its tags there."""
+def _methods(cards: Iterable[catalogue.Card], slots: Sequence[str]) -> Table:
+    """Name, verdict of the claim, what the technique is, and, where slots were asked for, its tags there."""
     table = Table(box=None, pad_edge=False, show_header=False)
-    for column, wraps in (("name", False), ("claim", False), ("what", True), ("slot", True))[: 3 + (slot is not None)]:
+    for column, wraps in (("name", False), ("claim", False), ("what", True), ("slot", True))[: 3 + bool(slots)]:
         table.add_column(column, no_wrap=not wraps)
     for card in cards:
         record = recorded(card.name)
         source = f"{card.year}, arXiv {card.arxiv}" if card.arxiv else str(card.year)
         what = f"{card.title} ({source}), changes {', '.join(card.roles)}"
-        there = [] if slot is None else [", ".join(tag for tag in card.tags if covers(slot, [tag]))]
+        there = [", ".join(tag for tag in card.tags if any(covers(slot, [tag]) for slot in slots))] if slots else []
         table.add_row(card.name, record.verdict if record else "", _cell(what), *there)
     return table
 

@@ -28,7 +28,7 @@ def register(app: typer.Typer) -> None:
 def claim(
     names: Annotated[list[str] | None, typer.Argument(help="Techniques of the catalogue.", show_default=False)] = None,
     every: Annotated[bool, typer.Option("--all", help="All techniques that have a claim.")] = False,
-    family: Annotated[str | None, typer.Option(help="With --all: only this family.")] = None,
+    family: Annotated[list[str] | None, typer.Option(help="With --all: only this family; repeat for more.")] = None,
     missing: Annotated[bool, typer.Option("--missing", help="Only what --out has no valid record of.")] = False,
     seeds: Annotated[int, typer.Option(min=2, help="Number of seeds.")] = 5,
     first_seed: Annotated[int, typer.Option(min=0, help="The first; fresh seeds add to the record.")] = 0,
@@ -41,7 +41,7 @@ def claim(
     """
     if out.exists() and not out.is_dir():
         raise InputError(f"--out {out}: must be a folder")
-    work = [(chosen, claims.read_record(chosen.technique, out)) for chosen in _chosen(names or [], every, family)]
+    work = [(chosen, claims.read_record(chosen.technique, out)) for chosen in _chosen(names or [], every, family or [])]
     if missing:
         work = [(chosen, earlier) for chosen, earlier in work if earlier is None or not earlier.describes(chosen)]
     results, broken = [], []
@@ -107,13 +107,13 @@ class _Result:
     remarks: tuple[str, ...]
 
 
-def _chosen(names: Sequence[str], every: bool, family: str | None) -> list[Claim]:
+def _chosen(names: Sequence[str], every: bool, families: Sequence[str]) -> list[Claim]:
     if every == bool(names):
         raise InputError("claim needs the names of techniques or --all, and not both")
     if every:
-        return claims.claims(family)
-    if family is not None:
-        raise InputError(f"--family {family}: goes with --all")
+        return claims.claims(families)
+    if families:
+        raise InputError(f"--family {families[0]}: goes with --all")
     return [claims.find_claim(name) for name in dict.fromkeys(names)]
 
 

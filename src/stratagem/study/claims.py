@@ -6,7 +6,7 @@ import dataclasses
 import json
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
@@ -116,8 +116,8 @@ def claim(
     return enter
 
 
-def claims(family: str | None = None) -> list[Claim]:
-    """All claims, in the order of the catalogue. Raises :class:`InputError` for an unknown family."""
+def claims(family: str | Collection[str] = ()) -> list[Claim]:
+    """Claims of all or of these families, by catalogue order. Raises :class:`InputError` for an unknown family."""
     _load()
     return [_CLAIMS[card.name] for card in catalogue.cards(family) if card.name in _CLAIMS]
 
