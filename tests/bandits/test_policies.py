@@ -133,12 +133,27 @@ def test_the_index_of_ucb1_worked_by_hand():
 def test_ucb1_keeps_its_bound():
     bandit = PlainBandit(np.tile([0.5, 0.6, 0.9], (64, 1)))
     regret = play(bandit, UCB1(), 3000, 4).regret[:, -1]
-    np.testing.assert_allclose(
-        UCB1.bound(bandit.table, 3000)[0],
-        8 * np.log(3000) * (1 / 0.4 + 1 / 0.3) + (1 + np.pi**2 / 3) * 0.7,
-    )
-    assert regret.mean() < UCB1.bound(bandit.table, 3000)[0]
-    assert UCB1.bound(np.array([[0.3, 0.3]]), 100)[0] == 0
+    bound = UCB1().guarantee(bandit, np.array([1, 3000]))
+    constant = (1 + np.pi**2 / 3) * 0.7
+    np.testing.assert_allclose(bound[0], [constant, 8 * np.log(3000) * (1 / 0.4 + 1 / 0.3) + constant])
+    assert regret.mean() < bound[0, 1]
+    assert UCB1().guarantee(PlainBandit(np.array([[0.3, 0.3]])), np.array([100]))[0, 0] == 0
+
+
+def test_nothing_is_promised_where_no_theorem_says_so():
+    rounds, plain, finite = np.array([10]), PlainBandit.gapped(2), FiniteClassBandit(2, 0)
+    gaussian = PlainBandit.gapped(2, noise="gaussian")
+    for policy, bandit in (
+        (UCB1(scale=0.5), plain),
+        (UCB1(), gaussian),
+        (ThompsonSampling(), plain),
+        (SquareCB(50), finite),
+        (SquareCB(50, Aggregated("log")), finite),
+        (SquareCB(50, Aggregated(), floor=0.1), finite),
+        (SquareCB(np.inf, Aggregated()), finite),
+        (SquareCB(50, Aggregated()), LinearBandit(2, 0)),
+    ):
+        assert policy.guarantee(bandit, rounds) is None
 
 
 def test_the_exact_probabilities_of_thompson_sampling_are_those_it_draws_with():
@@ -178,7 +193,9 @@ def test_the_regret_of_squarecb_keeps_its_bound():
     bandit = FiniteClassBandit(64, 3, arms=4, functions=8)
     gamma = squarecb_gamma(4, 1000, np.log(8) / 2)
     regret = play(bandit, SquareCB(gamma, Aggregated()), 1000, 3).regret[:, -1]
-    assert regret.mean() < np.sqrt(2 * 4 * 1000 * np.log(8) / 2)
+    bound = SquareCB(gamma, Aggregated()).guarantee(bandit, np.array([1000]))
+    np.testing.assert_allclose(bound, np.sqrt(2 * 4 * 1000 * np.log(8) / 2))
+    assert regret.mean() < bound[0, 0]
     assert regret.mean() < play(bandit, Uniform(), 1000, 3).regret[:, -1].mean() / 3
 
 

@@ -47,6 +47,25 @@ def test_a_curve_is_the_mean_regret_with_its_interval():
     assert len(curve.rounds) == 200 and curve.rounds[0] == 1
 
 
+@pytest.mark.parametrize(
+    ("name", "task"),
+    [
+        ("ucb1", "bandit:gapped,arms=4"),
+        ("squarecb", "bandit:finite"),
+        ("recovering_rewards", "bandit:recovering"),
+        ("lsd_bandits", "bandit:last_switch"),
+    ],
+)
+def test_regret_stays_below_what_theory_says_of_it(name, task):
+    (curve,) = pull([name], task, rounds=400, runs=24, seed=2).curves
+    assert np.all(curve.regret <= curve.bound) and curve.rows()[-1]["bound"] == curve.bound[-1]
+
+
+def test_nothing_is_said_of_rewards_that_come_late():
+    (curve,) = pull(["ucb1"], "bandit:gapped", rounds=20, runs=2, delivery=Delivery(5)).curves
+    assert curve.bound is None and curve.rows()[-1]["bound"] is None and regret_report.proved(curve) == "-"
+
+
 def test_a_single_run_has_no_interval():
     rows = pull(["ucb1"], "bandit:gapped", rounds=20, runs=1).curves[0].rows()
     assert rows[-1]["low"] is None and rows[-1]["high"] is None and rows[-1]["step"] == 20

@@ -99,10 +99,15 @@ class Aggregated:
         weights = np.exp(self.log_weights - self.log_weights.max(-1, keepdims=True))
         return np.asarray(weights / weights.sum(-1, keepdims=True))
 
+    @staticmethod
+    def exceeds(functions: int, loss: Literal["squared", "log"]) -> float:
+        """What its loss may exceed that of the best of so many functions by, over any number of rounds."""
+        return float(np.log(functions)) * (0.5 if loss == "squared" else 1.0)
+
     @property
     def bound(self) -> float:
-        """What its loss may exceed that of the best function by, over any number of rounds."""
-        return float(np.log(self.log_weights.shape[-1])) * (0.5 if self.loss == "squared" else 1.0)
+        """That of the class it has begun with."""
+        return self.exceeds(self.log_weights.shape[-1], self.loss)
 
     def predict(self, features: Float64[np.ndarray, "runs arms features"]) -> Float64[np.ndarray, "runs arms"]:
         """The mixture; for squared loss ``1/2 + (g(0) - g(1)) / 2`` with ``g(r) = -ln sum w exp(-2 (f - r)^2) / 2``."""

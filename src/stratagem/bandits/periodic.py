@@ -13,7 +13,7 @@ import numpy as np
 from annotated_types import Ge, Gt
 from jaxtyping import Float64, Int64
 
-from stratagem.bandits.scheduling import Confidence, Played, RestingBandit, Scheduler, States
+from stratagem.bandits.scheduling import Confidence, Played, RecoveringBandit, RestingBandit, Scheduler, States
 from stratagem.catalogue import paper
 from stratagem.errors import InputError
 from stratagem.validation import validate_fields
@@ -106,6 +106,11 @@ class PurelyPeriodic:
                 best = 1 + int((recovery[left_out] / np.arange(1, recovery.shape[1] + 1)).argmax())
                 found.append(_packed([best if arm == left_out else 0 for arm in range(len(recovery))]))
         return max(found, key=lambda plan: plan.value(recovery))
+
+    def share(self, slots: int) -> float:
+        """Of the bound on any policy, what a plan is proved to earn at least."""
+        tried = range(1, 2 * math.ceil(math.sqrt(slots)) + 1) if self.classes is None else [self.classes]
+        return max((c / (c + 1) * (slots - c) / slots for c in tried if c < slots), default=0.0)
 
     def _candidates(self, segments: list[Segment], arms: int, slots: int) -> Iterator[list[int]]:
         """Periods that fit into the slots."""
@@ -253,6 +258,16 @@ class KnownPeriods(_Periods):
     def start(self, bandit: RestingBandit, rounds: int, generator: np.random.Generator) -> None:
         """Plan once."""
         self.adopt(bandit.payoffs, bandit.slots, self.planner)
+
+    def guarantee(
+        self, bandit: RestingBandit, rounds: Int64[np.ndarray, " points"]
+    ) -> Float64[np.ndarray, "runs points"] | None:
+        """The share the plan may miss, and a play of every arm, which may come a period late for the first time."""
+        if not isinstance(bandit, RecoveringBandit):
+            return None
+        most = np.array([upper_bound(recovery, bandit.slots) for recovery in bandit.payoffs])
+        missed = (1 - self.planner.share(bandit.slots)) * most[:, None] * rounds
+        return np.asarray(missed + bandit.arms * bandit.largest)
 
 
 @dataclass

@@ -12,13 +12,14 @@ from jaxtyping import Float64, Int64
 
 from stratagem.bandits.exploration import Exploration, Greedy, InverseGap, ReweightedCosts, draw, floored
 from stratagem.bandits.oracles import Aggregated, Oracle, Ridge
-from stratagem.bandits.problems import Bandit, OfRuns, View, chosen_of
+from stratagem.bandits.problems import Bandit, FiniteClassBandit, OfRuns, PlainBandit, View, chosen_of
 from stratagem.catalogue import paper
 from stratagem.errors import InputError
 from stratagem.validation import validate_fields
 
 Chosen = Int64[np.ndarray, " runs"]
 Probabilities = Float64[np.ndarray, "runs arms"]
+Guarantee = Float64[np.ndarray, "runs points"]
 
 
 class Policy(ABC):
@@ -41,6 +42,13 @@ class Policy(ABC):
     @abstractmethod
     def update(self, view: View, arms: Chosen, rewards: OfRuns) -> None:
         """Take note of what the arms pulled in that view paid."""
+
+    def guarantee(self, bandit: Bandit, rounds: Int64[np.ndarray, " points"]) -> Guarantee | None:
+        """What theory says its expected regret in this bandit is at most, after so many rounds.
+
+        None where no theorem applies, or none that names its constants. Rewards are known at once.
+        """
+        return None
 
 
 @dataclass
@@ -132,12 +140,13 @@ class UCB1(_Counting):
         total = np.maximum(self.pulls.sum(-1, keepdims=True), 1)
         return _untried_first(self.mean + self.scale * np.sqrt(2 * np.log(total) / np.maximum(self.pulls, 1)), view)
 
-    @staticmethod
-    def bound(means: Probabilities, rounds: int) -> OfRuns:
-        """The bound on the expected regret after so many rounds; arms without a gap do not count."""
-        gap = means.max(-1, keepdims=True) - means
-        with np.errstate(divide="ignore"):
-            terms = 8 * np.log(rounds) / gap + (1 + np.pi**2 / 3) * gap
+    def guarantee(self, bandit: Bandit, rounds: Int64[np.ndarray, " points"]) -> Guarantee | None:
+        """The theorem's bound, for arms without contexts that pay 0 or 1; arms without a gap do not count."""
+        if self.scale != 1 or not isinstance(bandit, PlainBandit) or bandit.noise != "bernoulli":
+            return None
+        gap = (bandit.table.max(-1, keepdims=True) - bandit.table)[:, None]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            terms = 8 * np.log(rounds)[:, None] / gap + (1 + np.pi**2 / 3) * gap
         return np.asarray(np.where(gap > 0, terms, 0.0).sum(-1))
 
 
@@ -297,6 +306,17 @@ class SquareCB(OraclePolicy):
 
     def __init__(self, gamma: float = 100.0, oracle: Oracle | None = None, floor: float = 0.0) -> None:
         super().__init__(InverseGap(gamma), oracle, floor)
+        self.gamma = gamma
+
+    def guarantee(self, bandit: Bandit, rounds: Int64[np.ndarray, " points"]) -> Guarantee | None:
+        """The theorem's bound, for an oracle that aggregates a class with the right function in it."""
+        if not isinstance(bandit, FiniteClassBandit) or not isinstance(self.oracle, Aggregated):
+            return None
+        if self.oracle.loss != "squared" or self.floor or not 0 < self.gamma < np.inf:
+            return None
+        within = Aggregated.exceeds(bandit.features, "squared")
+        found = 2 * bandit.arms * rounds / self.gamma + self.gamma * within / 4
+        return np.broadcast_to(found, (bandit.runs, len(rounds)))
 
 
 def squarecb_gamma(arms: int, rounds: int, regression_regret: float) -> float:

@@ -27,7 +27,7 @@ from stratagem.training.run_directory import RunDirectory, environment, file_nam
 POINTS = 200
 """Rounds of a curve that are kept, at most."""
 
-COLUMNS = ("step", "regret", "low", "high")
+COLUMNS = ("step", "regret", "low", "high", "bound")
 """Of ``metrics.jsonl``, beside the policy."""
 
 Progress = Callable[[str, int], None]
@@ -94,18 +94,23 @@ SCHEDULERS: Mapping[str, Callable[..., Scheduler]] = {
 
 @dataclass(frozen=True, eq=False)
 class Curve:
-    """Regret of one policy: cumulative, mean over the runs with its 95 % interval (nan for a single run), by round."""
+    """Regret of one policy: cumulative, mean over the runs with its 95 % interval (nan for a single run), by round.
+
+    bound: what theory says of its expectation in these bandits, mean over the runs; None where it says nothing.
+    """
 
     policy: str
     rounds: Int64[np.ndarray, " points"]
     regret: Float64[np.ndarray, " points"]
     low: Float64[np.ndarray, " points"]
     high: Float64[np.ndarray, " points"]
+    bound: Float64[np.ndarray, " points"] | None
     seconds: float
 
     def rows(self) -> list[dict[str, Any]]:
         """As ``metrics.jsonl`` has it."""
-        columns = zip(self.rounds.tolist(), *map(_numbers, (self.regret, self.low, self.high)), strict=True)
+        bound = np.full(len(self.rounds), np.nan) if self.bound is None else self.bound
+        columns = zip(self.rounds.tolist(), *map(_numbers, (self.regret, self.low, self.high, bound)), strict=True)
         return [{"policy": self.policy, **dict(zip(COLUMNS, row, strict=True))} for row in columns]
 
 
@@ -165,7 +170,8 @@ def pull(
         for name, policy in made.items():
             began = time.perf_counter()
             regret = _regret(bandit, policy, rounds, seed, delivery, partial(progress, name))
-            curves.append(_curve(name, regret, time.perf_counter() - began))
+            seconds = time.perf_counter() - began
+            curves.append(_curve(name, regret, seconds, partial(_guarantee, bandit, policy, delivery)))
     except KeyboardInterrupt:
         if out is None or not curves:
             raise
@@ -265,6 +271,19 @@ def _regret(
     return np.cumsum(benchmark(bandit)[:, None] - collected, -1)
 
 
+def _guarantee(
+    bandit: Bandit | RestingBandit, policy: Policy | Scheduler, delivery: Delivery, rounds: Int64[np.ndarray, " points"]
+) -> Float64[np.ndarray, "runs points"] | None:
+    """What theory says of a policy that learns at once."""
+    if delivery != AT_ONCE:
+        return None
+    if isinstance(policy, Policy):
+        assert isinstance(bandit, Bandit), "make_policy() sees to it"
+        return policy.guarantee(bandit, rounds)
+    assert isinstance(bandit, RestingBandit), "make_policy() sees to it"
+    return policy.guarantee(bandit, rounds)
+
+
 def benchmark(bandit: RestingBandit) -> Float64[np.ndarray, " runs"]:
     """More than the average payoff of any policy, by run."""
     if isinstance(bandit, LastSwitchBandit):
@@ -273,7 +292,12 @@ def benchmark(bandit: RestingBandit) -> Float64[np.ndarray, " runs"]:
     return np.array([periodic.upper_bound(payoffs, bandit.slots) for payoffs in bandit.payoffs])
 
 
-def _curve(name: str, regret: Float64[np.ndarray, "runs rounds"], seconds: float) -> Curve:
+def _curve(
+    name: str,
+    regret: Float64[np.ndarray, "runs rounds"],
+    seconds: float,
+    guarantee: Callable[[Int64[np.ndarray, " points"]], Float64[np.ndarray, "runs points"] | None],
+) -> Curve:
     from scipy.special import stdtrit
 
     runs, rounds = regret.shape
@@ -283,7 +307,8 @@ def _curve(name: str, regret: Float64[np.ndarray, "runs rounds"], seconds: float
     half = np.full(len(kept), np.nan)
     if runs > 1:
         half = stdtrit(runs - 1, 0.975) * points.std(0, ddof=1) / np.sqrt(runs)
-    return Curve(name, kept, mean, mean - half, mean + half, seconds)
+    bound = guarantee(kept)
+    return Curve(name, kept, mean, mean - half, mean + half, None if bound is None else bound.mean(0), seconds)
 
 
 def _numbers(values: Float64[np.ndarray, " points"]) -> list[float | None]:

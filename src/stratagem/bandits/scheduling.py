@@ -174,6 +174,15 @@ class Scheduler(ABC):
     def update(self, states: States, played: Played, payoffs: Float64[np.ndarray, "runs arms"]) -> None:
         """Take note of what the arms that played paid; 0 for the others."""
 
+    def guarantee(
+        self, bandit: RestingBandit, rounds: Int64[np.ndarray, " points"]
+    ) -> Float64[np.ndarray, "runs points"] | None:
+        """What theory says it expects to earn less than the bound on any policy, at most, after so many rounds.
+
+        None where no theorem applies, or none that names its constants.
+        """
+        return None
+
 
 @dataclass
 class BestNow(Scheduler):

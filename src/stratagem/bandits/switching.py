@@ -186,6 +186,14 @@ class KnownCycles(_VirtualArms):
         self.plans = [self.planner.plan(payoffs, bandit.tired) for payoffs in bandit.payoffs]
         self.draw(self.plans, generator)
 
+    def guarantee(
+        self, bandit: RestingBandit, rounds: Int64[np.ndarray, " points"]
+    ) -> Float64[np.ndarray, "runs points"] | None:
+        """``value / e`` a round."""
+        bandit = _of_last_switches("known_cycles", bandit)
+        value = np.array([self.planner.plan(payoffs, bandit.tired).value for payoffs in bandit.payoffs])
+        return np.asarray(value[:, None] * rounds / math.e)
+
 
 @dataclass
 class LearnedCycles(_VirtualArms):

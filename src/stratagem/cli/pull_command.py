@@ -67,13 +67,13 @@ def _plain(pulled: Pulled) -> dict[str, object]:
 
 
 def _show(pulled: Pulled) -> None:
-    from stratagem.study.regret_report import last
+    from stratagem.study.regret_report import last, proved
 
     console = Console(highlight=False)
-    table = Table("policy", "regret", "a round", "seconds", box=None, pad_edge=False)
+    table = Table("policy", "regret", "at most, by theory", "a round", "seconds", box=None, pad_edge=False)
     for curve in pulled.curves:
         a_round = f"{curve.regret[-1] / curve.rounds[-1]:.4f}"
-        table.add_row(curve.policy, last(curve).replace("[", "\\["), a_round, f"{curve.seconds:.1f}")
+        table.add_row(curve.policy, last(curve).replace("[", "\\["), proved(curve), a_round, f"{curve.seconds:.1f}")
     console.print(table)
     steps = pulled.curves[0].rounds[-1]
     console.print(f"\nregret after {steps:,} rounds against {pulled.against}, 95 % intervals over runs", markup=False)

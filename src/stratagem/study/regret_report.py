@@ -23,6 +23,7 @@ def write_regret_report(pulled: Pulled, path: Path, *, runs: int, seed: int) -> 
             "regret": curve.regret.tolist(),
             "low": [row["low"] for row in curve.rows()],
             "high": [row["high"] for row in curve.rows()],
+            "bound": None if curve.bound is None else curve.bound.tolist(),
         }
         for place, curve in enumerate(pulled.curves)
     ]
@@ -33,7 +34,7 @@ def write_regret_report(pulled: Pulled, path: Path, *, runs: int, seed: int) -> 
         {"curves": curves},
         pulled=pulled,
         runs=runs,
-        rows=[(curve.policy, last(curve), f"{curve.seconds:.1f}") for curve in pulled.curves],
+        rows=[(curve.policy, last(curve), proved(curve), f"{curve.seconds:.1f}") for curve in pulled.curves],
         command=" ".join(command_line()),
         facts=[("seed", str(seed)), *environment_facts(machine())],
     )
@@ -43,3 +44,8 @@ def last(curve: Curve) -> str:
     """Regret at the end with its interval: ``41.3 [38.0, 44.6]``."""
     value, low, high = (float(column[-1]) for column in (curve.regret, curve.low, curve.high))
     return f"{value:.4g}" + (f" [{low:.4g}, {high:.4g}]" if low == low else "")
+
+
+def proved(curve: Curve) -> str:
+    """What theory says the expected regret is at most in the end; a dash where it says nothing."""
+    return "-" if curve.bound is None else f"{curve.bound[-1]:.4g}"
