@@ -9,6 +9,8 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from panels import Axis, Panel
+
 from stratagem.errors import InputError
 
 PLACE = "<!-- circle figure -->"
@@ -24,7 +26,7 @@ ROWS = {"table": "exact, as a table", "recipe": "the recipe, learned in the lab"
 
 
 @dataclass(frozen=True)
-class Panel:
+class Course:
     """One technique done one way. last, average: exploitability by iteration and, within, by seed."""
 
     title: str
@@ -38,23 +40,24 @@ def circle_figure(path: Path) -> str:
     """The figure with its caption, as HTML. Raises :class:`InputError` for a file that is missing or broken."""
     try:
         recorded = json.loads(path.read_text(encoding="utf-8"))
-        panels = [Panel(*(curve[name] for name in Panel.__dataclass_fields__)) for curve in recorded["curves"]]
-        return f'<figure class="circle">{_svg(panels, recorded["best_score"])}{_caption(recorded)}</figure>'
+        courses = [Course(*(curve[name] for name in Course.__dataclass_fields__)) for curve in recorded["curves"]]
+        return f'<figure class="panels circle">{_svg(courses, recorded["best_score"])}{_caption(recorded)}</figure>'
     except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
         raise InputError(f"{path}: is no recorded run of benchmarks.circle ({type(error).__name__}: {error})") from None
 
 
-def _svg(panels: Sequence[Panel], best_score: float) -> str:
-    columns = list(dict.fromkeys(panel.title for panel in panels))
-    rows = [way for way in ROWS if any(panel.way == way for panel in panels)]
+def _svg(courses: Sequence[Course], best_score: float) -> str:
+    columns = list(dict.fromkeys(course.title for course in courses))
+    rows = [way for way in ROWS if any(course.way == way for course in courses)]
     width = LEFT + len(columns) * (WIDTH + GAP)
     marks = [*_legend()]
-    for panel in panels:
-        x, y = LEFT + columns.index(panel.title) * (WIDTH + GAP), TOP + rows.index(panel.way) * ROW
-        marks += _panel(panel, x, y, best_score, numbered=panel.title == columns[0])
+    for course in courses:
+        x, y = LEFT + columns.index(course.title) * (WIDTH + GAP), TOP + rows.index(course.way) * ROW
+        panel = Panel(x, y, WIDTH, HEIGHT, Axis(0, course.iteration[-1]), Axis(0, MOST))
+        marks += _drawn(course, panel, best_score, numbered=course.title == columns[0])
     for number, way in enumerate(rows):
         marks.append(f'<text class="row" x="{LEFT}" y="{TOP + number * ROW - 22}">{ROWS[way]}</text>')
-    label = escape("; ".join(_sentence(panel) for panel in panels), quote=True)
+    label = escape("; ".join(_sentence(course) for course in courses), quote=True)
     size = f"0 0 {width} {TOP + len(rows) * ROW - 16}"
     return f'<svg role="img" aria-label="{label}" viewBox="{size}">{"".join(marks)}</svg>'
 
@@ -72,31 +75,18 @@ def _legend() -> Iterator[str]:
         x += 60 + 7 * len(text)
 
 
-def _panel(panel: Panel, x: int, y: int, best_score: float, numbered: bool) -> Iterator[str]:
-    end = panel.iteration[-1]
-
-    def place(iteration: float, gap: float) -> str:
-        return f"{x + WIDTH * iteration / end:.1f},{y + HEIGHT * (1 - min(gap, MOST) / MOST):.1f}"
-
-    def line(gaps: Sequence[float]) -> str:
-        return " ".join(place(*point) for point in zip(panel.iteration, gaps, strict=True))
-
-    yield f'<text class="title" x="{x}" y="{y - 6}">{escape(panel.title)}</text>'
-    yield f'<rect class="frame" x="{x}" y="{y}" width="{WIDTH}" height="{HEIGHT}"/>'
-    for tick in (0.0, 0.1, 0.2, 0.3):
-        height = y + HEIGHT * (1 - tick / MOST)
-        yield f'<line class="grid" x1="{x}" x2="{x + WIDTH}" y1="{height:.1f}" y2="{height:.1f}"/>'
-        if numbered:
-            yield f'<text x="{x - 6}" y="{height + 4:.1f}" text-anchor="end">{tick:g}</text>'
-    level = y + HEIGHT * (1 - best_score / MOST)
-    yield f'<line class="best" x1="{x}" x2="{x + WIDTH}" y1="{level:.1f}" y2="{level:.1f}"/>'
-    for kind, gaps in (("average", panel.average), ("last", panel.last)):
-        ends = [*zip(panel.iteration, map(max, gaps), strict=True)]
-        back = [*zip(panel.iteration, map(min, gaps), strict=True)][::-1]
-        yield f'<polygon class="{kind} band" points="{" ".join(place(*point) for point in [*ends, *back])}"/>'
-        yield f'<polyline class="{kind}" points="{line([_mean(row) for row in gaps])}"/>'
-    yield f'<text x="{x}" y="{y + HEIGHT + 15}">0</text>'
-    yield f'<text x="{x + WIDTH}" y="{y + HEIGHT + 15}" text-anchor="end">{end} {_unit(panel)}</text>'
+def _drawn(course: Course, panel: Panel, best_score: float, numbered: bool) -> Iterator[str]:
+    ticks = (0.0, 0.1, 0.2, 0.3)
+    yield from panel.frame(escape(course.title), ticks, [f"{tick:g}" for tick in ticks] if numbered else ())
+    level = f"{panel.level(best_score):.1f}"
+    yield f'<line class="best" x1="{panel.x:g}" x2="{panel.x + WIDTH:g}" y1="{level}" y2="{level}"/>'
+    for kind, gaps in (("average", course.average), ("last", course.last)):
+        ends = [*zip(course.iteration, map(max, gaps), strict=True)]
+        back = [*zip(course.iteration, map(min, gaps), strict=True)][::-1]
+        line = zip(course.iteration, map(_mean, gaps), strict=True)
+        yield f'<polygon class="{kind} band" points="{panel.points([*ends, *back])}"/>'
+        yield f'<polyline class="{kind}" points="{panel.points(line)}"/>'
+    yield from panel.below("0", f"{course.iteration[-1]} {_unit(course)}")
 
 
 def _caption(recorded: Mapping[str, Any]) -> str:
@@ -109,15 +99,15 @@ def _caption(recorded: Mapping[str, Any]) -> str:
     )
 
 
-def _sentence(panel: Panel) -> str:
+def _sentence(course: Course) -> str:
     return (
-        f"{panel.title}, {ROWS[panel.way]}: exploitability after {panel.iteration[-1]} {_unit(panel)} "
-        f"{_mean(panel.last[-1]):.3f}, of the mean policy {_mean(panel.average[-1]):.3f}"
+        f"{course.title}, {ROWS[course.way]}: exploitability after {course.iteration[-1]} {_unit(course)} "
+        f"{_mean(course.last[-1]):.3f}, of the mean policy {_mean(course.average[-1]):.3f}"
     )
 
 
-def _unit(panel: Panel) -> str:
-    return "iterations" if panel.way == "table" else "batches"
+def _unit(course: Course) -> str:
+    return "iterations" if course.way == "table" else "batches"
 
 
 def _mean(values: Sequence[float]) -> float:

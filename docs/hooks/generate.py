@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import chaos_table
 import circle_figure
-from chaos_table import PLACE, chaos_table
+import equilibria_figure
 from docstrings import as_markdown
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.exceptions import PluginError
@@ -53,14 +55,21 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     return files
 
 
+RECORDED: Mapping[str, tuple[Callable[[Path], str], str]] = {
+    chaos_table.PLACE: (chaos_table.chaos_table, "chaos.json"),
+    circle_figure.PLACE: (circle_figure.circle_figure, "circle.json"),
+    equilibria_figure.PLACE: (equilibria_figure.equilibria_figure, "equilibria.json"),
+}
+"""The line of a page that a recorded result takes the place of, what writes it, and the file it is read from."""
+
+
 def on_page_markdown(markdown: str, config: MkDocsConfig, **_: Any) -> str:
-    """Put the table of recorded chaos, and the figure of recorded self-play, where a page asks for it."""
+    """Put tables and figures of recorded results where a page asks for them."""
     results = Path(config.config_file_path).parent / "results"
     try:
-        if PLACE in markdown:
-            markdown = markdown.replace(PLACE, chaos_table(results / "chaos.json"))
-        if circle_figure.PLACE in markdown:
-            markdown = markdown.replace(circle_figure.PLACE, circle_figure.circle_figure(results / "circle.json"))
+        for place, (written, name) in RECORDED.items():
+            if place in markdown:
+                markdown = markdown.replace(place, written(results / name))
     except InputError as error:
         raise PluginError(str(error)) from None
     return markdown

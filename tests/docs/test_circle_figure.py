@@ -78,7 +78,7 @@ def test_a_page_that_asks_for_it_gets_it(tmp_path):
     with pytest.raises(PluginError, match=r"circle\.json"):
         page(circle_figure.PLACE)
     recorded(tmp_path / "results")
-    assert page(f"before\n\n{circle_figure.PLACE}\n").startswith('before\n\n<figure class="circle"><svg')
+    assert page(f"before\n\n{circle_figure.PLACE}\n").startswith('before\n\n<figure class="panels circle"><svg')
 
 
 def test_what_is_on_record_can_be_drawn():

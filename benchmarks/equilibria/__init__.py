@@ -1,0 +1,1 @@
+"""How fast solvers come near an equilibrium, as the documentation shows it."""
