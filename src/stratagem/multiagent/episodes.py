@@ -135,11 +135,11 @@ class Lanes:
         self._left[lanes] |= out.terminated | out.truncated
         return out, broken
 
-    def remember(self, memory: Mapping[int, np.ndarray]) -> None:
-        """Let agents go on with these memories [agents, memory], by the number of the episode they are in."""
+    def remember(self, memory: Mapping[int, np.ndarray], first: int) -> None:
+        """Go on with these memories [agents, memory], by the number of the episode, from column ``first`` on."""
         for lane, start in enumerate(self.starts):
             if start is not None and start.episode in memory:
-                self.memory[lane] = memory[start.episode]
+                self.memory[lane, :, first:] = memory[start.episode][:, first:]
 
     def over(self, lanes: Int[np.ndarray, " some"]) -> Bool[np.ndarray, " some"]:
         """Those in which no agent is left."""

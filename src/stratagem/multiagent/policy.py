@@ -20,14 +20,8 @@ from stratagem.multiagent.episodes import Acted
 from stratagem.multiagent.fronts import FrontName, form_of, make_front
 from stratagem.multiagent.game import Frame, MultiAgentTask
 from stratagem.multiagent.inputs import AgentInputs
-from stratagem.multiagent.recurrence import (
-    RecurrenceName,
-    Sequences,
-    afterwards,
-    answers,
-    with_memory,
-)
-from stratagem.multiagent.stacked import ILLEGAL, StackedNetworks, forgotten, masked, told_apart
+from stratagem.multiagent.recurrence import RecurrenceName, Sequences, answers, of_members, with_memory
+from stratagem.multiagent.stacked import ILLEGAL, StackedNetworks, carried, masked, told_apart
 from stratagem.partition import rows_of
 from stratagem.parts import Sampler, View
 from stratagem.seeding import derive, generator
@@ -62,11 +56,12 @@ class AgentsPolicy(ModulePolicy):
 
     agents, features, state_features, actions, continuous: as of the task.  any_number: whether it acts as well for
     another number of agents.  memory_width: numbers that each agent carries from turn to turn, 0 for one that
-    remembers nothing.
+    remembers nothing.  acting_width: how many of them, the first ones, acting carries itself; the others are critics'.
     """
 
     any_number: bool = False
     memory_width: int = 0
+    acting_width: int = 0
 
     agents: int
     features: int
@@ -179,15 +174,12 @@ class ActorCritics(AgentsPolicy):
         for place, before in zip(NETWORKS, fronts, strict=True):
             if before is not None:
                 setattr(self._members[0], place, nn.Sequential(before, *getattr(self._members[0], place)))
-        self._columns = dict[str, slice]()
-        if recurrence == "gru":
-            remembering = NETWORKS[:1] if critic == "state" else NETWORKS
-            self.memory_width = hidden * len(remembering)
-            for number, place in enumerate(remembering):
-                self._columns[place] = slice(hidden * number, hidden * (number + 1))
-                for member_, own in zip(self._members, seeds, strict=True):
-                    made = with_memory(getattr(member_, place), hidden, generator(own, "memory", place))
-                    setattr(member_, place, made)
+        remembering = () if recurrence == "none" else NETWORKS[:1] if critic == "state" else NETWORKS
+        self.memory_width, self.acting_width = hidden * len(remembering), hidden if remembering else 0
+        self._columns = {place: slice(hidden * n, hidden * (n + 1)) for n, place in enumerate(remembering)}
+        for one, own in zip(self.actors, seeds, strict=True):
+            for place in remembering:
+                setattr(one, place, with_memory(getattr(one, place), hidden, generator(own, "memory", place)))
 
     @staticmethod
     def for_task(
@@ -234,9 +226,7 @@ class ActorCritics(AgentsPolicy):
         read, action = x.inputs, x.action
         seen = self._with_agent(read.observation, read.agent)
         judged = self._judged(read.observation, read.state, read.agent) if {"value", "median"} & set(also) else seen
-        heard = self._heard(x, read)
-
-        sequences = self._sequences(read.lengths, read.agent, read.memory)
+        heard, sequences = self._heard(x, read), self._sequences(read.lengths, read.agent, read.memory)
 
         def ask(number: int, rows: Tensor | slice) -> dict[str, Tensor]:
             member, turns = self.actors[number], sequences[number]
@@ -245,7 +235,7 @@ class ActorCritics(AgentsPolicy):
             said = {"logp": logp} if entropy is None else {"logp": logp, "entropy": entropy}
             for name, place in (("value", "critic"), ("median", "median_critic")):
                 if name in also:
-                    said[name] = self._through(number, place, judged[rows], turns).squeeze(-1)
+                    said[name] = self._said(number, place, judged[rows], turns)[0].squeeze(-1)
             return said
 
         return PolicyOutput(**self._by_member(read.agent, ask))
@@ -258,12 +248,13 @@ class ActorCritics(AgentsPolicy):
         memory: Float[Tensor, "rows memory"] | None = None,
     ) -> Float[Tensor, " rows"]:
         judged = self._judged(observation, state, agent)
-        if memory is None:
-            memory = judged.new_zeros(len(agent), self.memory_width)
-        sequences = self._sequences(torch.ones_like(agent), agent, memory)
-        return self._by_member(
-            agent, lambda number, rows: {"value": self._through(number, "critic", judged[rows], sequences[number])}
-        )["value"].squeeze(-1)
+        begin = judged.new_zeros(len(agent), self.memory_width) if memory is None else memory
+        sequences = self._sequences(torch.ones_like(agent), agent, begin)
+
+        def ask(number: int, rows: Tensor | slice) -> dict[str, Tensor]:
+            return {"value": self._said(number, "critic", judged[rows], sequences[number])[0].squeeze(-1)}
+
+        return self._by_member(agent, ask)["value"]
 
     @torch.no_grad()
     def remembered(self, x: Experience) -> Float[Tensor, "trajectories memory"] | None:
@@ -276,32 +267,25 @@ class ActorCritics(AgentsPolicy):
 
         def ask(number: int, trajectories: Tensor | slice) -> dict[str, Tensor]:
             rows = trajectories if isinstance(trajectories, slice) else rows_of(read.lengths, trajectories)
-            turns = sequences[number]
-            assert turns is not None
-            said = [
-                afterwards(
-                    getattr(self.actors[number], place), (seen if place == "actor" else judged)[rows], turns, own
-                )
-                for place, own in self._columns.items()
-            ]
-            return {"memory": torch.cat(said, 1)}
+            read_by = {"actor": seen[rows]} | dict.fromkeys(NETWORKS[1:], judged[rows])
+            last = [self._said(number, place, read_by[place], sequences[number])[1] for place in self._columns]
+            return {"memory": torch.cat(cast(list[Tensor], last), 1)}
 
         return self._by_member(read.agent[read.lengths.cumsum(0) - 1], ask)["memory"]
 
     def _sequences(
         self, lengths: Int[Tensor, " trajectories"], agent: Int[Tensor, " rows"], memory: Tensor | None
     ) -> Sequence[Sequences | None]:
-        """For every member the trajectories of its agents, in their order; without a memory, None."""
+        """For every member the trajectories of its agents; without a memory, None."""
         if not self.memory_width or memory is None:
             return [None] * len(self.actors)
-        if len(self.actors) == 1:
-            return [Sequences(lengths, memory)]
-        own = [agent[lengths.cumsum(0) - 1] == number for number in range(self.agents)]
-        return [Sequences(lengths[mine], memory[mine]) for mine in own]
+        return of_members(lengths, agent[lengths.cumsum(0) - 1], memory, len(self.actors))
 
-    def _through(self, number: int, place: str, rows: Tensor, turns: Sequences | None) -> Tensor:
-        """The outputs of a network of the member of this number."""
-        return answers(getattr(self.actors[number], place), rows, turns, self._columns.get(place, slice(0)))
+    def _said(
+        self, number: int, place: str, rows: Tensor, turns: Sequences | None
+    ) -> tuple[Float[Tensor, "rows outputs"], Tensor | None]:
+        """The outputs of a network of the member of this number, and what it remembers in the end."""
+        return answers(getattr(self.actors[number], place), rows, turns, self._columns.get(place, slice(None)))
 
     def _heard(self, x: Experience, read: AgentInputs) -> Float[Tensor, "rows heard"]:
         """What agents knew of each other as they acted: nothing."""
@@ -315,7 +299,7 @@ class ActorCritics(AgentsPolicy):
         turns: Sequences | None = None,
     ) -> Tensor:
         """The outputs of the actor of this number."""
-        return self._through(number, "actor", seen, turns)
+        return self._said(number, "actor", seen, turns)[0]
 
     def _by_member(
         self, agent: Int[Tensor, " rows"], ask: Callable[[int, Tensor | slice], dict[str, Tensor]]
@@ -342,13 +326,13 @@ class ActorCritics(AgentsPolicy):
     # ---- acting ----------------------------------------------------------------------------------------------------
 
     def acting(self, sampler: Sampler | None = None) -> Acting:
-        answering = self._answering()
+        answer = self._answering()
         choose = self._chooser(1.0 if sampler is None else sampler.policy_temperature)
 
         def act(frame: Frame, noise: np.random.Generator | None, memory: np.ndarray | None = None, /) -> Acted:
-            outputs, memory = answering(frame.observation, memory)
+            outputs, kept = answer(frame.observation, memory)
             action = choose(outputs if self.continuous else masked(outputs, frame.legal), noise)
-            return Acted(action, memory=forgotten(memory, frame.alive))
+            return Acted(action, memory=None if kept is None else carried(memory, kept, frame.alive, self.memory_width))
 
         return act
 
@@ -357,12 +341,12 @@ class ActorCritics(AgentsPolicy):
 
         Of actors with a memory it is what they say as an episode begins.
         """
-        answering = self._answering()
-        return lambda observation: answering(observation, None)[0]
+        answer = self._answering()
+        return lambda observation: answer(observation, None)[0]
 
     def _answering(self) -> Callable[[np.ndarray, np.ndarray | None], tuple[np.ndarray, np.ndarray | None]]:
-        """The actors' outputs given observations and what agents remembered, and what they remember from then on."""
-        networks = StackedNetworks([cast(nn.Sequential, member.actor) for member in self.actors])
+        """The actors' outputs given observations and memory, and what actors remember from then on."""
+        networks = StackedNetworks([member.actor for member in self.actors])
         front = None if self.front_name is None else self.actors[0].actor[0]
         own = self._columns.get("actor")
 
@@ -373,17 +357,9 @@ class ActorCritics(AgentsPolicy):
                 features: Tensor = front(torch.from_numpy(observation).flatten(0, 1))
             return features.view(*observation.shape[:2], -1).numpy()
 
-        def answer(observation: np.ndarray, memory: np.ndarray | None) -> tuple[np.ndarray, np.ndarray | None]:
-            if own is None:
-                return networks(read(observation))
-            if memory is None:
-                memory = np.zeros((*observation.shape[:2], self.memory_width), dtype=np.float32)
-            outputs, kept = networks(read(observation), memory[..., own])
-            memory = memory.copy()
-            memory[..., own] = kept
-            return outputs, memory
-
-        return answer
+        return lambda observation, memory: networks(
+            read(observation), None if memory is None or own is None else memory[..., own]
+        )
 
     def _chooser(self, temperature: float) -> Callable[[np.ndarray, np.random.Generator | None], np.ndarray]:
         """Actions given outputs [copies, agents, outputs]."""

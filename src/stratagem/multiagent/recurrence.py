@@ -71,7 +71,8 @@ class Recurrence(nn.Module):
 
 def with_memory(network: nn.Sequential, width: int, source: torch.Generator) -> nn.Sequential:
     """The network with a GRU before its last layer."""
-    return nn.Sequential(*network[:-1], Recurrence(width, source), network[-1])
+    *before, last = network
+    return nn.Sequential(*before, Recurrence(width, source), last)
 
 
 def recurrence(network: nn.Sequential) -> Recurrence | None:
@@ -81,31 +82,27 @@ def recurrence(network: nn.Sequential) -> Recurrence | None:
 
 
 def answers(
-    network: nn.Sequential,
-    rows: Float[Tensor, "turns features"],
-    turns: Sequences | None,
-    columns: slice = slice(None),
-) -> Float[Tensor, "turns outputs"]:
-    """What a network says in every turn, having read those before it, if it remembers.
+    network: nn.Sequential, rows: Float[Tensor, "turns features"], turns: Sequences | None, columns: slice = slice(None)
+) -> tuple[Float[Tensor, "turns outputs"], Float[Tensor, "trajectories width"] | None]:
+    """What a network says in every turn, having read those before it if it remembers, and what it remembers at the end.
 
     columns: of ``turns.begin`` that are its own. Raises ``ValueError`` for a memory that is not told which turns follow
     which.
     """
     memory = recurrence(network)
-    outputs: Tensor
     if memory is None:
-        outputs = network(rows)
-        return outputs
+        return network(rows), None
     if turns is None:
         raise ValueError("agents with a memory read whole trajectories, from what they remembered before each")
-    outputs = network[-1](turns.read(memory.cell, network[:-2](rows), columns)[0])
-    return outputs
+    kept, last = turns.read(memory.cell, network[:-2](rows), columns)
+    return network[-1](kept), last
 
 
-def afterwards(
-    network: nn.Sequential, rows: Float[Tensor, "turns features"], turns: Sequences, columns: slice
-) -> Float[Tensor, "trajectories width"]:
-    """What a network with a memory remembers after the last turn of every trajectory."""
-    memory = recurrence(network)
-    assert memory is not None, "a network without a memory remembers nothing"
-    return turns.read(memory.cell, network[:-2](rows), columns)[1]
+def of_members(
+    lengths: Int[Tensor, " trajectories"], member: Int[Tensor, " trajectories"], begin: Tensor, members: int
+) -> list[Sequences]:
+    """The trajectories of each of several networks, in their order; of a single one, all."""
+    if members == 1:
+        return [Sequences(lengths, begin)]
+    own = [member == number for number in range(members)]
+    return [Sequences(lengths[mine], begin[mine]) for mine in own]

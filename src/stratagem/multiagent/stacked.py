@@ -44,7 +44,7 @@ class StackedNetworks:
         seen: Float32[np.ndarray, "copies agents inputs"],
         kept: Float32[np.ndarray, "copies agents width"] | None = None,
     ) -> tuple[Float32[np.ndarray, "copies agents outputs"], Float32[np.ndarray, "copies agents width"] | None]:
-        """What they say, and remember from then on. kept: what they remembered, None: nothing."""
+        """What they say, and what they remember from then on, None without a GRU. kept: before; None: nothing."""
         # By agent first, so that one matrix product a layer does for all copies and all agents.
         hidden = seen.swapaxes(0, 1)
         for weight, bias in self._layers[:-1]:
@@ -52,10 +52,9 @@ class StackedNetworks:
         if self._gates:
             old = np.zeros_like(hidden) if kept is None else kept.swapaxes(0, 1)
             hidden = self._remembered(hidden, old)
-            kept = hidden.swapaxes(0, 1)
         weight, bias = self._layers[-1]
         outputs: np.ndarray = hidden @ weight + bias
-        return outputs.swapaxes(0, 1), kept
+        return outputs.swapaxes(0, 1), hidden.swapaxes(0, 1) if self._gates else None
 
     def _remembered(self, seen: np.ndarray, kept: np.ndarray) -> np.ndarray:
         """One step of the GRU."""
@@ -88,8 +87,13 @@ def told_apart(observation: np.ndarray, tell: bool) -> np.ndarray:
     return np.concatenate([observation, numbers], -1)
 
 
-def forgotten(
-    memory: Float32[np.ndarray, "copies agents memory"] | None, alive: Bool[np.ndarray, "copies agents"]
-) -> Float32[np.ndarray, "copies agents memory"] | None:
-    """What agents remember, those that are not alive nothing."""
-    return None if memory is None else memory * alive[..., None]
+def carried(
+    memory: Float32[np.ndarray, "copies agents memory"] | None,
+    kept: Float32[np.ndarray, "copies agents width"],
+    alive: Bool[np.ndarray, "copies agents"],
+    memory_width: int,
+) -> Float32[np.ndarray, "copies agents memory"]:
+    """What agents carry on with: in the first columns what they remember now, those that are not alive nothing."""
+    rest = np.zeros((*alive.shape, memory_width), dtype=np.float32) if memory is None else memory.copy()
+    rest[..., : kept.shape[-1]] = kept * alive[..., None]
+    return rest

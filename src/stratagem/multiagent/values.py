@@ -21,7 +21,7 @@ from stratagem.multiagent.inputs import AgentInputs
 from stratagem.multiagent.mixers import Mixer, make_mixer
 from stratagem.multiagent.policy import Acting, AgentsPolicy, allowed
 from stratagem.multiagent.recurrence import RecurrenceName, Sequences, answers, with_memory
-from stratagem.multiagent.stacked import StackedNetworks, forgotten, masked, told_apart
+from stratagem.multiagent.stacked import StackedNetworks, carried, masked, told_apart
 from stratagem.partition import Partition
 from stratagem.parts import Sampler, View
 from stratagem.seeding import generator
@@ -77,10 +77,11 @@ class ValueAgents(AgentsPolicy):
         self.mixer_name, self.double_q, self.hidden, self.width = mixer, double, hidden, width
         self.target_every = target_every
         self._told = agents if agents > 1 else 0
-        self.recurrence_name, self.memory_width = recurrence, hidden if recurrence == "gru" else 0
+        self.recurrence_name = recurrence
+        self.memory_width = self.acting_width = hidden if recurrence == "gru" else 0
         self.utilities = perceptron(features + self._told, hidden, actions, 0.01, generator(seed, "utilities"))
         if recurrence == "gru":
-            one_layer = nn.Sequential(*self.utilities[:2], self.utilities[-1])
+            one_layer = nn.Sequential(self.utilities[0], self.utilities[1], self.utilities[-1])
             self.utilities = with_memory(one_layer, hidden, generator(seed, "memory"))
         self.mixer: Mixer | None = make_mixer(mixer, agents, state_features, width, seed)
         self.target = nn.ModuleDict({"utilities": copy.deepcopy(self.utilities)})
@@ -145,7 +146,7 @@ class ValueAgents(AgentsPolicy):
     def _now(self, network: Any, read: AgentInputs) -> Float[Tensor, "rows actions"]:
         """The utilities in every turn."""
         turns = None if read.memory is None else Sequences(read.lengths, read.memory)
-        return answers(network, self._with_agent(read.observation, read.agent), turns)
+        return answers(network, self._with_agent(read.observation, read.agent), turns)[0]
 
     def _later(self, network: Any, read: AgentInputs) -> Float[Tensor, "rows actions"]:
         """The utilities in what every turn is followed by."""
@@ -167,7 +168,7 @@ class ValueAgents(AgentsPolicy):
         seen = self._with_agent(read.observation, read.agent)
         rows = seen.new_empty(len(now) + len(end), seen.shape[1])
         rows[now], rows[end] = seen, self._with_agent(read.final_observation, read.agent[trajectory.first()])
-        said = answers(network, rows, Sequences(read.lengths + 1, read.memory))
+        said = answers(network, rows, Sequences(read.lengths + 1, read.memory))[0]
         return said[now], said[now + 1].detach()
 
     def values(
@@ -197,7 +198,7 @@ class ValueAgents(AgentsPolicy):
 
         def act(frame: Frame, noise: np.random.Generator | None, memory: np.ndarray | None = None, /) -> Acted:
             outputs, kept = network(told_apart(frame.observation, bool(self._told)), memory)
-            remembered = forgotten(kept, frame.alive) if self.memory_width else None
+            remembered = None if kept is None else carried(memory, kept, frame.alive, self.memory_width)
             return Acted(masked(outputs, frame.legal).argmax(-1), memory=remembered)
 
         return act

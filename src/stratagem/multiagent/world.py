@@ -245,12 +245,11 @@ class MultiAgentWorld(ActingWorld[AgentsPolicy, TeamRecording]):
             own, remembered = torch.arange(agents).repeat(len(endings)), self._served.remembered(x)
             left_with = self._served.values(inputs.final_observation, inputs.final_state, own, remembered)
             if remembered is not None and self._running is not None:
-                # What critics remember nobody has carried: they were not asked while agents acted.
-                self._running.remember(
-                    dict(
-                        zip(episodes[::agents].tolist(), remembered.view(len(endings), agents, -1).numpy(), strict=True)
-                    )
+                # Critics are not asked while agents act: what they remember of a segment is known now.
+                of_episode = zip(
+                    episodes[::agents].tolist(), remembered.unflatten(0, (-1, agents)).numpy(), strict=True
                 )
+                self._running.remember(dict(of_episode), self._served.acting_width)
         return x.replace(value=said.value, final_value=left_with.masked_fill(terminal, 0.0))
 
     def _memory_of(self, rows: Rows) -> Tensor | None:
