@@ -87,7 +87,10 @@ class AgentsPolicy(ModulePolicy):
         """The critic's estimate of what these agents will earn, who remembered this before; None: nothing."""
 
     def remembered(self, x: Experience) -> Float[Tensor, "trajectories memory"] | None:
-        """What is remembered after the last turn of every trajectory; None where acting alone tells."""
+        """What critics remember after the last turn of every trajectory; None where they remember nothing.
+
+        The columns that acting carries are 0.
+        """
         return None
 
     @abstractmethod
@@ -259,17 +262,16 @@ class ActorCritics(AgentsPolicy):
     @torch.no_grad()
     def remembered(self, x: Experience) -> Float[Tensor, "trajectories memory"] | None:
         read = x.inputs
-        if not self.memory_width or not isinstance(read, AgentInputs):
+        if self.memory_width == self.acting_width or not isinstance(read, AgentInputs):
             return None
-        seen = self._with_agent(read.observation, read.agent)
         judged = self._judged(read.observation, read.state, read.agent)
         sequences = self._sequences(read.lengths, read.agent, read.memory)
 
         def ask(number: int, trajectories: Tensor | slice) -> dict[str, Tensor]:
             rows = trajectories if isinstance(trajectories, slice) else rows_of(read.lengths, trajectories)
-            read_by = {"actor": seen[rows]} | dict.fromkeys(NETWORKS[1:], judged[rows])
-            last = [self._said(number, place, read_by[place], sequences[number])[1] for place in self._columns]
-            return {"memory": torch.cat(cast(list[Tensor], last), 1)}
+            turns, mine = sequences[number], judged[rows]
+            last = [cast(Tensor, self._said(number, place, mine, turns)[1]) for place in NETWORKS[1:]]
+            return {"memory": torch.cat([torch.zeros_like(last[0]), *last], 1)}
 
         return self._by_member(read.agent[read.lengths.cumsum(0) - 1], ask)["memory"]
 

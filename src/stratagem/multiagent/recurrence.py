@@ -43,6 +43,8 @@ class Sequences:
         self, cell: nn.GRU, features: Float[Tensor, "turns width"], columns: slice
     ) -> tuple[Float[Tensor, "turns width"], Float[Tensor, "trajectories width"]]:
         """What is remembered after each turn, and after the last one of each trajectory. columns: of ``begin``."""
+        if not len(self.lengths):
+            return features, self.begin[:, columns]
         order, back, together, by_length = self._layout
         packed = PackedSequence(features[order], together, by_length)
         remembered, last = cell(packed, self.begin[:, columns].unsqueeze(0).contiguous())
