@@ -301,25 +301,17 @@ def test_online_and_target_utilities_unroll_over_the_same_turns(mixer: Any, doub
     assert x.finished is not None and x.action is not None and not out.next_value.requires_grad
     first, size = x.trajectory_of_turn.first(), x.trajectory_of_turn.size()
     for pair in range(0, x.trajectories, 2):
-        turns = int(size[pair])
-        own = [slice(int(first[pair + agent]), int(first[pair + agent]) + turns) for agent in range(2)]
-        legal = [torch.cat([read.legal[own[a]], read.final_legal[pair + a][None]]) for a in range(2)]  # type: ignore[index]
-
-        def unrolled(network: Any) -> list[Tensor]:
-            said = []
-            for agent, rows in enumerate(own):
-                seen = torch.cat([read.observation[rows], read.final_observation[pair + agent][None]])  # type: ignore[index]
-                told = torch.cat([seen, torch.eye(2)[agent].expand(turns + 1, -1)], 1)
-                said.append(walked(network, told, torch.zeros(8))[0].masked_fill(~legal[agent], -1e9))
-            return said
-
-        online, target = unrolled(policy.utilities), unrolled(policy.target["utilities"])
+        turns, ends = int(size[pair]), [pair, pair + 1]
+        own = [slice(int(first[end]), int(first[end]) + turns) for end in ends]
+        online, target = (
+            [utilities(network, read, agent, own[agent], end) for agent, end in enumerate(ends)]
+            for network in (policy.utilities, policy.target["utilities"])
+        )
         states = torch.cat([read.state[own[0]], read.final_state[pair][None]])  # type: ignore[index]
         for turn in range(turns):
             chosen = torch.stack([online[a][turn, x.action[own[a]][turn]] for a in range(2)])
-            best = torch.stack(
-                [target[a][turn + 1, (online if double else target)[a][turn + 1].argmax()] for a in (0, 1)]
-            )
+            choosing = online if double else target
+            best = torch.stack([target[a][turn + 1, choosing[a][turn + 1].argmax()] for a in range(2)])
             if mixer is not None:
                 chosen = policy.mixer(chosen[None], states[turn][None]).expand(2)
                 best = policy.target["mixer"](best[None], states[turn + 1][None]).expand(2)
@@ -328,6 +320,15 @@ def test_online_and_target_utilities_unroll_over_the_same_turns(mixer: Any, doub
             rows = [own[0].start + turn, own[1].start + turn]
             torch.testing.assert_close(out.value_after[rows], chosen, atol=1e-5, rtol=1e-5)
             torch.testing.assert_close(out.next_value[rows], best, atol=1e-5, rtol=1e-5)
+
+
+def utilities(network: Any, read: AgentInputs, agent: int, rows: slice, end: int) -> Tensor:
+    """Of one trajectory and what it was left with, from no memory."""
+    assert read.final_observation is not None and read.final_legal is not None
+    seen = torch.cat([read.observation[rows], read.final_observation[end][None]])
+    legal = torch.cat([read.legal[rows], read.final_legal[end][None]])
+    told = torch.cat([seen, torch.eye(2)[agent].expand(len(seen), -1)], 1)
+    return walked(network, told, torch.zeros(8))[0].masked_fill(~legal, -1e9)
 
 
 def test_value_agents_act_greedily_by_what_they_remember() -> None:
