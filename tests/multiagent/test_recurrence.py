@@ -19,6 +19,7 @@ from stratagem.experience import Experience
 from stratagem.multiagent import (
     AgentInputs,
     AgentsPolicy,
+    DiscsGame,
     Followers,
     Frame,
     MeetingGame,
@@ -76,7 +77,7 @@ def walked(network: nn.Sequential, rows: Tensor, kept: Tensor) -> tuple[Tensor, 
     """What a network says turn by turn of one trajectory, and what it remembers in the end."""
     said = []
     for row in rows:
-        kept = stepped(network[-2].cell, network[:-2](row), kept)
+        kept = stepped(network[-2].cell, network[:-2](row[None])[0], kept)
         said.append(network[-1](kept))
     return torch.stack(said), kept
 
@@ -129,6 +130,20 @@ def test_every_gate_begins_with_an_orthogonal_matrix_and_the_same_seed_with_the_
 
 
 # ---- acting and learning agree --------------------------------------------------------------------------------------
+
+
+def test_agents_of_continuous_actions_remember_too() -> None:
+    of = world(Agents(told=False, front="messages", width=4, **GRU), DiscsGame(agents=3, max_turns=9))
+    for step in range(2):
+        x = collected(of, Segments(prompts_per_step=3, turns=5), step)
+    member, read = of.policy.members[0], inputs(x)  # type: ignore[attr-defined]
+    assert x.action is not None and x.behavior_logp is not None and read.memory is not None and read.memory.any()
+    for number in range(x.trajectories):
+        rows = x.trajectory_of_turn.labels == number
+        with torch.no_grad():
+            mean = walked(member.actor, read.observation[rows], read.memory[number, :8])[0]
+        expected = torch.distributions.Normal(mean, member.log_std.exp()).log_prob(x.action[rows]).sum(1)
+        torch.testing.assert_close(x.behavior_logp[rows], expected, atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("architecture", ACTORS, ids=ids)
@@ -289,14 +304,17 @@ def test_what_critics_learn_by_is_theirs_and_what_actors_learn_by_their_own() ->
 
 
 @pytest.mark.parametrize("mixer", ["sum", "monotone", None])
-@pytest.mark.parametrize("double", [True, False])
-def test_online_and_target_utilities_unroll_over_the_same_turns(mixer: Any, double: bool) -> None:
+@pytest.mark.parametrize(("double", "whole"), [(True, True), (False, True), (True, False)])
+def test_online_and_target_utilities_unroll_over_the_same_turns(mixer: Any, double: bool, whole: bool) -> None:
     of = world(MixedValues(mixer, double, hidden=8, width=4, recurrence="gru"))
     policy: Any = of.policy
     with torch.no_grad():
         for weight in policy.target.parameters():
             weight.mul_(-0.7)
-    x = collected(of, EpsilonGreedy(5, 1, epsilon=0.5))
+    x = collected(of, EpsilonGreedy(5, 1, epsilon=0.5) if whole else Segments(prompts_per_step=5, turns=4))
+    if not whole:
+        x = collected(of, Segments(prompts_per_step=5, turns=4), 1)
+        assert bool(inputs(x).memory.any())  # type: ignore[union-attr]
     out, read = policy(x, also={"value_after", "next_value"}), inputs(x)
     assert x.finished is not None and x.action is not None and not out.next_value.requires_grad
     first, size = x.trajectory_of_turn.first(), x.trajectory_of_turn.size()
@@ -323,12 +341,12 @@ def test_online_and_target_utilities_unroll_over_the_same_turns(mixer: Any, doub
 
 
 def utilities(network: Any, read: AgentInputs, agent: int, rows: slice, end: int) -> Tensor:
-    """Of one trajectory and what it was left with, from no memory."""
-    assert read.final_observation is not None and read.final_legal is not None
+    """Of one trajectory and what it was left with."""
+    assert read.final_observation is not None and read.final_legal is not None and read.memory is not None
     seen = torch.cat([read.observation[rows], read.final_observation[end][None]])
     legal = torch.cat([read.legal[rows], read.final_legal[end][None]])
     told = torch.cat([seen, torch.eye(2)[agent].expand(len(seen), -1)], 1)
-    return walked(network, told, torch.zeros(8))[0].masked_fill(~legal, -1e9)
+    return walked(network, told, read.memory[end])[0].masked_fill(~legal, -1e9)
 
 
 def test_value_agents_act_greedily_by_what_they_remember() -> None:
