@@ -404,6 +404,14 @@ def test_a_team_evaluates_and_watches_from_nothing() -> None:
     assert float(of.watch(3, "greedy").reward.mean(1).sum()) == pytest.approx(greedy.mean_return, abs=1e-5)
 
 
+def test_a_world_that_has_played_before_it_gets_a_recipe_carries_what_its_agents_remember(tmp_path: Path) -> None:
+    of = MultiAgentWorld(RecallGame(), 0)
+    of.evaluate(5, "greedy")
+    chosen = recipe("vdn").with_values({"sampler.prompts_per_step": 2})
+    Trainer(chosen, of, RunDirectory.create(tmp_path / "r"), Settings(steps=1, evaluation_episodes=5)).run()
+    assert of.policy.memory_width == 64
+
+
 def test_a_controller_carries_what_agents_remember_and_begins_anew_with_each_episode() -> None:
     game = PathfindingGame(size=8, agents=3)
     policy = scaled(Agents(told=False, front="convolution", width=4, **GRU).build(game, 0))

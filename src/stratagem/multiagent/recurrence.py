@@ -55,7 +55,8 @@ class Recurrence(nn.Module):
     """A GRU of ``width`` units, with orthogonal weights in every gate and zero biases.
 
     It stands in a perceptron as any layer does, and is asked for by :func:`answers`, which knows which turns follow
-    which.
+    which. Its matrices are stacks of three gates, so they are not among those an optimizer steps as a whole
+    (``hidden_matrices``).
     """
 
     def __init__(self, width: int, source: torch.Generator) -> None:

@@ -105,9 +105,9 @@ class MultiAgentWorld(ActingWorld[AgentsPolicy, TeamRecording]):
         if recipe.architecture is not None:
             return recipe
         adapted = super().adapt(recipe)
-        taken_apart = adapted.optimization.shuffle == "turns" and adapted is not recipe
-        whole = {"optimization.shuffle": "trajectories"} if self.policy.memory_width and taken_apart else {}
-        return adapted.with_values(whole)
+        if self.policy.memory_width and adapted.optimization.shuffle == "turns" != recipe.optimization.shuffle:
+            return adapted.with_values({"optimization.shuffle": "trajectories"})
+        return adapted
 
     def serve(self, version: int) -> None:
         """Act with the policy's present weights from now on."""
