@@ -37,8 +37,8 @@ def vdn(
 ) -> Recipe:
     """Q-learning of a team whose action value is the sum of its agents' utilities, ``Q_tot = sum_i Q_i(o_i, a_i)``.
 
-    Settings as of :func:`qmix`, so that the mixer is all in which the two differ; the paper's agents remember by an LSTM,
-    these by QMIX's GRU.
+    Settings as of :func:`qmix`, so that the mixer is all in which the two differ. The paper's agents remember by an
+    LSTM, these by QMIX's GRU.
     """
     mixed = MixedValues("sum", double, target_every, recurrence=recurrence)
     return _learner("vdn", mixed, discount, episodes, replayed, capacity, epsilon, anneal)
