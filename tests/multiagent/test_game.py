@@ -6,12 +6,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stratagem.errors import InputError
-from stratagem.multiagent import CoordinationGame, MatrixGame, MeetingGame, TwoStepGame, chance
+from stratagem.multiagent import CoordinationGame, MatrixGame, MeetingGame, RecallGame, TwoStepGame, chance
 from stratagem.tasks import registry
 
 from .conftest import Walk
 
-GAMES = [Walk(), MatrixGame("penalty"), TwoStepGame(), MeetingGame(agents=3), CoordinationGame()]
+GAMES = [Walk(), MatrixGame("penalty"), TwoStepGame(), MeetingGame(agents=3), CoordinationGame(), RecallGame()]
 
 
 @pytest.mark.parametrize("game", GAMES, ids=lambda game: game.name)
@@ -143,10 +143,44 @@ def test_bits_flip_as_often_as_the_game_says() -> None:
     assert abs(changed["bits"].mean() - 0.9) < 0.01 and not over.any()
 
 
+def test_recall_pays_all_who_answer_the_cue_in_the_last_turn_and_nothing_else() -> None:
+    game, who = RecallGame(agents=2, cues=3, delay=2), np.arange(60)
+    copies = game.copies(60)
+    copies.reset(who, who)
+    cue = copies.observe(who).observation[:, 0, :3].argmax(1)
+    assert set(cue.tolist()) == {0, 1, 2}
+    for turn in range(3):
+        frame = copies.observe(who)
+        assert frame.observation[..., :3].any() == (turn == 0) and bool(
+            (frame.observation[..., 3] == (turn == 2)).all()
+        )
+        assert np.array_equal(frame.state[:, :3].argmax(1), cue)
+        out = copies.step(who, np.stack([cue, np.where(who % 2, cue, (cue + 1) % 3)], 1))
+        assert out.terminated.all() == (turn == 2) and not out.truncated.any()
+        assert np.array_equal(out.reward[:, 0], (who % 2) * (turn == 2))
+
+
+@pytest.mark.parametrize(("agents", "cues"), [(1, 2), (2, 2), (2, 3), (3, 2)])
+def test_agents_that_do_not_remember_recall_no_more_than_chance(agents: int, cues: int) -> None:
+    # Whoever draws its answer alike whatever the cue was is a mixture of those who always give the same one.
+    game, best = RecallGame(agents=agents, cues=cues, delay=1), 0.0
+    cue = np.arange(cues)
+    at_end = {"seed": cue, "turn": np.ones(cues, dtype=np.int64), "cue": cue}
+    assert len(np.unique(game.observe(at_end), axis=0)) == 1
+    for answer in np.ndindex(*(cues,) * agents):
+        _, paid, over = game.transition(at_end, np.tile(answer, (cues, 1)))
+        assert over.all()
+        best = max(best, float(paid.mean()))
+    assert best == 1 / cues
+    assert game.transition(at_end, np.repeat(cue[:, None], agents, 1))[1].mean() == 1
+
+
 # ---- specifications -------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("spec", ["matrix:penalty,scale=2.0", "two_step", "meeting:size=4,agents=3", "coordination"])
+@pytest.mark.parametrize(
+    "spec", ["matrix:penalty,scale=2.0", "two_step", "meeting:size=4,agents=3", "coordination", "recall:delay=2"]
+)
 def test_a_specification_makes_the_task_that_is_named_so(spec: str) -> None:
     assert registry.make(spec).name == spec
 

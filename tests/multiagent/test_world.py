@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from stratagem import run
 from stratagem.architectures import Agents, MixedValues
@@ -149,10 +150,13 @@ def test_a_restored_world_goes_on_exactly_where_it_was() -> None:
     assert expected.metrics == got.metrics
 
 
+@pytest.mark.parametrize("recurrence", ["none", "gru"])
 @pytest.mark.parametrize("name", ["ippo", "mappo", "qmix"])
-def test_a_resumed_run_repeats_an_unbroken_one(tmp_path: Path, name: str) -> None:
+def test_a_resumed_run_repeats_an_unbroken_one(tmp_path: Path, name: str, recurrence: str) -> None:
     task = "meeting:size=3,max_turns=5"
-    values = {"sampler.prompts_per_step": 6}
+    values = {"sampler.prompts_per_step": 6, "architecture.recurrence": recurrence}
+    if name != "qmix" and recurrence == "gru":
+        values |= {"optimization.shuffle": "trajectories", "optimization.minibatches": 2}
     values |= {"architecture.target_every": 7} if name == "qmix" else {"sampler": "segments", "sampler.turns": 8}
     given = {"values": values, "evaluation_episodes": 5, "checkpoint_every": 2}
     whole = run.train(name, task, steps=4, out=tmp_path / "whole", **given)  # type: ignore[arg-type]
@@ -163,6 +167,8 @@ def test_a_resumed_run_repeats_an_unbroken_one(tmp_path: Path, name: str) -> Non
         for result in (whole, resumed)
     ]
     assert timeless[0] == timeless[1]
+    if name != "qmix" and recurrence == "gru":
+        assert bool(load_file(whole.directory / "checkpoints" / "step-4" / "world.safetensors")["memory"].any())
     weights = [
         (path / "checkpoints" / "step-4" / "policy.safetensors") for path in (whole.directory, resumed.directory)
     ]

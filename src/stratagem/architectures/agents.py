@@ -24,6 +24,10 @@ class Agents(Architecture):
     front: what stands before every perceptron: a ``convolution`` over a window, ``messages`` of neighbours, or None.
     Only where agents share weights, are not told apart, and the critic reads the observation.
     width: of the front.
+    recurrence: ``gru``, with which an actor remembers earlier turns of the episode by a GRU of ``hidden`` units before
+    its last layer, and a critic that reads the observation by one of its own, while one on the state alone remembers
+    nothing; or ``none``. Agents with a memory learn from whole trajectories: ``optimization.shuffle`` is to be
+    ``trajectories`` or ``groups``.
 
     Raises :class:`InputError` for a front where there cannot be one.
     """
@@ -34,6 +38,7 @@ class Agents(Architecture):
     told: bool = True
     front: Literal["convolution", "messages"] | None = None
     width: Annotated[int, Ge(1)] = 16
+    recurrence: Literal["none", "gru"] = "none"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -46,7 +51,7 @@ class Agents(Architecture):
     def build(self, task: Any, seed: int) -> Any:
         from stratagem.multiagent.policy import ActorCritics
 
-        own = (self.told, self.front, self.width)
+        own = (self.told, self.front, self.width, self.recurrence)
         return ActorCritics.for_task(task, self.weights, self.critic, self.hidden, seed, *own)
 
 
@@ -58,6 +63,7 @@ class MixedValues(Architecture):
     double: the online utilities choose what the target network judges (double Q-learning).
     target_every: optimizer steps after which the target network is a fresh copy, at the beginning of a batch.
     hidden: width of the utilities' two hidden layers.  width: of the monotone mixer's.
+    recurrence: ``gru``, with which a GRU of ``hidden`` units stands in the place of the second of them; or ``none``.
     """
 
     mixer: Literal["sum", "monotone"] | None = "monotone"
@@ -65,12 +71,14 @@ class MixedValues(Architecture):
     target_every: Annotated[int, Ge(1)] = 200
     hidden: Annotated[int, Ge(1)] = 64
     width: Annotated[int, Ge(1)] = 32
+    recurrence: Literal["none", "gru"] = "none"
 
     def build(self, task: Any, seed: int) -> Any:
         from stratagem.multiagent.values import ValueAgents
 
         own = {"mixer": self.mixer, "double": self.double, "target_every": self.target_every}
-        return ValueAgents.for_task(task, **own, hidden=self.hidden, width=self.width, seed=seed)
+        sizes = {"hidden": self.hidden, "width": self.width}
+        return ValueAgents.for_task(task, **own, **sizes, seed=seed, recurrence=self.recurrence)
 
 
 @dataclass(frozen=True)

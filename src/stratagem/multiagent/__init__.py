@@ -8,7 +8,7 @@ from stratagem.multiagent.dependent import DependentAgents
 from stratagem.multiagent.discs import DiscsGame
 from stratagem.multiagent.episodes import Acted, Lanes, TeamRecording, play
 from stratagem.multiagent.game import Copies, Frame, MarkovGame, MultiAgentTask, Outcome, chance
-from stratagem.multiagent.games import CoordinationGame, MatrixGame, MeetingGame, TwoStepGame
+from stratagem.multiagent.games import CoordinationGame, MatrixGame, MeetingGame, RecallGame, TwoStepGame
 from stratagem.multiagent.inputs import AgentInputs
 from stratagem.multiagent.leaders import Leaders, SubgoalFollower, TrainedFollowers
 from stratagem.multiagent.mixers import Mixer, Monotone, Sum
@@ -50,6 +50,7 @@ __all__ = [
     "MultiAgentWorld",
     "Outcome",
     "PathfindingGame",
+    "RecallGame",
     "Situations",
     "Sketch",
     "Subgoal",

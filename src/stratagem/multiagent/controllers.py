@@ -111,14 +111,18 @@ def _nearest(
 
 
 def learned(game: PathfindingGame, policy: AgentsPolicy) -> Controller:
-    """How a policy acts, drawn from what it says."""
-    act = policy.acting()
+    """How a policy acts, drawn from what it says; what agents remember is carried from turn to turn of an episode."""
+    act, memory = policy.acting(), None
 
     def move(state: State, noise: np.random.Generator) -> np.ndarray:
+        nonlocal memory
         alive = np.ones(state["cell"].shape, dtype=bool)
         nothing = np.zeros((len(alive), 0), dtype=np.float32)
         frame = Frame(game.observe(state).astype(np.float32), nothing, game.legal(state), alive)
-        return act(frame, noise).action
+        # All copies begin at once.
+        acted = act(frame, noise, memory if state["turn"].any() else None)
+        memory = acted.memory
+        return acted.action
 
     return move
 

@@ -19,6 +19,7 @@ from stratagem.multiagent.episodes import Acted
 from stratagem.multiagent.game import Frame
 from stratagem.multiagent.inputs import AgentInputs
 from stratagem.multiagent.policy import Acting, ActorCritics, Critic, Weights, allowed
+from stratagem.multiagent.recurrence import Sequences
 from stratagem.multiagent.values import joint_turns
 from stratagem.parts import Sampler
 from stratagem.sampling import DependentRollouts
@@ -94,7 +95,13 @@ class DependentAgents(ActorCritics):
         heard = (edges.transpose(1, 2).unsqueeze(3) * told.unsqueeze(1)).flatten(2)
         return torch.zeros(len(read.agent), heard.shape[2]).index_put((joint.reshape(-1),), heard.flatten(0, 1))
 
-    def _outputs(self, number: int, seen: Float[Tensor, "rows told"], heard: Float[Tensor, "rows heard"]) -> Tensor:
+    def _outputs(
+        self,
+        number: int,
+        seen: Float[Tensor, "rows told"],
+        heard: Float[Tensor, "rows heard"],
+        turns: Sequences | None = None,
+    ) -> Tensor:
         actor = self.actors[number].actor
         outputs: Tensor = actor[1:](actor[0](seen) + self.heard[number](heard))
         return outputs
@@ -105,10 +112,10 @@ class DependentAgents(ActorCritics):
         kept = sampler.dependence if isinstance(sampler, DependentRollouts) else 0.0
         if kept == 0.0 or self.edges == "none":
             alone = super().acting(sampler)
-            return lambda frame, noise: self._noted(alone(frame, noise), None)
+            return lambda frame, noise, memory=None: self._noted(alone(frame, noise, memory), None)
         temperature = 1.0 if sampler is None else sampler.policy_temperature
 
-        def act(frame: Frame, noise: np.random.Generator | None) -> Acted:
+        def act(frame: Frame, noise: np.random.Generator | None, memory: np.ndarray | None = None, /) -> Acted:
             if noise is None:
                 raise ValueError("agents that see each other's actions are only asked to act so in training")
             return self._in_order(frame, temperature, kept, noise)

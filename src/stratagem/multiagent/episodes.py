@@ -18,14 +18,18 @@ class Acted(NamedTuple):
     """What agents did.
 
     logp: how likely it was, where that is not what the policy says of it.  noted: see :class:`AgentInputs`.
+    memory: what each remembers from now on, None of agents that remember nothing.
     """
 
     action: Shaped[np.ndarray, "copies agents ..."]
     logp: Float[np.ndarray, "copies agents"] | None = None
     noted: Float[np.ndarray, "copies agents noted"] | None = None
+    memory: Float32[np.ndarray, "copies agents memory"] | None = None
 
 
-Act = Callable[[Frame], Acted]
+Act = Callable[[Frame, np.ndarray], Acted]
+"""What agents do given what there is to see, and what each remembers [copies, agents, memory]."""
+
 Starts = Callable[[int], Start | None]
 
 
@@ -42,7 +46,10 @@ class TeamEnding(Ending):
 
 @dataclass
 class TeamRecording:
-    """What happened, turn by turn: per turn a row for each copy that played, and how every episode was left."""
+    """What happened, turn by turn: per turn a row for each copy that played, and how every episode was left.
+
+    memory: what agents remembered at first, by episode, of episodes that had begun before.
+    """
 
     episode: list[np.ndarray] = field(default_factory=list)
     frame: list[Frame] = field(default_factory=list)
@@ -50,6 +57,7 @@ class TeamRecording:
     reward: list[np.ndarray] = field(default_factory=list)
     duration: list[np.ndarray] = field(default_factory=list)
     endings: dict[int, TeamEnding] = field(default_factory=dict)
+    memory: dict[int, np.ndarray] = field(default_factory=dict)
 
     @property
     def actions(self) -> int:
@@ -58,10 +66,14 @@ class TeamRecording:
 
 
 class Lanes:
-    """Copies of a game and the episodes they are in. A copy that breaks ends its episode as failed."""
+    """Copies of a game and the episodes they are in. A copy that breaks ends its episode as failed.
 
-    def __init__(self, task: MultiAgentTask, count: int) -> None:
+    memory: what the agents of every copy remember; zeros when an episode begins.  memory_width: of each of them.
+    """
+
+    def __init__(self, task: MultiAgentTask, count: int, memory_width: int = 0) -> None:
         self.count = count
+        self.memory = np.zeros((count, task.agents, memory_width), dtype=np.float32)
         self._copies = task.copies(count)
         self.starts: list[Start | None] = [None] * count
         self._turns = np.zeros(count, dtype=np.int64)
@@ -100,6 +112,7 @@ class Lanes:
                 self.starts[lane] = start
             self._turns[begun], self._totals[begun] = 0, 0.0
             self._left[begun] = self._terminal[begun] = False
+            self.memory[begun] = 0.0
             failures = self._copies.reset(begun, np.array([start.seed for _, start in given], dtype=np.int64))
             waiting = begun[sorted(failures)]
             failed = failed + len(failures) if len(failures) == len(given) else 0
@@ -121,6 +134,12 @@ class Lanes:
         self._terminal[lanes] |= out.terminated
         self._left[lanes] |= out.terminated | out.truncated
         return out, broken
+
+    def remember(self, memory: Mapping[int, np.ndarray], first: int) -> None:
+        """Go on with these memories [agents, memory], by the number of the episode, from column ``first`` on."""
+        for lane, start in enumerate(self.starts):
+            if start is not None and start.episode in memory:
+                self.memory[lane, :, first:] = memory[start.episode][:, first:]
 
     def over(self, lanes: Int[np.ndarray, " some"]) -> Bool[np.ndarray, " some"]:
         """Those in which no agent is left."""
@@ -148,6 +167,8 @@ class Lanes:
     def state_dict(self) -> tuple[dict[str, np.ndarray], list[list[int] | None]]:
         """All that the episodes depend on: arrays, and which episodes they are."""
         own = {"turns": self._turns, "totals": self._totals, "left": self._left, "terminal": self._terminal}
+        if self.memory.size:
+            own["memory"] = self.memory
         copies = {f"copies.{name}": rows for name, rows in self._copies.state_dict().items()}
         return own | copies, [None if start is None else list(start) for start in self.starts]
 
@@ -155,6 +176,8 @@ class Lanes:
         """Restore what :meth:`state_dict` returned."""
         self._turns, self._totals = np.array(arrays["turns"]), np.array(arrays["totals"])
         self._left, self._terminal = np.array(arrays["left"]), np.array(arrays["terminal"])
+        if self.memory.size:
+            self.memory = np.array(arrays["memory"])
         self.starts = [None if start is None else Start(*start) for start in starts]
         prefix = "copies."
         self._copies.load_state_dict({n.removeprefix(prefix): a for n, a in arrays.items() if n.startswith(prefix)})
@@ -172,13 +195,17 @@ def play(lanes: Lanes, starts: Starts, act: Act, turns: int | None = None) -> Te
     on then are recorded as cut. None: until all episodes are over. A lane that is in an episode goes on with it. Raises
     :class:`BrokenRunError` when no episode can be started.
     """
-    recording = TeamRecording()
+    going = lanes.playing
+    memory = dict(zip(lanes.episodes(going).tolist(), lanes.memory[going], strict=True))
+    recording = TeamRecording(memory=memory)
     idle = np.array([lane for lane, start in enumerate(lanes.starts) if start is None], dtype=np.int64)
     lanes.begin(idle, starts, recording)
     playing = lanes.playing
     frame = lanes.observe(playing) if len(playing) else None
     while frame is not None and (turns is None or len(recording.reward) < turns):
-        acted = act(frame)
+        acted = act(frame, lanes.memory[playing])
+        if acted.memory is not None:
+            lanes.memory[playing] = acted.memory
         recording.episode.append(lanes.episodes(playing))
         recording.frame.append(frame)
         recording.acted.append(acted)
@@ -207,7 +234,8 @@ def play(lanes: Lanes, starts: Starts, act: Act, turns: int | None = None) -> Te
 class Rows(NamedTuple):
     """The turns of a recording, a row for each agent, by episode, agent and time.
 
-    endings: of the episodes, in their order.  turns: of each.
+    endings: of the episodes, in their order.  turns: of each.  memory: what agents remembered at first, by episode, of
+    episodes that had begun before.
     """
 
     endings: list[TeamEnding]
@@ -222,6 +250,7 @@ class Rows(NamedTuple):
     logp: Float[np.ndarray, " rows"] | None
     noted: Float[np.ndarray, "rows noted"] | None
     duration: Int[np.ndarray, " rows"] | None
+    memory: Mapping[int, np.ndarray]
 
 
 def rows_of(recording: TeamRecording) -> Rows | None:
@@ -266,4 +295,5 @@ def rows_of(recording: TeamRecording) -> Rows | None:
         None if logp[0] is None else laid(logp),
         None if noted[0] is None else laid(noted),
         np.concatenate(recording.duration)[row] if recording.duration else None,
+        recording.memory,
     )

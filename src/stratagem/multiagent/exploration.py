@@ -11,7 +11,9 @@ from stratagem.multiagent.game import Frame
 
 
 class _Acting(Protocol):
-    def __call__(self, frame: Frame, noise: np.random.Generator | None, /) -> Acted: ...
+    def __call__(
+        self, frame: Frame, noise: np.random.Generator | None, memory: np.ndarray | None = None, /
+    ) -> Acted: ...
 
 
 def exploring(act: _Acting, epsilon: float, noise: np.random.Generator) -> Act:
@@ -20,8 +22,8 @@ def exploring(act: _Acting, epsilon: float, noise: np.random.Generator) -> Act:
     What it notes as likelihood is that of this mixture.
     """
 
-    def explore(frame: Frame) -> Acted:
-        best = act(frame, None)
+    def explore(frame: Frame, memory: np.ndarray) -> Acted:
+        best = act(frame, None, memory)
         anyhow = (noise.random(frame.legal.shape) * frame.legal).argmax(-1)
         action = np.where(noise.random(anyhow.shape) < epsilon, anyhow, best.action)
         likelihood = epsilon / frame.legal.sum(-1) + (1 - epsilon) * (action == best.action)

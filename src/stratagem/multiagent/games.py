@@ -1,4 +1,4 @@
-"""Small cooperative games: matrices with shadowed equilibria, two steps, a meeting on a grid, coordination in time."""
+"""Small cooperative games: matrices with shadowed equilibria, two steps, a meeting, coordination in time, recall."""
 
 from __future__ import annotations
 
@@ -232,6 +232,64 @@ class CoordinationGame(MarkovGame):
         return state["bits"].astype(float)
 
 
+@dataclass(frozen=True)
+class RecallGame(MarkovGame):
+    """Agents see a cue in the first turn and are to answer it together in the last, when they no longer see it.
+
+    The episode ends with turn ``delay``, counted from 0, and pays 1 if all agents then take the action of the cue's
+    number, else nothing. What is done before changes nothing. An agent sees the cue, one-hot, in the first turn, zeros
+    after it, and whether it is time to answer; the state is the cue and how much time has passed.
+
+    Agents that remember can always earn 1. Whose action in the last turn depends on nothing but what it sees then, and
+    on chance of its own, earns at most ``1 / cues``: all see the same whatever the cue was, cues are drawn alike, and
+    the probabilities with which a team takes its joint answers do not add up to more than 1.
+
+    agents: 1 to 16.  cues: 2 to 16.  delay: turns between cue and answer, 1 to 1,000.
+    """
+
+    agents: Annotated[int, Ge(1), Le(16)] = 2
+    cues: Annotated[int, Ge(2), Le(16)] = 2
+    delay: Annotated[int, Ge(1), Le(1000)] = 4
+
+    @property
+    def name(self) -> str:
+        return named("recall", self, ("agents", "cues", "delay"))
+
+    @property
+    def description(self) -> str:
+        return "a cue seen at first is to be answered together later, when nobody sees it"
+
+    @property
+    def features(self) -> int:
+        return self.cues + 1
+
+    @property
+    def state_features(self) -> int:
+        return self.cues + 1
+
+    @property
+    def actions(self) -> int:
+        return self.cues
+
+    def begin(self, seeds: Int64[np.ndarray, " copies"]) -> State:
+        return {"cue": (chance(seeds) * self.cues).astype(np.int64)}
+
+    def transition(
+        self, state: State, action: Int64[np.ndarray, "copies agents"]
+    ) -> tuple[State, Float[np.ndarray, "copies 1"], Bool[np.ndarray, " copies"]]:
+        answered = state["turn"] == self.delay
+        right = answered & (action == state["cue"][:, None]).all(1)
+        return {}, right[:, None].astype(float), answered
+
+    def observe(self, state: State) -> Float[np.ndarray, "copies agents features"]:
+        shown = np.eye(self.cues)[state["cue"]] * (state["turn"] == 0)[:, None]
+        seen = np.concatenate([shown, (state["turn"] == self.delay)[:, None]], 1)
+        return seen[:, None].repeat(self.agents, 1)
+
+    def whole(self, state: State) -> Float[np.ndarray, "copies state_features"]:
+        return np.concatenate([np.eye(self.cues)[state["cue"]], state["turn"][:, None] / self.delay], 1)
+
+
 # ---- by specification -----------------------------------------------------------------------------------------------
 
 
@@ -256,6 +314,11 @@ def meeting(argument: str | None, options: Mapping[str, Any]) -> MeetingGame:
 def coordination(argument: str | None, options: Mapping[str, Any]) -> CoordinationGame:
     """The task ``coordination[:agents=3,...]``."""
     return configured("coordination", CoordinationGame, argument, options)
+
+
+def recall(argument: str | None, options: Mapping[str, Any]) -> RecallGame:
+    """The task ``recall[:agents=2,...]``."""
+    return configured("recall", RecallGame, argument, options)
 
 
 def configured(name: str, kind: type[_Game], argument: str | None, options: Mapping[str, Any]) -> _Game:

@@ -15,8 +15,9 @@ from jaxtyping import Bool, Float, Int64
 from stratagem.errors import InputError
 from stratagem.multiagent.game import Frame, MarkovGame, State, chance, check_actions
 from stratagem.multiagent.games import named
-from stratagem.multiagent.policy import ActorCritics, AgentsPolicy, masked
+from stratagem.multiagent.policy import ActorCritics, AgentsPolicy
 from stratagem.multiagent.situations import Situations
+from stratagem.multiagent.stacked import masked
 from stratagem.multiagent.subgoals import (
     NONE,
     Followers,
@@ -53,11 +54,17 @@ class SubgoalFollower(Protocol):
 class TrainedFollowers:
     """A policy that was trained on :class:`Followers`, frozen; one with probabilities samples from them.
 
-    Raises :class:`InputError` when it does not fit the game.
+    Raises :class:`InputError` when it does not fit the game, or remembers earlier turns: followers are part of a game
+    that follows from its state.
     """
 
     def __init__(self, policy: AgentsPolicy, game: SubgoalGame) -> None:
         check_actions(Followers(game, timeout=1), policy)
+        if policy.memory_width:
+            raise InputError(
+                f"task {game.name}: followers remember nothing, and these have a memory; train them with "
+                "architecture.recurrence = none"
+            )
         self._act = policy.acting()
         self._outputs = policy.outputs() if isinstance(policy, ActorCritics) else None
 

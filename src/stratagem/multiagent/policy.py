@@ -7,21 +7,24 @@ from abc import abstractmethod
 from collections.abc import Callable, Collection, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import Any, ClassVar, Literal, cast
+from typing import Any, ClassVar, Literal, Protocol, cast
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Float32, Int
 from torch import Tensor, nn
 
-from stratagem.control.policy import CategoricalPolicy, ControlPolicy, GaussianPolicy, gaussian, linear_layers
+from stratagem.control.policy import CategoricalPolicy, ControlPolicy, GaussianPolicy, gaussian
 from stratagem.experience import Experience, PolicyOutput
 from stratagem.multiagent.episodes import Acted
 from stratagem.multiagent.fronts import FrontName, form_of, make_front
 from stratagem.multiagent.game import Frame, MultiAgentTask
 from stratagem.multiagent.inputs import AgentInputs
+from stratagem.multiagent.recurrence import RecurrenceName, Sequences, answers, of_members, with_memory
+from stratagem.multiagent.stacked import ILLEGAL, StackedNetworks, carried, masked, told_apart
+from stratagem.partition import rows_of
 from stratagem.parts import Sampler, View
-from stratagem.seeding import derive
+from stratagem.seeding import derive, generator
 from stratagem.training.module_policy import ModulePolicy, read_policy
 from stratagem.training.world import Policy, check_asked
 
@@ -31,20 +34,34 @@ Critic = Literal["observation", "state", "both"]
 NETWORKS = ("actor", "critic", "median_critic")
 """Of every member."""
 
-ILLEGAL = -1e9
-"""What stands for the logit of an action that may not be taken: its probability is 0, and so is its gradient."""
 
-Acting = Callable[[Frame, np.random.Generator | None], Acted]
+class Acting(Protocol):
+    """What agents do given what there is to see; without a generator, what they most likely do.
+
+    memory: what each remembered before; None: nothing, as an episode begins. What they remember from then on is in
+    :class:`~stratagem.multiagent.episodes.Acted`, and is for who lets them act to give them again.
+    """
+
+    def __call__(
+        self,
+        frame: Frame,
+        noise: np.random.Generator | None,
+        memory: Float32[np.ndarray, "copies agents memory"] | None = None,
+        /,
+    ) -> Acted: ...
 
 
 class AgentsPolicy(ModulePolicy):
     """A policy of all agents of a game, which acts in all copies of it at once.
 
     agents, features, state_features, actions, continuous: as of the task.  any_number: whether it acts as well for
-    another number of agents.
+    another number of agents.  memory_width: numbers that each agent carries from turn to turn, 0 for one that
+    remembers nothing.  acting_width: how many of them, the first ones, acting carries itself; the others are critics'.
     """
 
     any_number: bool = False
+    memory_width: int = 0
+    acting_width: int = 0
 
     agents: int
     features: int
@@ -54,7 +71,7 @@ class AgentsPolicy(ModulePolicy):
 
     @abstractmethod
     def acting(self, sampler: Sampler | None = None) -> Acting:
-        """A function from what there is to see to what the agents do; without a generator, what they most likely do.
+        """How agents act with the present weights.
 
         sampler: how it is asked to act in training; None: as in evaluation.
         """
@@ -65,8 +82,16 @@ class AgentsPolicy(ModulePolicy):
         observation: Float[Tensor, "rows features"],
         state: Float[Tensor, "rows state_features"],
         agent: Int[Tensor, " rows"],
+        memory: Float[Tensor, "rows memory"] | None = None,
     ) -> Float[Tensor, " rows"]:
-        """The critic's estimate of what these agents will earn."""
+        """The critic's estimate of what these agents will earn, who remembered this before; None: nothing."""
+
+    def remembered(self, x: Experience) -> Float[Tensor, "trajectories memory"] | None:
+        """What critics remember after the last turn of every trajectory; None where they remember nothing.
+
+        The columns that acting carries are 0.
+        """
+        return None
 
     @abstractmethod
     def policy_parameters(self) -> Iterator[Tensor]:
@@ -107,6 +132,10 @@ class ActorCritics(AgentsPolicy):
     critic: what it reads: the ``observation``, the ``state``, or ``both``.  hidden: width of each hidden layer.
     front: what stands before every perceptron (:mod:`stratagem.multiagent.fronts`); only for one that any number of
     agents share.  form: of the observations, for the front.  width: of the front.
+    recurrence: ``gru`` puts a GRU of ``hidden`` units before the last layer of the actor, and one of its own into each
+    critic that reads the observation; one that reads the state alone has none. What an agent carries is all of them,
+    actor first. A batch is read trajectory by trajectory from what was remembered when it began, whoever learns; that
+    stays what the policy at the time made of it.
     """
 
     kind: ClassVar[str] = "actor_critics"
@@ -127,12 +156,14 @@ class ActorCritics(AgentsPolicy):
         front: FrontName | None = None,
         form: Sequence[int] = (),
         width: int = 16,
+        recurrence: RecurrenceName = "none",
     ) -> None:
         super().__init__()
         self.agents, self.features, self.state_features = agents, features, state_features
         self.actions, self.continuous = actions, continuous
         self.weights_of, self.critic_reads, self.hidden = weights, critic, hidden
         self.told, self.front_name, self.form, self.width = told, front, tuple(form), width
+        self.recurrence_name = recurrence
         self._told = agents if told and weights == "shared" and agents > 1 else 0
         self.any_number = not told and weights == "shared" and critic == "observation"
         read = {"observation": features, "state": state_features, "both": features + state_features}[critic]
@@ -146,6 +177,12 @@ class ActorCritics(AgentsPolicy):
         for place, before in zip(NETWORKS, fronts, strict=True):
             if before is not None:
                 setattr(self._members[0], place, nn.Sequential(before, *getattr(self._members[0], place)))
+        remembering = () if recurrence == "none" else NETWORKS[:1] if critic == "state" else NETWORKS
+        self.memory_width, self.acting_width = hidden * len(remembering), hidden if remembering else 0
+        self._columns = {place: slice(hidden * n, hidden * (n + 1)) for n, place in enumerate(remembering)}
+        for one, own in zip(self.actors, seeds, strict=True):
+            for place in remembering:
+                setattr(one, place, with_memory(getattr(one, place), hidden, generator(own, "memory", place)))
 
     @staticmethod
     def for_task(
@@ -157,6 +194,7 @@ class ActorCritics(AgentsPolicy):
         told: bool = True,
         front: FrontName | None = None,
         width: int = 16,
+        recurrence: RecurrenceName = "none",
     ) -> ActorCritics:
         """A fresh policy whose actions the task takes.
 
@@ -164,7 +202,7 @@ class ActorCritics(AgentsPolicy):
         """
         sizes = (task.agents, task.features, task.state_features, task.actions, task.continuous)
         form = () if front is None else form_of(task, front)
-        return ActorCritics(*sizes, weights, critic, hidden, seed, told, front, form, width)
+        return ActorCritics(*sizes, weights, critic, hidden, seed, told, front, form, width, recurrence)
 
     # ---- learning --------------------------------------------------------------------------------------------------
 
@@ -191,16 +229,16 @@ class ActorCritics(AgentsPolicy):
         read, action = x.inputs, x.action
         seen = self._with_agent(read.observation, read.agent)
         judged = self._judged(read.observation, read.state, read.agent) if {"value", "median"} & set(also) else seen
-        heard = self._heard(x, read)
+        heard, sequences = self._heard(x, read), self._sequences(read.lengths, read.agent, read.memory)
 
         def ask(number: int, rows: Tensor | slice) -> dict[str, Tensor]:
-            member = self.actors[number]
-            outputs = allowed(self._outputs(number, seen[rows], heard[rows]), read.legal[rows])
+            member, turns = self.actors[number], sequences[number]
+            outputs = allowed(self._outputs(number, seen[rows], heard[rows], turns), read.legal[rows])
             logp, entropy = member.score(outputs, action[rows], temperature, "entropy" in also)
             said = {"logp": logp} if entropy is None else {"logp": logp, "entropy": entropy}
-            for name, critic in (("value", member.critic), ("median", member.median_critic)):
+            for name, place in (("value", "critic"), ("median", "median_critic")):
                 if name in also:
-                    said[name] = critic(judged[rows]).squeeze(-1)
+                    said[name] = self._said(number, place, judged[rows], turns)[0].squeeze(-1)
             return said
 
         return PolicyOutput(**self._by_member(read.agent, ask))
@@ -210,18 +248,60 @@ class ActorCritics(AgentsPolicy):
         observation: Float[Tensor, "rows features"],
         state: Float[Tensor, "rows state_features"],
         agent: Int[Tensor, " rows"],
+        memory: Float[Tensor, "rows memory"] | None = None,
     ) -> Float[Tensor, " rows"]:
         judged = self._judged(observation, state, agent)
-        return self._by_member(agent, lambda number, rows: {"value": self.actors[number].values(judged[rows])})["value"]
+        begin = judged.new_zeros(len(agent), self.memory_width) if memory is None else memory
+        sequences = self._sequences(torch.ones_like(agent), agent, begin)
+
+        def ask(number: int, rows: Tensor | slice) -> dict[str, Tensor]:
+            return {"value": self._said(number, "critic", judged[rows], sequences[number])[0].squeeze(-1)}
+
+        return self._by_member(agent, ask)["value"]
+
+    @torch.no_grad()
+    def remembered(self, x: Experience) -> Float[Tensor, "trajectories memory"] | None:
+        read = x.inputs
+        if self.memory_width == self.acting_width or not isinstance(read, AgentInputs):
+            return None
+        judged = self._judged(read.observation, read.state, read.agent)
+        sequences = self._sequences(read.lengths, read.agent, read.memory)
+
+        def ask(number: int, trajectories: Tensor | slice) -> dict[str, Tensor]:
+            rows = trajectories if isinstance(trajectories, slice) else rows_of(read.lengths, trajectories)
+            turns, mine = sequences[number], judged[rows]
+            last = [cast(Tensor, self._said(number, place, mine, turns)[1]) for place in NETWORKS[1:]]
+            return {"memory": torch.cat([torch.zeros_like(last[0]), *last], 1)}
+
+        return self._by_member(read.agent[read.lengths.cumsum(0) - 1], ask)["memory"]
+
+    def _sequences(
+        self, lengths: Int[Tensor, " trajectories"], agent: Int[Tensor, " rows"], memory: Tensor | None
+    ) -> Sequence[Sequences | None]:
+        """For every member the trajectories of its agents; without a memory, None."""
+        if not self.memory_width or memory is None:
+            return [None] * len(self.actors)
+        return of_members(lengths, agent[lengths.cumsum(0) - 1], memory, len(self.actors))
+
+    def _said(
+        self, number: int, place: str, rows: Tensor, turns: Sequences | None
+    ) -> tuple[Float[Tensor, "rows outputs"], Tensor | None]:
+        """The outputs of a network of the member of this number, and what it remembers in the end."""
+        return answers(getattr(self.actors[number], place), rows, turns, self._columns.get(place, slice(None)))
 
     def _heard(self, x: Experience, read: AgentInputs) -> Float[Tensor, "rows heard"]:
         """What agents knew of each other as they acted: nothing."""
         return read.observation[:, :0]
 
-    def _outputs(self, number: int, seen: Float[Tensor, "rows told"], heard: Float[Tensor, "rows heard"]) -> Tensor:
+    def _outputs(
+        self,
+        number: int,
+        seen: Float[Tensor, "rows told"],
+        heard: Float[Tensor, "rows heard"],
+        turns: Sequences | None = None,
+    ) -> Tensor:
         """The outputs of the actor of this number."""
-        outputs: Tensor = self.actors[number].actor(seen)
-        return outputs
+        return self._said(number, "actor", seen, turns)[0]
 
     def _by_member(
         self, agent: Int[Tensor, " rows"], ask: Callable[[int, Tensor | slice], dict[str, Tensor]]
@@ -248,26 +328,29 @@ class ActorCritics(AgentsPolicy):
     # ---- acting ----------------------------------------------------------------------------------------------------
 
     def acting(self, sampler: Sampler | None = None) -> Acting:
-        outputs_of = self.outputs()
+        answer = self._answering()
         choose = self._chooser(1.0 if sampler is None else sampler.policy_temperature)
 
-        def act(frame: Frame, noise: np.random.Generator | None) -> Acted:
-            outputs = outputs_of(frame.observation)
-            return Acted(choose(outputs if self.continuous else masked(outputs, frame.legal), noise))
+        def act(frame: Frame, noise: np.random.Generator | None, memory: np.ndarray | None = None, /) -> Acted:
+            outputs, kept = answer(frame.observation, memory)
+            action = choose(outputs if self.continuous else masked(outputs, frame.legal), noise)
+            return Acted(action, memory=None if kept is None else carried(memory, kept, frame.alive, self.memory_width))
 
         return act
 
     def outputs(self) -> Callable[[np.ndarray], np.ndarray]:
-        """A function from observations [copies, agents, features] to the actors' outputs, of its present weights."""
-        actors = [linear_layers(member.actor) for member in self.actors]
-        layers = [
-            (
-                np.stack([layer.weight.detach().numpy().T for layer in same]),
-                np.stack([layer.bias.detach().numpy() for layer in same])[:, None],
-            )
-            for same in zip(*actors, strict=True)
-        ]
+        """A function from observations [copies, agents, features] to the actors' outputs, of its present weights.
+
+        Of actors with a memory it is what they say as an episode begins.
+        """
+        answer = self._answering()
+        return lambda observation: answer(observation, None)[0]
+
+    def _answering(self) -> Callable[[np.ndarray, np.ndarray | None], tuple[np.ndarray, np.ndarray | None]]:
+        """The actors' outputs given observations and memory, and what actors remember from then on."""
+        networks = StackedNetworks([member.actor for member in self.actors])
         front = None if self.front_name is None else self.actors[0].actor[0]
+        own = self._columns.get("actor")
 
         def read(observation: np.ndarray) -> np.ndarray:
             if front is None:
@@ -276,12 +359,9 @@ class ActorCritics(AgentsPolicy):
                 features: Tensor = front(torch.from_numpy(observation).flatten(0, 1))
             return features.view(*observation.shape[:2], -1).numpy()
 
-        def outputs_of(observation: np.ndarray) -> np.ndarray:
-            # By agent first, so that one matrix product a layer does for all copies and all agents.
-            outputs = network_outputs(layers, read(observation).swapaxes(0, 1))
-            return outputs.swapaxes(0, 1)
-
-        return outputs_of
+        return lambda observation, memory: networks(
+            read(observation), None if memory is None or own is None else memory[..., own]
+        )
 
     def _chooser(self, temperature: float) -> Callable[[np.ndarray, np.random.Generator | None], np.ndarray]:
         """Actions given outputs [copies, agents, outputs]."""
@@ -303,11 +383,18 @@ class ActorCritics(AgentsPolicy):
         return [matrix for member in self.actors for matrix in member.hidden_matrices()]
 
     def arguments(self) -> dict[str, Any]:
-        """Sizes, whose weights they are, what the critic reads, and what stands before."""
-        own = {"weights": self.weights_of, "critic": self.critic_reads, "hidden": self.hidden, "told": self.told}
-        if self.front_name is None:
-            return {**self.sizes(), **own}
-        return {**self.sizes(), **own, "front": self.front_name, "form": list(self.form), "width": self.width}
+        """Sizes, whose weights they are, what the critic reads, what stands before, and what remembers."""
+        own: dict[str, Any] = {
+            "weights": self.weights_of,
+            "critic": self.critic_reads,
+            "hidden": self.hidden,
+            "told": self.told,
+        }
+        if self.front_name is not None:
+            own |= {"front": self.front_name, "form": list(self.form), "width": self.width}
+        return {**self.sizes(), **own} | (
+            {} if self.recurrence_name == "none" else {"recurrence": self.recurrence_name}
+        )
 
 
 def allowed(logits: Float[Tensor, "*rows actions"], legal: Bool[Tensor, "*rows actions"]) -> Tensor:
@@ -320,32 +407,3 @@ def allowed(logits: Float[Tensor, "*rows actions"], legal: Bool[Tensor, "*rows a
     if not bool(legal.any(-1).all()):
         raise ValueError("an agent has no legal action; one that is not alive has at least one, whatever it does")
     return logits.masked_fill(~legal, ILLEGAL)
-
-
-def masked(logits: np.ndarray, legal: np.ndarray) -> np.ndarray:
-    """The same in numpy, for acting."""
-    if not legal.any(-1).all():
-        raise ValueError("an agent has no legal action; one that is not alive has at least one, whatever it does")
-    return np.where(legal, logits, np.float32(ILLEGAL))
-
-
-def told_apart(observation: np.ndarray, tell: bool) -> np.ndarray:
-    """Observations [copies, agents, features], with a one-hot number of the agent beside each if that is asked for."""
-    if not tell:
-        return observation
-    copies, agents, _ = observation.shape
-    numbers = np.broadcast_to(np.eye(agents, dtype=np.float32), (copies, agents, agents))
-    return np.concatenate([observation, numbers], -1)
-
-
-def network_outputs(layers: Sequence[tuple[np.ndarray, np.ndarray]], seen: np.ndarray) -> np.ndarray:
-    """Outputs [agents, copies, outputs] of tanh networks given inputs [agents, copies, inputs].
-
-    layers: weights [networks, inputs, outputs] and biases [networks, 1, outputs]; one network is for all agents.
-    """
-    hidden = seen
-    for weight, bias in layers[:-1]:
-        hidden = np.tanh(hidden @ weight + bias)
-    weight, bias = layers[-1]
-    outputs: np.ndarray = hidden @ weight + bias
-    return outputs

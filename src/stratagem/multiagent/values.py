@@ -19,12 +19,17 @@ from stratagem.multiagent.episodes import Acted
 from stratagem.multiagent.game import Frame, MultiAgentTask
 from stratagem.multiagent.inputs import AgentInputs
 from stratagem.multiagent.mixers import Mixer, make_mixer
-from stratagem.multiagent.policy import Acting, AgentsPolicy, allowed, masked, network_outputs, told_apart
+from stratagem.multiagent.policy import Acting, AgentsPolicy, allowed
+from stratagem.multiagent.recurrence import RecurrenceName, Sequences, answers, with_memory
+from stratagem.multiagent.stacked import StackedNetworks, carried, masked, told_apart
+from stratagem.partition import Partition
 from stratagem.parts import Sampler, View
 from stratagem.seeding import generator
 from stratagem.training.world import check_asked
 
 MixerName = Literal["sum", "monotone"]
+
+SINGLE = "what comes next of single turns is not known; shuffle groups instead"
 
 
 class ValueAgents(AgentsPolicy):
@@ -38,6 +43,8 @@ class ValueAgents(AgentsPolicy):
     mixer: ``sum``, ``monotone``, or None: every agent's value is its own utility.  double: the online utilities choose
     the next actions and the target network judges them; otherwise it does both.  hidden: width of the utilities' two
     hidden layers.  width: of the mixer's.
+    recurrence: ``gru`` puts a GRU of ``hidden`` units in the place of the second hidden layer (arXiv 1803.11485). It is
+    unrolled over whole trajectories from what was remembered when each began; so is the target's, from the same.
 
     Raises :class:`InputError` for continuous actions.
     """
@@ -60,6 +67,7 @@ class ValueAgents(AgentsPolicy):
         width: int = 32,
         target_every: int = 200,
         seed: int = 0,
+        recurrence: RecurrenceName = "none",
     ) -> None:
         super().__init__()
         if continuous:
@@ -69,7 +77,12 @@ class ValueAgents(AgentsPolicy):
         self.mixer_name, self.double_q, self.hidden, self.width = mixer, double, hidden, width
         self.target_every = target_every
         self._told = agents if agents > 1 else 0
+        self.recurrence_name = recurrence
+        self.memory_width = self.acting_width = hidden if recurrence == "gru" else 0
         self.utilities = perceptron(features + self._told, hidden, actions, 0.01, generator(seed, "utilities"))
+        if recurrence == "gru":
+            one_layer = nn.Sequential(self.utilities[0], self.utilities[1], self.utilities[-1])
+            self.utilities = with_memory(one_layer, hidden, generator(seed, "memory"))
         self.mixer: Mixer | None = make_mixer(mixer, agents, state_features, width, seed)
         self.target = nn.ModuleDict({"utilities": copy.deepcopy(self.utilities)})
         if self.mixer is not None:
@@ -97,7 +110,12 @@ class ValueAgents(AgentsPolicy):
         read, action = x.inputs, x.action
         if not isinstance(read, AgentInputs) or action is None:
             raise ValueError(f"agents read AgentInputs and actions, not {type(read).__name__}")
-        worth = allowed(self.utilities(self._with_agent(read.observation, read.agent)), read.legal)
+        later = None
+        if self.memory_width and "next_value" in also:
+            worth, later = self._unrolled(self.utilities, read)
+        else:
+            worth = self._now(self.utilities, read)
+        worth = allowed(worth, read.legal)
         logp = torch.log_softmax(worth / temperature, -1)
         chosen = worth.gather(1, action.unsqueeze(1)).squeeze(1)
         joint = None if self.mixer is None else joint_turns(read, self.agents)
@@ -105,25 +123,19 @@ class ValueAgents(AgentsPolicy):
             logp.gather(1, action.unsqueeze(1)).squeeze(1),
             entropy=-(logp.exp() * logp).sum(-1) if "entropy" in also else None,
             value_after=_mixed(self.mixer, chosen, read.state, joint) if "value_after" in also else None,
-            next_value=self._next_value(x, read, worth, joint) if "next_value" in also else None,
+            next_value=self._next_value(x, read, later, joint) if "next_value" in also else None,
         )
 
     @torch.no_grad()
     def _next_value(
-        self, x: Experience, read: AgentInputs, worth: Tensor, joint: Int[Tensor, "turns agents"] | None
+        self, x: Experience, read: AgentInputs, later: Tensor | None, joint: Int[Tensor, "turns agents"] | None
     ) -> Float[Tensor, " tokens"]:
-        """What the greedy actions of the next turn are worth."""
+        """What the greedy actions of the next turn are worth. later: its online utilities, where they are known."""
         last = read.lengths.cumsum(0) - 1
-        ends = (read.final_observation, read.final_state, read.final_legal)
-        if any(end is None for end in ends):
-            raise ValueError("what comes next of single turns is not known; shuffle groups instead")
-        observation, state, legal = (
-            _next(rows, last, end)  # type: ignore[arg-type]
-            for rows, end in zip((read.observation, read.state, read.legal), ends, strict=True)
-        )
-        seen = self._with_agent(observation, read.agent)
-        judged = allowed(self.target["utilities"](seen), legal)
-        choosing = allowed(self.utilities(seen), legal) if self.double_q else judged
+        legal, state = _next(read.legal, last, read.final_legal), _next(read.state, last, read.final_state)
+        judged = choosing = allowed(self._later(self.target["utilities"], read), legal)
+        if self.double_q:
+            choosing = allowed(self._later(self.utilities, read) if later is None else later, legal)
         best = judged.gather(1, choosing.argmax(1, keepdim=True)).squeeze(1)
         mixer = self.target["mixer"] if self.mixer is not None else None
         value = _mixed(mixer, best, state, joint)
@@ -131,11 +143,40 @@ class ValueAgents(AgentsPolicy):
             value[last[x.finished]] = 0.0
         return value
 
+    def _now(self, network: Any, read: AgentInputs) -> Float[Tensor, "rows actions"]:
+        """The utilities in every turn."""
+        turns = None if read.memory is None else Sequences(read.lengths, read.memory)
+        return answers(network, self._with_agent(read.observation, read.agent), turns)[0]
+
+    def _later(self, network: Any, read: AgentInputs) -> Float[Tensor, "rows actions"]:
+        """The utilities in what every turn is followed by."""
+        if self.memory_width:
+            return self._unrolled(network, read)[1]
+        following = _next(read.observation, read.lengths.cumsum(0) - 1, read.final_observation)
+        later: Tensor = network(self._with_agent(following, read.agent))
+        return later
+
+    def _unrolled(
+        self, network: Any, read: AgentInputs
+    ) -> tuple[Float[Tensor, "rows actions"], Float[Tensor, "rows actions"]]:
+        """Both, of a network with a memory, which reads one turn more: what each trajectory was left with."""
+        if read.final_observation is None or read.memory is None:
+            raise ValueError(SINGLE)
+        trajectory = Partition.from_sizes(read.lengths)
+        now = torch.arange(len(read.agent), device=read.agent.device) + trajectory.labels
+        end = (read.lengths + 1).cumsum(0) - 1
+        seen = self._with_agent(read.observation, read.agent)
+        rows = seen.new_empty(len(now) + len(end), seen.shape[1])
+        rows[now], rows[end] = seen, self._with_agent(read.final_observation, read.agent[trajectory.first()])
+        said = answers(network, rows, Sequences(read.lengths + 1, read.memory))[0]
+        return said[now], said[now + 1].detach()
+
     def values(
         self,
         observation: Float[Tensor, "rows features"],
         state: Float[Tensor, "rows state_features"],
         agent: Int[Tensor, " rows"],
+        memory: Float[Tensor, "rows memory"] | None = None,
     ) -> Float[Tensor, " rows"]:
         raise ValueError("agents that act by values have no critic beside them")
 
@@ -153,14 +194,12 @@ class ValueAgents(AgentsPolicy):
     # ---- acting ----------------------------------------------------------------------------------------------------
 
     def acting(self, sampler: Sampler | None = None) -> Acting:
-        layers = [
-            (layer.weight.detach().numpy().T[None], layer.bias.detach().numpy()[None, None])
-            for layer in linear_layers(self.utilities)
-        ]
+        network = StackedNetworks([self.utilities])
 
-        def act(frame: Frame, noise: np.random.Generator | None) -> Acted:
-            outputs = network_outputs(layers, told_apart(frame.observation, bool(self._told)).swapaxes(0, 1))
-            return Acted(masked(outputs.swapaxes(0, 1), frame.legal).argmax(-1))
+        def act(frame: Frame, noise: np.random.Generator | None, memory: np.ndarray | None = None, /) -> Acted:
+            outputs, kept = network(told_apart(frame.observation, bool(self._told)), memory)
+            remembered = None if kept is None else carried(memory, kept, frame.alive, self.memory_width)
+            return Acted(masked(outputs, frame.legal).argmax(-1), memory=remembered)
 
         return act
 
@@ -179,7 +218,8 @@ class ValueAgents(AgentsPolicy):
     def arguments(self) -> dict[str, Any]:
         """Sizes, and how values are mixed and judged."""
         own = {"mixer": self.mixer_name, "double": self.double_q, "hidden": self.hidden, "width": self.width}
-        return {**self.sizes(), **own, "target_every": self.target_every}
+        remembering = {} if self.recurrence_name == "none" else {"recurrence": self.recurrence_name}
+        return {**self.sizes(), **own, "target_every": self.target_every, **remembering}
 
 
 def joint_turns(read: AgentInputs, agents: int) -> Int[Tensor, "turns agents"]:
@@ -215,9 +255,14 @@ def _mixed(
 def _next(
     rows: Float[Tensor, "rows features"] | Bool[Tensor, "rows actions"],
     last: Int[Tensor, " trajectories"],
-    end: Float[Tensor, "trajectories features"] | Bool[Tensor, "trajectories actions"],
+    end: Float[Tensor, "trajectories features"] | Bool[Tensor, "trajectories actions"] | None,
 ) -> Tensor:
-    """What every row is followed by: the next one, and behind the last of a trajectory what it was left with."""
+    """What every row is followed by: the next one, and behind the last of a trajectory what it was left with.
+
+    Raises ``ValueError`` where that is gone.
+    """
+    if end is None:
+        raise ValueError(SINGLE)
     following = torch.roll(rows, -1, 0)
     following[last] = end
     return following

@@ -14,7 +14,7 @@ from stratagem.control.acting import EPISODES_AT_ONCE, ActingWorld, state_keys
 from stratagem.control.episodes import Start
 from stratagem.errors import BrokenRunError, InputError
 from stratagem.experience import Experience
-from stratagem.multiagent.episodes import Act, Lanes, TeamRecording, play, rows_of
+from stratagem.multiagent.episodes import Act, Lanes, Rows, TeamRecording, play, rows_of
 from stratagem.multiagent.exploration import exploring
 from stratagem.multiagent.game import Frame, MultiAgentTask, check_actions
 from stratagem.multiagent.inputs import AgentInputs
@@ -65,18 +65,32 @@ class MultiAgentWorld(ActingWorld[AgentsPolicy, TeamRecording]):
         self._spare: Lanes | None = None
 
     def build_policy(self, recipe: Recipe) -> None:
-        """Take the architecture of the recipe. Raises :class:`InputError` when a given policy is of another one."""
+        """Take the architecture of the recipe.
+
+        Raises :class:`InputError` when a given policy is of another one, and where agents with a memory were to learn
+        from single turns.
+        """
         wanted = recipe.architecture
         if wanted is None or (wanted == self._architecture and not self._given):
+            self._check_whole(recipe)
             return
         fresh = self._built(wanted)
         if not self._given:
             self._architecture, self.policy, self._served = wanted, fresh, fresh.frozen()
-            return
-        if (self.policy.kind, self.policy.arguments()) != (fresh.kind, fresh.arguments()):
+            self.close()  # Those who remember more are carried by other lanes.
+        elif (self.policy.kind, self.policy.arguments()) != (fresh.kind, fresh.arguments()):
             raise InputError(
                 f"recipe {recipe.name} asks for {fresh.kind} of {fresh.arguments()}; the policy that was given is "
                 f"{self.policy.kind} of {self.policy.arguments()}"
+            )
+        self._check_whole(recipe)
+
+    def _check_whole(self, recipe: Recipe) -> None:
+        """Refuse a recipe that would have agents with a memory learn from single turns."""
+        if self.policy.memory_width and recipe.optimization.shuffle == "turns":
+            raise InputError(
+                f"recipe {recipe.name}: optimization.shuffle = turns: must be trajectories or groups, since agents "
+                "with a memory (architecture.recurrence) learn from whole trajectories"
             )
 
     def _built(self, architecture: Architecture) -> AgentsPolicy:
@@ -84,8 +98,16 @@ class MultiAgentWorld(ActingWorld[AgentsPolicy, TeamRecording]):
         return built
 
     def adapt(self, recipe: Recipe) -> Recipe:
-        """One that names an architecture was written for several agents and stays as it is; others as for control."""
-        return recipe if recipe.architecture is not None else super().adapt(recipe)
+        """One that names an architecture was written for several agents and stays as it is; others as for control.
+
+        Mini-batches of agents with a memory are of whole trajectories, not of single turns.
+        """
+        if recipe.architecture is not None:
+            return recipe
+        adapted = super().adapt(recipe)
+        if self.policy.memory_width and adapted.optimization.shuffle == "turns" != recipe.optimization.shuffle:
+            return adapted.with_values({"optimization.shuffle": "trajectories"})
+        return adapted
 
     def serve(self, version: int) -> None:
         """Act with the policy's present weights from now on."""
@@ -104,7 +126,7 @@ class MultiAgentWorld(ActingWorld[AgentsPolicy, TeamRecording]):
 
     def _play_segments(self, sampler: Segments, starts: Callable[[int], Start], step: int) -> TeamRecording:
         if self._running is None or self._running.count != sampler.prompts_per_step:
-            self._running = Lanes(self.task, sampler.prompts_per_step)
+            self._running = self._lanes(sampler.prompts_per_step)
         return play(self._running, starts, self._act(sampler, step, 0), sampler.turns)
 
     def _play_whole(self, starts: Sequence[Start], sampler: Rollouts, step: int, attempt: int) -> TeamRecording:
@@ -112,20 +134,23 @@ class MultiAgentWorld(ActingWorld[AgentsPolicy, TeamRecording]):
 
     def _play_held_out(self, starts: Sequence[Start], noise: np.random.Generator | None) -> TeamRecording:
         act = self._served.acting()
-        return self._play(starts, lambda frame: act(frame, noise))
+        return self._play(starts, lambda frame, memory: act(frame, noise, memory))
 
     def _play(self, starts: Sequence[Start], act: Act) -> TeamRecording:
         count = min(len(starts), EPISODES_AT_ONCE)
         if self._spare is None or self._spare.count < count:
-            self._spare = Lanes(self.task, count)
+            self._spare = self._lanes(count)
         queue = iter(starts)
         return play(self._spare, lambda lane: next(queue, None), act)
+
+    def _lanes(self, count: int) -> Lanes:
+        return Lanes(self.task, count, self._served.memory_width)
 
     def _act(self, sampler: Sampler, step: int, attempt: int) -> Act:
         act, noise = self._served.acting(sampler), numpy_generator(self._seed, "act", step, attempt)
         if isinstance(sampler, EpsilonGreedy):
             return exploring(act, sampler.epsilon, noise)
-        return lambda frame: act(frame, noise)
+        return lambda frame, memory: act(frame, noise, memory)
 
     def watch(self, number: int, mode: Literal["sampled", "greedy"] = "sampled") -> Trajectory:
         """A held-out episode as it can be drawn. Raises :class:`InputError` for a task that has no picture."""
@@ -138,9 +163,10 @@ class MultiAgentWorld(ActingWorld[AgentsPolicy, TeamRecording]):
             if failures:
                 raise BrokenRunError(f"task {self.task_name}: the episode could not be started: {failures[0]}")
             sketches, rewards = [copies.sketch(0)], []
-            frame, left = copies.observe(one), np.zeros(self.task.agents, dtype=bool)
+            frame, left, memory = copies.observe(one), np.zeros(self.task.agents, dtype=bool), None
             while not left.all():
-                out = copies.step(one, act(frame, noise).action)
+                acted = act(frame, noise, memory)
+                out, memory = copies.step(one, acted.action), acted.memory
                 if out.failures:
                     raise BrokenRunError(f"task {self.task_name}: the episode broke: {out.failures[0]}")
                 sketches.append(copies.sketch(0))
@@ -178,6 +204,7 @@ class MultiAgentWorld(ActingWorld[AgentsPolicy, TeamRecording]):
             torch.from_numpy(final.observation).flatten(0, 1),
             torch.from_numpy(final.state).repeat_interleave(agents, 0),
             torch.from_numpy(final.legal).flatten(0, 1),
+            self._memory_of(rows),
         )
         episodes = torch.tensor([ending.start.episode for ending in endings]).repeat_interleave(agents)
         numbers = [ending.start.number if by_number else ending.start.seed for ending in endings]
@@ -215,9 +242,24 @@ class MultiAgentWorld(ActingWorld[AgentsPolicy, TeamRecording]):
             if said.value is None:
                 return x
             assert inputs.final_observation is not None and inputs.final_state is not None
-            own = torch.arange(agents).repeat(len(endings))
-            left_with = self._served.values(inputs.final_observation, inputs.final_state, own)
+            own, remembered = torch.arange(agents).repeat(len(endings)), self._served.remembered(x)
+            left_with = self._served.values(inputs.final_observation, inputs.final_state, own, remembered)
+            if remembered is not None and self._running is not None:
+                # Critics are not asked while agents act: what they remember of a segment is known now.
+                of_episode = zip(
+                    episodes[::agents].tolist(), remembered.unflatten(0, (-1, agents)).numpy(), strict=True
+                )
+                self._running.remember(dict(of_episode), self._served.acting_width)
         return x.replace(value=said.value, final_value=left_with.masked_fill(terminal, 0.0))
+
+    def _memory_of(self, rows: Rows) -> Tensor | None:
+        """What agents remembered before the first turn of every trajectory; None for those who remember nothing."""
+        width = self._served.memory_width
+        if not width:
+            return None
+        nothing = np.zeros((self.task.agents, width), dtype=np.float32)
+        begun = [rows.memory.get(ending.start.episode, nothing) for ending in rows.endings]
+        return torch.from_numpy(np.stack(begun)).flatten(0, 1)
 
     # ---- state -----------------------------------------------------------------------------------------------------
 
@@ -234,7 +276,7 @@ class MultiAgentWorld(ActingWorld[AgentsPolicy, TeamRecording]):
         self._restore_counters(plain)
         self._running = None
         if plain["lanes"] is not None:
-            self._running = Lanes(self.task, len(plain["lanes"]))
+            self._running = self._lanes(len(plain["lanes"]))
             self._running.load_state_dict({name: rows.numpy() for name, rows in tensors.items()}, plain["lanes"])
 
     def close(self) -> None:

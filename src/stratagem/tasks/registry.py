@@ -356,6 +356,12 @@ _BUILT_IN = (
         "stratagem.multiagent.games:coordination",
     ),
     TaskCard(
+        "recall",
+        "recall[:agents=2,cues=2,delay=4]",
+        "a cue seen at first is to be answered together later, when nobody sees it",
+        "stratagem.multiagent.games:recall",
+    ),
+    TaskCard(
         "pathfinding",
         "pathfinding[:size=12,density=0.2,agents=16,sight=5,view=3,static=true,dynamic=true,pay=waypoint]",
         "agents on a grid go from goal to goal, planning their own paths",

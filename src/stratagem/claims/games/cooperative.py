@@ -34,8 +34,10 @@ ALWAYS_EXPLORING: dict[str, Any] = {
     "optimization.learning_rate": 2e-3,
     "optimization.minibatches": 8,
     "architecture.target_every": 40,
+    "architecture.recurrence": "none",
 }
-"""Value learners see all joint actions alike, as the paper's did in its games of one and two turns."""
+"""Value learners see all joint actions alike, as the paper's did in its games of one and two turns, whose observations
+show all there is: nothing is to be remembered."""
 
 
 def _trained(recipe: Recipe, game: Any, seed: int, batches: int) -> MultiAgentWorld:

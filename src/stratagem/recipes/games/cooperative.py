@@ -36,20 +36,28 @@ def ippo(
     entropy_weight: float = 0.01,
     epochs: int = 10,
     minibatches: int = 1,
+    recurrence: Literal["none", "gru"] = "none",
 ) -> Recipe:
     """Independent PPO: every agent learns by PPO from what it sees and earns, as if the others were its environment.
 
     With one agent it is PPO. ``weights``: one actor and one critic for all agents, who are told which of them they are,
     or one of each for every agent. The numbers are those arXiv 2103.01955 gives for MAPPO and IPPO alike.
+    ``recurrence``: agents see the present alone, or with ``gru`` remember the episode; mini-batches are then of whole
+    trajectories in place of single turns.
     """
     alone = ppo(clip, discount, trace, value_weight, value_clip, entropy_weight, epochs, minibatches)
     return alone.replace(
         name="ippo",
         base="ppo",
         sampler=Rollouts(EPISODES, 1),
-        architecture=Agents(weights),
+        architecture=Agents(weights, recurrence=recurrence),
         optimization=AdamW(
-            learning_rate=7e-4, max_grad_norm=10.0, epochs=epochs, minibatches=minibatches, shuffle="turns", eps=1e-5
+            learning_rate=7e-4,
+            max_grad_norm=10.0,
+            epochs=epochs,
+            minibatches=minibatches,
+            shuffle="turns" if recurrence == "none" else "trajectories",
+            eps=1e-5,
         ),
     )
 
@@ -74,6 +82,7 @@ def mappo(
     entropy_weight: float = 0.01,
     epochs: int = 10,
     minibatches: int = 1,
+    recurrence: Literal["none", "gru"] = "none",
 ) -> Recipe:
     """Multi-agent PPO: IPPO whose critic sees the state of the game and learns values on the scale of its targets.
 
@@ -82,12 +91,17 @@ def mappo(
     gradients of at most 10. Agents whose episode is over are masked out of the policy's loss, and the critic reads
     zeros for what they see ("death masking"). Actor and critic are clipped by one norm here, by one each there, and the
     value loss is squared where theirs turns linear beyond 10 deviations.
+
+    ``recurrence``: ``none`` as there, or ``gru``, the paper's recurrent MAPPO: an actor and a critic that see agents'
+    own views remember the episode. Sequences are whole trajectories from what was remembered when they began, where
+    the paper's are chunks of ten turns.
     """
-    alone = ippo(weights, clip, discount, trace, value_weight, value_clip, entropy_weight, epochs, minibatches)
+    ppo_of = (clip, discount, trace, value_weight, value_clip, entropy_weight, epochs, minibatches)
+    alone = ippo(weights, *ppo_of, recurrence)
     of = GAE(discount, trace)
     return alone.replace(
         name="mappo",
         base="ippo",
-        architecture=Agents(weights, critic),
+        architecture=Agents(weights, critic, recurrence=recurrence),
         advantage=BatchWhitened(NormalizedValues(of) if normalize_values else of),
     )

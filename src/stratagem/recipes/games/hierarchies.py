@@ -39,6 +39,6 @@ def gmah(
     no formula was available and the file of its released code is empty: what it reads is a reconstruction, and so is
     adaptive re-selection (``adaptive=true`` of the task).
     """
-    flat = qmix(discount, episodes, replayed, capacity, target_every, epsilon, anneal, double)
+    flat = qmix(discount, episodes, replayed, capacity, target_every, epsilon, anneal, double, recurrence="none")
     steps = AdamW(learning_rate=learning_rate, max_grad_norm=10.0, minibatches=episodes, shuffle="groups")
     return flat.replace(name="gmah", base="qmix", optimization=steps)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from stratagem.architectures import Agents
 from stratagem.catalogue import paper
 from stratagem.optimizers import AdamW
@@ -32,21 +34,23 @@ def follower(
     copies: int = 128,
     turns: int = 8,
     epochs: int = 1,
+    recurrence: Literal["none", "gru"] = "none",
 ) -> Recipe:
     """Independent PPO with one small convolutional policy for any number of agents, paid for following its own plan.
 
     For the task ``pathfinding`` (or ``pogema``), in which every agent plans a path by costs that rise where others are
     seen, and earns 0.01 for being where its last plan wanted it. Numbers are those of the released model: rollouts of
-    8 turns, which with 16 agents in 128 copies make its batches of 16,384. Its network has a memory (a GRU of 256)
-    and residual blocks; this one sees the present window alone, by two convolutions of ``width`` channels.
+    8 turns, which with 16 agents in 128 copies make its batches of 16,384. Its network has residual blocks and a
+    memory (a GRU of 256); this one has two convolutions of ``width`` channels and, with ``recurrence = "gru"``, a GRU
+    of ``hidden``, without which it sees the present window alone. What is remembered goes on from batch to batch.
     """
-    alone = ippo("shared", clip, discount, trace, value_weight, None, entropy_weight, epochs, 1)
+    alone = ippo("shared", clip, discount, trace, value_weight, None, entropy_weight, epochs, 1, recurrence)
     return alone.replace(
         name="follower",
         base="ippo",
         sampler=Segments(prompts_per_step=copies, turns=turns),
-        architecture=Agents(hidden=hidden, told=False, front="convolution", width=width),
-        optimization=AdamW(learning_rate=learning_rate, max_grad_norm=10.0, epochs=epochs, shuffle="turns", eps=1e-5),
+        architecture=Agents(hidden=hidden, told=False, front="convolution", width=width, recurrence=recurrence),
+        optimization=alone.optimization.replace(learning_rate=learning_rate),
     )
 
 
