@@ -120,7 +120,7 @@ class GoalPolicy(ModulePolicy):
         self, observation: Float[Tensor, "n features"], source: torch.Generator | None, temperature: float = 1.0
     ) -> Int64[Tensor, " n"]:
         """Actions; without a source the likeliest."""
-        logp = self.logp(self.look(observation), temperature)
+        logp = self.logp(self.look(observation.to(self.device)), temperature).cpu()
         if source is None:
             return logp.argmax(-1)
         noise = torch.empty_like(logp).exponential_(generator=source).clamp(min=1e-30)

@@ -49,8 +49,8 @@ def word(predicate: Predicate) -> str:
 def perspectives(players: int, objects: int) -> Int64[Tensor, "players predicates"]:
     """For every seat and predicate, which one it is in the eyes of seat 0.
 
-    To the player in seat ``s``, ``player1`` is the one in the next seat, and the seats go round: turning all players one
-    seat on changes nothing for anybody, and so does, with two of them, exchanging them.
+    To every player ``player1`` is the one in the next seat, and the seats go round: turning all players one seat on
+    changes nothing for anybody, and neither does, with two of them, exchanging them.
     """
     known = predicates(players, objects)
     number = {predicate: place for place, predicate in enumerate(known)}

@@ -84,7 +84,7 @@ class Proposals:
         return root, against
 
     def _related(self, fresh: Goals, root: Int64[Tensor, "n players"], against: Bool[Tensor, "n players"]) -> Goals:
-        """Goals made of those of their roots. A goal that somebody opposes is cut to what has an opposite of its size."""
+        """Goals made of those of their roots; one that somebody opposes is cut to what has an opposite of its size."""
         opposed = torch.zeros_like(root).scatter_add(1, root, against.long()).flatten() > 0
         cut = fresh.with_small_opposites()
         straight = _either(opposed, cut, fresh)

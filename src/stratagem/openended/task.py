@@ -66,8 +66,8 @@ class Tasks:
     def at(self, rows: Tensor) -> Tasks:
         """These tasks alone, by number or mask."""
         seats = torch.arange(len(self.agent)).view(len(self), -1)[rows].flatten()
-        worlds = (column[rows] for column in (self.number, self.wall, self.floor))
-        return Tasks(*worlds, self.agent[seats], self.object[rows], self.goals.at(seats))
+        number, wall, floor, thing = (one[rows] for one in (self.number, self.wall, self.floor, self.object))
+        return Tasks(number, wall, floor, self.agent[seats], thing, self.goals.at(seats))
 
 
 @dataclass(frozen=True)
