@@ -131,7 +131,9 @@ class OpenEndedTask:
                 raise unknown("probe of task 'openended':", self.probe, PROBES)
             if self.players != 2:
                 raise InputError(f"task {self.name}: probe is for two players; set players=2")
-            probe_goals(self.probe, self.predicates)
+            lacking = [name for name, _ in PROBES[self.probe] if name not in self.predicates]
+            if lacking:
+                raise InputError(f"task {self.name}: probe {self.probe!r} is about {lacking[0]!r}; set objects=2")
 
     @property
     def name(self) -> str:
