@@ -48,11 +48,12 @@ class Grid:
         inside = ((ahead >= 0) & (ahead < side)).all(-1)
         cell = ahead.clamp(0, side - 1)
         free = inside & ~self.tasks.wall[self._world, cell[:, 0], cell[:, 1]]
-        self._walk(torch.where(free.unsqueeze(-1), ahead, self.agent))
+        ahead = torch.where(free.unsqueeze(-1), ahead, self.agent)
+        self.agent = ahead if self._alone else self._walked(ahead)
         self._take_or_put(action == ACTIONS.index("hold"))
+        holds, place = self._seated(self._holds), self._seated(self.agent)
         for seat in range(self.universe.players):
-            carried = self._seated(self._holds)[:, seat].unsqueeze(-1)
-            self.object = torch.where(carried, self._seated(self.agent)[:, seat].unsqueeze(1), self.object)
+            self.object = torch.where(holds[:, seat].unsqueeze(-1), place[:, seat : seat + 1], self.object)
         self.step_number += 1
         self.truth = self._truth()
         return self._paid()
@@ -66,8 +67,13 @@ class Grid:
         """Whether each object is held in a seat."""
         return torch.arange(self.universe.objects) == self.held.unsqueeze(-1)
 
-    def _walk(self, ahead: Int64[Tensor, "seats 2"]) -> None:
-        """Move to these cells, but none into a player that stays, into the cell another walks into, or through one."""
+    @property
+    def _alone(self) -> bool:
+        """Whether there are no co-players, who take time."""
+        return self.universe.players == 1
+
+    def _walked(self, ahead: Int64[Tensor, "seats 2"]) -> Int64[Tensor, "seats 2"]:
+        """These cells; the old one for who would walk into a player that stays, where another goes, or through one."""
         place, wish = self._seated(self.agent), self._seated(ahead)
         moves = (wish != place).any(-1)
         through = _meet(wish, place) & _meet(place, wish)
@@ -75,20 +81,30 @@ class Grid:
         for _ in range(self.universe.players):
             now = torch.where(moves.unsqueeze(-1), wish, place)
             moves = moves & ~(_meet(now, now) | through).any(-1)
-        self.agent = torch.where(moves.unsqueeze(-1), wish, place).flatten(0, 1)
+        return torch.where(moves.unsqueeze(-1), wish, place).flatten(0, 1)
 
     def _take_or_put(self, uses: Bool[Tensor, " seats"]) -> None:
         apart = (self.object.unsqueeze(1) - self._seated(self.agent).unsqueeze(2)).abs().sum(-1)
         taken = self._seated(self._holds).any(1, keepdim=True)
         # What somebody holds is out of reach.
         distance, nearest = apart.masked_fill(taken, 2 * self.universe.side).min(-1)
-        empty, reaches = self.held == NOTHING, self._seated(uses & (self.held == NOTHING)) & (distance <= 1)
-        for_the_same = (nearest.unsqueeze(2) == nearest.unsqueeze(1)) & reaches.unsqueeze(1)
-        closer = distance.unsqueeze(1) <= distance.unsqueeze(2)
-        itself = torch.eye(self.universe.players, dtype=torch.bool)
-        gets = reaches & ~(for_the_same & closer & ~itself).any(-1)
+        empty = self.held == NOTHING
+        gets = self._seated(uses & empty) & (distance <= 1)
+        if not self._alone:
+            gets = gets & ~self._outdone(gets, nearest, distance)
         found = torch.where(gets, nearest, NOTHING).flatten()
         self.held = torch.where(uses, torch.where(empty, found, NOTHING), self.held)
+
+    def _outdone(
+        self,
+        reaches: Bool[Tensor, "n players"],
+        nearest: Int64[Tensor, "n players"],
+        distance: Int64[Tensor, "n players"],
+    ) -> Bool[Tensor, "n players"]:
+        """Whether somebody else reaches for the same object from no further away."""
+        same = (nearest.unsqueeze(2) == nearest.unsqueeze(1)) & reaches.unsqueeze(1)
+        closer = distance.unsqueeze(1) <= distance.unsqueeze(2)
+        return (same & closer & ~torch.eye(self.universe.players, dtype=torch.bool)).any(-1)
 
     def _paid(self) -> Float32[Tensor, " seats"]:
         holds = self.tasks.goals.truth(self.truth)
@@ -100,16 +116,18 @@ class Grid:
 
     def _truth(self) -> Bool[Tensor, "seats predicates"]:
         """Of every predicate of the universe, as each player means it."""
-        place = self._seated(self.agent)
+        place, held = self._seated(self.agent), self._seated(self._holds)
         apart = (self.object.unsqueeze(1) - place.unsqueeze(2)).abs()
-        near, see, held = apart.sum(-1) <= 1, apart.amax(-1) <= SIGHT, self._seated(self._holds)
-        between = _apart(self.object)
-        players = _apart(place)
+        near, see = apart.sum(-1) <= 1, apart.amax(-1) <= SIGHT
         cells = torch.cat([place, self.object], 1)
         floor = self.tasks.floor[self._rows.unsqueeze(1), cells[..., 0], cells[..., 1]]
         on = floor.unsqueeze(-1) == torch.arange(len(FLOORS))
         on_players, on_objects = on.split([self.universe.players, self.universe.objects], 1)
-        of_one = (near[:, 0], between.sum(-1) <= 1, held[:, 0], see[:, 0], on_players[:, 0], on_objects.flatten(1))
+        between = _apart(self.object).sum(-1) <= 1
+        of_one = (near[:, 0], between, held[:, 0], see[:, 0], on_players[:, 0], on_objects.flatten(1))
+        if self._alone:
+            return torch.cat(of_one, 1)
+        players = _apart(place)
         of_others = (
             players.sum(-1) <= 1,
             near[:, 1:].flatten(1),
@@ -178,8 +196,8 @@ def _meet(one: Int64[Tensor, "n players 2"], other: Int64[Tensor, "n players 2"]
 
 def _apart(cells: Int64[Tensor, "n things 2"]) -> Int64[Tensor, "n pairs 2"]:
     """Rows and columns between the things of each pair."""
-    pairs = torch.combinations(torch.arange(cells.shape[1]), 2)
-    return (cells[:, pairs[:, 0]] - cells[:, pairs[:, 1]]).abs()
+    one, other = torch.triu_indices(cells.shape[1], cells.shape[1], 1)
+    return (cells[:, one] - cells[:, other]).abs()
 
 
 def _offsets_to_floors(tasks: Tasks) -> Float32[Tensor, "n side side floors 3"]:
