@@ -177,3 +177,11 @@ def test_a_run_with_a_pool_resumes_exactly(tmp_path):
     resume(tmp_path / "cut", steps=5)
     whole, cut = _figures(tmp_path / "whole"), _figures(tmp_path / "cut")
     assert whole == cut and [row["coplayers"] for row in whole] == [2, 3, 4, 4, 4]
+
+
+@pytest.mark.slow
+def test_a_policy_learns_to_chase_those_it_meets(tmp_path):
+    task = "openended:grid,players=2,probe=chase,side=5,horizon=16,objects=1,options=1,atoms=1,walls=0,snapshot_every=5"
+    found = train("ppo", task, steps=20, out=tmp_path / "run", seed=1, evaluation_episodes=200)
+    before, after = found.first_and_last("sampled")
+    assert after["mean_return"] > 2 * before["mean_return"]
