@@ -60,6 +60,22 @@ def test_who_sits_in_a_seat_follows_from_the_number_of_the_task_and_from_the_poo
     assert (all_tasks[:, 0] != all_tasks[:, 1]).any() and (pool.seated("test", range(9)) == 0).all()
 
 
+def test_a_task_keeps_its_co_player_unless_a_new_one_takes_over_or_that_one_is_forgotten():
+    pool = CoPlayers(UNIVERSE)
+    before = _met(pool)
+    for step in range(5):
+        pool.remember(f"step-{step}", _policy(step))
+        after, names = _met(pool), pool.names("train")
+        changed = [(old, new) for old, new in zip(before, after, strict=True) if old != new]
+        assert all(new == f"step-{step}" or old not in names for old, new in changed)
+        assert 0.5 / len(names) < sum(new == f"step-{step}" for new in after) / len(after) < 1.5 / len(names)
+        before = after
+
+
+def _met(pool: CoPlayers) -> list[str]:
+    return [pool.names("train")[int(number)] for number in pool.seated("train", range(400))[:, 0]]
+
+
 def test_the_oldest_of_those_remembered_are_forgotten_and_the_frozen_stay():
     pool, policy = CoPlayers(UNIVERSE), _policy(0)
     pool.keep("teacher", policy)

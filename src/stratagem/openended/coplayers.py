@@ -109,7 +109,9 @@ class CoPlayers:
     Frozen are those of the folder ``task.coplayers`` and whoever is added for good; recent are the last
     ``task.snapshots`` policies remembered: snapshots of the one that learns, and of those that learn beside it. Each
     is as likely to be met in a task for training; in a held-out task only those that stay are, so that evaluations of
-    one run compare. Which one sits in a seat follows from the number of the task, and from how many there are.
+    one run compare. Who sits in a seat follows from the number of the task and the names in the pool: the one whose
+    name draws the highest number there. So a task keeps its co-players as the pool changes, but for the share of tasks
+    that a new one takes over and those of one that is forgotten.
 
     Raises :class:`InputError` for a folder without policies, or with one that does not fit the universe.
     """
@@ -133,8 +135,10 @@ class CoPlayers:
     def seated(self, split: Split, numbers: Sequence[int]) -> Int64[Tensor, "tasks others"]:
         """Number of the co-player in every seat but the first."""
         seeds = torch.tensor([derive(number, "coplayers", split) for number in numbers], dtype=torch.int64)
-        chance = uniform(seeds.unsqueeze(1), torch.arange(self._task.players - 1).unsqueeze(0))
-        return (chance * len(self.names(split))).long()
+        seats = range(1, self._task.players)
+        drawn = [[derive(seat, "coplayer", name) for name in self.names(split)] for seat in seats]
+        counters = torch.tensor(drawn, dtype=torch.int64).view(len(seats), len(self.names(split)))
+        return uniform(seeds.view(-1, 1, 1), counters).argmax(-1)
 
     def keep(self, name: str, policy: GoalPolicy) -> None:
         """Add one that stays."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +17,15 @@ from stratagem import catalogue
 from stratagem.errors import InputError
 from stratagem.openended.coplayers import RANDOM, RandomPlayer
 from stratagem.openended.distillation import Distillation
-from stratagem.openended.metagames import MetagameBook
+from stratagem.openended.metagames import MetagameBook, check_profiles
 from stratagem.openended.percentiles import ScoreBook, participation
 from stratagem.openended.policy import GoalPolicy
 from stratagem.openended.population import Book, Population, PopulationTraining, ScoredWorld
-from stratagem.openended.task import OpenEndedTask
 from stratagem.openended.world import OpenEndedWorld
 from stratagem.recipe import Recipe
 from stratagem.seeding import derive, generator
 from stratagem.tasks import registry
+from stratagem.tasks.task import AnyTask
 from stratagem.training.run_directory import RunDirectory, environment, file_name
 
 TESTED_FROM = 100_000
@@ -95,6 +96,9 @@ def evolve(
         raise InputError(f"task {task}: is no universe of tasks; openended:grid is")
     training, distillation = training or PopulationTraining(), distillation or Distillation()
     made = recipe if isinstance(recipe, Recipe) else catalogue.recipe(recipe)
+    # What cannot be says so before anything is written.
+    players = _world(universe, seed, {}).players
+    check_profiles(max(generations + 1, training.members), players)
     run = RunDirectory.create(out or Path("runs") / file_name(f"evolve-{made.name}-{task}-seed{seed}"))
     asked = {"command": "evolve", "recipe": made.name, "task": task, "generations": generations, "rounds": rounds}
     run.write_json("run.json", {**asked, "seed": seed, "values": dict(values or {}), "training": vars(training)})
@@ -103,18 +107,11 @@ def evolve(
     tested = range(TESTED_FROM, TESTED_FROM + tests)
     teacher: GoalPolicy | None = None
     earlier = dict[str, GoalPolicy]()
-    book = _book(universe, tests, generations)  # type: ignore[arg-type]  # its family says so
+    book: Book = ScoreBook(tests) if players == 1 else MetagameBook(tests, players)
     for generation in range(1, generations + 1):
         own = derive(seed, "generation", generation)
-
-        def world(member: int) -> ScoredWorld:
-            made = OpenEndedWorld(universe, member)  # type: ignore[arg-type]  # its family says so
-            for name, policy in earlier.items():
-                made.coplayers.keep(name, policy)
-            return made
-
         folder = run.path / f"generation-{generation}"
-        population = Population(training, made, world, folder, own, values)
+        population = Population(training, made, partial(_world, universe, earlier=earlier), folder, own, values)
         taught = [_taught(member.world, teacher, distillation, derive(own, "distil")) for member in population.members]
         divergence.append(float(np.mean([one for one, _ in taught])))
 
@@ -140,13 +137,12 @@ def evolve(
     return found
 
 
-def _book(universe: OpenEndedTask, tests: int, generations: int) -> Book:
-    """An empty one. Raises :class:`InputError` where so many generations are too many to play each other."""
-    if universe.players == 1:
-        return ScoreBook(tests)
-    book = MetagameBook(tests, universe.players)
-    book.missing([RANDOM, *(f"generation-{number}" for number in range(1, generations + 1))])
-    return book
+def _world(universe: AnyTask, seed: int, earlier: Mapping[str, GoalPolicy]) -> OpenEndedWorld:
+    """One whose learner may meet these."""
+    made = OpenEndedWorld(universe, seed)  # type: ignore[arg-type]  # its family says so
+    for name, policy in earlier.items():
+        made.coplayers.keep(name, policy)
+    return made
 
 
 def _taught(world: ScoredWorld, teacher: GoalPolicy | None, distillation: Distillation, seed: int) -> tuple[float, int]:

@@ -66,11 +66,7 @@ class MetagameBook:
         Raises :class:`InputError` for too many.
         """
         known = list(dict.fromkeys([*self.agents, *agents]))
-        if len(known) ** self.players > PROFILES:
-            raise InputError(
-                f"metagame: {len(known)} agents in {self.players} seats make {len(known) ** self.players} profiles; at "
-                f"most {PROFILES} are played"
-            )
+        check_profiles(len(known), self.players)
         return [profile for profile in product(known, repeat=self.players) if profile not in self.raw]
 
     def play(
@@ -139,6 +135,13 @@ class MetagameBook:
     def curve(self, agent: str) -> Float64[ndarray, " percentiles"]:
         """Its percentiles."""
         return percentiles(self.normalized(agent))
+
+
+def check_profiles(agents: int, players: int) -> None:
+    """Raise :class:`InputError` where so many agents make too many profiles."""
+    if players > 1 and agents**players > PROFILES:
+        made = agents**players
+        raise InputError(f"metagame: {agents} agents in {players} seats make {made} profiles; at most {PROFILES} play")
 
 
 def equilibrium(game: Metagame) -> tuple[Mixture, ...]:

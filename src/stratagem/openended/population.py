@@ -13,7 +13,7 @@ from jaxtyping import Float64
 from numpy import ndarray
 
 from stratagem.openended.coplayers import Player
-from stratagem.openended.metagames import MetagameBook
+from stratagem.openended.metagames import MetagameBook, check_profiles
 from stratagem.openended.percentiles import SELECTED, ScoreBook, dominates, percentiles, undominated
 from stratagem.openended.policy import GoalPolicy
 from stratagem.recipe import Recipe
@@ -134,14 +134,12 @@ class Population:
         for number in range(training.members):
             own = derive(seed, "member", number)
             made = world(own)
+            check_profiles(training.members, made.players)
             # The population decides when to stop; 10**9 batches is never.
             settings = Settings(steps=10**9, seed=own, evaluation_episodes=0, keep_checkpoints=1)
             run = RunDirectory.create(Path(path) / f"member-{number}")
             adapted = made.adapt(recipe).with_values(values or {})
             self.members.append(Member(Trainer(adapted, made, run, settings), made))
-        players = self.members[0].world.players
-        if players > 1:
-            MetagameBook(training.validation, players).missing([str(number) for number in range(training.members)])
 
     def advance(self, rounds: int, progress: Callable[[int, dict[str, Any]], None] = lambda number, row: None) -> None:
         """So many rounds of learning and comparing. progress: called with a row of figures after each."""

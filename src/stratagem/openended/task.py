@@ -78,7 +78,7 @@ class OpenEndedTask:
     ``horizon`` steps. Predicates: ``near`` (at most one step apart, players and objects), ``hold``, ``on`` (a floor,
     players and objects) and ``see`` (within ``SIGHT``). What is held is where the player is.
 
-    side: of the grid.  objects: up to four, of every kind one.  options, atoms: most of a goal, and of an option; each number is as
+    side: of the grid.  objects: up to four.  options, atoms: most of a goal, and of an option; each number is as
     likely.  walls: share of cells.  negations: chance of an atom to be negated.
     flips: reward 1 whenever the goal begins to hold, from then on whenever it ceases to, and so on, so that an agent
     learns to control it (self-reward play).
