@@ -6,6 +6,7 @@ from itertools import product
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -101,6 +102,25 @@ def test_profiles_play_once_and_opposed_ones_share_the_steps():
     again = MetagameBook(30, 2)
     again.play(universe, "test", range(30), agents, 0)
     assert all((again.raw[profile] == payoffs).all() for profile, payoffs in before.items()), "the same seed"
+
+
+class Idle:
+    """Stays where it is."""
+
+    def draw(self, observation, source):
+        return torch.zeros(len(observation), dtype=torch.int64)
+
+
+def test_several_episodes_of_a_task_are_averaged():
+    universe = OpenEndedTask(side=4, horizon=10, players=2, probe="hide")
+    books = [MetagameBook(20, 2), MetagameBook(20, 2)]
+    for book, episodes in zip(books, (1, 50), strict=True):
+        book.play(universe, "test", range(20), {"idle": Idle(), "random": RandomPlayer()}, 0, episodes)
+    one, many = (book.raw for book in books)
+    assert (one["idle", "idle"] == many["idle", "idle"]).all() and set(one["idle", "idle"].flatten()) == {0, 1}
+    mean = many["random", "random"] * 500
+    assert np.allclose(mean, mean.round()) and not np.allclose(mean / 50, (mean / 50).round())
+    assert all(payoffs.sum(1) == pytest.approx(1) for payoffs in many.values())
 
 
 def test_wrong_payoffs_and_open_profiles_are_refused():

@@ -70,22 +70,29 @@ class MetagameBook:
         return [profile for profile in product(known, repeat=self.players) if profile not in self.raw]
 
     def play(
-        self, task: OpenEndedTask, split: Split, numbers: Sequence[int], agents: Mapping[str, Player], seed: int
+        self,
+        task: OpenEndedTask,
+        split: Split,
+        numbers: Sequence[int],
+        agents: Mapping[str, Player],
+        seed: int,
+        episodes: int = 1,
     ) -> None:
-        """Let all profiles of these agents play, an episode of each task, unless they have.
+        """Let all profiles of these agents play, so many episodes of each task, unless they have.
 
         agents: also those that are known by now, since they meet the new ones.
         """
         missing, players = self.missing([*agents]), [*agents.values()]
         place = {agent: number for number, agent in enumerate(agents)}
         tasks, source = task.tasks(split, numbers), generator(seed, "metagame", len(self.raw))
-        together = max(1, WORLDS // len(numbers))
+        together, count = max(1, WORLDS // (len(numbers) * episodes)), len(numbers)
         for start in range(0, len(missing), together):
             profiles = missing[start : start + together]
             seated = torch.tensor([[place[agent] for agent in profile] for profile in profiles])
-            rows = torch.arange(len(numbers)).repeat(len(profiles))
-            payoffs = played(task, tasks.at(rows), players, seated.repeat_interleave(len(numbers), 0), source)
-            for profile, earned in zip(profiles, payoffs.view(len(profiles), len(numbers), -1), strict=True):
+            rows = torch.arange(count).repeat_interleave(episodes).repeat(len(profiles))
+            payoffs = played(task, tasks.at(rows), players, seated.repeat_interleave(count * episodes, 0), source)
+            means = payoffs.view(len(profiles), count, episodes, -1).mean(2)
+            for profile, earned in zip(profiles, means, strict=True):
                 self.enter(profile, earned.numpy())
 
     def metagame(self, task: int) -> Metagame:

@@ -20,6 +20,8 @@ SELECTED = (10, 20, 50)
 class ScoreBook:
     """What every agent earned on the same tasks. Raw values are kept, so that a better agent changes all scores.
 
+    Of one player; for several there is :class:`~stratagem.openended.MetagameBook`.
+
     Raises :class:`InputError` for values of other tasks, below 0 or not finite.
     """
 
