@@ -36,6 +36,9 @@ class MetagameBook:
     an agent ``V / V*`` clipped to [0, 1], with ``V`` what it earns in that seat against the equilibrium's mixtures in
     the others. Raw payoffs are kept: an agent that is new changes the equilibria and so all scores.
 
+    Source: arXiv 2107.12808 normalises by the Nash value of its trained players; how it finds one among several
+    equilibria, or of players who are not opposed, was not available, and :func:`equilibrium` is a choice of ours.
+
     Raises :class:`InputError` for payoffs of other tasks or seats, below 0 or not finite.
     """
 
