@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
 
-from stratagem import resume, train
+from stratagem import catalogue, resume, train
 from stratagem.errors import InputError
 from stratagem.openended import CoPlayers, GoalPolicy, Grid, OpenEndedTask, OpenEndedWorld, RandomPlayer, Shape, played
 from stratagem.sampling import ProbedTasks, Rollouts
 from stratagem.seeding import generator
+from stratagem.training.loop import Interrupted, Settings, Trainer
+from stratagem.training.run_directory import RunDirectory
 from stratagem.training.world import PROBED
 
 UNIVERSE = OpenEndedTask(horizon=5, players=2, snapshot_every=2, snapshots=3)
@@ -193,6 +196,34 @@ def test_a_run_with_a_pool_resumes_exactly(tmp_path):
     resume(tmp_path / "cut", steps=5)
     whole, cut = _figures(tmp_path / "whole"), _figures(tmp_path / "cut")
     assert whole == cut and [row["coplayers"] for row in whole] == [2, 3, 4, 4, 4]
+
+
+def _trainer(folder) -> tuple[Trainer, OpenEndedWorld]:
+    world = OpenEndedWorld(replace(UNIVERSE, snapshot_every=1), 5)
+    recipe = world.adapt(catalogue.recipe("ppo")).with_values({"sampler.prompts_per_step": 8})
+    run = RunDirectory.create(folder)
+    return Trainer(recipe, world, run, Settings(steps=4, seed=5, evaluation_episodes=0)), world
+
+
+def test_a_run_stopped_in_the_middle_of_a_batch_goes_on_with_the_same_pool(tmp_path):
+    whole, unbroken = _trainer(tmp_path / "whole")
+    for _ in range(4):
+        whole.step()
+    first, _ = _trainer(tmp_path / "cut")
+    first.step()
+    first.step()
+    first.stop()
+    with pytest.raises(Interrupted):
+        first.step()  # collected with the snapshot that was taken for it, and one update learned
+    again, resumed = _trainer(tmp_path / "cut")
+    again.resume(first.run_directory.load())
+    assert resumed.coplayers.names("train") == ["random", "step-1", "step-2"]
+    again.step()
+    again.step()
+    assert _figures(tmp_path / "whole") == _figures(tmp_path / "cut")
+    pools = [world.coplayers.state_dict() for world in (unbroken, resumed)]
+    assert pools[0][1] == pools[1][1] and [name for name, _ in pools[0][1]["recent"]] == ["step-1", "step-2", "step-3"]
+    assert all(torch.equal(value, pools[1][0][name]) for name, value in pools[0][0].items())
 
 
 @pytest.mark.slow

@@ -269,7 +269,10 @@ class OpenEndedWorld:
     # ---- evaluating ------------------------------------------------------------------------------------------------
 
     def evaluate(self, episodes: int, mode: Literal["sampled", "greedy"], first: int = 0) -> Evaluation:
-        """``episodes`` held-out tasks from number ``first`` on, once each. A return counts steps with a reward."""
+        """``episodes`` held-out tasks from number ``first`` on, once each. A return counts steps with a reward.
+
+        Co-players are those that stay, and always sample, so that evaluations of a run compare.
+        """
         source = generator(self._seed, "evaluate", first) if mode == "sampled" else None
         scores = self.scores("test", range(first, first + episodes), 1, source, self._served)
         returns = (scores.squeeze(1) * self.task.horizon).tolist()
