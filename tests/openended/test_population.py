@@ -13,6 +13,8 @@ from stratagem.errors import InputError
 from stratagem.openended import (
     THRESHOLDS,
     Distillation,
+    Grid,
+    MetagameBook,
     OpenEndedTask,
     OpenEndedWorld,
     Population,
@@ -128,6 +130,68 @@ def test_generations_are_taught_and_tested(tmp_path):
     results = json.loads((tmp_path / "run" / "results.json").read_text())["results"]
     assert [row["agent"] for row in results] == ["generation-1", "random", "generation-2"]
     assert len(results[0]["curve"]) == 51 and (tmp_path / "run" / "policy" / "policy.json").is_file()
+
+
+PLAYERS = OpenEndedTask(horizon=4, players=2, snapshot_every=0)
+
+
+def test_members_meet_each_other_and_who_copies_knows_whom_its_model_met(tmp_path):
+    training = PopulationTraining(members=3, interval=1, validation=20)
+    recipe = catalogue.recipe("xland")
+    population = Population(training, recipe, lambda seed: OpenEndedWorld(PLAYERS, seed), tmp_path, 0, SMALL)
+    loser, winner, _ = (member.world for member in population.members)
+    winner.meet("old friend", winner.policy)
+    population.advance(1)
+    for number, member in enumerate(population.members):
+        model = member.copied[-1] if member.copied else number
+        met = [f"member-{other} round-1" for other in range(3) if other != model]
+        friend = ["old friend"] if model == 1 else []
+        assert member.world.coplayers.names("train") == ["random", *friend, *met]
+    mixed = {frozenset(agents) for agents in population.scores().raw}
+    assert len(mixed) == 6, "every two members have met, and each itself"
+    population.members[0].trainer.checkpoint()
+    population.members[1].trainer.checkpoint()
+    population.members[0].trainer.resume(population.members[1].trainer.run_directory.load())
+    assert loser.coplayers.names("train") == winner.coplayers.names("train")
+    seen = Grid(PLAYERS, PLAYERS.tasks("train", range(3))).observation()
+    for one, other in zip(*(world.coplayers.players("train")[1:] for world in (loser, winner)), strict=True):
+        assert torch.equal(one.distribution(seen), other.distribution(seen))
+
+
+@pytest.mark.parametrize("players", [2, 3])
+def test_generations_with_co_players_are_scored_by_their_metagame(players, tmp_path):
+    found = evolve(
+        "xland",
+        f"openended:grid,horizon=4,side=4,players={players},snapshot_every=1",
+        generations=2,
+        rounds=1,
+        training=PopulationTraining(members=2, interval=2, validation=10),
+        distillation=Distillation(steps=40, tasks=16),
+        tests=20,
+        values=SMALL,
+        out=tmp_path / "run",
+    )
+    assert isinstance(found.book, MetagameBook) and len(found.book.raw) == 3**players
+    assert found.book.agents == ["generation-1", "random", "generation-2"]
+    assert found.divergence[1] < 0.05
+    results = json.loads((tmp_path / "run" / "results.json").read_text())["results"]
+    assert [row["agent"] for row in results] == found.book.agents
+    first = json.loads((tmp_path / "run" / "generation-1" / "member-0" / "samples.jsonl").read_text().splitlines()[0])
+    assert first["coplayers"] == ["random"] * (players - 1)
+    last = tmp_path / "run" / "generation-2" / "member-0"
+    met = {name for row in (last / "samples.jsonl").read_text().splitlines() for name in json.loads(row)["coplayers"]}
+    assert met <= {"random", "generation-1", "step-1"}
+    # Two members, two batches of 8 episodes and 8 trials each, 4 steps: a step counts once, whoever takes it.
+    assert found.steps[0] == 2 * 2 * (8 + 8) * 4 and (found.steps[1] - found.steps[0]) % (16 * 4) == 0
+
+
+def test_too_many_members_to_play_each_other_are_refused_before_they_learn(tmp_path):
+    training = PopulationTraining(members=17, interval=1, validation=10)
+    universe = OpenEndedTask(horizon=4, players=3)
+    with pytest.raises(InputError, match="17 agents in 3 seats make 4913 profiles"):
+        Population(training, catalogue.recipe("ppo"), lambda seed: OpenEndedWorld(universe, seed), tmp_path, 0)
+    with pytest.raises(InputError, match="21 agents in 3 seats"):
+        evolve("ppo", "openended:grid,players=3", generations=20, out=tmp_path / "b")
 
 
 def test_wrong_input_is_refused(tmp_path):

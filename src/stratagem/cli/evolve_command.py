@@ -62,15 +62,17 @@ def evolve(
 
 
 def _show(found: Evolved, tests: int) -> None:
+    from stratagem.openended.percentiles import ScoreBook
+
     console = Console(highlight=False)
     table = Table("agent", "10th", "20th", "50th", "participation", box=None, pad_edge=False)
     for row in found.rows():
         figures = (f"{row['curve'][at]:.3f}" for at in (10, 20, 50))
         table.add_row(row["agent"], *figures, f"{row['participation']:.3f}")
     console.print(table)
-    console.print(
-        f"\npercentiles of scores on {tests} held-out tasks, the best of these agents counting 1", markup=False
-    )
+    alone = isinstance(found.book, ScoreBook)
+    one = "the best of these agents" if alone else "the equilibrium of these agents, each in every seat,"
+    console.print(f"\npercentiles of scores on {tests} held-out tasks, {one} counting 1", markup=False)
     console.print(f"policy and results: {found.directory}", markup=False, soft_wrap=True)
 
 

@@ -23,7 +23,8 @@ class Distillation:
     """Steps on ``KL(teacher || student) + value_weight (V_student - V_teacher)^2`` over states that were visited.
 
     A step plays ``tasks`` training tasks, in each of which the student acts with probability ``own`` and the teacher
-    otherwise, and learns from all states of them. It ends when ``KL(student || teacher)`` over the states of a step is
+    otherwise, and learns from all states of them; of a task with several players that is drawn for every seat, and all
+    seats are learned from. It ends when ``KL(student || teacher)`` over the states of a step is
     below ``until``, measured before learning from them, or after ``steps``.
 
     Source: arXiv 2107.12808, generations; the share, the bound and the numbers are ours. Raises :class:`InputError` for
@@ -54,7 +55,7 @@ class Distillation:
         divergence, spent = torch.inf, 0
         for step in range(self.steps + 1):
             seen = self._visited(student, teacher, task, derive(seed, "distil", step))
-            spent += len(seen)
+            spent += len(seen) // task.players
             with torch.no_grad():
                 divergence = float(kl(student.distribution(seen), teacher.distribution(seen)))
                 target, value = teacher.distribution(seen), teacher.values(seen)
@@ -76,7 +77,7 @@ class Distillation:
         source = generator(seed, "act")
         numbers = torch.randint(2**31, (self.tasks,), generator=source).tolist()
         grid, seen = Grid(task, task.tasks("train", numbers)), []
-        own = torch.rand(self.tasks, generator=source) < self.own
+        own = torch.rand(self.tasks * task.players, generator=source) < self.own
         while not grid.done:
             seen.append(grid.observation())
             acted = [policy.draw(seen[-1], source) for policy in (student, teacher)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +15,17 @@ from numpy import ndarray
 
 from stratagem import catalogue
 from stratagem.errors import InputError
+from stratagem.openended.coplayers import RANDOM, RandomPlayer
 from stratagem.openended.distillation import Distillation
+from stratagem.openended.metagames import MetagameBook, check_profiles
 from stratagem.openended.percentiles import ScoreBook, participation
 from stratagem.openended.policy import GoalPolicy
-from stratagem.openended.population import Population, PopulationTraining, ScoredWorld
+from stratagem.openended.population import Book, Population, PopulationTraining, ScoredWorld
 from stratagem.openended.world import OpenEndedWorld
 from stratagem.recipe import Recipe
 from stratagem.seeding import derive, generator
 from stratagem.tasks import registry
+from stratagem.tasks.task import AnyTask
 from stratagem.training.run_directory import RunDirectory, environment, file_name
 
 TESTED_FROM = 100_000
@@ -35,12 +39,13 @@ class Evolved:
     """What became of each generation's best member.
 
     book: what they earned on the tasks of the test, by ``generation-N``; ``random`` is a policy that acts at random.
+    With several players all of them have played each other in all seats.
     steps: in environments, by generation, with those of distillation and of trials.
     divergence: of a student from its teacher when it began to learn by itself, mean over members; nan for the first.
     policy: the last generation's best.  directory: of the run.
     """
 
-    book: ScoreBook
+    book: Book
     steps: tuple[int, ...]
     divergence: tuple[float, ...]
     policy: GoalPolicy
@@ -48,7 +53,7 @@ class Evolved:
 
     def rows(self) -> list[dict[str, Any]]:
         """Curve and participation of each, as ``results.json`` has them."""
-        return [self._row(agent) for agent in self.book.raw]
+        return [self._row(agent) for agent in self.book.agents]
 
     def _row(self, agent: str) -> dict[str, Any]:
         scores: Float64[ndarray, " tasks"] = self.book.normalized(agent)
@@ -72,6 +77,9 @@ def evolve(
 ) -> Evolved:
     """Train generations of populations on a universe of tasks.
 
+    With several players, members meet snapshots of each other, and the best of all earlier generations stay among
+    those they meet, as do the policies of ``coplayers``.
+
     recipe: any that a goal policy can learn by, such as ``xland``.  task: such as ``openended:grid``.
     rounds: of each generation, of ``training.interval`` batches for every member.  tests: held-out tasks of the final
     test.  values: of the recipe's fields.  progress: called with generation and figures after every round.
@@ -88,21 +96,22 @@ def evolve(
         raise InputError(f"task {task}: is no universe of tasks; openended:grid is")
     training, distillation = training or PopulationTraining(), distillation or Distillation()
     made = recipe if isinstance(recipe, Recipe) else catalogue.recipe(recipe)
+    # What cannot be says so before anything is written.
+    players = _world(universe, seed, {}).players
+    check_profiles(max(generations + 1, training.members), players)
     run = RunDirectory.create(out or Path("runs") / file_name(f"evolve-{made.name}-{task}-seed{seed}"))
     asked = {"command": "evolve", "recipe": made.name, "task": task, "generations": generations, "rounds": rounds}
     run.write_json("run.json", {**asked, "seed": seed, "values": dict(values or {}), "training": vars(training)})
     run.write_json("environment.json", environment(seed))
-    book, steps, divergence = ScoreBook(tests), list[int](), list[float]()
+    steps, divergence = list[int](), list[float]()
     tested = range(TESTED_FROM, TESTED_FROM + tests)
     teacher: GoalPolicy | None = None
+    earlier = dict[str, GoalPolicy]()
+    book: Book = ScoreBook(tests) if players == 1 else MetagameBook(tests, players)
     for generation in range(1, generations + 1):
         own = derive(seed, "generation", generation)
-
-        def world(member: int) -> ScoredWorld:
-            return OpenEndedWorld(universe, member)  # type: ignore[arg-type]  # its family says so
-
         folder = run.path / f"generation-{generation}"
-        population = Population(training, made, world, folder, own, values)
+        population = Population(training, made, partial(_world, universe, earlier=earlier), folder, own, values)
         taught = [_taught(member.world, teacher, distillation, derive(own, "distil")) for member in population.members]
         divergence.append(float(np.mean([one for one, _ in taught])))
 
@@ -113,16 +122,27 @@ def evolve(
         population.advance(rounds, show)
         best = population.members[population.best(population.scores())].world
         assert isinstance(best, OpenEndedWorld), "made above"
-        teacher = best.policy.frozen()
-        book.enter(f"generation-{generation}", best.held_out(tested))
-        if generation == 1:
-            book.enter("random", best.scores("test", tested, 1, generator(seed, "random"), None).mean(1).numpy())
+        teacher = earlier[f"generation-{generation}"] = best.policy.frozen()
+        if isinstance(book, MetagameBook):
+            book.play(best.task, "test", tested, {**earlier, RANDOM: RandomPlayer()}, derive(seed, "test"))
+        else:
+            book.enter(f"generation-{generation}", best.held_out(tested))
+            if generation == 1:
+                book.enter("random", best.scores("test", tested, 1, generator(seed, "random"), None).mean(1).numpy())
         steps.append(population.steps + sum(spent for _, spent in taught))
     assert teacher is not None, "there was a generation"
     found = Evolved(book, tuple(steps), tuple(divergence), teacher, run.path)
     run.write_text("results.json", json.dumps({"steps": steps, "results": found.rows()}, indent=2) + "\n")
     teacher.save(run.path / "policy", f"# {made.name}\n\nThe best of {generations} generations on `{task}`.\n")
     return found
+
+
+def _world(universe: AnyTask, seed: int, earlier: Mapping[str, GoalPolicy]) -> OpenEndedWorld:
+    """One whose learner may meet these."""
+    made = OpenEndedWorld(universe, seed)  # type: ignore[arg-type]  # its family says so
+    for name, policy in earlier.items():
+        made.coplayers.keep(name, policy)
+    return made
 
 
 def _taught(world: ScoredWorld, teacher: GoalPolicy | None, distillation: Distillation, seed: int) -> tuple[float, int]:

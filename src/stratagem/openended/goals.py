@@ -85,6 +85,59 @@ class Goals:
         possible: Tensor = self.present & ~(wanted & unwanted).any(-1)
         return ~possible.any(-1)
 
+    def renamed(self, to: Int64[Tensor, "#n predicates"]) -> Goals:
+        """These goals with other predicates: number ``to[k]`` in place of ``k``."""
+        rows = torch.arange(len(self)).view(-1, 1, 1)
+        named = to.expand(len(self), -1)[rows, self.atom.clamp(min=0)]
+        return Goals(torch.where(self.atom == ABSENT, ABSENT, named), self.negated)
+
+    def resized(self, options: int, atoms: int) -> Goals:
+        """The same goals with so much room. Raises ``ValueError`` where a goal does not fit."""
+        row = (options, atoms)
+        cut = (slice(None), *(slice(room) for room in row))
+        if int((self.atom[cut] != ABSENT).sum()) != int((self.atom != ABSENT).sum()):
+            raise ValueError(f"goals: some do not fit into {options} options of {atoms} atoms")
+        atom = torch.full((len(self), *row), ABSENT)
+        negated = torch.zeros(atom.shape, dtype=torch.bool)
+        inner = (slice(None), *(slice(size) for size in self.atom[cut].shape[1:]))
+        atom[inner], negated[inner] = self.atom[cut], self.negated[cut]
+        return Goals(atom, negated)
+
+    def opposite(self) -> Goals:
+        """Goals that are true where these are not, in the same form: every option misses one of its atoms.
+
+        ``not (a and b or c) = (not a and not c) or (not b and not c)``.
+        """
+        count, options, atoms = self.atom.shape
+        choice = torch.cartesian_prod(*[torch.arange(atoms)] * options).view(-1, options)
+        rows, columns = torch.arange(count).view(-1, 1, 1), torch.arange(options)
+        atom, negated = self.atom[rows, columns, choice], ~self.negated[rows, columns, choice]
+        # Of an option that is not there the first atom stands for all, so that no choice is made twice.
+        fits = (atom != ABSENT) | (~self.present.unsqueeze(1) & (choice == 0))
+        possible = fits.all(-1)
+        atom = torch.where(possible.unsqueeze(-1), atom, ABSENT)
+        for axis, last in ((1, ~possible), (2, ~(atom != ABSENT).any(1))):
+            order = last.long().argsort(dim=1, stable=True).unsqueeze(3 - axis).expand_as(atom)
+            atom, negated = atom.gather(axis, order), negated.gather(axis, order)
+        room = [int((atom != ABSENT).any(3 - axis).sum(1).max()) for axis in (1, 2)]
+        return Goals(atom, negated).resized(*room)
+
+    def with_small_opposites(self) -> Goals:
+        """These goals, cut to what has an opposite of as many options and atoms as these have room for.
+
+        Kept are the first options, at most as many as there is room for atoms, and of each the first atoms, as long as
+        the product of their numbers is at most the room for options.
+        """
+        _, options, atoms = self.atom.shape
+        there = self.present & (self.present.long().cumsum(-1) <= atoms)
+        sizes, room = (self.atom != ABSENT).sum(-1), torch.full((len(self),), options)
+        kept = torch.zeros_like(sizes)
+        for option in range(options):
+            kept[:, option] = torch.where(there[:, option], sizes[:, option].minimum(room), 0)
+            room = room // kept[:, option].clamp(min=1)
+        number = (self.atom != ABSENT).long().cumsum(-1)
+        return Goals(torch.where(number <= kept.unsqueeze(-1), self.atom, ABSENT), self.negated)
+
     def text(self, row: int, predicates: Sequence[str]) -> str:
         """A goal as a person writes it: ``(hold ball and not near agent box) or see box``."""
         options = []

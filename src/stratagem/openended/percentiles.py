@@ -20,6 +20,8 @@ SELECTED = (10, 20, 50)
 class ScoreBook:
     """What every agent earned on the same tasks. Raw values are kept, so that a better agent changes all scores.
 
+    Of one player; for several there is :class:`~stratagem.openended.MetagameBook`.
+
     Raises :class:`InputError` for values of other tasks, below 0 or not finite.
     """
 
@@ -35,6 +37,17 @@ class ScoreBook:
         self.raw[agent] = values
 
     @property
+    def agents(self) -> list[str]:
+        """Who has played, in the order of entry."""
+        return list(self.raw)
+
+    def earned(self, agent: str) -> Float64[ndarray, " tasks"]:
+        """What it earned."""
+        if agent not in self.raw:
+            raise InputError(f"scores: nothing is known of {agent!r}; known: {', '.join(self.raw)}")
+        return self.raw[agent]
+
+    @property
     def best(self) -> Float64[ndarray, " tasks"]:
         """``V*``: the most that any agent earned on each task."""
         return np.asarray(np.max(list(self.raw.values()), axis=0))
@@ -46,9 +59,7 @@ class ScoreBook:
 
     def normalized(self, agent: str) -> Float64[ndarray, " kept"]:
         """``V / V*`` on the tasks that are kept, in [0, 1]."""
-        if agent not in self.raw:
-            raise InputError(f"scores: nothing is known of {agent!r}; known: {', '.join(self.raw)}")
-        return normalized(self.raw[agent], self.best)
+        return normalized(self.earned(agent), self.best)
 
     def curve(self, agent: str) -> Float64[ndarray, " percentiles"]:
         """Its percentiles."""

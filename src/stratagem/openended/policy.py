@@ -56,9 +56,9 @@ class GoalPolicy(ModulePolicy):
 
     ``l_g`` and ``V_g`` come from one network of state and goal, where a goal is encoded as the sum of what its options
     are encoded as. The value is ``max_g V_g``, so that a goal is never valued less than one of its options alone
-    (value consistency), and options are weighed by what they promise. The state is fully observed and tells the time,
-    so that the network has no memory, where that of arXiv 2107.12808 has; its goal attention and value consistency are
-    a reconstruction from descriptions.
+    (value consistency), and options are weighed by what they promise. The state is observed and tells the time, so that
+    the network has no memory, where that of arXiv 2107.12808 has; what co-players want, it could only learn from what
+    they do. Goal attention and value consistency are a reconstruction from descriptions.
 
     shape: sizes.  seed: of the initial weights.
     """
@@ -120,7 +120,7 @@ class GoalPolicy(ModulePolicy):
         self, observation: Float[Tensor, "n features"], source: torch.Generator | None, temperature: float = 1.0
     ) -> Int64[Tensor, " n"]:
         """Actions; without a source the likeliest."""
-        logp = self.logp(self.look(observation), temperature)
+        logp = self.logp(self.look(observation.to(self.device)), temperature).cpu()
         if source is None:
             return logp.argmax(-1)
         noise = torch.empty_like(logp).exponential_(generator=source).clamp(min=1e-30)

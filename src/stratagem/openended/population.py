@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Protocol
+from typing import Annotated, Any, Protocol, TypeAlias
 
 import numpy as np
 from annotated_types import Ge, Gt, Le
 from jaxtyping import Float64
 from numpy import ndarray
 
+from stratagem.openended.coplayers import Player
+from stratagem.openended.metagames import MetagameBook, check_profiles
 from stratagem.openended.percentiles import SELECTED, ScoreBook, dominates, percentiles, undominated
+from stratagem.openended.policy import GoalPolicy
 from stratagem.recipe import Recipe
 from stratagem.seeding import derive, numpy_generator
 from stratagem.training.loop import Settings, Trainer
@@ -28,12 +31,33 @@ THRESHOLDS = tuple(
 KNOBS = ("optimization.learning_rate", *THRESHOLDS)
 """What is perturbed: those of them that a recipe has."""
 
+Book: TypeAlias = ScoreBook | MetagameBook
+"""What agents earned, alone or with each other."""
+
 CAPPED = 1.0
 """Thresholds and shares go no higher."""
 
 
 class ScoredWorld(World, Protocol):
-    """A world that can say what its policy earns on each of some held-out tasks."""
+    """A world that can say what its policy earns on each of some held-out tasks, and lets it meet others."""
+
+    @property
+    def policy(self) -> GoalPolicy:
+        """What acts and learns."""
+        ...
+
+    @property
+    def players(self) -> int:
+        """In each task."""
+        ...
+
+    def meet(self, name: str, policy: GoalPolicy) -> None:
+        """This policy, as it is now, is one of those that play along; with one player nobody does."""
+        ...
+
+    def matched(self, numbers: Sequence[int], agents: Mapping[str, Player]) -> MetagameBook:
+        """What every profile of these agents earns on held-out tasks of several players."""
+        ...
 
     def held_out(self, numbers: Sequence[int], episodes: int = 1) -> Float64[ndarray, " tasks"]:
         """Mean score on each, at least 0."""
@@ -65,8 +89,10 @@ class PopulationTraining:
     """Members learn ``interval`` batches each; then every member is compared with one other, at random.
 
     They are compared by the percentiles ``selected`` of normalised scores on ``validation`` held-out tasks, the best of
-    all members counting 1. A member that is dominated becomes a copy of the other, with its weights, the state of its
-    optimizer and what its parts remember, and then every knob is multiplied by ``down`` or ``up``, each as likely.
+    all members counting 1; with several players the members play each other in all seats, and the equilibrium of their
+    metagame counts 1 (:class:`MetagameBook`); after every round all have met each other as they are. A member that is
+    dominated becomes a copy of the other, with its weights, the state of its optimizer, what its parts remember and
+    whom its world has met, and then every knob is multiplied by ``down`` or ``up``, each as likely.
     Thresholds and shares stay at or below 1.
 
     Source: arXiv 2107.12808, population-based training; factors and percentiles as described there. Raises
@@ -90,6 +116,8 @@ class Population:
 
     world: makes a member's world from a seed of its own.  path: folder in which every member has its run directory.
     values: of the recipe's fields, after the world has adapted it.
+
+    Raises :class:`InputError` where there are too many members to play each other in all seats.
     """
 
     def __init__(
@@ -106,6 +134,7 @@ class Population:
         for number in range(training.members):
             own = derive(seed, "member", number)
             made = world(own)
+            check_profiles(training.members, made.players)
             # The population decides when to stop; 10**9 batches is never.
             settings = Settings(steps=10**9, seed=own, evaluation_episodes=0, keep_checkpoints=1)
             run = RunDirectory.create(Path(path) / f"member-{number}")
@@ -118,30 +147,41 @@ class Population:
             for member in self.members:
                 for _ in range(self.training.interval):
                     member.steps += int(member.trainer.step()["tokens/sampled"])
+            self._introduce()
             book = self.scores()
             copies = self.compare(book)
             self.round += 1
             progress(self.round, self._row(book, copies))
+
+    def _introduce(self) -> None:
+        """Let all members meet each other; who copies then copies whom its model has met."""
+        for number, member in enumerate(self.members):
+            for other, met in enumerate(self.members):
+                if other != number:
+                    member.world.meet(f"member-{other} round-{self.round + 1}", met.world.policy)
 
     @property
     def steps(self) -> int:
         """Environment steps of all members, trials included."""
         return sum(member.steps for member in self.members)
 
-    def scores(self, numbers: Sequence[int] | None = None) -> ScoreBook:
+    def scores(self, numbers: Sequence[int] | None = None) -> Book:
         """What every member earns on these held-out tasks; by default those for validation."""
         numbers = range(self.training.validation) if numbers is None else numbers
+        if self.members[0].world.players > 1:
+            policies = {str(number): member.world.policy for number, member in enumerate(self.members)}
+            return self.members[0].world.matched(numbers, policies)
         book = ScoreBook(len(numbers))
         for number, member in enumerate(self.members):
             book.enter(str(number), member.world.held_out(numbers))
         return book
 
-    def best(self, book: ScoreBook) -> int:
+    def best(self, book: Book) -> int:
         """Number of a member that none dominates; of several the one with the highest selected percentiles in sum."""
         curves = self._curves(book)
         return max(undominated(curves), key=lambda number: float(curves[number].sum()))
 
-    def compare(self, book: ScoreBook) -> list[tuple[int, int]]:
+    def compare(self, book: Book) -> list[tuple[int, int]]:
         """Let every member copy from one other that dominates it; returns who copied from whom."""
         if len(self.members) < 2 or not book.kept.any():
             return []
@@ -168,16 +208,16 @@ class Population:
             changed[name] = min(value, CAPPED) if name in THRESHOLDS else value
         member.trainer.recipe = member.recipe.with_values(changed)
 
-    def _curves(self, book: ScoreBook) -> list[Float64[ndarray, " selected"]]:
+    def _curves(self, book: Book) -> list[Float64[ndarray, " selected"]]:
         return [
             percentiles(book.normalized(str(number)), self.training.selected) for number in range(len(self.members))
         ]
 
-    def _row(self, book: ScoreBook, copies: Sequence[tuple[int, int]]) -> dict[str, Any]:
+    def _row(self, book: Book, copies: Sequence[tuple[int, int]]) -> dict[str, Any]:
         row: dict[str, Any] = {"round": self.round, "steps": self.steps, "copies": [list(pair) for pair in copies]}
         if book.kept.any():
             row["best"] = self.best(book)
             row["percentiles"] = [curve.tolist() for curve in self._curves(book)]
-        row["score"] = [float(values.mean()) for values in book.raw.values()]
+        row["score"] = [float(book.earned(agent).mean()) for agent in book.agents]
         row["knobs"] = [member.knobs(self.training.knobs) for member in self.members]
         return row

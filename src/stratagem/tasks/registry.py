@@ -423,7 +423,7 @@ _BUILT_IN = (
     ),
     TaskCard(
         "openended",
-        "openended:grid[,side=7,horizon=50,objects=3,options=2,atoms=2,walls=0.1,negations=0.25,flips=false]",
+        "openended:grid[,side=7,horizon=50,objects=3,options=2,atoms=2,walls=0.1,negations=0.25,flips=false,players=1]",
         "a universe of grid worlds with goals made of predicates, for a policy that reads them",
         "stratagem.openended.task:from_spec",
     ),

@@ -23,8 +23,9 @@ def xland(proposals: int = 8, episodes: int = 10, entropy_weight: float = 0.01) 
 
     Before a batch ``proposals`` random tasks are tried ``episodes`` times by the agent and by the control policy
     (:class:`~stratagem.sampling.ProbedTasks`); the steps count. Thresholds are knobs that a population may evolve
-    (:class:`stratagem.openended.Population`, ``stratagem evolve``). The policy is optimised by PPO here, by V-MPO in
-    the paper; thresholds and all numbers are ours.
+    (:class:`stratagem.openended.Population`, ``stratagem evolve``). Where a task has several players, all trials are
+    against the task's own co-players (:class:`stratagem.openended.CoPlayers`). The policy is optimised by PPO here, by
+    V-MPO in the paper; thresholds and all numbers are ours.
     """
     base = ppo(entropy_weight=entropy_weight)
     return base.replace(
