@@ -14,6 +14,9 @@ from stratagem.multiagent.leaders import Leaders, SubgoalFollower, TrainedFollow
 from stratagem.multiagent.mixers import Mixer, Monotone, Sum
 from stratagem.multiagent.pathfinding import Follower, PathfindingGame
 from stratagem.multiagent.policy import ActorCritics, AgentsPolicy
+from stratagem.multiagent.relational import RelationalAgents
+from stratagem.multiagent.relations import Relation, TaskEncoder
+from stratagem.multiagent.resources import ResourcesGame
 from stratagem.multiagent.situations import Situations
 from stratagem.multiagent.sketch import Drawable, Sketch, Trajectory
 from stratagem.multiagent.subgoal_grids import DoorKeyGrid, TrashGrid
@@ -21,7 +24,7 @@ from stratagem.multiagent.subgoals import Followers, Subgoal, SubgoalGame, Subgo
 from stratagem.multiagent.values import ValueAgents
 from stratagem.multiagent.world import MultiAgentWorld
 
-KINDS: dict[str, type[AgentsPolicy]] = {kind.kind: kind for kind in (ActorCritics, DependentAgents, ValueAgents)}
+KINDS: dict[str, type[AgentsPolicy]] = {kind.kind: kind for kind in (ActorCritics, DependentAgents, RelationalAgents, ValueAgents)}
 """Policies of several agents, by the kind their folders name."""
 
 __all__ = [
@@ -50,6 +53,9 @@ __all__ = [
     "MultiAgentWorld",
     "Outcome",
     "PathfindingGame",
+    "Relation",
+    "RelationalAgents",
+    "ResourcesGame",
     "Situations",
     "Sketch",
     "Subgoal",
@@ -57,6 +63,7 @@ __all__ = [
     "SubgoalGame",
     "SubgoalTree",
     "Sum",
+    "TaskEncoder",
     "TeamRecording",
     "TrainedFollowers",
     "Trajectory",

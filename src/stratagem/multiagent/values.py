@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
 
 from stratagem.control.policy import linear_layers, perceptron
@@ -118,7 +118,7 @@ class ValueAgents(AgentsPolicy):
         if any(end is None for end in ends):
             raise ValueError("what comes next of single turns is not known; shuffle groups instead")
         observation, state, legal = (
-            _next(rows, last, end)  # type: ignore[arg-type]
+            following(rows, last, end)  # type: ignore[arg-type]
             for rows, end in zip((read.observation, read.state, read.legal), ends, strict=True)
         )
         seen = self._with_agent(observation, read.agent)
@@ -212,12 +212,10 @@ def _mixed(
     return torch.zeros_like(utility).index_put((joint.reshape(-1),), spread)
 
 
-def _next(
-    rows: Float[Tensor, "rows features"] | Bool[Tensor, "rows actions"],
-    last: Int[Tensor, " trajectories"],
-    end: Float[Tensor, "trajectories features"] | Bool[Tensor, "trajectories actions"],
-) -> Tensor:
+def following(
+    rows: Shaped[Tensor, "rows ..."], last: Int[Tensor, " trajectories"], end: Shaped[Tensor, "trajectories ..."]
+) -> Shaped[Tensor, "rows ..."]:
     """What every row is followed by: the next one, and behind the last of a trajectory what it was left with."""
-    following = torch.roll(rows, -1, 0)
-    following[last] = end
-    return following
+    after = torch.roll(rows, -1, 0)
+    after[last] = end
+    return after
