@@ -24,7 +24,9 @@ from stratagem.multiagent.subgoals import Followers, Subgoal, SubgoalGame, Subgo
 from stratagem.multiagent.values import ValueAgents
 from stratagem.multiagent.world import MultiAgentWorld
 
-KINDS: dict[str, type[AgentsPolicy]] = {kind.kind: kind for kind in (ActorCritics, DependentAgents, RelationalAgents, ValueAgents)}
+KINDS: dict[str, type[AgentsPolicy]] = {
+    kind.kind: kind for kind in (ActorCritics, DependentAgents, RelationalAgents, ValueAgents)
+}
 """Policies of several agents, by the kind their folders name."""
 
 __all__ = [

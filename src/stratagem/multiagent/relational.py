@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Collection, Iterator, Sequence
 from itertools import chain
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -20,7 +20,7 @@ from stratagem.multiagent.fronts import Messages
 from stratagem.multiagent.game import Frame, MultiAgentTask
 from stratagem.multiagent.inputs import AgentInputs
 from stratagem.multiagent.policy import Acting, AgentsPolicy, allowed
-from stratagem.multiagent.relations import Relation, TaskEncoder
+from stratagem.multiagent.relations import Relation, TaskEncoder, attended
 from stratagem.multiagent.values import following, joint_turns
 from stratagem.parts import Sampler, View
 from stratagem.seeding import generator
@@ -46,9 +46,9 @@ class RelationalAgents(AgentsPolicy):
     others: form of an observation: numbers an agent sees of itself, others there may be, numbers of each in the order
     of agents, of which the first is 1 where one is seen.  populations: numbers of agents in the games the predictor is
     to tell apart.  credit: ``team``: values are those of the team, the mean over all places of agents, 0 for one that
-    is not alive; ``own``: of each agent.  resamples: codes drawn to estimate the information of an action.  temperature:
-    of the entropy in later values.  hidden: width of the hidden layers of actor and critic.  heads: width of a head.
-    width: of features and messages.
+    is not alive; ``own``: of each agent.  resamples: codes drawn to estimate the information of an action.
+    temperature: of the entropy in later values.  hidden: width of the hidden layers of actor and critic.  heads: width
+    of a head.  width: of features and messages.
 
     Raises :class:`InputError` for continuous actions and observations that are not of this form.
     """
@@ -169,7 +169,7 @@ class RelationalAgents(AgentsPolicy):
         self, frame: Frame, code: Int[Tensor, "copies agents"], temperature: float
     ) -> Float[Tensor, "copies agents actions"]:
         seen, legal = torch.from_numpy(frame.observation).flatten(0, 1), torch.from_numpy(frame.legal).flatten(0, 1)
-        likely = self._likely(self.relation, self.actor, seen, legal, code.flatten(), temperature)
+        likely = _likely(self.actor, self._seen(self.relation, seen), code.flatten(), legal, temperature)
         return likely.view(*code.shape, -1)
 
     # ---- learning --------------------------------------------------------------------------------------------------
@@ -192,7 +192,8 @@ class RelationalAgents(AgentsPolicy):
         if read.noted is None:
             raise ValueError("agents with latent codes need what was noted as they acted")
         code, number = read.noted[:, 0].long(), read.noted[:, 1]
-        likely = self._likely(self.relation, self.actor, read.observation, read.legal, code, temperature)
+        seen = self._seen(self.relation, read.observation)
+        likely = _likely(self.actor, seen, code, read.legal, temperature)
         says: dict[str, Tensor] = {}
         if "entropy" in also:
             says["entropy"] = -(likely.exp() * likely).sum(-1)
@@ -201,19 +202,14 @@ class RelationalAgents(AgentsPolicy):
         if {"action_values", "value_after", "next_value"} & set(also):
             says |= self._values(x, read, likely.detach(), also)
         if "code_logp" in also:
-            says["code_logp"] = self._by_code(read, likely.detach(), code, number, temperature)
+            says["code_logp"] = self._by_code(seen, likely.detach(), code, number, read.legal, temperature)
         if "task_logp" in also:
-            says["task_logp"] = self._task(read, number)
+            says["task_logp"] = self._task(seen, number)
         return PolicyOutput(_at(likely, action), **says)
 
-    def _likely(
-        self, relation: Any, actor: Any, observation: Tensor, legal: Tensor, code: Tensor, temperature: float
-    ) -> Float[Tensor, "rows actions"]:
-        """Log-probabilities of all actions of agents with these codes."""
+    def _seen(self, relation: Any, observation: Float[Tensor, "rows features"]) -> _Seen:
         own, others = self._parts(observation)
-        weights = relation.weights(own, others)[torch.arange(len(code)), code]
-        features = relation.features(weights, relation.value(others))
-        return torch.log_softmax(allowed(actor(torch.cat([own, features], 1)), legal) / temperature, -1)
+        return _Seen(own, others[..., 0], relation.weights(own, others), relation.value(others))
 
     def _parts(self, observation: Float[Tensor, "rows features"]) -> tuple[Tensor, Tensor]:
         own, most, numbers = self.others
@@ -240,7 +236,7 @@ class RelationalAgents(AgentsPolicy):
     def _next_value(
         self, x: Experience, read: AgentInputs, alive: Tensor, joint: Int[Tensor, "turns agents"]
     ) -> Float[Tensor, " rows"]:
-        """``sum_a pi'(a) (Q'(a) - temperature log pi'(a))`` in the next turn, for others' actions drawn from ``pi'``."""
+        """``sum_a pi'(a) (Q'(a) - temperature log pi'(a))`` in the next turn, others' actions drawn from ``pi'``."""
         if read.final_observation is None or read.final_legal is None or read.noted is None:
             raise ValueError("what comes next of single turns is not known; shuffle groups instead")
         last = read.lengths.cumsum(0) - 1
@@ -248,7 +244,7 @@ class RelationalAgents(AgentsPolicy):
         legal = following(read.legal, last, read.final_legal)
         still = following(alive, last, alive[last] if x.finished is None else alive[last] & ~x.finished)
         target = self.target
-        likely = self._likely(target["relation"], target["actor"], seen, legal, read.noted[:, 0].long(), 1.0)
+        likely = _likely(target["actor"], self._seen(target["relation"], seen), read.noted[:, 0].long(), legal, 1.0)
         chance = likely.exp()
         worth = self._judged(target["critic"], seen, torch.multinomial(chance, 1).squeeze(1), joint)
         return self._credited((chance * (worth - self.temperature * likely)).sum(1), still, joint)
@@ -284,33 +280,28 @@ class RelationalAgents(AgentsPolicy):
     # ---- what codes say --------------------------------------------------------------------------------------------
 
     def _by_code(
-        self, read: AgentInputs, likely: Tensor, code: Tensor, number: Tensor, temperature: float
+        self, seen: _Seen, likely: Tensor, code: Tensor, number: Tensor, legal: Tensor, temperature: float
     ) -> Float[Tensor, "rows drawn"]:
         """``log pi(a | o, z)`` of an action drawn with the agent's code, and with codes drawn from the encoder's."""
         action = torch.multinomial(likely.exp(), 1).squeeze(1)
         prior = self.code_logp(number).detach().exp()
         drawn = torch.multinomial(prior, self.resamples, replacement=True)
-        own, others = self._parts(read.observation)
-        values = self.relation.value(others).detach()
-        features = self.relation.features(self.relation.weights(own, others), values)
-        seen = torch.cat([own.unsqueeze(1).expand(-1, self.codes, -1), features], 2)
+        features = attended(seen.weights, seen.values.detach())
+        read = torch.cat([seen.own.unsqueeze(1).expand(-1, self.codes, -1), features], 2)
         held = {name: weight.detach() for name, weight in self.actor.named_parameters()}
-        logits = torch.func.functional_call(self.actor, held, (seen,))
-        by_code = torch.log_softmax(allowed(logits, read.legal.unsqueeze(1).expand(-1, self.codes, -1)) / temperature, -1)
+        logits = torch.func.functional_call(self.actor, held, (read,))
+        by_code = torch.log_softmax(allowed(logits, legal.unsqueeze(1).expand_as(logits)) / temperature, -1)
         of_action = by_code.gather(2, action.view(-1, 1, 1).expand(-1, self.codes, 1)).squeeze(2)
         return of_action.gather(1, torch.cat([code.unsqueeze(1), drawn], 1))
 
-    def _task(self, read: AgentInputs, number: Tensor) -> Float[Tensor, " rows"]:
+    def _task(self, seen: _Seen, number: Tensor) -> Float[Tensor, " rows"]:
         """``log p(n | mean_j v(o_ij), z)`` with ``z`` drawn by Gumbel-softmax, straight through; 0 for other games."""
         likely = self.code_logp(number)
-        gumbel = -torch.empty_like(likely).exponential_().log()
-        code = torch.softmax(likely + gumbel, -1)
-        code = nn.functional.one_hot(code.argmax(-1), self.codes) + code - code.detach()
-        own, others = self._parts(read.observation)
-        there = others[..., 0]
-        alike = there / there.sum(1, keepdim=True).clamp(min=1)
-        seen = self.relation.features(alike, self.relation.value(others)).detach()
-        said = torch.log_softmax(self.predictor(torch.cat([seen, code], 1)), -1)
+        soft = torch.softmax(likely - torch.empty_like(likely).exponential_().log(), -1)
+        code = nn.functional.one_hot(soft.argmax(-1), self.codes) + soft - soft.detach()
+        alike = seen.there / seen.there.sum(1, keepdim=True).clamp(min=1)
+        features = attended(alike.unsqueeze(1), seen.values).squeeze(1).detach()
+        said = torch.log_softmax(self.predictor(torch.cat([features, code], 1)), -1)
         same = number.unsqueeze(1) == torch.tensor(self.populations)
         return (said * same).sum(1)
 
@@ -352,6 +343,27 @@ class RelationalAgents(AgentsPolicy):
 
     def design(self) -> dict[str, Any]:
         return {name: value for name, value in super().design().items() if name != "populations"}
+
+
+class _Seen(NamedTuple):
+    """What relations make of observations: ``rel`` of every head, and ``v`` of the others.
+
+    own: what agents see of themselves.  there: 1 for others that they see.
+    """
+
+    own: Float[Tensor, "rows own"]
+    there: Float[Tensor, "rows others"]
+    weights: Float[Tensor, "rows codes others"]
+    values: Float[Tensor, "rows others outputs"]
+
+
+def _likely(
+    actor: Any, seen: _Seen, code: Int[Tensor, " rows"], legal: Bool[Tensor, "rows actions"], temperature: float
+) -> Float[Tensor, "rows actions"]:
+    """Log-probabilities of all actions of agents with these codes."""
+    weights = seen.weights[torch.arange(len(code)), code]
+    features = attended(weights.unsqueeze(1), seen.values).squeeze(1)
+    return torch.log_softmax(allowed(actor(torch.cat([seen.own, features], 1)), legal) / temperature, -1)
 
 
 def _at(rows: Float[Tensor, "rows actions"], action: Int[Tensor, " rows"]) -> Float[Tensor, " rows"]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -36,18 +34,17 @@ class Relation(nn.Module):
         """``rel`` of all heads; 0 for others that are not there, whose weights add up to 1 unless nobody is."""
         key = self.key(own).unflatten(1, (self.codes, self.width))
         query = self.query(others).unflatten(2, (self.codes, self.width))
-        scores = torch.einsum("rhw,rjhw->rhj", key, query) / math.sqrt(self.outputs)
+        scores = torch.einsum("rhw,rjhw->rhj", key, query) / self.outputs**0.5
         there = others[:, None, :, 0] > 0
         # Not -inf, whose softmax is not a number where nobody is there.
         return torch.softmax(scores.masked_fill(~there, -1e9), -1) * there
 
-    def features(
-        self, weights: Float[Tensor, "rows *heads others"], values: Float[Tensor, "rows others outputs"]
-    ) -> Float[Tensor, "rows *heads outputs"]:
-        """``f`` of these weights and of ``v`` of the others."""
-        if weights.ndim == 2:
-            return torch.einsum("rj,rjf->rf", weights, values)
-        return torch.einsum("rhj,rjf->rhf", weights, values)
+
+def attended(
+    weights: Float[Tensor, "rows heads others"], values: Float[Tensor, "rows others outputs"]
+) -> Float[Tensor, "rows heads outputs"]:
+    """``f_i = sum_j rel_ij v(o_ij)`` of every head."""
+    return torch.bmm(weights, values)
 
 
 class TaskEncoder(nn.Module):

@@ -118,7 +118,7 @@ class ResourcesGame(MarkovGame):
 
     def observe(self, state: State) -> Float[np.ndarray, "copies agents features"]:
         agents, cells = self.agents, self.cells
-        own, most, numbers = self.others
+        own, _, numbers = self.others
         cell, alive = state["cell"], self.alive(state)
         copies = len(cell)
         around = (cell[..., None] + np.arange(cells)) % cells
