@@ -98,7 +98,7 @@ class RelationalAgents(AgentsPolicy):
         judging = perceptron(messages.outputs, hidden, actions, 1.0, generator(seed, "critic"))
         self.critic = nn.Sequential(messages, *judging)
         self.encoder = TaskEncoder(codes, seed)
-        self.predictor = perceptron(width + codes, hidden, len(self.populations), 0.01, generator(seed, "predictor"))
+        self.predictor = perceptron(width + codes, hidden, len(self.populations), 1.0, generator(seed, "predictor"))
         learned = {"relation": self.relation, "actor": self.actor, "critic": self.critic}
         self.target = nn.ModuleDict(copy.deepcopy(learned)).requires_grad_(False)
         self.register_buffer("refreshed", torch.zeros((), dtype=torch.int64))
@@ -295,15 +295,13 @@ class RelationalAgents(AgentsPolicy):
         return of_action.gather(1, torch.cat([code.unsqueeze(1), drawn], 1))
 
     def _task(self, seen: _Seen, number: Tensor) -> Float[Tensor, " rows"]:
-        """``log p(n | mean_j v(o_ij), z)`` with ``z`` drawn by Gumbel-softmax, straight through; 0 for other games."""
-        likely = self.code_logp(number)
-        soft = torch.softmax(likely - torch.empty_like(likely).exponential_().log(), -1)
-        code = nn.functional.one_hot(soft.argmax(-1), self.codes) + soft - soft.detach()
+        """``sum_z e(z | n) log p(n | mean_j v(o_ij), z)``; 0 for a number that is not among ``populations``."""
         alike = seen.there / seen.there.sum(1, keepdim=True).clamp(min=1)
-        features = attended(alike.unsqueeze(1), seen.values).squeeze(1).detach()
-        said = torch.log_softmax(self.predictor(torch.cat([features, code], 1)), -1)
+        features = attended(alike.unsqueeze(1), seen.values).detach().expand(-1, self.codes, -1)
+        codes = torch.eye(self.codes).expand(len(number), -1, -1)
+        said = torch.log_softmax(self.predictor(torch.cat([features, codes], 2)), -1)
         same = number.unsqueeze(1) == torch.tensor(self.populations)
-        return (said * same).sum(1)
+        return (self.code_logp(number).exp() * (said * same.unsqueeze(1)).sum(2)).sum(1)
 
     def values(
         self,
