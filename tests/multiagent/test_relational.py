@@ -177,7 +177,9 @@ def test_what_an_action_says_of_its_code_is_that_of_the_policy_with_other_codes(
     by_code = []
     read, noted = inputs(x)
     for code in range(6):
-        other = AgentInputs(**{**vars(read), "noted": torch.stack([torch.full_like(noted[:, 0], code), noted[:, 1]], 1)})
+        other = AgentInputs(
+            **{**vars(read), "noted": torch.stack([torch.full_like(noted[:, 0], code), noted[:, 1]], 1)}
+        )
         by_code.append(policy(x.replace(inputs=other), also={"log_probs"}).log_probs)
     allowed = torch.stack(by_code, 1)  # [rows, codes, actions]
     own = allowed[torch.arange(len(noted)), noted[:, 0].long()]
@@ -238,7 +240,9 @@ def test_values_are_those_of_what_all_did_and_the_next_turns_are_soft(credit: st
             here = episode[:, turn]
             alive = x.mask[here]
             now = [
-                worth_of(policy, policy.critic, read.observation[here].numpy(), x.action[here].tolist(), a)[x.action[row]]
+                worth_of(policy, policy.critic, read.observation[here].numpy(), x.action[here].tolist(), a)[
+                    x.action[row]
+                ]
                 for a, row in enumerate(here)
             ]
             then = []
@@ -389,7 +393,9 @@ class TwoGames(MarkovGame):
 
     def observe(self, state: Any) -> np.ndarray:
         place = np.arange(4)
-        rows = np.stack([np.ones(4), place % 2, 1 - place % 2], -1) * (place < state["population"][:, None] - 1)[..., None]
+        rows = (
+            np.stack([np.ones(4), place % 2, 1 - place % 2], -1) * (place < state["population"][:, None] - 1)[..., None]
+        )
         seen = np.concatenate([np.ones((len(rows), 1)), rows.reshape(len(rows), -1)], 1)
         return seen[:, None] * self.alive(state)[..., None]
 

@@ -41,7 +41,8 @@ class Frame(NamedTuple):
 
     def at(self, copies: np.ndarray) -> Frame:
         """The rows of these copies."""
-        return Frame(*(None if rows is None else rows[copies] for rows in self))
+        one = Frame(*(rows[copies] for rows in self[:4]))
+        return one if self.lot is None else one._replace(lot=self.lot[copies])
 
 
 class Outcome(NamedTuple):

@@ -129,7 +129,8 @@ class ResourcesGame(MarkovGame):
         rows *= alive[:, None, :, None]
         told = rows[:, ~np.eye(agents, dtype=bool)].reshape(copies, agents, (agents - 1) * numbers)
         seen[..., own : own + told.shape[2]] = told
-        return seen * alive[..., None]
+        told_to: np.ndarray = seen * alive[..., None]
+        return told_to
 
     def whole(self, state: State) -> Float[np.ndarray, "copies state_features"]:
         standing = self._standing(state).reshape(len(state["cell"]), -1)

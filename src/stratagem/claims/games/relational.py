@@ -55,8 +55,7 @@ def _earned(policy: RelationalAgents, populations: Sequence[int], seed: int) -> 
 def _earned_after_steps(policy: RelationalAgents, recipe: Recipe, seed: int) -> float:
     """The same in games that were not seen, each after its best code was found and some steps were taken there."""
     found = [
-        _earned(adapted(policy, _game([number]), recipe, STEPS, seed, episodes=16), [number], seed)
-        for number in UNSEEN
+        _earned(adapted(policy, _game([number]), recipe, STEPS, seed, episodes=16), [number], seed) for number in UNSEEN
     ]
     return float(np.mean(found))
 
