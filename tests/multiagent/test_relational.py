@@ -215,7 +215,7 @@ def test_values_are_those_of_what_all_did_and_the_next_turns_are_soft(credit: st
     policy = made(credit=credit, temperature=0.3)
     x = played(policy, episodes=3)
     assert x.action is not None and x.mask is not None
-    read, noted = inputs(x)
+    read, _ = inputs(x)
     torch.manual_seed(0)
     out = policy(x, also={"value_after", "next_value"})
     turns, agents = GAME.max_turns, 4

@@ -43,12 +43,11 @@ def test_weights_are_the_softmax_over_others_of_each_head() -> None:
         for head in range(CODES):
             key = (RELATION.key.weight @ own[row] + RELATION.key.bias)[6 * head : 6 * head + 6]
             scores = [
-                float(key @ (RELATION.query(other).detach())[6 * head : 6 * head + 6]) / 8**0.5
+                float(key.detach() @ RELATION.query(other).detach()[6 * head : 6 * head + 6]) / 8**0.5
                 for other in others[row, :there]
             ]
-            assert found[row, head, :there].tolist() == pytest.approx(
-                torch.tensor(scores).softmax(0).tolist(), abs=1e-6
-            )
+            expected = torch.tensor(scores).softmax(0).tolist()
+            assert found[row, head, :there].tolist() == pytest.approx(expected, abs=1e-6)
     assert float(found.detach()[1, :, 2].abs().max()) == 0
     assert found.sum(2).detach().numpy() == pytest.approx(1, abs=1e-6)
 

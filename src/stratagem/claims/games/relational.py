@@ -13,9 +13,11 @@ from stratagem.multiagent.game import Frame, State
 from stratagem.multiagent.relational import RelationalAgents
 from stratagem.multiagent.resources import ResourcesGame, deviation_gain
 from stratagem.multiagent.world import MultiAgentWorld
+from stratagem.objectives import information_estimate
 from stratagem.recipe import Recipe
 from stratagem.recipes.games import mra as mra_recipe
-from stratagem.seeding import numpy_generator
+from stratagem.sampling import Rollouts
+from stratagem.seeding import numpy_generator, seed_torch
 from stratagem.study.claims import Expect, claim
 from stratagem.training.loop import Settings, Trainer
 from stratagem.training.run_directory import RunDirectory
@@ -60,6 +62,17 @@ def _earned_after_steps(policy: RelationalAgents, recipe: Recipe, seed: int) -> 
     return float(np.mean(found))
 
 
+def _information(policy: RelationalAgents, seed: int) -> float:
+    """What an action says of its code among the most agents that it learned with."""
+    x = MultiAgentWorld(_game([SEEN[1]]), seed, policy).collect(Rollouts(32, 1), 0).x
+    assert x is not None
+    seed_torch(seed, "information")
+    with torch.no_grad():
+        logp = policy(x, also={"code_logp"}).code_logp
+    assert logp is not None
+    return float(information_estimate(logp[:, 0], logp[:, 1:]).mean())
+
+
 def _gap(policy: RelationalAgents, seed: int) -> float:
     """What an agent gains by its best response among three agents with their likeliest codes."""
     game = _game([UNSEEN[0]])
@@ -75,8 +88,8 @@ def _gap(policy: RelationalAgents, seed: int) -> float:
 
 @claim(
     "mra",
-    statement="Agents that learn one set of policies with an informative latent code in games of some sizes earn more in"
-    " games of sizes they have not seen, at once and after a few gradient steps, than one policy for all games.",
+    statement="Agents that learn one set of policies with an informative latent code in games of some sizes earn more "
+    "in games of sizes they have not seen, at once and after a few gradient steps, than one policy for all games.",
     source="arXiv 2108.12988, abstract and experiments (resource occupying)",
     baseline="the same learner without a code (one policy for all games); without the information; one for each game",
     rule=(Expect("zero_shot_gain", above=0), Expect("adapted_gain", above=0)),
@@ -85,8 +98,9 @@ def _gap(policy: RelationalAgents, seed: int) -> float:
     "codes was chosen on 16 training episodes and 10 steps were taken on 16 more. Critics are of each agent's own "
     "reward, which learns in a tenth of the steps a team's sum takes. With two agents there is one other to attend to, "
     "so there a code changes nothing. single_ is the mean of a learner for each game, each with as many steps; gap_ is "
-    "what a best response gains among three agents, exactly; code_entropy that of the codes in use, in nats. It says "
-    "nothing of the paper's 80,000 episodes with up to 12 agents on a plane.",
+    "what a best response gains among three agents, exactly; code_entropy that of the codes in use and information what "
+    "an action says of its code where four agents learned, in nats. Where that is near 0 the codes are not in use yet, "
+    "and no gain can come of them. It says nothing of the paper's 80,000 episodes with up to 12 agents on a plane.",
 )
 def mra(seed: int) -> dict[str, float]:
     """Returns in games of unseen sizes, against learners without code, without information, and of one game each."""
@@ -108,6 +122,7 @@ def mra(seed: int) -> dict[str, float]:
         "trained": _earned(learned["mra"], SEEN, seed),
         "shared_trained": _earned(learned["shared"], SEEN, seed),
         "code_entropy": float(-(logp.exp() * logp).sum(1).mean()),
+        "information": _information(learned["mra"], seed),
         "gap": _gap(learned["mra"], seed),
         "shared_gap": _gap(learned["shared"], seed),
     }
