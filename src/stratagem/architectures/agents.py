@@ -102,7 +102,8 @@ class RelationalActors(Architecture):
     number of agents.
 
     codes: latent codes, and heads of the relations; 1: none to choose from.
-    credit: the critic learns the value of the ``team``, or of each agent's ``own`` reward.
+    credit: the critic learns the value of each agent's ``own`` reward, or that of the ``team``, which a recipe has to
+    pay alike then (:class:`~stratagem.rewards.TeamReward`).
     resamples: codes drawn to estimate the information of an action.
     temperature: of the entropy in later values, in units of reward per nat.
     hidden: width of the hidden layers.  heads: width of a head.  width: of features and messages.
@@ -110,7 +111,7 @@ class RelationalActors(Architecture):
     """
 
     codes: Annotated[int, Ge(1)] = 6
-    credit: Literal["team", "own"] = "team"
+    credit: Literal["team", "own"] = "own"
     resamples: Annotated[int, Ge(1)] = 5
     temperature: Annotated[float, Ge(0)] = 1 / 30
     hidden: Annotated[int, Ge(1)] = 64

@@ -72,7 +72,7 @@ class RelationalAgents(AgentsPolicy):
         others: Sequence[int] = (),
         populations: Sequence[int] = (),
         codes: int = 6,
-        credit: Credit = "team",
+        credit: Credit = "own",
         resamples: int = 5,
         temperature: float = 1 / 30,
         hidden: int = 64,

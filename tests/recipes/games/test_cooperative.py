@@ -77,5 +77,5 @@ def test_values_out_of_range_are_refused(name: str, path: str, value: object) ->
 def test_mra_with_one_code_is_the_learner_without_what_codes_are_told() -> None:
     one, several = card("mra").recipe(codes=1), card("mra").recipe()
     assert {"code_logp", "task_logp"} == several.output_needs() - one.output_needs()
-    assert card("mra").recipe(credit="own").rewards == () != one.rewards
+    assert card("mra").recipe(credit="team").rewards and not one.rewards
     assert one.architecture.temperature == card("mra").recipe(scale=30.0).objective.terms[1].temperature

@@ -27,9 +27,7 @@ BATCHES, HELD_OUT, STEPS, SITES = 10, 100, 10, 3
 
 
 def _recipe(codes: int, information: float = 0.1) -> Recipe:
-    small = mra_recipe(
-        codes, information, credit="own", episodes=24, replayed=16, updates=8, capacity=600, learning_rate=3e-3
-    )
+    small = mra_recipe(codes, information, episodes=24, replayed=16, updates=8, capacity=600, learning_rate=3e-3)
     return small.with_values({"architecture.width": 32})
 
 
@@ -96,11 +94,12 @@ def _gap(policy: RelationalAgents, seed: int) -> float:
     scale="Rings of 12 cells with three landmarks, 12 turns. Learned with 2 and 4 agents in 80 optimizer steps, tested "
     "with 3 and 6: mean return of an agent in 100 sampled held-out episodes each, and again after the best of four "
     "codes was chosen on 16 training episodes and 10 steps were taken on 16 more. Critics are of each agent's own "
-    "reward, which learns in a tenth of the steps a team's sum takes. With two agents there is one other to attend to, "
-    "so there a code changes nothing. single_ is the mean of a learner for each game, each with as many steps; gap_ is "
-    "what a best response gains among three agents, exactly; code_entropy that of the codes in use and information what "
-    "an action says of its code where four agents learned, in nats. Where that is near 0 the codes are not in use yet, "
-    "and no gain can come of them. It says nothing of the paper's 80,000 episodes with up to 12 agents on a plane.",
+    "reward, since those of a team's sum learn little in so few steps. With two agents there is one other to attend "
+    "to, so there a code changes nothing. gain_over_single is over the mean of a learner for each game, each with as "
+    "many steps; gap is what a best response gains among three agents, exactly; code_entropy is that of the codes in "
+    "use and information what an action says of its code among four agents, in nats. Where that is near 0 the codes "
+    "are not in use yet, and no gain can come of them. It says nothing of the paper's 80,000 episodes with up to 12 "
+    "agents on a plane.",
 )
 def mra(seed: int) -> dict[str, float]:
     """Returns in games of unseen sizes, against learners without code, without information, and of one game each."""

@@ -29,7 +29,7 @@ def mra(
     information: float = 0.1,
     prediction: float = 0.1,
     resamples: int = 5,
-    credit: Literal["team", "own"] = "team",
+    credit: Literal["team", "own"] = "own",
     discount: float = 0.95,
     scale: float = 30.0,
     episodes: int = 12,
@@ -45,17 +45,18 @@ def mra(
     cross-entropy of guessing the game, which reaches the task encoder alone. Of ``codes = 1`` both are left out: that
     is one policy for all games.
 
-    Where it departs from the released code: that alternates ten steps of critic and actor with one of the information
-    and one of the prediction, here all four are one loss with a tenth of the weight; there the information alone moves
-    the relations, here the actor's loss does, too; expectations over an agent's own actions and over the codes of the
-    prediction are sums, where it draws one; the information is that of the present policy instead of its target; the
-    critic adds up messages of others instead of attending to them; the actor reads what an agent sees of itself beside
-    the features, so that one that is alone is not blind; episodes of all sizes are padded and in one replay. ``information`` and ``prediction`` are this tenth; ``resamples``, ``discount``, ``scale``
-    (of rewards against the entropy), ``updates`` and ``learning_rate`` are the code's, and ``replayed`` episodes of 20
-    steps its 1,024 transitions. Its critic learns the sum over agents alone, ``credit = "team"``; ``own`` learns each
-    agent's value from its own reward, where agents are paid each for itself, in far fewer steps.
+    Where it departs from the released code: its critic learns the sum over agents alone, ``credit = "team"`` here;
+    ``own``, each agent's value from its own reward, learns in far fewer steps where agents are paid each for itself.
+    It alternates ten steps of critic and actor with one of the information and one of the prediction; here all four are
+    one loss, with a tenth of the weight. There the information alone moves the relations, here the actor's loss does,
+    too. Expectations over an agent's own actions and over the codes of the prediction are sums, where it draws one, and
+    the information is that of the present policy instead of its target. The critic adds up messages of others instead
+    of attending to them; the actor reads what an agent sees of itself beside the features, so that one that is alone is
+    not blind; episodes of all sizes are padded and in one replay.
 
-    Adapting to a game of another size is training on from what was learned, ``--model RUN``, with the best code first
+    ``resamples``, ``discount``, ``scale`` (of rewards against the entropy), ``updates`` and ``learning_rate`` are the
+    code's, and ``replayed`` episodes of 20 steps its 1,024 transitions. Adapting to a game of another size is training
+    on from what was learned, ``--model RUN``, with the best code first
     (:func:`stratagem.multiagent.adaptation.adapted`).
     """
     loss: Objective = TemporalDifference(discount) + SoftImprovement(1 / scale)
