@@ -4,6 +4,7 @@
 that are played again and again.
 """
 
+from stratagem.multiagent.adaptation import adapted, code_returns
 from stratagem.multiagent.dependent import DependentAgents
 from stratagem.multiagent.discs import DiscsGame
 from stratagem.multiagent.episodes import Acted, Lanes, TeamRecording, play
@@ -72,7 +73,9 @@ __all__ = [
     "TrashGrid",
     "TwoStepGame",
     "ValueAgents",
+    "adapted",
     "chance",
+    "code_returns",
     "intrinsic_reward",
     "play",
 ]
