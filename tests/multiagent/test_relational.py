@@ -350,3 +350,24 @@ def test_what_was_learned_with_two_and_four_agents_is_trained_further_with_three
             values={**FEW, "architecture.codes": 3},
             model=str(tmp_path / "first" / "model"),
         )
+
+
+def test_it_learns_in_another_game_that_shows_others_row_by_row(tmp_path: Path) -> None:
+    done = run.train("mra", "meeting:size=3,agents=3", steps=1, out=tmp_path / "r", values=FEW, evaluation_episodes=4)
+    assert done.metrics["updates/not_finite"] == 0 and done.metrics["task_loss"] == 0
+    policy = AgentsPolicy.from_directory(tmp_path / "r" / "model")
+    world = MultiAgentWorld(MeetingGame(size=3, agents=3), 0, policy)
+    # Whoever watches has agents draw a code, too.
+    assert [len(world.watch(1, mode).reward) > 0 for mode in ("sampled", "greedy")] == [True, True]
+
+
+def test_agents_that_draw_codes_need_a_lot() -> None:
+    copies = GAME.copies(2)
+    copies.reset(np.arange(2), np.arange(2))
+    frame = copies.observe(np.arange(2))
+    assert frame.lot is None and made().acting()(frame, None).action.shape == (2, 4)
+    with pytest.raises(ValueError, match="need a lot"):
+        made().acting()(frame, np.random.default_rng(0))
+    with pytest.raises(ValueError, match="what was noted"):
+        x = played(made())
+        made()(x.replace(inputs=AgentInputs(**{**vars(inputs(x)[0]), "noted": None})))
