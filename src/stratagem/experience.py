@@ -49,6 +49,12 @@ class PolicyOutput:
     ``v`` under ``pi``. confidence: mean probability of the five likeliest tokens. top_id: the action and the tokens
     that were likeliest beside it; top_probability: theirs, adding up to 1.
 
+    action_values: what every action there was is worth, chosen or not; it has no gradient.
+
+    Of agents with a latent code: code_logp, of an action that was drawn anew, its log-probability with the agent's own
+    code and, in further columns, with codes drawn anew; task_logp, how likely what the agent saw and a code make the
+    game it was in.
+
     embedding: what a head of its own makes of all that was read once the action has been (a view asks for it).
 
     Without gradients, what a small head may read: before, of the state an action was taken in; after, of that state and
@@ -75,6 +81,9 @@ class PolicyOutput:
     value_after: Float[Tensor, " tokens"] | None = None
     embedding: Float[Tensor, "tokens dims"] | None = None
     next_value: Float[Tensor, " tokens"] | None = None
+    action_values: Float[Tensor, "tokens vocabulary"] | None = None
+    code_logp: Float[Tensor, "tokens drawn"] | None = None
+    task_logp: Float[Tensor, " tokens"] | None = None
 
     def where(self, mask: Bool[Tensor, " tokens"], names: Collection[str] | None = None) -> PolicyOutput:
         """The same output with 0 outside ``mask``, where whatever it holds (-inf, NaN) then reaches no gradient.

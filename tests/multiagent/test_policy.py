@@ -72,7 +72,7 @@ def test_agents_act_by_the_distribution_they_say_they_have(weights: Any, continu
         assert bool((policy(asked(seen, drawn)).logp <= likeliest + 1e-5).all())
     if not continuous:
         assert all(seen.legal[c, a, drawn[c, a]] for c in range(6) for a in range(3))
-        one = Frame(*(np.repeat(rows[:1], 20_000, 0) for rows in seen))
+        one = seen.at(np.zeros(20_000, dtype=int))
         drawn = policy.acting()(one, np.random.default_rng(0)).action
         shares = np.stack([(drawn == action).mean(0) for action in range(3)], -1)
         said = [

@@ -200,6 +200,14 @@ def test_a_given_policy_of_another_architecture_is_refused(tmp_path: Path) -> No
     assert trainer(given, "mappo", tmp_path / "b", **{"architecture.critic": "state"}).policy is given.policy
 
 
+def test_a_policy_for_any_number_of_agents_is_trained_further_with_another_number(tmp_path: Path) -> None:
+    three, two = (Walk(agents=agents) for agents in (3, 2))
+    given = MultiAgentWorld(two, 0, Agents(told=False).build(three, 0))
+    assert trainer(given, "ippo", tmp_path / "a", **{"architecture.told": False}).policy is given.policy
+    with pytest.raises(InputError, match=r"asks for actor_critics of .*'hidden': 8"):
+        trainer(given, "ippo", tmp_path / "b", **{"architecture.told": False, "architecture.hidden": 8})
+
+
 def test_a_world_with_a_policy_of_its_own_refuses_a_recipe_that_asks_for_one(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="recipe mappo: asks for a policy made of agents"):
         trainer(ControlWorld(GymTask("CartPole-v1"), 0), "mappo", tmp_path / "r")

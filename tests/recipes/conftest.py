@@ -31,6 +31,9 @@ OUTPUTS = (
     "embedding",
     "value_after",
     "next_value",
+    "action_values",
+    "code_logp",
+    "task_logp",
 )
 """What a policy can say of a token beside its log-probability."""
 
@@ -164,7 +167,7 @@ def fabricate(recipe: Recipe, seed: int = 0, spread: float = 0.3) -> tuple[Exper
     said = {"logp": old + spread * noise()}
     lacking = recipe.output_needs() - {*OUTPUTS, *WIDE}
     assert not lacking, f"the battery does not know how to fabricate {lacking}"
-    shape = {"direction": (tokens, 3), "log_probs": (tokens, 3)}
+    shape = dict.fromkeys(("direction", "log_probs", "action_values", "code_logp"), (tokens, 3))
     if isinstance(recipe.view, AnswerHead):
         shape["embedding"] = (tokens, recipe.view.dims)
     said |= {n: 0.5 + 0.3 * noise(*shape.get(n, ())) for n in OUTPUTS if n in recipe.output_needs()}

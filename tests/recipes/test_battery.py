@@ -27,6 +27,7 @@ Fabricate = Callable[..., tuple[Experience, Said]]
 NOT_THE_POLICY_GRADIENT = {
     "vdn": "that of temporal differences, which no advantage is in",
     "qmix": "that of temporal differences, which no advantage is in",
+    "mra": "that of temporal differences and of a policy's own expected value, beside what actions say of codes",
     "gmah": "that of temporal differences, which no advantage is in",
     "hylar": "the sum of two, with weights of their own, beside the gradient of a KL",
     "bpo": "the size of the advantage, in the direction of the side of the median",

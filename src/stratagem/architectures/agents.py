@@ -100,3 +100,35 @@ class DependentActors(Architecture):
 
         sizes = (task.agents, task.features, task.state_features, task.actions, task.continuous)
         return DependentAgents(*sizes, self.weights, self.critic, self.hidden, seed, self.edges)
+
+
+@dataclass(frozen=True)
+class RelationalActors(Architecture):
+    """Actors that attend to others by a latent code, and a critic of their joint actions (arXiv 2108.12988).
+
+    For tasks in which agents see a row of numbers for every other agent, such as ``resources``; one policy for any
+    number of agents.
+
+    codes: latent codes, and heads of the relations; 1: none to choose from.
+    credit: the critic learns the value of each agent's ``own`` reward, or that of the ``team``, which a recipe has to
+    pay alike then (:class:`~stratagem.rewards.TeamReward`).
+    resamples: codes drawn to estimate the information of an action.
+    temperature: of the entropy in later values, in units of reward per nat.
+    hidden: width of the hidden layers.  heads: width of a head.  width: of features and messages.
+    target_every: optimizer steps after which targets are fresh copies, at the beginning of a batch.
+    """
+
+    codes: Annotated[int, Ge(1)] = 6
+    credit: Literal["team", "own"] = "own"
+    resamples: Annotated[int, Ge(1)] = 5
+    temperature: Annotated[float, Ge(0)] = 1 / 30
+    hidden: Annotated[int, Ge(1)] = 64
+    heads: Annotated[int, Ge(1)] = 16
+    width: Annotated[int, Ge(1)] = 64
+    target_every: Annotated[int, Ge(1)] = 1
+
+    def build(self, task: Any, seed: int) -> Any:
+        from stratagem.multiagent.relational import RelationalAgents
+
+        names = ("codes", "credit", "resamples", "temperature", "hidden", "heads", "width", "target_every")
+        return RelationalAgents.for_task(task, **{name: getattr(self, name) for name in names}, seed=seed)

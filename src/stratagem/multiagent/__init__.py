@@ -4,6 +4,7 @@
 that are played again and again.
 """
 
+from stratagem.multiagent.adaptation import adapted, code_returns
 from stratagem.multiagent.dependent import DependentAgents
 from stratagem.multiagent.discs import DiscsGame
 from stratagem.multiagent.episodes import Acted, Lanes, TeamRecording, play
@@ -14,6 +15,9 @@ from stratagem.multiagent.leaders import Leaders, SubgoalFollower, TrainedFollow
 from stratagem.multiagent.mixers import Mixer, Monotone, Sum
 from stratagem.multiagent.pathfinding import Follower, PathfindingGame
 from stratagem.multiagent.policy import ActorCritics, AgentsPolicy
+from stratagem.multiagent.relational import RelationalAgents
+from stratagem.multiagent.relations import Relation, TaskEncoder
+from stratagem.multiagent.resources import ResourcesGame
 from stratagem.multiagent.situations import Situations
 from stratagem.multiagent.sketch import Drawable, Sketch, Trajectory
 from stratagem.multiagent.subgoal_grids import DoorKeyGrid, TrashGrid
@@ -21,7 +25,9 @@ from stratagem.multiagent.subgoals import Followers, Subgoal, SubgoalGame, Subgo
 from stratagem.multiagent.values import ValueAgents
 from stratagem.multiagent.world import MultiAgentWorld
 
-KINDS: dict[str, type[AgentsPolicy]] = {kind.kind: kind for kind in (ActorCritics, DependentAgents, ValueAgents)}
+KINDS: dict[str, type[AgentsPolicy]] = {
+    kind.kind: kind for kind in (ActorCritics, DependentAgents, RelationalAgents, ValueAgents)
+}
 """Policies of several agents, by the kind their folders name."""
 
 __all__ = [
@@ -51,6 +57,9 @@ __all__ = [
     "Outcome",
     "PathfindingGame",
     "RecallGame",
+    "Relation",
+    "RelationalAgents",
+    "ResourcesGame",
     "Situations",
     "Sketch",
     "Subgoal",
@@ -58,13 +67,16 @@ __all__ = [
     "SubgoalGame",
     "SubgoalTree",
     "Sum",
+    "TaskEncoder",
     "TeamRecording",
     "TrainedFollowers",
     "Trajectory",
     "TrashGrid",
     "TwoStepGame",
     "ValueAgents",
+    "adapted",
     "chance",
+    "code_returns",
     "intrinsic_reward",
     "play",
 ]

@@ -145,6 +145,11 @@ class MeetingGame(MarkovGame):
         return 2 + 3 * (self.agents - 1)
 
     @property
+    def others(self) -> tuple[int, int, int]:
+        """Numbers an agent sees of itself, other agents, and numbers of each, the first one 1 where it is seen."""
+        return 2, self.agents - 1, 3
+
+    @property
     def state_features(self) -> int:
         return 2 * self.agents
 

@@ -113,6 +113,11 @@ class AgentsPolicy(ModulePolicy):
         names = ("agents", "features", "state_features", "actions", "continuous")
         return {name: getattr(self, name) for name in names}
 
+    def design(self) -> dict[str, Any]:
+        """Its arguments without sizes of the game that may differ where it is trained further."""
+        ours = ("agents", "state_features") if self.any_number else ()
+        return {name: value for name, value in self.arguments().items() if name not in ours}
+
     @staticmethod
     def from_directory(directory: str | Path) -> AgentsPolicy:
         """Read what :meth:`save` wrote. Raises :class:`InputError` when the directory is missing or damaged."""

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
 
 from stratagem.control.policy import linear_layers, perceptron
@@ -132,7 +132,9 @@ class ValueAgents(AgentsPolicy):
     ) -> Float[Tensor, " tokens"]:
         """What the greedy actions of the next turn are worth. later: its online utilities, where they are known."""
         last = read.lengths.cumsum(0) - 1
-        legal, state = _next(read.legal, last, read.final_legal), _next(read.state, last, read.final_state)
+        state, legal = (
+            following(rows, last, end) for rows, end in ((read.state, read.final_state), (read.legal, read.final_legal))
+        )
         judged = choosing = allowed(self._later(self.target["utilities"], read), legal)
         if self.double_q:
             choosing = allowed(self._later(self.utilities, read) if later is None else later, legal)
@@ -152,8 +154,8 @@ class ValueAgents(AgentsPolicy):
         """The utilities in what every turn is followed by."""
         if self.memory_width:
             return self._unrolled(network, read)[1]
-        following = _next(read.observation, read.lengths.cumsum(0) - 1, read.final_observation)
-        later: Tensor = network(self._with_agent(following, read.agent))
+        after = following(read.observation, read.lengths.cumsum(0) - 1, read.final_observation)
+        later: Tensor = network(self._with_agent(after, read.agent))
         return later
 
     def _unrolled(
@@ -252,17 +254,15 @@ def _mixed(
     return torch.zeros_like(utility).index_put((joint.reshape(-1),), spread)
 
 
-def _next(
-    rows: Float[Tensor, "rows features"] | Bool[Tensor, "rows actions"],
-    last: Int[Tensor, " trajectories"],
-    end: Float[Tensor, "trajectories features"] | Bool[Tensor, "trajectories actions"] | None,
-) -> Tensor:
+def following(
+    rows: Shaped[Tensor, "rows ..."], last: Int[Tensor, " trajectories"], end: Shaped[Tensor, "trajectories ..."] | None
+) -> Shaped[Tensor, "rows ..."]:
     """What every row is followed by: the next one, and behind the last of a trajectory what it was left with.
 
     Raises ``ValueError`` where that is gone.
     """
     if end is None:
         raise ValueError(SINGLE)
-    following = torch.roll(rows, -1, 0)
-    following[last] = end
-    return following
+    after = torch.roll(rows, -1, 0)
+    after[last] = end
+    return after

@@ -78,10 +78,10 @@ class MultiAgentWorld(ActingWorld[AgentsPolicy, TeamRecording]):
         if not self._given:
             self._architecture, self.policy, self._served = wanted, fresh, fresh.frozen()
             self.close()  # Those who remember more are carried by other lanes.
-        elif (self.policy.kind, self.policy.arguments()) != (fresh.kind, fresh.arguments()):
+        elif (self.policy.kind, self.policy.design()) != (fresh.kind, fresh.design()):
             raise InputError(
-                f"recipe {recipe.name} asks for {fresh.kind} of {fresh.arguments()}; the policy that was given is "
-                f"{self.policy.kind} of {self.policy.arguments()}"
+                f"recipe {recipe.name} asks for {fresh.kind} of {fresh.design()}; the policy that was given is "
+                f"{self.policy.kind} of {self.policy.design()}"
             )
         self._check_whole(recipe)
 
@@ -164,8 +164,9 @@ class MultiAgentWorld(ActingWorld[AgentsPolicy, TeamRecording]):
                 raise BrokenRunError(f"task {self.task_name}: the episode could not be started: {failures[0]}")
             sketches, rewards = [copies.sketch(0)], []
             frame, left, memory = copies.observe(one), np.zeros(self.task.agents, dtype=bool), None
+            lot = numpy_generator(self._seed, "lot", number).random((1, self.task.agents))
             while not left.all():
-                acted = act(frame, noise, memory)
+                acted = act(frame._replace(lot=lot), noise, memory)
                 out, memory = copies.step(one, acted.action), acted.memory
                 if out.failures:
                     raise BrokenRunError(f"task {self.task_name}: the episode broke: {out.failures[0]}")
@@ -192,7 +193,7 @@ class MultiAgentWorld(ActingWorld[AgentsPolicy, TeamRecording]):
         how = [ending.how for ending in endings]
         running = torch.tensor([one == "cut" for one in how]).repeat_interleave(agents)
         terminal = torch.from_numpy(np.concatenate([ending.terminal for ending in endings]))
-        final = Frame(*(np.stack(parts) for parts in zip(*(ending.frame for ending in endings), strict=True)))
+        final = Frame(*(np.stack(parts) for parts in zip(*(ending.frame[:4] for ending in endings), strict=True)))
         agent, alive = torch.from_numpy(rows.agent), torch.from_numpy(rows.alive)
         inputs = AgentInputs(
             torch.from_numpy(rows.observation),

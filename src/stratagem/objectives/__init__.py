@@ -42,6 +42,7 @@ from stratagem.objectives.gates import (
 )
 from stratagem.objectives.group_entropy import GroupEntropy
 from stratagem.objectives.implicit import ImplicitNegative
+from stratagem.objectives.latents import CodeInformation, TaskPrediction, information_estimate
 from stratagem.objectives.masked_likelihood import MaskedLogLikelihood
 from stratagem.objectives.negatives import EntropyHysteresis, SureNegatives
 from stratagem.objectives.pairwise import PairwiseClip, PairwiseJointClip
@@ -54,6 +55,7 @@ from stratagem.objectives.ratios import GeometricMeanRatio, ProductRatio, TokenR
 from stratagem.objectives.regularizers import KL, BlendedPenalty, EntropyBonus, FullKL, Surprisal, kl_estimate
 from stratagem.objectives.restricted import Restricted, RoleLosses
 from stratagem.objectives.routing import RoutingReplay
+from stratagem.objectives.soft import SoftImprovement
 from stratagem.objectives.step_values import StepValueLoss
 from stratagem.objectives.tails import TailConfidenceClip
 from stratagem.objectives.temporal_difference import TemporalDifference
@@ -75,6 +77,7 @@ __all__ = [
     "CenteredClip",
     "Clip",
     "ClippedWeight",
+    "CodeInformation",
     "ControlledByDifficulty",
     "CovarianceMask",
     "Credited",
@@ -121,11 +124,13 @@ __all__ = [
     "SequenceMean",
     "SequenceSum",
     "SharedBudget",
+    "SoftImprovement",
     "StepModel",
     "StepValueLoss",
     "SureNegatives",
     "Surprisal",
     "TailConfidenceClip",
+    "TaskPrediction",
     "TemporalDifference",
     "TokenMean",
     "TokenRatio",
@@ -140,6 +145,7 @@ __all__ = [
     "difficulty",
     "direction_kl",
     "direction_logp",
+    "information_estimate",
     "kl_estimate",
     "mean_cosine",
     "sample_directions",

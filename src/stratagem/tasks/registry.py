@@ -362,6 +362,12 @@ _BUILT_IN = (
         "stratagem.multiagent.games:recall",
     ),
     TaskCard(
+        "resources",
+        "resources[:agents=2+4,cells=12,landmarks=3,places=8,max_turns=12]",
+        "agents on a ring share what landmarks pay; episodes have different numbers of them",
+        "stratagem.multiagent.resources:from_spec",
+    ),
+    TaskCard(
         "pathfinding",
         "pathfinding[:size=12,density=0.2,agents=16,sight=5,view=3,static=true,dynamic=true,pay=waypoint]",
         "agents on a grid go from goal to goal, planning their own paths",

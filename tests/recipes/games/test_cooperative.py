@@ -18,7 +18,7 @@ def batch() -> Experience:
     )
 
 
-@pytest.mark.parametrize("name", ["ippo", "mappo", "vdn", "qmix", "bn_policy"])
+@pytest.mark.parametrize("name", ["ippo", "mappo", "vdn", "qmix", "bn_policy", "mra"])
 def test_a_recipe_is_written_and_read_back_equal(name: str) -> None:
     recipe = card(name).recipe()
     assert Recipe.from_yaml(recipe.to_yaml()) == recipe and recipe.architecture is not None
@@ -64,8 +64,18 @@ def test_a_critic_of_mappo_learns_targets_near_zero_whatever_the_rewards_are_pai
         ("qmix", "sampler.epsilon", 2),
         ("bn_policy", "architecture.edges", "ring"),
         ("bn_policy", "sampler.dependence", -1),
+        ("mra", "architecture.codes", 0),
+        ("mra", "architecture.credit", "all"),
+        ("mra", "architecture.resamples", 0),
     ],
 )
 def test_values_out_of_range_are_refused(name: str, path: str, value: object) -> None:
     with pytest.raises(InputError, match=path.split(".")[1]):
         card(name).recipe().with_values({path: value})
+
+
+def test_mra_with_one_code_is_the_learner_without_what_codes_are_told() -> None:
+    one, several = card("mra").recipe(codes=1), card("mra").recipe()
+    assert {"code_logp", "task_logp"} == several.output_needs() - one.output_needs()
+    assert card("mra").recipe(credit="team").rewards and not one.rewards
+    assert one.architecture.temperature == card("mra").recipe(scale=30.0).objective.terms[1].temperature
