@@ -73,7 +73,7 @@ def test_agents_keep_their_codes_for_an_episode_and_are_said_to_act_by_them() ->
 def test_codes_are_drawn_as_likely_as_the_encoder_says_and_greedy_agents_take_the_likeliest() -> None:
     policy = made()
     alive = np.arange(4) < np.repeat([2, 4], 4000)[:, None]
-    drawn = policy.drawn_codes(alive, np.random.default_rng(0).random((8000, 4)))
+    drawn = policy.drawn_codes(alive, np.random.default_rng(0))
     for rows, number in ((slice(4000), 2.0), (slice(4000, None), 4.0)):
         likely = policy.code_logp(torch.tensor([number]))[0].exp().detach()
         found = torch.bincount(drawn[rows].flatten(), minlength=6) / 16000
@@ -361,13 +361,23 @@ def test_it_learns_in_another_game_that_shows_others_row_by_row(tmp_path: Path) 
     assert [len(world.watch(1, mode).reward) > 0 for mode in ("sampled", "greedy")] == [True, True]
 
 
-def test_agents_that_draw_codes_need_a_lot() -> None:
-    copies = GAME.copies(2)
-    copies.reset(np.arange(2), np.arange(2))
-    frame = copies.observe(np.arange(2))
-    assert frame.lot is None and made().acting()(frame, None).action.shape == (2, 4)
-    with pytest.raises(ValueError, match="need a lot"):
-        made().acting()(frame, np.random.default_rng(0))
+def test_what_was_noted_of_codes_is_needed_to_say_how_likely_actions_were() -> None:
+    x = played(made())
     with pytest.raises(ValueError, match="what was noted"):
-        x = played(made())
         made()(x.replace(inputs=AgentInputs(**{**vars(inputs(x)[0]), "noted": None})))
+
+
+def test_agents_go_on_with_the_codes_they_remember() -> None:
+    policy, copies = made(), GAME.copies(2)
+    copies.reset(np.arange(2), np.arange(2))
+    frame, noise = copies.observe(np.arange(2)), np.random.default_rng(0)
+    first = policy.acting()(frame, noise)
+    assert (
+        first.memory is not None and first.noted is not None and (first.memory[..., 0] == first.noted[..., 0] + 1).all()
+    )
+    for _ in range(5):
+        assert (policy.acting()(frame, noise, first.memory).memory == first.memory).all()
+    begun = first.memory.copy()
+    begun[1] = 0
+    drawn = [policy.acting()(frame, noise, begun).memory for _ in range(20)]
+    assert all((one[0] == first.memory[0]).all() for one in drawn) and len({one[1].tobytes() for one in drawn}) > 1

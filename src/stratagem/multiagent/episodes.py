@@ -7,13 +7,11 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from jaxtyping import Bool, Float, Float32, Int, Shaped
 
 from stratagem.control.episodes import MOST_FAILED_STARTS, Ending, Start
 from stratagem.errors import BrokenRunError
 from stratagem.multiagent.game import Frame, MultiAgentTask, Outcome
-from stratagem.seeding import uniform
 
 
 class Acted(NamedTuple):
@@ -28,9 +26,6 @@ class Acted(NamedTuple):
     noted: Float[np.ndarray, "copies agents noted"] | None = None
     memory: Float32[np.ndarray, "copies agents memory"] | None = None
 
-
-_LOTS = 0x6C6F7473
-"""Keeps lots apart from what a game draws of the same seeds."""
 
 Act = Callable[[Frame, np.ndarray], Acted]
 """What agents do given what there is to see, and what each remembers [copies, agents, memory]."""
@@ -95,15 +90,6 @@ class Lanes:
         """Numbers of their episodes."""
         starts = [self.starts[lane] for lane in lanes.tolist()]
         return np.array([start.episode for start in starts if start is not None], dtype=np.int64)
-
-    def lots(self, lanes: Int[np.ndarray, " some"]) -> Float[np.ndarray, "some agents"]:
-        """A number in [0, 1) of each of their agents' own, which follows from seed and number of the episode."""
-        agents = self._left.shape[1]
-        starts = [start for lane in lanes.tolist() if (start := self.starts[lane]) is not None]
-        seeds = torch.tensor([start.seed for start in starts], dtype=torch.int64)
-        counters = torch.tensor([start.episode for start in starts])[:, None] * agents + torch.arange(agents)
-        drawn: np.ndarray = uniform(seeds[:, None] ^ _LOTS, counters).numpy()
-        return drawn
 
     def observe(self, lanes: Int[np.ndarray, " some"]) -> Frame:
         """What there is to see in them."""
@@ -172,7 +158,7 @@ class Lanes:
     def _fail(self, lane: int, why: str, recording: TeamRecording) -> None:
         start = self.starts[lane]
         assert start is not None
-        nothing = Frame(*(np.zeros(0, dtype=np.float32) for _ in range(4)))
+        nothing = Frame(*(np.zeros(0, dtype=np.float32) for _ in Frame._fields))
         recording.endings[start.episode] = self.ending(lane, nothing, "failed", why)
         self.starts[lane] = None
 
@@ -217,7 +203,7 @@ def play(lanes: Lanes, starts: Starts, act: Act, turns: int | None = None) -> Te
     playing = lanes.playing
     frame = lanes.observe(playing) if len(playing) else None
     while frame is not None and (turns is None or len(recording.reward) < turns):
-        acted = act(frame._replace(lot=lanes.lots(playing)), lanes.memory[playing])
+        acted = act(frame, lanes.memory[playing])
         if acted.memory is not None:
             lanes.memory[playing] = acted.memory
         recording.episode.append(lanes.episodes(playing))

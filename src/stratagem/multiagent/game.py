@@ -28,21 +28,17 @@ class Frame(NamedTuple):
 
     observation: what each agent sees.  state: what a critic may see while agents learn; agents never act on it.
     legal: which discrete actions an agent may take; of continuous ones it has no columns.  alive: who still acts. An
-    agent that is not alive sees zeros, and what it is made to do changes nothing.  lot: a number in [0, 1) of each
-    agent's own, the same throughout an episode, by which it may commit itself to something; a game leaves it to whoever
-    plays its episodes.
+    agent that is not alive sees zeros, and what it is made to do changes nothing.
     """
 
     observation: Float32[np.ndarray, "copies agents features"]
     state: Float32[np.ndarray, "copies state_features"]
     legal: Bool[np.ndarray, "copies agents actions"]
     alive: Bool[np.ndarray, "copies agents"]
-    lot: Float[np.ndarray, "copies agents"] | None = None
 
     def at(self, copies: np.ndarray) -> Frame:
         """The rows of these copies."""
-        one = Frame(*(rows[copies] for rows in self[:4]))
-        return one if self.lot is None else one._replace(lot=self.lot[copies])
+        return Frame(*(rows[copies] for rows in self))
 
 
 class Outcome(NamedTuple):

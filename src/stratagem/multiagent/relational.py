@@ -61,6 +61,7 @@ class RelationalAgents(AgentsPolicy):
         {"entropy", "log_probs", "action_values", "value_after", "next_value", "code_logp", "task_logp"}
     )
     any_number = True
+    memory_width = acting_width = 1
 
     def __init__(
         self,
@@ -132,15 +133,15 @@ class RelationalAgents(AgentsPolicy):
 
     @torch.no_grad()
     def drawn_codes(
-        self, alive: Bool[np.ndarray, "copies agents"], lot: Float[np.ndarray, "copies agents"] | None
+        self, alive: Bool[np.ndarray, "copies agents"], noise: np.random.Generator | None
     ) -> Int[Tensor, "copies agents"]:
-        """Codes of agents: what their lots draw, or the likeliest; or the one that was chosen for all."""
+        """Codes for agents whose episode begins: drawn, or without noise the likeliest; or the one chosen for all."""
         if int(self.chosen) >= 0:
             return self.chosen.expand(alive.shape)
         likely = self.code_logp(torch.from_numpy(alive.sum(1)).float()).exp()
-        if lot is None:
+        if noise is None:
             return likely.argmax(1, keepdim=True).expand(alive.shape)
-        beyond = torch.from_numpy(lot).float().unsqueeze(2) >= likely.cumsum(1).unsqueeze(1)
+        beyond = torch.from_numpy(noise.random(alive.shape)).unsqueeze(2) >= likely.cumsum(1).unsqueeze(1)
         return beyond.sum(2).clamp(max=self.codes - 1)
 
     # ---- acting ----------------------------------------------------------------------------------------------------
@@ -149,15 +150,25 @@ class RelationalAgents(AgentsPolicy):
         temperature = 1.0 if sampler is None else sampler.policy_temperature
 
         def act(frame: Frame, noise: np.random.Generator | None, memory: np.ndarray | None = None, /) -> Acted:
-            if noise is not None and frame.lot is None:
-                raise ValueError("agents that draw a code for an episode need a lot in what they see")
-            code = self.drawn_codes(frame.alive, None if noise is None else frame.lot)
+            code = self._codes(frame.alive, noise, memory)
             logp = self._log_likely(frame, code, temperature).numpy()
             action = (logp if noise is None else logp + noise.gumbel(size=logp.shape)).argmax(-1)
             number = np.broadcast_to(frame.alive.sum(1, keepdims=True), code.shape)
-            return Acted(action, noted=np.stack([code.numpy(), number], -1).astype(np.float32))
+            noted = np.stack([code.numpy(), number], -1).astype(np.float32)
+            return Acted(action, noted=noted, memory=noted[..., :1] + 1)
 
         return act
+
+    def _codes(
+        self, alive: Bool[np.ndarray, "copies agents"], noise: np.random.Generator | None, memory: np.ndarray | None
+    ) -> Int[Tensor, "copies agents"]:
+        """The codes that agents remember, as numbers from 1 on, and drawn ones where an episode begins."""
+        held = torch.zeros(alive.shape, dtype=torch.int64)
+        if memory is not None:
+            held = torch.from_numpy(memory[..., 0]).long()
+        if bool((held > 0).all()):
+            return held - 1
+        return torch.where(held > 0, held - 1, self.drawn_codes(alive, noise))
 
     def likelihoods(self, frame: Frame) -> Float[np.ndarray, "copies agents actions"]:
         """How likely agents with the likeliest codes take each action."""

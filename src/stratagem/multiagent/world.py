@@ -164,9 +164,8 @@ class MultiAgentWorld(ActingWorld[AgentsPolicy, TeamRecording]):
                 raise BrokenRunError(f"task {self.task_name}: the episode could not be started: {failures[0]}")
             sketches, rewards = [copies.sketch(0)], []
             frame, left, memory = copies.observe(one), np.zeros(self.task.agents, dtype=bool), None
-            lot = numpy_generator(self._seed, "lot", number).random((1, self.task.agents))
             while not left.all():
-                acted = act(frame._replace(lot=lot), noise, memory)
+                acted = act(frame, noise, memory)
                 out, memory = copies.step(one, acted.action), acted.memory
                 if out.failures:
                     raise BrokenRunError(f"task {self.task_name}: the episode broke: {out.failures[0]}")
