@@ -44,7 +44,7 @@ def test_the_choice_losses_are_the_formulas():
         p = torch.softmax(policy.choose.entity(entities) @ policy.choose.task(tasks).T / 64, -1)
         slow_q = slow.choice_value.entity(entities) @ slow.choice_value.task(tasks).T
         mixed = slow.mixer((p * slow_q).sum(-1).unsqueeze(0), entities.unsqueeze(0), free)[0]
-        losses.append(-mixed - 0.01 * -(p * p.log()).sum(-1).mean())
+        losses.append(-mixed - 0.01 * -(p * p.log()).sum())
     torch.testing.assert_close(critic, torch.stack(values).mean().float(), rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(actor, torch.stack(losses).mean(), rtol=1e-4, atol=1e-4)
 

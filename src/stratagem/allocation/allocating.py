@@ -39,8 +39,11 @@ FIXED: Mapping[str, Callable[..., Allocate]] = {
 LEARNED: Mapping[str, Callable[..., TwoStageAllocation]] = {"two_stage_allocation": TwoStageAllocation}
 """Techniques that learn a policy first."""
 
-SMALL = {"learning_rate": 1e-3, "buffer": 20_000, "batch": 128, "updates": 2}
-"""What a learned technique is set to here unless it is told otherwise: published defaults take far more decisions."""
+SMALL = {"learning_rate": 1e-3, "buffer": 20_000, "updates": 8}
+"""What a learned technique is set to here unless it is told otherwise: published defaults take far more decisions.
+
+A round is 32 decisions, after each of which the released code makes an update; here there are 8.
+"""
 
 
 @dataclass(frozen=True, eq=False)

@@ -31,6 +31,7 @@ class Shape:
 
     scores: how pairs are scored.  mixing: how entities' values become one.  pre_assign: whether entities choose first;
     otherwise each task picks, in this order, among all entities that are left.
+    sampled: whether :meth:`TwoStagePolicy.allocate` draws choices and picks; otherwise it takes the likeliest.
     """
 
     entity: int
@@ -40,6 +41,7 @@ class Shape:
     mixing: Mixing = "attention"
     pre_assign: bool = True
     order: Order = "listed"
+    sampled: bool = False
 
 
 class Decided(NamedTuple):
@@ -145,8 +147,8 @@ class TwoStagePolicy(ModulePolicy):
         return self._one_by_one(instances, source, record)
 
     def allocate(self, instances: Instances, source: torch.Generator) -> Allocation:
-        """The likeliest allocation, choice by choice and pick by pick; nothing is left to chance."""
-        return self.decide(instances).allocation
+        """The likeliest allocation, choice by choice and pick by pick, or one that is drawn, as the shape says."""
+        return self.decide(instances, source if self.shape.sampled else None).allocation
 
     def _choose(self, instances: Instances, source: torch.Generator | None) -> Chosen:
         nothing = ~instances.free | ~instances.open.any(1, keepdim=True)

@@ -7,6 +7,7 @@ from dataclasses import replace
 from functools import cache
 
 from stratagem.allocation import (
+    SMALL,
     Allocate,
     AllocationTask,
     ExactAllocation,
@@ -30,7 +31,7 @@ LARGER = replace(TASK, slots=8, entities=32, backlog=60)
 
 @cache
 def _learned(seed: int, pre_assign: bool) -> TwoStagePolicy:
-    technique = TwoStageAllocation(learning_rate=1e-3, buffer=20_000, batch=128, updates=2, pre_assign=pre_assign)
+    technique = TwoStageAllocation(**SMALL, pre_assign=pre_assign)
     return technique.train(TASK, DECISIONS, derive(seed, "train"))
 
 
