@@ -115,11 +115,11 @@ class TwoStagePolicy(ModulePolicy):
     def pick_logp(
         self,
         entities: Float[Tensor, "*n entities a"],
-        state: Float[Tensor, "*n b"],
-        candidates: Bool[Tensor, "*n entities"],
-    ) -> Float[Tensor, "*n entities"]:
-        """Log-probability of picking each candidate in this state of a task."""
-        scores = self.pick(entities, state.unsqueeze(-2)).squeeze(-1) / self.shape.hidden
+        states: Float[Tensor, "*n states b"],
+        candidates: Bool[Tensor, "*n states entities"],
+    ) -> Float[Tensor, "*n states entities"]:
+        """Log-probability of picking each candidate in these states of a task."""
+        scores = self.pick(entities, states).transpose(-1, -2) / self.shape.hidden
         logp: Tensor = scores.masked_fill(~candidates, -1e6).log_softmax(-1)
         return logp
 
@@ -199,7 +199,8 @@ class TwoStagePolicy(ModulePolicy):
             if not len(row):
                 break
             state, able, rows = vectors[row, task], candidates[row, task], torch.arange(len(row))
-            picked = _drawn(self.pick_logp(seen[row], self.tasks(state), able), source)
+            logp = self.pick_logp(seen[row], self.tasks(state).unsqueeze(1), able.unsqueeze(1))
+            picked = _drawn(logp.squeeze(1), source)
             after, still = state.clone(), able.clone()
             after[:, kinds] = (state[:, kinds] - instances.capacity[row, picked]).clamp(min=0)
             still[rows, picked] = False

@@ -193,23 +193,22 @@ class Learner:
 
     def pick_losses(self, x: Columns) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
         """Of critic and actor of the second stage."""
-        policy, technique = self.policy, self.technique
-        entities, state, after = policy.entities(x["entities"]), policy.tasks(x["state"]), policy.tasks(x["next_state"])
-        with torch.no_grad():
-            later = self._soft_value(entities, after, x["next_candidates"])
-            target = x["reward"].float() + technique.discount * later.masked_fill(x["done"], 0.0)
-        value = policy.pick_value(entities, state.unsqueeze(-2)).squeeze(-1)
+        policy, rows = self.policy, ("state", "next_state")
+        entities, states = policy.entities(x["entities"]), torch.stack([policy.tasks(x[name]) for name in rows], 1)
+        candidates = torch.stack([x["candidates"], x["next_candidates"]], 1)
+        now, later = self._soft_values(entities, states, candidates).unbind(-1)
+        target = x["reward"].float() + self.technique.discount * later.detach().masked_fill(x["done"], 0.0)
+        value = policy.pick_value(entities, states[:, :1]).squeeze(-1)
         critic = (value.gather(-1, x["picked"].unsqueeze(-1)).squeeze(-1) - target).square().mean()
-        actor = -self._soft_value(entities, state, x["candidates"]).mean()
-        return critic, actor
+        return critic, -now.mean()
 
-    def _soft_value(self, entities: Tensor, state: Tensor, candidates: Tensor) -> Float[Tensor, " rows"]:
-        """``sum_j p_j q'_j + entropy_weight H`` over the candidates."""
-        logp = self.policy.pick_logp(entities, state, candidates)
-        slow: Tensor = self.slow.pick_value(entities, state.unsqueeze(-2)).squeeze(-1)
+    def _soft_values(self, entities: Tensor, states: Tensor, candidates: Tensor) -> Float[Tensor, "rows states"]:
+        """``sum_j p_j q'_j + entropy_weight H`` over the candidates in each state."""
+        logp = self.policy.pick_logp(entities, states, candidates)
+        slow: Tensor = self.slow.pick_value(entities, states).transpose(-1, -2)
         entropy = -(logp.exp() * logp).sum(-1)
-        value: Tensor = (logp.exp() * slow).sum(-1) + self.technique.entropy_weight * entropy
-        return value
+        values: Tensor = (logp.exp() * slow).sum(-1) + self.technique.entropy_weight * entropy
+        return values
 
     def _choice_entropy(self, logp: Tensor, open: Tensor) -> Float[Tensor, "n entities"]:
         if self.technique.entropy == "standard":
