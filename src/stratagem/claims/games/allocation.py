@@ -61,12 +61,18 @@ def _returns(seed: int, task: AllocationTask) -> dict[str, float]:
     ),
     scale="Four slots and sixteen entities of three capacities on a 7x7 grid, 50 steps, 12 held-out episodes; learned "
     "from 5,000 decisions (8,000 in a first version, which took too long) with "
-    "Adam of 1e-3 (published: 1e-5 and far more decisions), 128 transitions twice a round. "
+    "Adam of 1e-3 (published: 1e-5 and far more decisions), eight updates of 32 transitions after every 32 decisions "
+    "(published: 32 of them; two of 128 in a first version, which learned less: .83 of greedy). "
     "Larger: eight slots and 32 entities, the same weights. The ablation in which tasks pick one after another among "
     "all entities learns from as many decisions (over_without_pre_assign). share_of_optimum: of two single "
     "allocations, by mixed-integer programming within two seconds each; there nobody who volunteered in vain gets a "
-    "second chance. A development run was seen before the rule was written. In a single allocation entities that look "
-    "alike choose the same task, so that pre-assignment is held back where demands need what alike entities share.",
+    "second chance. A development run was seen before the rule was written. What holds it back is that an entity sees "
+    "its own attributes and the tasks', not the other entities, so that those that look alike choose alike. By "
+    "enumeration, with three tasks that stay and four entities of four kinds, the best map from attributes to tasks "
+    "earns .64 to .74 of the optimum, and training reaches .89 to 1.00 of that best map (four development seeds). In "
+    "the dynamic task of this claim an unbiased policy gradient on the same first stage, followed by the greedy "
+    "choice among volunteers, reached .96 of greedy. The released code evaluates policies that still sample, on the "
+    "same thirty tasks and entities in the same order as it learned from; here all is drawn anew.",
 )
 def two_stage_allocation(seed: int) -> dict[str, float]:
     """Ratios of mean returns, the share of the optimum in single allocations, and milliseconds of a decision."""
