@@ -222,9 +222,7 @@ def _first(task: AllocationTask, episodes: int, seed: int) -> Instances:
     return Field(task, episodes, derive(seed, "held out")).instances.at(torch.tensor([0]))
 
 
-def _sample(
-    allocator: Allocate, policy: TwoStagePolicy | None, instance: Instances, source: torch.Generator
-) -> Sample:
+def _sample(allocator: Allocate, policy: TwoStagePolicy | None, instance: Instances, source: torch.Generator) -> Sample:
     if policy is None or not policy.shape.pre_assign:
         return Sample(instance.without_losses(allocator(instance, source))[0], None)
     decided = policy.decide(instance, source if policy.shape.sampled else None)

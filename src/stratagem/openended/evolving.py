@@ -11,13 +11,15 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float64
 from numpy import ndarray
+from torch import Generator
 
 from stratagem import catalogue
-from stratagem.errors import InputError
+from stratagem.errors import BrokenRunError, InputError
 from stratagem.openended.distillation import Distillation
 from stratagem.openended.percentiles import ScoreBook, participation
 from stratagem.openended.policy import GoalPolicy
 from stratagem.openended.population import Population, PopulationTraining, ScoredWorld
+from stratagem.openended.task import OpenEndedTask
 from stratagem.openended.world import OpenEndedWorld
 from stratagem.recipe import Recipe
 from stratagem.seeding import derive, generator
@@ -37,12 +39,14 @@ class Evolved:
     book: what they earned on the tasks of the test, by ``generation-N``; ``random`` is a policy that acts at random.
     steps: in environments, by generation, with those of distillation and of trials.
     divergence: of a student from its teacher when it began to learn by itself, mean over members; nan for the first.
-    policy: the last generation's best.  directory: of the run.
+    history: a row of figures for every round, as ``metrics.jsonl`` has them.  policy: the last generation's best.
+    directory: of the run.
     """
 
     book: ScoreBook
     steps: tuple[int, ...]
     divergence: tuple[float, ...]
+    history: tuple[dict[str, Any], ...]
     policy: GoalPolicy
     directory: Path
 
@@ -75,53 +79,116 @@ def evolve(
     recipe: any that a goal policy can learn by, such as ``xland``.  task: such as ``openended:grid``.
     rounds: of each generation, of ``training.interval`` batches for every member.  tests: held-out tasks of the final
     test.  values: of the recipe's fields.  progress: called with generation and figures after every round.
-    out: a directory for ``run.json``, ``environment.json``, ``metrics.jsonl``, ``results.json``, the best policy as
-    ``policy/``, and a folder for every generation and member.
+    out: a directory for ``run.json``, ``environment.json``, ``metrics.jsonl``, ``results.json``, ``report.html``, the
+    best policy as ``policy/``, and a folder for every generation and member.
 
-    Raises :class:`InputError` for wrong input.
+    Raises :class:`InputError` for wrong input, :class:`BrokenRunError` when it is interrupted after a generation,
+    naming the directory, which then holds the generations that are done.
     """
     for name, count in (("generations", generations), ("rounds", rounds), ("tests", tests)):
         if count < 1:
             raise InputError(f"{name} = {count}: must be at least 1")
     universe = registry.make(task)
-    if universe.family != "openended":
+    if not isinstance(universe, OpenEndedTask):
         raise InputError(f"task {task}: is no universe of tasks; openended:grid is")
     training, distillation = training or PopulationTraining(), distillation or Distillation()
     made = recipe if isinstance(recipe, Recipe) else catalogue.recipe(recipe)
-    run = RunDirectory.create(out or Path("runs") / file_name(f"evolve-{made.name}-{task}-seed{seed}"))
+    path = Path(out or Path("runs") / run_name(made.name, task, seed))
+    if (path / "run.json").exists():
+        raise InputError(f"run directory {path}: holds a run already; name another with --out")
+    run = RunDirectory.create(path)
     asked = {"command": "evolve", "recipe": made.name, "task": task, "generations": generations, "rounds": rounds}
-    run.write_json("run.json", {**asked, "seed": seed, "values": dict(values or {}), "training": vars(training)})
+    asked |= {"tests": tests, "seed": seed, "values": dict(values or {}), "training": vars(training)}
+    run.write_json("run.json", asked)
     run.write_json("environment.json", environment(seed))
-    book, steps, divergence = ScoreBook(tests), list[int](), list[float]()
-    tested = range(TESTED_FROM, TESTED_FROM + tests)
-    teacher: GoalPolicy | None = None
-    for generation in range(1, generations + 1):
-        own = derive(seed, "generation", generation)
+    generation = _Generations(made, universe, run, training, distillation, range(TESTED_FROM, TESTED_FROM + tests))
+    try:
+        for number in range(1, generations + 1):
+            generation.advance(number, rounds, derive(seed, "generation", number), values, progress)
+            if number == 1:
+                generation.enter_random(generator(seed, "random"))
+    except InputError:
+        run.withdraw()
+        raise
+    except KeyboardInterrupt:
+        if not generation.steps:
+            raise
+        _written(generation.found(), asked)
+        done = f"{len(generation.steps)} of {generations} generations, which are in {path}"
+        raise BrokenRunError(f"stopped after {done}") from None
+    return _written(generation.found(), asked)
 
-        def world(member: int) -> ScoredWorld:
-            return OpenEndedWorld(universe, member)  # type: ignore[arg-type]  # its family says so
 
-        folder = run.path / f"generation-{generation}"
-        population = Population(training, made, world, folder, own, values)
-        taught = [_taught(member.world, teacher, distillation, derive(own, "distil")) for member in population.members]
-        divergence.append(float(np.mean([one for one, _ in taught])))
+def run_name(recipe: str, task: str, seed: int) -> str:
+    """Of the directory a run is written to unless another is named."""
+    return file_name(f"evolve-{recipe}-{task}-seed{seed}")
 
-        def show(number: int, row: Mapping[str, Any]) -> None:
-            run.append("metrics.jsonl", {"generation": generation, **row})  # noqa: B023
-            progress(generation, row)  # noqa: B023
+
+class _Generations:
+    """The generations that were, and what the next one needs of them."""
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        universe: OpenEndedTask,
+        run: RunDirectory,
+        training: PopulationTraining,
+        distillation: Distillation,
+        tested: range,
+    ) -> None:
+        self.recipe, self.universe, self.run = recipe, universe, run
+        self.training, self.distillation, self.tested = training, distillation, tested
+        self.book, self.steps, self.divergence = ScoreBook(len(tested)), list[int](), list[float]()
+        self.history: list[dict[str, Any]] = []
+        self.best: OpenEndedWorld | None = None
+
+    def advance(
+        self, number: int, rounds: int, seed: int, values: Mapping[str, Any] | None, progress: Progress
+    ) -> None:
+        """Teach a new population, let it learn for so many rounds, and test its best member."""
+        folder, teacher = self.run.path / f"generation-{number}", self.best and self.best.policy.frozen()
+        population = Population(self.training, self.recipe, self._world, folder, seed, values)
+        taught = [
+            _taught(member.world, teacher, self.distillation, derive(seed, "distil")) for member in population.members
+        ]
+
+        def show(_: int, row: Mapping[str, Any]) -> None:
+            self.history.append({"generation": number, **row})
+            self.run.append("metrics.jsonl", self.history[-1])
+            progress(number, row)
 
         population.advance(rounds, show)
         best = population.members[population.best(population.scores())].world
-        assert isinstance(best, OpenEndedWorld), "made above"
-        teacher = best.policy.frozen()
-        book.enter(f"generation-{generation}", best.held_out(tested))
-        if generation == 1:
-            book.enter("random", best.scores("test", tested, 1, generator(seed, "random"), None).mean(1).numpy())
-        steps.append(population.steps + sum(spent for _, spent in taught))
-    assert teacher is not None, "there was a generation"
-    found = Evolved(book, tuple(steps), tuple(divergence), teacher, run.path)
-    run.write_text("results.json", json.dumps({"steps": steps, "results": found.rows()}, indent=2) + "\n")
-    teacher.save(run.path / "policy", f"# {made.name}\n\nThe best of {generations} generations on `{task}`.\n")
+        assert isinstance(best, OpenEndedWorld), "made by _world"
+        self.best = best
+        self.book.enter(f"generation-{number}", best.held_out(self.tested))
+        self.divergence.append(float(np.mean([one for one, _ in taught])))
+        self.steps.append(population.steps + sum(spent for _, spent in taught))
+
+    def enter_random(self, source: Generator) -> None:
+        """Test a policy that acts at random, for comparison."""
+        assert self.best is not None, "there was a generation"
+        self.book.enter("random", self.best.scores("test", self.tested, 1, source, None).mean(1).numpy())
+
+    def found(self) -> Evolved:
+        """What became of them."""
+        assert self.best is not None, "there was a generation"
+        policy, path = self.best.policy.frozen(), self.run.path
+        return Evolved(self.book, tuple(self.steps), tuple(self.divergence), tuple(self.history), policy, path)
+
+    def _world(self, member: int) -> ScoredWorld:
+        return OpenEndedWorld(self.universe, member)
+
+
+def _written(found: Evolved, asked: Mapping[str, Any]) -> Evolved:
+    """What was found, written down."""
+    from stratagem.study.evolution_report import write_evolution_report
+
+    run, name, task = RunDirectory(found.directory), asked["recipe"], asked["task"]
+    results = {"steps": list(found.steps), "results": found.rows()}
+    run.write_text("results.json", json.dumps(results, indent=2) + "\n")
+    found.policy.save(run.path / "policy", f"# {name}\n\nThe best of {len(found.steps)} generations on `{task}`.\n")
+    write_evolution_report(found, run.path / "report.html", recipe=name, task=task, seed=asked["seed"])
     return found
 
 

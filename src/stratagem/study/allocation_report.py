@@ -76,7 +76,7 @@ def _texts(bars: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
 
     def text(bar: Mapping[str, Any], name: str) -> str:
         value, half = bar[name], bar[f"{name}/half"]
-        return "—" if value is None else f"{value:.4g}" + ("" if half is None else f" ± {half:.2g}")
+        return "—" if value is None else f"{value:.3g}" + ("" if half is None else f" ± {half:.2g}")
 
     return [
         {
