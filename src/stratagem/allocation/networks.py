@@ -43,8 +43,8 @@ class PairScores(nn.Module):
 class AttentionMixer(nn.Module):
     """``Q = f(ReLU(q W))``: one value of all entities' own, whatever their number and order.
 
-    ``W = softmax(K Q^T / sqrt(hidden)) V`` has a row for every entity, with keys, queries and values each by a
-    perceptron with one hidden layer from the entities' attributes; so is ``f``. Entities that are not free attend to nobody and
+    ``W = softmax(K Q^T / sqrt(hidden)) V`` has a row for every entity; keys, queries, values and ``f`` are perceptrons
+    with one hidden layer, the first three of the entities' attributes. Entities that are not free attend to nobody and
     nobody attends to them. (Attributes set to 0, as in the code released with arXiv 2407.00496, still speak by the
     biases.)
     """

@@ -183,10 +183,8 @@ class Learner:
         critic = (policy.mixer(own, entities, free) - x["returned"].float()).square().mean()
         logp = policy.choice_logp(entities, tasks, x["open"])
         weighed = logp.exp() * slow.choice_value(entities, tasks)
-        if self.technique.weighing == "expected":
-            weighed = weighed.sum(-1)
-        else:
-            weighed = weighed.gather(-1, chosen).squeeze(-1)
+        every = self.technique.weighing == "expected"
+        weighed = weighed.sum(-1) if every else weighed.gather(-1, chosen).squeeze(-1)
         entropy = self._choice_entropy(logp, x["open"]).masked_fill(~free, 0.0).sum(-1)
         actor = -(slow.mixer(weighed, entities, free) + self.technique.entropy_weight * entropy).mean()
         return critic, actor

@@ -36,7 +36,7 @@ def write_allocation_report(found: Comparison, path: Path, *, single: bool, seed
         against=against.name,
         optimal=single and against.name == "exact",
         episodes=len(against.returns),
-        rows=[(bar["name"], bar["return"], bar["share"], bar["learning"], bar["milliseconds"]) for bar in _texts(bars)],
+        rows=_rows(bars),
         columns=["task", "value", "demands", *(_brought(found.instance, one) for one in found.results)],
         tasks=_tasks(found.instance, found.results),
         choices=[(str(place), one.name) for place, one in enumerate(found.results)],
@@ -71,21 +71,26 @@ def _bar(one: Allocated, against: Allocated, color: str) -> dict[str, Any]:
     return {"name": one.name, "color": color, **plain, "milliseconds": 1000 * one.decision, "learning": one.seconds}
 
 
-def _texts(bars: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
-    """Figures with their intervals, as the table has them."""
+def mean(one: Allocated) -> str:
+    """Mean return with its interval: ``22.5 [17.7, 27.3]``."""
+    return _text(one.mean, None if math.isnan(one.half) else one.half)
 
-    def text(bar: Mapping[str, Any], name: str) -> str:
-        value, half = bar[name], bar[f"{name}/half"]
-        return "—" if value is None else f"{value:.3g}" + ("" if half is None else f" ± {half:.2g}")
 
+def _text(value: float | None, half: float | None) -> str:
+    if value is None:
+        return "—"
+    return f"{value:.4g}" + ("" if half is None else f" [{value - half:.4g}, {value + half:.4g}]")
+
+
+def _rows(bars: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
+    """Of the table: figures with their intervals."""
     return [
-        {
-            "name": bar["name"],
-            "return": text(bar, "return"),
-            "share": text(bar, "share"),
-            "learning": f"{bar['learning']:.1f}" if bar["learning"] else "—",
-            "milliseconds": f"{bar['milliseconds']:.3g}",
-        }
+        (
+            bar["name"],
+            *(_text(bar[name], bar[f"{name}/half"]) for name in ("return", "share")),
+            f"{bar['learning']:.1f}" if bar["learning"] else "—",
+            f"{bar['milliseconds']:.3g}",
+        )
         for bar in bars
     ]
 
