@@ -39,7 +39,7 @@ FIXED: Mapping[str, Callable[..., Allocate]] = {
 LEARNED: Mapping[str, Callable[..., TwoStageAllocation]] = {"two_stage_allocation": TwoStageAllocation}
 """Techniques that learn a policy first."""
 
-SMALL = {"learning_rate": 1e-3, "buffer": 20_000, "updates": 8}
+SMALL: Mapping[str, Any] = {"learning_rate": 1e-3, "buffer": 20_000, "updates": 8}
 """What a learned technique is set to here unless it is told otherwise: published defaults take far more decisions.
 
 A round is 32 decisions, after each of which the released code makes an update; here there are 8.
@@ -173,7 +173,7 @@ def _made(name: str, arguments: Mapping[str, Any]) -> Allocate | TwoStageAllocat
         return FIXED[name](**{key: value for key, value in arguments.items() if key in known})
     if name in LEARNED:
         known = inspect.signature(LEARNED[name]).parameters
-        return LEARNED[name](**SMALL | {key: value for key, value in arguments.items() if key in known})
+        return LEARNED[name](**{**SMALL, **{key: value for key, value in arguments.items() if key in known}})
     if Path(name).is_dir():
         return TwoStagePolicy.from_directory(name)
     raise unknown("allocator", name, [*FIXED, *LEARNED])

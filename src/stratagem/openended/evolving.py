@@ -146,7 +146,10 @@ class _Generations:
         self, number: int, rounds: int, seed: int, values: Mapping[str, Any] | None, progress: Progress
     ) -> None:
         """Teach a new population, let it learn for so many rounds, and test its best member."""
-        folder, teacher = self.run.path / f"generation-{number}", self.best and self.best.policy.frozen()
+        folder, teacher = (
+            self.run.path / f"generation-{number}",
+            None if self.best is None else self.best.policy.frozen(),
+        )
         population = Population(self.training, self.recipe, self._world, folder, seed, values)
         taught = [
             _taught(member.world, teacher, self.distillation, derive(seed, "distil")) for member in population.members
