@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from stratagem.allocation import GreedyAllocation, allocate, find_task, play
-from stratagem.errors import InputError
+from stratagem.errors import BrokenRunError, InputError
 from stratagem.seeding import derive
 
 TASK = "allocation:dynamic,steps=5"
@@ -43,6 +43,17 @@ def test_a_learned_policy_is_saved_and_met_again_in_another_size(tmp_path):
     assert said["return"] == larger.results[0].mean and said["episodes"] == 3
     with pytest.raises(InputError, match="holds a run already"):
         allocate([str(saved)], TASK, out=tmp_path / "run")
+
+
+def test_an_interrupted_comparison_keeps_the_allocators_that_are_done(tmp_path):
+    def interrupt(name, number):
+        raise KeyboardInterrupt
+
+    names = ["greedy", "two_stage_allocation", "random"]
+    with pytest.raises(BrokenRunError, match="stopped after 1 of 3 allocators"):
+        allocate(names, TASK, episodes=3, out=tmp_path / "run", progress=interrupt)
+    (row,) = json.loads((tmp_path / "run" / "results.json").read_text())["results"]
+    assert row["allocator"] == "greedy" and (tmp_path / "run" / "report.html").is_file()
 
 
 def test_a_single_episode_has_no_interval():

@@ -44,9 +44,29 @@ def test_the_choice_losses_are_the_formulas():
         p = torch.softmax(policy.choose.entity(entities) @ policy.choose.task(tasks).T / 64, -1)
         slow_q = slow.choice_value.entity(entities) @ slow.choice_value.task(tasks).T
         mixed = slow.mixer((p * slow_q).sum(-1).unsqueeze(0), entities.unsqueeze(0), free)[0]
-        losses.append(-mixed - 0.01 * -(p * p.log()).sum(-1).mean())
+        losses.append(-mixed - 0.01 * -(p * p.log()).sum())
     torch.testing.assert_close(critic, torch.stack(values).mean().float(), rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(actor, torch.stack(losses).mean(), rtol=1e-4, atol=1e-4)
+
+
+def test_the_released_actor_weighs_the_chosen_task_alone():
+    learner = _learner(weighing="chosen", entropy_weight=0.0)
+    x, policy, slow = learner.choices.sample(5, generator(0)), learner.policy, learner.slow
+    entities, tasks = policy.entities(x["entities"]), policy.tasks(x["tasks"])
+    weighed = policy.choice_logp(entities, tasks, x["open"]).exp() * slow.choice_value(entities, tasks)
+    own = torch.stack([weighed[row, torch.arange(6), x["chosen"][row]] for row in range(5)])
+    torch.testing.assert_close(learner.choice_losses(x)[1], -slow.mixer(own, entities, x["free"]).mean())
+
+
+def test_the_entropy_is_that_of_all_choices_together():
+    with_it, without = (_learner(entropy_weight=weight) for weight in (1.0, 0.0))
+    x = with_it.choices.sample(5, generator(0))
+    x["free"] = torch.arange(6) < torch.tensor([[6], [3], [2], [1], [0]])
+    entities, tasks = with_it.policy.entities(x["entities"]), with_it.policy.tasks(x["tasks"])
+    chance = with_it.policy.choice_logp(entities, tasks, x["open"]).exp()
+    entropy = torch.distributions.Categorical(chance).entropy()
+    together = torch.stack([entropy[row, : int(x["free"][row].sum())].sum() for row in range(5)])
+    torch.testing.assert_close(without.choice_losses(x)[1] - with_it.choice_losses(x)[1], together.mean())
 
 
 def test_the_pick_losses_are_the_formulas():

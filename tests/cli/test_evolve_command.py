@@ -26,7 +26,7 @@ def test_evolve_prints_percentiles_and_where_the_policy_is(stratagem, tmp_path):
     said = stratagem("evolve", "ppo", "--task", "openended:grid,horizon=4", *SIZES)
     assert (said.code, said.err) == (0, "")
     assert [line.split()[0] for line in said.out.splitlines()[:3]] == ["agent", "generation-1", "random"]
-    assert "policy and results: here" in said.out and (tmp_path / "here/policy/policy.json").is_file()
+    assert "policy, results and report: here" in said.out and (tmp_path / "here/policy/policy.json").is_file()
 
 
 def test_evolve_as_json(stratagem):

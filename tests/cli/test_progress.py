@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from stratagem.cli.progress import progress_bar
+from stratagem.cli.progress import counting_bar, progress_bar
 
 METRICS = {"reward": 0.5, "loss": -1.25, "something": 3.0}
 
@@ -24,3 +24,10 @@ def test_on_a_terminal_the_newest_figures_are_shown(monkeypatch, capfd):
         progress(7, METRICS)
     shown = capfd.readouterr().err
     assert "training: step 7  reward 0.500  loss -1.250" in shown and "something" not in shown
+
+
+def test_a_counting_bar_is_silent_when_nobody_watches(capsys):
+    for total in (10, None):
+        with counting_bar(total) as show:
+            show("[name]", 3)
+    assert capsys.readouterr() == ("", "")

@@ -49,7 +49,7 @@ def test_wrong_input_is_one_line(stratagem):
     for arguments, expected in (
         (("ucb", "--task", "bandit:bernoulli"), "unknown policy 'ucb'; did you mean 'ucb1'?"),
         (("ucb1", "--task", "key_door"), "write bandit:NAME"),
-        (("ucb1", "--task", "bandit:bernoulli", "--delay", "-1"), "delay = -1"),
+        (("ucb1", "--task", "bandit:bernoulli", "--delay", "-1"), "Invalid value for '--delay'"),
     ):
         said = stratagem("pull", *arguments)
         assert said.code == 2 and expected in said.err and said.err.count("\n") == 1

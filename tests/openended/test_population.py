@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from stratagem import catalogue
-from stratagem.errors import InputError
+from stratagem.errors import BrokenRunError, InputError
 from stratagem.openended import (
     THRESHOLDS,
     Distillation,
@@ -130,6 +130,31 @@ def test_generations_are_taught_and_tested(tmp_path):
     results = json.loads((tmp_path / "run" / "results.json").read_text())["results"]
     assert [row["agent"] for row in results] == ["generation-1", "random", "generation-2"]
     assert len(results[0]["curve"]) == 51 and (tmp_path / "run" / "policy" / "policy.json").is_file()
+    rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert rows == list(found.history) and [row["generation"] for row in rows] == [1, 2]
+    assert "xland evolved on openended:grid,horizon=4" in (tmp_path / "run" / "report.html").read_text()
+    with pytest.raises(InputError, match="name another with --out"):
+        evolve("xland", "openended:grid,horizon=4", out=tmp_path / "run")
+
+
+def test_an_interrupted_run_keeps_the_generations_that_are_done(tmp_path):
+    def interrupt(generation, row):
+        if generation == 2:
+            raise KeyboardInterrupt
+
+    few = PopulationTraining(members=1, interval=1, validation=10)
+    sizes = {"rounds": 1, "training": few, "tests": 10, "values": LITTLE, "progress": interrupt}
+    with pytest.raises(BrokenRunError, match="stopped after 1 of 3 generations"):
+        evolve("ppo", "openended:grid,horizon=4", generations=3, out=tmp_path / "run", **sizes)
+    results = json.loads((tmp_path / "run" / "results.json").read_text())["results"]
+    assert [row["agent"] for row in results] == ["generation-1", "random"]
+    assert (tmp_path / "run" / "report.html").is_file()
+
+
+def test_what_is_refused_can_be_started_again_in_the_same_place(tmp_path):
+    with pytest.raises(InputError):
+        evolve("ppo", "openended:grid,horizon=4", values={"no_such_field": 1}, out=tmp_path / "run")
+    assert not (tmp_path / "run" / "run.json").exists()
 
 
 PLAYERS = OpenEndedTask(horizon=4, players=2, snapshot_every=0)

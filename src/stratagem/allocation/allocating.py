@@ -9,10 +9,10 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Float64
+from jaxtyping import Float64, Int64
 from torch import Tensor
 
 from stratagem.allocation.allocators import ExactAllocation, GeneticAllocation, GreedyAllocation, RandomAllocation
@@ -21,7 +21,7 @@ from stratagem.allocation.instances import Allocation, Instances
 from stratagem.allocation.policy import TwoStagePolicy
 from stratagem.allocation.tasks import AllocationTask, find_task
 from stratagem.allocation.two_stage import TwoStageAllocation
-from stratagem.errors import InputError, unknown
+from stratagem.errors import BrokenRunError, InputError, unknown
 from stratagem.seeding import derive, generator
 from stratagem.training.run_directory import RunDirectory, environment, file_name
 
@@ -39,8 +39,19 @@ FIXED: Mapping[str, Callable[..., Allocate]] = {
 LEARNED: Mapping[str, Callable[..., TwoStageAllocation]] = {"two_stage_allocation": TwoStageAllocation}
 """Techniques that learn a policy first."""
 
-SMALL = {"learning_rate": 1e-3, "buffer": 20_000, "batch": 128, "updates": 2}
-"""What a learned technique is set to here unless it is told otherwise: published defaults take far more decisions."""
+SMALL: Mapping[str, Any] = {"learning_rate": 1e-3, "buffer": 20_000, "updates": 8}
+"""What a learned technique is set to here unless it is told otherwise: published defaults take far more decisions.
+
+A round is 32 decisions, after each of which the released code makes an update; here there are 8.
+"""
+
+
+class Sample(NamedTuple):
+    """An allocator's answer to one instance: tasks of entities without those that would lose, and for which task each
+    volunteered, where entities volunteer first."""
+
+    allocation: Int64[Tensor, " entities"]
+    volunteered: Int64[Tensor, " entities"] | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,7 +59,7 @@ class Allocated:
     """What one allocator earned.
 
     returns: by episode.  seconds: of learning.  decision: seconds that allocating one instance took, mean.
-    policy: that it learned or read, if any.
+    policy: that it learned or read, if any.  sample: of the first held-out instance.
     """
 
     name: str
@@ -56,6 +67,7 @@ class Allocated:
     seconds: float
     decision: float
     policy: TwoStagePolicy | None
+    sample: Sample
 
     @property
     def mean(self) -> float:
@@ -76,10 +88,15 @@ class Allocated:
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
-    """What a comparison found. directory: of the run, if any; it holds learned policies under ``policies/``."""
+    """What a comparison found.
+
+    instance: the first of the held-out episodes, of which the results hold samples.  directory: of the run, if any; it
+    holds learned policies under ``policies/``.
+    """
 
     task: str
     results: tuple[Allocated, ...]
+    instance: Instances
     directory: Path | None
 
 
@@ -99,10 +116,11 @@ def allocate(
     names: of ``FIXED`` or ``LEARNED``, or folders of saved policies, which need not have met instances of this size.
     task: ``allocation:NAME[,option=value...]``.  decisions: that a technique learns from.  arguments: of every
     allocator that has them; learned ones start from ``SMALL``.
-    out: a directory for ``run.json``, ``environment.json``, ``metrics.jsonl``, ``results.json`` and ``policies/``.
-    progress: called with a technique's name and the decisions it has made.
+    out: a directory for ``run.json``, ``environment.json``, ``metrics.jsonl``, ``results.json``, ``policies/`` and
+    ``report.html``.  progress: called with a technique's name and the decisions it has made.
 
-    Raises :class:`InputError` for wrong input, before anything is learned.
+    Raises :class:`InputError` for wrong input, before anything is learned, :class:`BrokenRunError` when it is
+    interrupted between two allocators, naming the directory, which then holds those that are done.
     """
     if not names:
         raise InputError("allocators: name at least one")
@@ -114,10 +132,18 @@ def allocate(
     if out is not None and (Path(out) / "run.json").exists():
         raise InputError(f"run directory {out}: holds a run already; name another with --out")
     rows: list[dict[str, Any]] = []
-    results = [_measured(name, one, found, decisions, episodes, seed, rows, progress) for name, one in made.items()]
+    results: list[Allocated] = []
     asked: dict[str, Any] = {"command": "allocate", "allocators": list(made), "task": task}
     asked |= {"arguments": dict(arguments or {}), "decisions": decisions, "episodes": episodes, "seed": seed}
-    return Comparison(task, tuple(results), None if out is None else _written(out, asked, results, rows))
+    try:
+        for name, one in made.items():
+            results.append(_measured(name, one, found, decisions, episodes, seed, rows, progress))
+    except KeyboardInterrupt:
+        if out is None or not results:
+            raise
+        _written(asked, found, results, rows, out)
+        raise BrokenRunError(f"stopped after {len(results)} of {len(made)} allocators, which are in {out}") from None
+    return _written(asked, found, results, rows, out)
 
 
 def play(allocator: Allocate, task: AllocationTask, episodes: int, seed: int) -> tuple[Float64[Tensor, " n"], float]:
@@ -147,7 +173,7 @@ def _made(name: str, arguments: Mapping[str, Any]) -> Allocate | TwoStageAllocat
         return FIXED[name](**{key: value for key, value in arguments.items() if key in known})
     if name in LEARNED:
         known = inspect.signature(LEARNED[name]).parameters
-        return LEARNED[name](**SMALL | {key: value for key, value in arguments.items() if key in known})
+        return LEARNED[name](**{**SMALL, **{key: value for key, value in arguments.items() if key in known}})
     if Path(name).is_dir():
         return TwoStagePolicy.from_directory(name)
     raise unknown("allocator", name, [*FIXED, *LEARNED])
@@ -186,19 +212,45 @@ def _measured(
     allocator = policy.allocate if policy is not None else made
     assert callable(allocator), "it is an allocator where it is no policy"
     returns, decision = play(allocator, task, episodes, derive(seed, "held out"))
-    return Allocated(name, returns, seconds if isinstance(made, TwoStageAllocation) else 0.0, decision, policy)
+    seconds = seconds if isinstance(made, TwoStageAllocation) else 0.0
+    sample = _sample(allocator, policy, _first(task, episodes, seed), generator(seed, "sample"))
+    return Allocated(name, returns, seconds, decision, policy, sample)
+
+
+def _first(task: AllocationTask, episodes: int, seed: int) -> Instances:
+    """With what the first held-out episode begins."""
+    return Field(task, episodes, derive(seed, "held out")).instances.at(torch.tensor([0]))
+
+
+def _sample(allocator: Allocate, policy: TwoStagePolicy | None, instance: Instances, source: torch.Generator) -> Sample:
+    if policy is None or not policy.shape.pre_assign:
+        return Sample(instance.without_losses(allocator(instance, source))[0], None)
+    decided = policy.decide(instance, source if policy.shape.sampled else None)
+    return Sample(instance.without_losses(decided.allocation)[0], decided.chosen[0])
 
 
 def _written(
-    out: str | Path, asked: Mapping[str, Any], results: Sequence[Allocated], rows: Sequence[Mapping[str, Any]]
-) -> Path:
+    asked: Mapping[str, Any],
+    task: AllocationTask,
+    results: Sequence[Allocated],
+    rows: Sequence[Mapping[str, Any]],
+    out: str | Path | None,
+) -> Comparison:
+    """What was found, written down where there is a directory."""
+    instance = _first(task, asked["episodes"], asked["seed"])
+    if out is None:
+        return Comparison(asked["task"], tuple(results), instance, None)
+    from stratagem.study.allocation_report import write_allocation_report
+
     run = RunDirectory.create(out)
+    found = Comparison(asked["task"], tuple(results), instance, run.path)
     run.write_json("run.json", asked)
     run.write_json("environment.json", environment(asked["seed"]))
     run.write_text("metrics.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
-    run.write_json("results.json", {"results": [one.row(asked["task"]) for one in results]})
+    run.write_json("results.json", {"results": [one.row(found.task) for one in results]})
     for one in results:
         if one.policy is not None and one.name in LEARNED:
-            card = f"# {one.name}\n\nAllocates in two stages; learned on `{asked['task']}`.\n"
+            card = f"# {one.name}\n\nAllocates in two stages; learned on `{found.task}`.\n"
             one.policy.save(run.path / "policies" / one.name, card)
-    return run.path
+    write_allocation_report(found, run.path / "report.html", single=not task.walked, seed=asked["seed"])
+    return found

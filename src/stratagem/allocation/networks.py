@@ -43,15 +43,16 @@ class PairScores(nn.Module):
 class AttentionMixer(nn.Module):
     """``Q = f(ReLU(q W))``: one value of all entities' own, whatever their number and order.
 
-    ``W = softmax(K Q^T / sqrt(hidden)) V`` has a row for every entity, with keys, queries and values linear in the
-    entities' attributes; ``f`` is a perceptron with one hidden layer. Entities that are not free attend to nobody and
+    ``W = softmax(K Q^T / sqrt(hidden)) V`` has a row for every entity; keys, queries, values and ``f`` are perceptrons
+    with one hidden layer, the first three of the entities' attributes. Entities that are not free attend to nobody and
     nobody attends to them. (Attributes set to 0, as in the code released with arXiv 2407.00496, still speak by the
     biases.)
     """
 
     def __init__(self, entity: int, hidden: int, source: torch.Generator) -> None:
         super().__init__()
-        self.key, self.query, self.value = (_linear(entity, hidden, source) for _ in range(3))
+        self.hidden = hidden
+        self.key, self.query, self.value = (_embedding(entity, hidden, True, source) for _ in range(3))
         self.head = _embedding(hidden, hidden, True, source, 1)
 
     def forward(
@@ -61,7 +62,7 @@ class AttentionMixer(nn.Module):
         free: Bool[Tensor, "n entities"],
     ) -> Float[Tensor, " n"]:
         """The mixed value. own: of each entity; those that are not free count for nothing."""
-        scores = self.key(entities) @ self.query(entities).transpose(-1, -2) / math.sqrt(self.key.out_features)
+        scores = self.key(entities) @ self.query(entities).transpose(-1, -2) / math.sqrt(self.hidden)
         # Finite, so that a row without anybody free is no nan; it is blanked below.
         weights = scores.masked_fill(~free.unsqueeze(1), -1e9).softmax(-1)
         mixed = torch.einsum("ne,nef->nf", own.masked_fill(~free, 0.0), weights @ self.value(entities))

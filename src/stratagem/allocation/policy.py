@@ -31,6 +31,7 @@ class Shape:
 
     scores: how pairs are scored.  mixing: how entities' values become one.  pre_assign: whether entities choose first;
     otherwise each task picks, in this order, among all entities that are left.
+    sampled: whether :meth:`TwoStagePolicy.allocate` draws choices and picks; otherwise it takes the likeliest.
     """
 
     entity: int
@@ -40,6 +41,7 @@ class Shape:
     mixing: Mixing = "attention"
     pre_assign: bool = True
     order: Order = "listed"
+    sampled: bool = False
 
 
 class Decided(NamedTuple):
@@ -113,11 +115,11 @@ class TwoStagePolicy(ModulePolicy):
     def pick_logp(
         self,
         entities: Float[Tensor, "*n entities a"],
-        state: Float[Tensor, "*n b"],
-        candidates: Bool[Tensor, "*n entities"],
-    ) -> Float[Tensor, "*n entities"]:
-        """Log-probability of picking each candidate in this state of a task."""
-        scores = self.pick(entities, state.unsqueeze(-2)).squeeze(-1) / self.shape.hidden
+        states: Float[Tensor, "*n states b"],
+        candidates: Bool[Tensor, "*n states entities"],
+    ) -> Float[Tensor, "*n states entities"]:
+        """Log-probability of picking each candidate in these states of a task."""
+        scores = self.pick(entities, states).transpose(-1, -2) / self.shape.hidden
         logp: Tensor = scores.masked_fill(~candidates, -1e6).log_softmax(-1)
         return logp
 
@@ -145,8 +147,8 @@ class TwoStagePolicy(ModulePolicy):
         return self._one_by_one(instances, source, record)
 
     def allocate(self, instances: Instances, source: torch.Generator) -> Allocation:
-        """The likeliest allocation, choice by choice and pick by pick; nothing is left to chance."""
-        return self.decide(instances).allocation
+        """The likeliest allocation, choice by choice and pick by pick, or one that is drawn, as the shape says."""
+        return self.decide(instances, source if self.shape.sampled else None).allocation
 
     def _choose(self, instances: Instances, source: torch.Generator | None) -> Chosen:
         nothing = ~instances.free | ~instances.open.any(1, keepdim=True)
@@ -197,7 +199,8 @@ class TwoStagePolicy(ModulePolicy):
             if not len(row):
                 break
             state, able, rows = vectors[row, task], candidates[row, task], torch.arange(len(row))
-            picked = _drawn(self.pick_logp(seen[row], self.tasks(state), able), source)
+            logp = self.pick_logp(seen[row], self.tasks(state).unsqueeze(1), able.unsqueeze(1))
+            picked = _drawn(logp.squeeze(1), source)
             after, still = state.clone(), able.clone()
             after[:, kinds] = (state[:, kinds] - instances.capacity[row, picked]).clamp(min=0)
             still[rows, picked] = False

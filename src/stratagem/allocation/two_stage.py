@@ -22,6 +22,7 @@ from stratagem.seeding import derive, generator
 from stratagem.validation import validate_fields
 
 Entropy = Literal["standard", "released"]
+Weighing = Literal["expected", "chosen"]
 
 
 @paper(
@@ -39,7 +40,8 @@ class TwoStageAllocation:
     First stage, a bandit of one step: with ``p_i(k)`` the chance that entity ``i`` chooses task ``k``, and ``q_ik`` a
     critic, ``Q`` mixes one value of each entity (:class:`AttentionMixer`). The critic learns
     ``(Q(q_i,chosen) - R)^2``, ``R`` what all picks brought; the actor descends on
-    ``-Q'(sum_k p_i(k) q'_ik) - entropy_weight H``, ``'`` meaning slow copies. Second stage, a task picks one
+    ``-Q'(sum_k p_i(k) q'_ik) - entropy_weight H``, ``'`` meaning slow copies and ``H`` the entropy of all choices
+    together, which is the sum over free entities. Second stage, a task picks one
     volunteer ``i`` at a time: reward ``-c_i``, and the task's value with the pick that meets its demands. The critic
     learns ``r + discount (sum_j p_j q'_j + entropy_weight H)``, the actor descends on
     ``-sum_j p_j q'_j - entropy_weight H``.
@@ -49,13 +51,18 @@ class TwoStageAllocation:
     slow copies move.
     scores, mixing, pre_assign, order: of the policy (:class:`Shape`); others than the first are ablations. Without the
     first stage there is nothing to mix.
-    entropy: ``standard`` is ``-sum_k p log p``, mean over free entities. ``released``: the code multiplies the sums
-    instead, ``-(sum_k p) (sum_k log p)``, which is least where the standard one is most and grows without bound;
-    open tasks alone are summed.
+    sampled: whether the policy acts at random when it is used, as the released code does there too; otherwise it takes
+    the likeliest choices and picks.
+    entropy: ``standard`` is ``-sum_k p log p`` of an entity. ``released``: the code multiplies the sums instead,
+    ``-(sum_k p) (sum_k log p)``, which is least where the standard one is most and grows without bound; open tasks
+    alone are summed.
+    weighing: what the actor weighs by its chances: ``expected``, the values of all tasks, or ``chosen``, as in the
+    released code, that of the task alone that was chosen when the transition was made.
     standardize: whether attributes get mean 0 and deviation 1, which the released code leaves out.
 
-    Defaults are those of the code of arXiv 2407.00496, as described to us; the text gave no other. With a learning
-    rate of 1e-5 small tasks need hundreds of thousands of updates. Raises :class:`InputError` for a value out of range.
+    Defaults are those of the code released with arXiv 2407.00496, which learns after every decision (32 transitions)
+    and every pick (that one alone), here a batch for both. With a learning rate of 1e-5 small tasks need hundreds of
+    thousands of updates. Raises :class:`InputError` for a value out of range.
     """
 
     hidden: Annotated[int, Ge(1)] = 64
@@ -71,7 +78,9 @@ class TwoStageAllocation:
     mixing: Mixing = "attention"
     pre_assign: bool = True
     order: Order = "listed"
+    sampled: bool = False
     entropy: Entropy = "standard"
+    weighing: Weighing = "expected"
     standardize: bool = True
 
     def __post_init__(self) -> None:
@@ -81,7 +90,8 @@ class TwoStageAllocation:
         """A fresh policy for instances of this task, of any size."""
         places = 2 if task.placed else 0
         width = 1 + task.kinds + places
-        shape = Shape(width, width, self.hidden, self.scores, self.mixing, self.pre_assign, self.order)
+        made = (self.scores, self.mixing, self.pre_assign, self.order, self.sampled)
+        shape = Shape(width, width, self.hidden, *made)
         policy = TwoStagePolicy(shape, derive(seed, "policy"))
         if self.standardize:
             policy.standardize(task, derive(seed, "scale"))
@@ -122,7 +132,7 @@ class Learner:
     def __init__(self, technique: TwoStageAllocation, policy: TwoStagePolicy, seed: int) -> None:
         self.technique, self.policy, self.seed = technique, policy, seed
         self.slow = policy.copy()
-        self.optimizer = torch.optim.Adam(policy.parameters(), technique.learning_rate)
+        self.optimizer = torch.optim.Adam(policy.parameters(), technique.learning_rate, fused=True)
         self.choices = TransitionBuffer(technique.buffer)
         self.picks = TransitionBuffer(technique.buffer)
 
@@ -172,31 +182,31 @@ class Learner:
         own = policy.choice_value(entities, tasks).gather(-1, chosen).squeeze(-1)
         critic = (policy.mixer(own, entities, free) - x["returned"].float()).square().mean()
         logp = policy.choice_logp(entities, tasks, x["open"])
-        expected = (logp.exp() * slow.choice_value(entities, tasks)).sum(-1)
-        entropy = self._choice_entropy(logp, x["open"])
-        entropy = entropy[free].mean() if bool(free.any()) else entropy.sum() * 0
-        actor = -slow.mixer(expected, entities, free).mean() - self.technique.entropy_weight * entropy
+        weighed = logp.exp() * slow.choice_value(entities, tasks)
+        every = self.technique.weighing == "expected"
+        weighed = weighed.sum(-1) if every else weighed.gather(-1, chosen).squeeze(-1)
+        entropy = self._choice_entropy(logp, x["open"]).masked_fill(~free, 0.0).sum(-1)
+        actor = -(slow.mixer(weighed, entities, free) + self.technique.entropy_weight * entropy).mean()
         return critic, actor
 
     def pick_losses(self, x: Columns) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
         """Of critic and actor of the second stage."""
-        policy, technique = self.policy, self.technique
-        entities, state, after = policy.entities(x["entities"]), policy.tasks(x["state"]), policy.tasks(x["next_state"])
-        with torch.no_grad():
-            later = self._soft_value(entities, after, x["next_candidates"])
-            target = x["reward"].float() + technique.discount * later.masked_fill(x["done"], 0.0)
-        value = policy.pick_value(entities, state.unsqueeze(-2)).squeeze(-1)
+        policy, rows = self.policy, ("state", "next_state")
+        entities, states = policy.entities(x["entities"]), torch.stack([policy.tasks(x[name]) for name in rows], 1)
+        candidates = torch.stack([x["candidates"], x["next_candidates"]], 1)
+        now, later = self._soft_values(entities, states, candidates).unbind(-1)
+        target = x["reward"].float() + self.technique.discount * later.detach().masked_fill(x["done"], 0.0)
+        value = policy.pick_value(entities, states[:, :1]).squeeze(-1)
         critic = (value.gather(-1, x["picked"].unsqueeze(-1)).squeeze(-1) - target).square().mean()
-        actor = -self._soft_value(entities, state, x["candidates"]).mean()
-        return critic, actor
+        return critic, -now.mean()
 
-    def _soft_value(self, entities: Tensor, state: Tensor, candidates: Tensor) -> Float[Tensor, " rows"]:
-        """``sum_j p_j q'_j + entropy_weight H`` over the candidates."""
-        logp = self.policy.pick_logp(entities, state, candidates)
-        slow: Tensor = self.slow.pick_value(entities, state.unsqueeze(-2)).squeeze(-1)
+    def _soft_values(self, entities: Tensor, states: Tensor, candidates: Tensor) -> Float[Tensor, "rows states"]:
+        """``sum_j p_j q'_j + entropy_weight H`` over the candidates in each state."""
+        logp = self.policy.pick_logp(entities, states, candidates)
+        slow: Tensor = self.slow.pick_value(entities, states).transpose(-1, -2)
         entropy = -(logp.exp() * logp).sum(-1)
-        value: Tensor = (logp.exp() * slow).sum(-1) + self.technique.entropy_weight * entropy
-        return value
+        values: Tensor = (logp.exp() * slow).sum(-1) + self.technique.entropy_weight * entropy
+        return values
 
     def _choice_entropy(self, logp: Tensor, open: Tensor) -> Float[Tensor, "n entities"]:
         if self.technique.entropy == "standard":

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from stratagem.cli.progress import counting_bar
 from stratagem.cli.run_commands import parse_values
 
 if TYPE_CHECKING:
@@ -29,7 +27,10 @@ def allocate(
         list[str],
         typer.Argument(help="Such as two_stage_allocation genetic greedy random exact, or a folder of a saved policy."),
     ],
-    task: Annotated[str, typer.Option(help="Such as allocation:dynamic or allocation:static,slots=8,entities=32.")],
+    task: Annotated[
+        str,
+        typer.Option(help="An allocation task, such as allocation:dynamic or allocation:static,slots=8,entities=32."),
+    ],
     decisions: Annotated[int, typer.Option(min=1, help="That a technique learns from.")] = 20_000,
     episodes: Annotated[int, typer.Option(min=1, help="Held out; the same ones for all.")] = 64,
     seed: Annotated[int, typer.Option(min=0, help="Of everything that is drawn.")] = 0,
@@ -41,7 +42,7 @@ def allocate(
     from stratagem import allocation
     from stratagem.allocation.allocating import run_name
 
-    with _progress(decisions) as progress:
+    with counting_bar(decisions) as progress:
         found = allocation.allocate(
             allocators,
             task,
@@ -60,21 +61,12 @@ def allocate(
 
 
 def _show(found: Comparison, episodes: int) -> None:
+    from stratagem.study.allocation_report import mean
+
     console = Console(highlight=False)
     table = Table("allocator", "return", "learning, s", "a decision, ms", box=None, pad_edge=False)
     for one in found.results:
-        interval = "" if one.half != one.half else f" +- {one.half:.2f}"
-        table.add_row(one.name, f"{one.mean:.2f}{interval}", f"{one.seconds:.1f}", f"{1000 * one.decision:.2f}")
+        table.add_row(one.name, mean(one).replace("[", "\\["), f"{one.seconds:.1f}", f"{1000 * one.decision:.2f}")
     console.print(table)
-    console.print(f"\nmean of {episodes} episodes of {found.task}, 95 % intervals", markup=False)
-    console.print(f"results and policies: {found.directory}", markup=False, soft_wrap=True)
-
-
-@contextmanager
-def _progress(decisions: int) -> Iterator[Callable[[str, int], None]]:
-    """A bar on a terminal, nothing elsewhere."""
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("", total=decisions)
-        yield lambda name, number: bar.update(task, completed=number, description=name)
+    console.print(f"\nmean of {episodes} episodes of {found.task}, 95 % intervals over episodes", markup=False)
+    console.print(f"results, policies and report: {found.directory}", markup=False, soft_wrap=True)

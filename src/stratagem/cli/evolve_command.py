@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from stratagem.cli.progress import counting_bar
 from stratagem.cli.run_commands import parse_values
 
 if TYPE_CHECKING:
     from stratagem.openended.evolving import Evolved
-    from stratagem.openended.evolving import Progress as Show
 
 
 def register(app: typer.Typer) -> None:
@@ -35,14 +33,19 @@ def evolve(
     tests: Annotated[int, typer.Option(min=1, help="Held-out tasks of the final test.")] = 200,
     seed: Annotated[int, typer.Option(min=0, help="Of everything that is drawn.")] = 0,
     values: Annotated[list[str] | None, typer.Option("--set", help="FIELD=VALUE of the recipe.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Run directory.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Run directory; default: runs/evolve-RECIPE-TASK-seedS.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print what was measured as JSON.")] = False,
 ) -> None:
     """Evolve learners and their curricula, generation after generation: percentiles of normalised scores."""
     from stratagem.openended.evolving import evolve as evolved
+    from stratagem.openended.evolving import run_name
     from stratagem.openended.population import PopulationTraining
 
-    with _progress(generations * rounds) as progress:
+    with counting_bar(generations * rounds) as bar:
+
+        def progress(generation: int, row: Mapping[str, Any]) -> None:
+            bar(f"generation {generation}, score {max(row['score']):.3f}", (generation - 1) * rounds + row["round"])
+
         found = evolved(
             recipe,
             task,
@@ -52,7 +55,7 @@ def evolve(
             tests=tests,
             seed=seed,
             values=parse_values(values or []),
-            out=out,
+            out=out or Path("runs") / run_name(recipe, task, seed),
             progress=progress,
         )
     if as_json:
@@ -73,18 +76,4 @@ def _show(found: Evolved, tests: int) -> None:
     alone = isinstance(found.book, ScoreBook)
     one = "the best of these agents" if alone else "the equilibrium of these agents, each in every seat,"
     console.print(f"\npercentiles of scores on {tests} held-out tasks, {one} counting 1", markup=False)
-    console.print(f"policy and results: {found.directory}", markup=False, soft_wrap=True)
-
-
-@contextmanager
-def _progress(rounds: int) -> Iterator[Show]:
-    """A bar on a terminal, nothing elsewhere."""
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("", total=rounds)
-
-        def show(generation: int, row: Mapping[str, Any]) -> None:
-            bar.update(task, advance=1, description=f"generation {generation}, score {max(row['score']):.3f}")
-
-        yield show
+    console.print(f"policy, results and report: {found.directory}", markup=False, soft_wrap=True)

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
+
+from stratagem.cli.progress import counting_bar
 
 if TYPE_CHECKING:
     from stratagem.multiagent.playing import Played
@@ -25,10 +24,12 @@ def register(app: typer.Typer) -> None:
 def play(
     players: Annotated[list[str], typer.Argument(help="Such as brg tit_for_tat smoothed_tit_for_tat,memory=0.99.")],
     task: Annotated[
-        str, typer.Option(help="Such as repeated:interrupted, or lattice,side=10,temptation=0.2,start=0.4.")
+        str, typer.Option(help="A game, such as repeated:interrupted or lattice,side=10,temptation=0.2,start=0.4.")
     ],
-    rounds: Annotated[int | None, typer.Option(help="Of learning, or of the game; the task's own by default.")] = None,
-    runs: Annotated[int, typer.Option(help="Of each player, side by side; the same draws for all.")] = 5,
+    rounds: Annotated[
+        int | None, typer.Option(min=1, help="Of learning, or of the game; the task's own by default.")
+    ] = None,
+    runs: Annotated[int, typer.Option(min=1, help="Of each player, side by side; the same draws for all.")] = 5,
     seed: Annotated[int, typer.Option(min=0, help="Of everything that is drawn.")] = 0,
     out: Annotated[Path | None, typer.Option(help="Run directory; default: runs/PLAYERS-TASK-seedS.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print what was measured as JSON.")] = False,
@@ -36,7 +37,7 @@ def play(
     """Play a social dilemma again and again: cooperation and payoffs by round, as a table and as curves."""
     from stratagem.multiagent import playing
 
-    with _progress() as progress:
+    with counting_bar(None) as progress:
         played = playing.play(
             players,
             task,
@@ -73,13 +74,3 @@ def _show(played: Played) -> None:
     steps = played.courses[0].rounds[-1]
     console.print(f"\n{played.about}; {steps:,} rounds, 95 % intervals over runs", markup=False, soft_wrap=True)
     console.print(f"metrics and report: {played.directory}", markup=False, soft_wrap=True)
-
-
-@contextmanager
-def _progress() -> Iterator[Callable[[str, int], None]]:
-    """The player at work and its rounds on a terminal, nothing elsewhere."""
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed:,}"), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("", total=None)
-        yield lambda name, number: bar.update(task, completed=number, description=name)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 SHOWN = ("success", "reward", "loss", "entropy")
 
@@ -31,3 +32,17 @@ def progress_bar(title: str) -> Iterator[Callable[[int, Mapping[str, float]], No
             status.update(f"{title}: step {step}  {figures}")
 
         yield show
+
+
+@contextmanager
+def counting_bar(total: int | None) -> Iterator[Callable[[str, int], None]]:
+    """A callback for what is at work and how much of it is done: a bar on a terminal, nothing elsewhere.
+
+    total: how much there is; None: not known.
+    """
+    console = Console(stderr=True)
+    count = TextColumn("{task.completed:,}") if total is None else MofNCompleteColumn()
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), count, TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("", total=total)
+        yield lambda name, number: bar.update(task, completed=number, description=name)

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from stratagem.cli.progress import counting_bar
 from stratagem.cli.run_commands import parse_values
 
 if TYPE_CHECKING:
@@ -27,12 +25,12 @@ def register(app: typer.Typer) -> None:
 def pull(
     policies: Annotated[list[str], typer.Argument(help="Such as ucb1 thompson_sampling.")],
     task: Annotated[str, typer.Option(help="A bandit, such as bandit:bernoulli,arms=10 or bandit:recovering.")],
-    rounds: Annotated[int, typer.Option(help="Of each run.")] = 5000,
-    runs: Annotated[int, typer.Option(help="Of each policy, side by side; the same ones for all.")] = 20,
+    rounds: Annotated[int, typer.Option(min=1, help="Of each run.")] = 5000,
+    runs: Annotated[int, typer.Option(min=1, help="Of each policy, side by side; the same ones for all.")] = 20,
     seed: Annotated[int, typer.Option(min=0, help="Of everything that is drawn.")] = 0,
     values: Annotated[list[str] | None, typer.Option("--set", help="ARGUMENT=VALUE of the policies.")] = None,
-    delay: Annotated[int, typer.Option(help="Rounds until a reward is known.")] = 0,
-    batch: Annotated[int, typer.Option(help="Rewards are known at the end of so many rounds.")] = 1,
+    delay: Annotated[int, typer.Option(min=0, help="Rounds until a reward is known.")] = 0,
+    batch: Annotated[int, typer.Option(min=1, help="Rewards are known at the end of so many rounds.")] = 1,
     out: Annotated[Path | None, typer.Option(help="Run directory; default: runs/POLICIES-TASK-seedS.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print what was measured as JSON.")] = False,
 ) -> None:
@@ -40,7 +38,7 @@ def pull(
     from stratagem import bandits
     from stratagem.bandits.pulling import run_name
 
-    with _progress(rounds) as progress:
+    with counting_bar(rounds) as progress:
         pulled = bandits.pull(
             policies,
             task,
@@ -78,13 +76,3 @@ def _show(pulled: Pulled) -> None:
     steps = pulled.curves[0].rounds[-1]
     console.print(f"\nregret after {steps:,} rounds against {pulled.against}, 95 % intervals over runs", markup=False)
     console.print(f"metrics and report: {pulled.directory}", markup=False, soft_wrap=True)
-
-
-@contextmanager
-def _progress(rounds: int) -> Iterator[Callable[[str, int], None]]:
-    """A bar on a terminal, nothing elsewhere."""
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("", total=rounds)
-        yield lambda name, number: bar.update(task, completed=number, description=name)

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from stratagem.cli.progress import counting_bar
 from stratagem.cli.run_commands import parse_values
 
 if TYPE_CHECKING:
@@ -32,17 +31,21 @@ def solve(
         ),
     ],
     task: Annotated[str, typer.Option(help="A game, such as 'spiel:liars_dice(dice_sides=5)'.")],
-    iterations: Annotated[int, typer.Option(help="Of the solver; both players learn in each.")] = 1000,
+    iterations: Annotated[int, typer.Option(min=1, help="Of the solver; both players learn in each.")] = 1000,
     values: Annotated[list[str] | None, typer.Option("--set", help="ARGUMENT=VALUE of the variant.")] = None,
     out: Annotated[Path | None, typer.Option(help="Run directory; default: runs/VARIANT-TASK.")] = None,
-    histories: Annotated[int, typer.Option(help="Histories of the largest game that is enumerated.")] = 1_000_000,
+    histories: Annotated[int, typer.Option(min=1, help="Of the largest game that is enumerated.")] = 1_000_000,
     as_json: Annotated[bool, typer.Option("--json", help="Print what was measured as JSON.")] = False,
 ) -> None:
     """Find an equilibrium of a game: exploitability by iteration and second, and the strategies."""
     from stratagem import games
     from stratagem.games.solving import run_name
 
-    with _progress(variant, iterations) as progress:
+    with counting_bar(iterations) as bar:
+
+        def progress(iteration: int, row: Mapping[str, float]) -> None:
+            bar(f"{variant}, exploitability {row['exploitability']:.2e}" if row else variant, iteration)
+
         solution = games.solve(
             variant,
             task,
@@ -95,18 +98,3 @@ def _show(variant: str, solution: Solution, iterations: int) -> None:
             "What is measured and saved are the current strategies."
         )
     console.print(f"\nstrategies, metrics and report: {solution.directory}", markup=False, soft_wrap=True)
-
-
-@contextmanager
-def _progress(variant: str, iterations: int) -> Iterator[Callable[[int, Mapping[str, float]], None]]:
-    """A bar on a terminal, nothing elsewhere."""
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task(variant, total=iterations)
-
-        def show(iteration: int, row: Mapping[str, float]) -> None:
-            figures = f"{variant}, exploitability {row['exploitability']:.2e}" if row else variant
-            bar.update(task, completed=iteration, description=figures)
-
-        yield show

@@ -47,6 +47,12 @@ class MetagameBook:
         self.raw: dict[Profile, Float64[ndarray, "tasks seats"]] = {}
         self._solved: list[tuple[Mixture, ...]] | None = None
 
+    def copy(self) -> MetagameBook:
+        """Another book with what is known by now."""
+        book = MetagameBook(self.tasks, self.players)
+        book.raw.update(self.raw)
+        return book
+
     @property
     def agents(self) -> list[str]:
         """Who has played, in the order of entry."""

@@ -11,6 +11,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from plotly.offline import get_plotlyjs
 
 from stratagem.study.curve import write_whole
+from stratagem.training.run_directory import command_line, machine
 
 DASHES = ("solid", "dash", "dot", "dashdot")
 
@@ -59,6 +60,12 @@ def ending(transcript: Mapping[str, Any]) -> str:
     words += [f"{name} {transcript[name]:.3g}" for name in ("reward", "return") if name in transcript]
     words += ["cut by a limit"] if transcript.get("truncated") else []
     return ", ".join(words) or "played"
+
+
+def origin(**asked: Any) -> dict[str, Any]:
+    """What a page says of how it was made: the command, what was asked for, machine and versions."""
+    facts = [(name, str(value)) for name, value in asked.items()]
+    return {"command": " ".join(command_line()), "facts": [*facts, *environment_facts(machine())]}
 
 
 def environment_facts(environment: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

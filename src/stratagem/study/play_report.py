@@ -6,8 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stratagem.study.curve import COLORS
-from stratagem.study.page import environment_facts, write_page
-from stratagem.training.run_directory import command_line, machine
+from stratagem.study.page import origin, write_page
 
 if TYPE_CHECKING:
     from stratagem.multiagent.playing import Course, Played
@@ -35,9 +34,8 @@ def write_play_report(played: Played, path: Path, *, runs: int, seed: int) -> Pa
         measures=measures,
         runs=runs,
         totals=totals,
-        rows=[(one.player, [total(one, name) for name in totals], f"{one.seconds:.1f}") for one in played.courses],
-        command=" ".join(command_line()),
-        facts=[("seed", str(seed)), *environment_facts(machine())],
+        rows=[(one.player, *(total(one, name) for name in totals), f"{one.seconds:.1f}") for one in played.courses],
+        **origin(seed=seed),
     )
 
 

@@ -6,8 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stratagem.study.curve import COLORS
-from stratagem.study.page import environment_facts, write_page
-from stratagem.training.run_directory import command_line, machine
+from stratagem.study.page import origin, write_page
 
 if TYPE_CHECKING:
     from stratagem.bandits import Curve, Pulled
@@ -35,8 +34,7 @@ def write_regret_report(pulled: Pulled, path: Path, *, runs: int, seed: int) -> 
         pulled=pulled,
         runs=runs,
         rows=[(curve.policy, last(curve), proved(curve), f"{curve.seconds:.1f}") for curve in pulled.curves],
-        command=" ".join(command_line()),
-        facts=[("seed", str(seed)), *environment_facts(machine())],
+        **origin(seed=seed),
     )
 
 

@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stratagem.study.curve import COLORS
-from stratagem.study.page import environment_facts, write_page
-from stratagem.training.run_directory import command_line, machine
+from stratagem.study.page import origin, write_page
 
 if TYPE_CHECKING:
     from stratagem.games.metagame import Metagame, Mixture
@@ -53,8 +52,7 @@ def write_solving_report(
         rows=[(row["step"], *(f"{row[key]:.4g}" for key in ("seconds", *DRAWN))) for row in rows],
         averaged=bool(rows[-1]["averaged"]) if rows else False,
         size=[(what.replace("_", " "), str(value)) for what, value in facts.items()],
-        command=" ".join(command_line()),
-        facts=list(environment_facts(machine())),
+        **origin(),
     )
 
 

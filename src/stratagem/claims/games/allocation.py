@@ -7,6 +7,7 @@ from dataclasses import replace
 from functools import cache
 
 from stratagem.allocation import (
+    SMALL,
     Allocate,
     AllocationTask,
     ExactAllocation,
@@ -30,7 +31,7 @@ LARGER = replace(TASK, slots=8, entities=32, backlog=60)
 
 @cache
 def _learned(seed: int, pre_assign: bool) -> TwoStagePolicy:
-    technique = TwoStageAllocation(learning_rate=1e-3, buffer=20_000, batch=128, updates=2, pre_assign=pre_assign)
+    technique = TwoStageAllocation(**SMALL, pre_assign=pre_assign)
     return technique.train(TASK, DECISIONS, derive(seed, "train"))
 
 
@@ -60,12 +61,19 @@ def _returns(seed: int, task: AllocationTask) -> dict[str, float]:
     ),
     scale="Four slots and sixteen entities of three capacities on a 7x7 grid, 50 steps, 12 held-out episodes; learned "
     "from 5,000 decisions (8,000 in a first version, which took too long) with "
-    "Adam of 1e-3 (published: 1e-5 and far more decisions), 128 transitions twice a round. "
+    "Adam of 1e-3 (published: 1e-5 and far more decisions), eight updates of 32 transitions after every 32 decisions "
+    "(published: 32 of them; two of 128 in a first version: on four development seeds .79 of greedy against .84). "
     "Larger: eight slots and 32 entities, the same weights. The ablation in which tasks pick one after another among "
     "all entities learns from as many decisions (over_without_pre_assign). share_of_optimum: of two single "
     "allocations, by mixed-integer programming within two seconds each; there nobody who volunteered in vain gets a "
-    "second chance. A development run was seen before the rule was written. In a single allocation entities that look "
-    "alike choose the same task, so that pre-assignment is held back where demands need what alike entities share.",
+    "second chance. A development run was seen before the rule was written. What holds it back is that an entity sees "
+    "its own attributes and the tasks', not the other entities, so that those that look alike choose alike. By "
+    "enumeration, with three tasks that stay and four entities of four kinds, the best map from attributes to tasks "
+    "earns .64 to .74 of the optimum, and training reaches .89 to 1.00 of that best map (four development seeds). In "
+    "the dynamic task of this claim an unbiased policy gradient on the same first stage, followed by the greedy "
+    "choice among volunteers, reached .94 of greedy in as many decisions and .96 in six times as many. "
+    "The released code evaluates policies that still sample, on the "
+    "same thirty tasks and entities in the same order as it learned from; here all is drawn anew.",
 )
 def two_stage_allocation(seed: int) -> dict[str, float]:
     """Ratios of mean returns, the share of the optimum in single allocations, and milliseconds of a decision."""
