@@ -67,7 +67,10 @@ def test_a_population_shows_how_many_strategies_it_has_and_when_it_is_complete(s
             ("psro", "--task", "spiel:matrix_pd", "--set", "meta=nash"),
             "error: meta-solver nash: the game is not zero-sum",
         ),
-        (("cfr",), "error: Missing option '--task'"),
+        (("cfr",), "error: solve: --task is needed, or --resume with a run"),
+        (("--task", "spiel:kuhn_poker"), "error: solve: a variant is needed, or --resume with a run"),
+        (("cfr", "--resume", "runs/none"), "error: --resume runs/none: goes on with the run as it was begun"),
+        (("--resume", "runs/none"), "error: run directory runs/none: holds no run"),
     ],
 )
 def test_wrong_input_is_one_line(stratagem, tmp_path, arguments, error):

@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from stratagem.control.policy import CategoricalPolicy, ControlPolicy, GaussianPolicy, gaussian, linear_layers
+from stratagem.errors import InputError
 from stratagem.experience import Experience, PolicyOutput
 from stratagem.multiagent.episodes import Acted
 from stratagem.multiagent.fronts import FrontName, form_of, make_front
@@ -35,6 +36,9 @@ ILLEGAL = -1e9
 """What stands for the logit of an action that may not be taken: its probability is 0, and so is its gradient."""
 
 Acting = Callable[[Frame, np.random.Generator | None], Acted]
+
+Chances = Callable[[np.ndarray, np.ndarray], np.ndarray]
+"""From observations [copies, agents, features] and legal actions [copies, agents, actions] to how likely each is."""
 
 
 class AgentsPolicy(ModulePolicy):
@@ -58,6 +62,13 @@ class AgentsPolicy(ModulePolicy):
 
         sampler: how it is asked to act in training; None: as in evaluation.
         """
+
+    def chances(self) -> Chances:
+        """A function that says how likely every action is, as agents act in evaluation by its present weights.
+
+        Raises :class:`InputError` for agents that cannot say it: those with continuous actions, for instance.
+        """
+        raise InputError(f"{self.kind}: does not say how likely each action is")
 
     @abstractmethod
     def values(
@@ -256,6 +267,18 @@ class ActorCritics(AgentsPolicy):
             return Acted(choose(outputs if self.continuous else masked(outputs, frame.legal), noise))
 
         return act
+
+    def chances(self) -> Chances:
+        if self.continuous:
+            raise InputError(f"{self.kind}: continuous actions have densities, and no probabilities")
+        outputs_of = self.outputs()
+
+        def said(observation: np.ndarray, legal: np.ndarray) -> np.ndarray:
+            logits = masked(outputs_of(observation), legal)
+            weights = np.exp(logits - logits.max(-1, keepdims=True), dtype=np.float64)
+            return np.asarray(weights / weights.sum(-1, keepdims=True))
+
+        return said
 
     def outputs(self) -> Callable[[np.ndarray], np.ndarray]:
         """A function from observations [copies, agents, features] to the actors' outputs, of its present weights."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from itertools import chain
 from typing import Any, ClassVar, Literal
 
@@ -16,10 +16,10 @@ from stratagem.control.policy import linear_layers, perceptron
 from stratagem.errors import InputError
 from stratagem.experience import Experience, PolicyOutput
 from stratagem.multiagent.episodes import Acted
-from stratagem.multiagent.game import Frame, MultiAgentTask
+from stratagem.multiagent.game import MultiAgentTask
 from stratagem.multiagent.inputs import AgentInputs
 from stratagem.multiagent.mixers import Mixer, make_mixer
-from stratagem.multiagent.policy import Acting, AgentsPolicy, allowed, masked, network_outputs, told_apart
+from stratagem.multiagent.policy import Acting, AgentsPolicy, Chances, allowed, masked, network_outputs, told_apart
 from stratagem.parts import Sampler, View
 from stratagem.seeding import generator
 from stratagem.training.world import check_asked
@@ -153,16 +153,26 @@ class ValueAgents(AgentsPolicy):
     # ---- acting ----------------------------------------------------------------------------------------------------
 
     def acting(self, sampler: Sampler | None = None) -> Acting:
+        best = self._greedy()
+        return lambda frame, noise: Acted(best(frame.observation, frame.legal))
+
+    def chances(self) -> Chances:
+        best = self._greedy()
+        return lambda observation, legal: np.eye(self.actions)[best(observation, legal)]
+
+    def _greedy(self) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
+        """A function from what agents see and may do to what each thinks best, by the present weights."""
         layers = [
             (layer.weight.detach().numpy().T[None], layer.bias.detach().numpy()[None, None])
             for layer in linear_layers(self.utilities)
         ]
 
-        def act(frame: Frame, noise: np.random.Generator | None) -> Acted:
-            outputs = network_outputs(layers, told_apart(frame.observation, bool(self._told)).swapaxes(0, 1))
-            return Acted(masked(outputs.swapaxes(0, 1), frame.legal).argmax(-1))
+        def best(observation: np.ndarray, legal: np.ndarray) -> np.ndarray:
+            outputs = network_outputs(layers, told_apart(observation, bool(self._told)).swapaxes(0, 1))
+            chosen: np.ndarray = masked(outputs.swapaxes(0, 1), legal).argmax(-1)
+            return chosen
 
-        return act
+        return best
 
     # ---- the trainer's contract ------------------------------------------------------------------------------------
 
