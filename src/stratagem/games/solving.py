@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -164,33 +164,63 @@ def resume(directory: str | Path, *, iterations: int | None = None, progress: Pr
     return _Run(run, asked["variant"], solver, population, run.rows("metrics.jsonl")).finished(total, progress)
 
 
-@dataclass(frozen=True, eq=False)
 class _Run:
-    """A solver at work and where it writes; rows: measured so far."""
+    """A solver at work and where it writes. rows: measured so far.  seconds: of iterating."""
 
-    directory: RunDirectory | None
-    name: str
-    solver: Solver
-    play: Play
-    rows: list[dict[str, Any]]
+    def __init__(
+        self, directory: RunDirectory | None, name: str, solver: Solver, play: Play, rows: list[dict[str, Any]]
+    ) -> None:
+        self.directory, self.name, self.solver, self.play, self.rows = directory, name, solver, play, rows
+        self.seconds = float(rows[-1]["seconds"]) if rows else 0.0
 
     def finished(self, iterations: int, progress: Progress | None) -> Solution:
         """The solution after so many iterations in all."""
-        seconds = float(self.rows[-1]["seconds"]) if self.rows else 0.0
+        play = self.play
+        every = range(1, iterations + 1) if play.slow else measured_at(iterations)
         try:
-            for row in _measured(self.play, iterations, progress, seconds):
-                self.rows.append(row)
-                if self.directory is not None:
-                    self.directory.append("metrics.jsonl", row)
-                    if self.play.slow:
-                        self._checkpoint(self.directory)
+            for target in every:
+                if target > play.iteration and not play.finished:
+                    self._advance(target, progress)
+                    self._measure()
+                    if progress is not None:
+                        progress(play.iteration, self.rows[-1])
         except KeyboardInterrupt:
             if self.directory is None:
                 raise
+            if not self.rows or self.rows[-1]["step"] < play.iteration:
+                self._measure()
             self._found()
-            done = f"stopped after {self.play.iteration} iterations; what they found is in {self.directory.path}"
+            done = f"stopped after {play.iteration} iterations; what they found is in {self.directory.path}"
             raise BrokenRunError(done) from None
         return self._found()
+
+    def _advance(self, target: int, progress: Progress | None) -> None:
+        """Iterate up to this number, in pieces between which progress is told."""
+        play, row = self.play, self.rows[-1] if self.rows else {}
+        while play.iteration < target and not play.finished:
+            rate = play.iteration / self.seconds if self.seconds else 1.0
+            piece = min(target - play.iteration, max(1, int(rate * PIECE)))
+            began = time.perf_counter()
+            play.advance(piece)
+            self.seconds += time.perf_counter() - began
+            if progress is not None:
+                progress(play.iteration, row)
+
+    def _measure(self) -> None:
+        """Another row of metrics: how good the strategies are now."""
+        play = self.play
+        row = {
+            "step": play.iteration,
+            "seconds": self.seconds,
+            **play.measured(),
+            "averaged": play.averaged,
+            **play.figures(),
+        }
+        self.rows.append(row)
+        if self.directory is not None:
+            self.directory.append("metrics.jsonl", row)
+            if play.slow:
+                self._checkpoint(self.directory)
 
     def _checkpoint(self, run: RunDirectory) -> None:
         play = self.play
@@ -205,8 +235,6 @@ class _Run:
         from stratagem.study.solving_report import write_solving_report
 
         play, run = self.play, self.directory
-        if not self.rows:
-            self.rows.append(_row(play, 0.0))
         path = run.path if run else None
         solution = Solution(self.solver, play.game, play.average(), play.averaged, self.rows, path)
         if run is not None:
@@ -232,38 +260,6 @@ def measured_at(iterations: int) -> list[int]:
     """Iterations at which a run of this length is measured: the first, the last, and ``PER_DECADE`` to each decade."""
     points = int(np.ceil(PER_DECADE * np.log10(iterations))) + 1
     return sorted({*np.geomspace(1, iterations, points).round().astype(int).tolist(), iterations})
-
-
-def _measured(play: Play, iterations: int, progress: Progress | None, seconds: float) -> Iterator[dict[str, Any]]:
-    """A row of metrics at each iteration that is measured, from where the solver stands."""
-    row: dict[str, Any] = {}
-    every = range(1, iterations + 1) if play.slow else measured_at(iterations)
-    for target in (target for target in every if target > play.iteration):
-        if play.finished:
-            return
-        while play.iteration < target and not play.finished:
-            rate = play.iteration / seconds if seconds else 1.0
-            piece = min(target - play.iteration, max(1, int(rate * PIECE)))
-            began = time.perf_counter()
-            play.advance(piece)
-            seconds += time.perf_counter() - began
-            if progress is not None:
-                progress(play.iteration, row)
-        row = _row(play, seconds)
-        if progress is not None:
-            progress(play.iteration, row)
-        yield row
-
-
-def _row(play: Play, seconds: float) -> dict[str, Any]:
-    """How good the strategies are now."""
-    return {
-        "step": play.iteration,
-        "seconds": seconds,
-        **play.measured(),
-        "averaged": play.averaged,
-        **play.figures(),
-    }
 
 
 def _tensors(strategies: tuple[Strategy, ...]) -> dict[str, Tensor]:
