@@ -76,10 +76,9 @@ def test_a_learned_response_exploits_who_always_shows_heads():
 
 def test_values_can_be_learned_in_place_of_policies():
     game = compile_game("kuhn_poker")
-    oracle = LearnedResponse("qmix", settings={"architecture.mixer": None}, steps=10, episodes=32)
-    response = oracle(0, against_uniform(game))
+    response = LearnedResponse("qmix", steps=15, episodes=64)(1, against_uniform(game))
     assert set(np.unique(response)) == {0.0, 1.0}
-    assert gain(game, 0, response) > 0.0
+    assert gain(game, 1, response) > 0.85 * gain(game, 1, BestResponse()(1, against_uniform(game)))
 
 
 def test_the_same_seed_learns_the_same_response_and_another_one_another():

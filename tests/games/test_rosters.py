@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from functools import cache
 
 import numpy as np
 import pytest
@@ -39,13 +40,16 @@ QUICK = {"oracle": "learned", "meta": "uniform", "steps": 1, "episodes": 8, "tri
 """Of runs that are to be short and may learn nothing."""
 
 
+enumerated = cache(compile_game)
+
+
 class Tabular(BestResponse):
     """The exact best response, as an actor: what a perfect learner would find."""
 
     plays = True
 
     def learn(self, player, game, actors, mixtures, iteration):
-        exact = compile_game(game.name)
+        exact = enumerated(game.name)
         rows = [np.stack([actor.strategy for actor in mine]) for mine in actors]
         mixed = [mixture @ plan for mixture, plan in zip(mixtures, exact.plans(rows), strict=True)]
         tree = exact.players[player]
@@ -95,15 +99,15 @@ def test_gains_are_the_exact_ones_within_their_errors():
 def test_with_best_responses_a_played_population_ends_near_an_equilibrium():
     game, _, actors = tabular("kuhn_poker", 1)
     solver = PSRO(Nash(), oracle=Tabular(), stopping=NoGain(patience=2))
-    population = Population(solver, PlayedRoster(PlayedGame("kuhn_poker"), Trials(2000), actors))
-    population.advance(12)
+    population = Population(solver, PlayedRoster(PlayedGame("kuhn_poker"), Trials(800), actors))
+    population.advance(6)
     rows = [np.stack([actor.strategy for actor in mine]) for mine in population.strategies]
     plans = zip(game.players, population.final_mixtures(), game.plans(rows), strict=True)
     found = [tree.normalized(mixture @ plan) for tree, mixture, plan in plans]
-    assert game.exploitability(found) < 0.1
+    assert game.exploitability(found) < 0.2 * game.exploitability(game.uniform())
     figures = population.figures() | population.measured()
     assert figures["value"] == pytest.approx(-1 / 18, abs=4 * figures["value/error"])
-    assert abs(figures["exploitability/at_least"]) < 0.1 and figures["exploitability/at_least_error"] > 0
+    assert abs(figures["exploitability/at_least"]) < 0.2 and figures["exploitability/at_least_error"] > 0
 
 
 def test_a_member_that_is_added_changes_no_payoff_that_was_known():

@@ -20,6 +20,22 @@ from stratagem.recipe import Recipe
 from stratagem.seeding import derive
 
 
+ADAPTED: Mapping[str, Mapping[str, Any]] = {
+    "ippo": {
+        "optimization.learning_rate": 3e-3,
+        "optimization.epochs": 4,
+        "optimization.minibatches": 4,
+        "objective.critic.clip": None,
+    },
+    "qmix": {
+        "architecture.mixer": None,
+        "architecture.target_every": 50,
+        "optimization.learning_rate": 2e-3,
+    },
+}
+"""What recipes are set to for a single learner that starts from nothing and is paid in any units."""
+
+
 @dataclass(frozen=True)
 class LearnedResponse(Oracle):
     """The policy that a recipe trains at the player's seat while the others are drawn from their mixtures.
@@ -28,9 +44,10 @@ class LearnedResponse(Oracle):
     game and are not discounted. On an enumerated game the policy is written down as a table: its probabilities in every
     information state. It may earn less than the best response, and less than the mixture that is in place.
 
-    recipe: of the catalogue, for agents that act at once: ``ippo``, with one agent PPO, or ``qmix``, which with
-    ``architecture.mixer`` None is Q-learning.  settings: of its fields, by dotted path.
-    greedy: whether the response always takes what its policy finds most likely.  seed: of all that is drawn.
+    recipe: of the catalogue, for agents that act at once: ``ippo``, with one agent PPO, or ``qmix``, which with one
+    agent is set to Q-learning.  settings: of its fields, by dotted path; those of :data:`ADAPTED` are the defaults.
+    greedy: whether the response always takes what its policy finds most likely, as a best response may; otherwise it
+    keeps the probabilities it was trained with.  seed: of all that is drawn.
 
     Raises :class:`InputError` for an unknown recipe, for one that does not train such agents, and where what the game
     pays is known from a log alone, so that there is nothing to play.
@@ -40,9 +57,9 @@ class LearnedResponse(Oracle):
 
     recipe: str = "ippo"
     settings: Mapping[str, Any] = field(default_factory=dict)
-    steps: Annotated[int, Ge(1)] = 40
-    episodes: Annotated[int, Ge(1)] = 128
-    greedy: bool = False
+    steps: Annotated[int, Ge(1)] = 60
+    episodes: Annotated[int, Ge(1)] = 256
+    greedy: bool = True
     seed: int = 0
 
     def __call__(self, player: int, now: Round) -> Strategy:
@@ -91,7 +108,9 @@ class LearnedResponse(Oracle):
             )
         discounts = [path for path in recipe.flat() if path.split(".")[-1] == "discount"]
         own = {"sampler.prompts_per_step": self.episodes, **dict.fromkeys(discounts, 1.0)}
-        return recipe.with_values({**own, **self.settings})
+        if recipe.flat().get("schedules.linear_ramp.knob") == "sampler.epsilon":
+            own["schedules.linear_ramp.steps"] = max(1, self.steps // 2)
+        return recipe.with_values({**own, **ADAPTED.get(self.recipe, {}), **self.settings})
 
 
 def tabulated(actor: Actor, player: int, played: PlayedGame, game: FlatGame) -> Strategy:
