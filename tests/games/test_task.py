@@ -7,7 +7,7 @@ import pytest
 
 import stratagem
 from stratagem.errors import InputError
-from stratagem.games import PlayedGame, TableActor, UniformActor, compile_game
+from stratagem.games import PlayedGame, TableActor, UniformActor, compile_game, solve
 from stratagem.games.task import SeatTask
 from stratagem.multiagent import MultiAgentWorld, ValueAgents
 from stratagem.tasks.registry import make
@@ -138,3 +138,41 @@ def test_wrong_populations_are_refused():
         SeatTask(game, None, ((uniform,), ()))
     with pytest.raises(InputError, match=r"^task spiel:kuhn_poker: mixtures must have a probability for each"):
         SeatTask(game, None, ((uniform,), (uniform,)), (np.ones(1), np.ones(2) / 2))
+
+
+# ---- opponents of a run ---------------------------------------------------------------------------------------------
+
+
+def test_opponents_may_be_what_a_solver_found(tmp_path):
+    """Against the equilibrium nobody earns more than the value, at either seat."""
+    solve("psro", "spiel:kuhn_poker", iterations=40, arguments={"meta": "nash"}, out=tmp_path / "run")
+    task = make(f"spiel:kuhn_poker,seat=1,opponents={tmp_path / 'run'}")
+    assert task.name == f"spiel:kuhn_poker,seat=1,opponents={tmp_path / 'run'}"
+    game = compile_game("kuhn_poker")
+    strategies = [game.uniform()[0], game.uniform()[1]]
+    strategies[0] = task.actors[0][0].strategy
+    assert game.best_response(1, strategies)[0] == pytest.approx(1 / 18, abs=1e-6)
+    mean, error = paid_uniformly(task, 3000)
+    assert abs(mean - game.values(strategies)[1]) <= 3.5 * error
+
+
+def test_opponents_may_be_a_population_of_networks_or_one_policy(tmp_path):
+    quick = {"oracle": "learned", "meta": "uniform", "steps": 1, "episodes": 8, "trials": 20}
+    solve("psro", "spiel:kuhn_poker", iterations=1, arguments=quick, out=tmp_path / "played", histories=10)
+    task = make(f"spiel:kuhn_poker,opponents={tmp_path / 'played'}")
+    assert [len(actors) for actors in task.actors] == [2, 2] and task.mixtures[0].tolist() == [0.5, 0.5]
+    folder = tmp_path / "played" / "population" / "player0" / "1"
+    alone = make(f"spiel:kuhn_poker,seat=0,opponents={folder}")
+    assert [len(actors) for actors in alone.actors] == [1, 1]
+    assert np.isfinite(paid_uniformly(alone, 20)[0])
+
+
+def test_opponents_of_another_game_or_kind_are_refused(tmp_path):
+    solve("cfr", "spiel:kuhn_poker", iterations=1, out=tmp_path / "run")
+    with pytest.raises(InputError, match=r"^run .*run: solved kuhn_poker, not leduc_poker$"):
+        make(f"spiel:leduc_poker,opponents={tmp_path / 'run'}")
+    with pytest.raises(InputError, match=r"^policy .*nothing: no readable policy of several agents"):
+        make(f"spiel:leduc_poker,opponents={tmp_path / 'nothing'}")
+    MultiAgentWorld(make("spiel:kuhn_poker"), 0).policy.save(tmp_path / "policy", "")
+    with pytest.raises(InputError, match=r"^task spiel:leduc_poker needs agents of agents = 1, features = 32"):
+        make(f"spiel:leduc_poker,opponents={tmp_path / 'policy'}")

@@ -19,7 +19,6 @@ from stratagem.games.played import Actor, Actors, NetworkActor, PlayedGame, Seen
 from stratagem.recipe import Recipe
 from stratagem.seeding import derive
 
-
 ADAPTED: Mapping[str, Mapping[str, Any]] = {
     "ippo": {
         "optimization.learning_rate": 3e-3,

@@ -24,6 +24,9 @@ from stratagem.games.play import measured_exactly
 from stratagem.games.played import Actor, Actors, NetworkActor, PlayedGame, UniformActor, drawn, episode_seeds, play_out
 from stratagem.part import Part
 
+POPULATION = "population"
+"""Folder of a run in which the networks of a population are."""
+
 
 @dataclass(frozen=True, eq=False)
 class Growth:

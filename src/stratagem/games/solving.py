@@ -18,7 +18,7 @@ from stratagem.games.metagame import Metagame
 from stratagem.games.play import Play, Solver
 from stratagem.games.played import PlayedGame
 from stratagem.games.population import PSRO, Population
-from stratagem.games.rosters import PlayedRoster, read_actors
+from stratagem.games.rosters import POPULATION, PlayedRoster, read_actors
 from stratagem.games.spiel import PREFIX, compile_game
 from stratagem.games.variants import find_solver
 from stratagem.training.run_directory import Checkpoint, RunDirectory, environment, file_name
@@ -30,9 +30,6 @@ PER_DECADE = 8
 
 PIECE = 0.25
 """Seconds of iterations between two reports of progress."""
-
-POPULATION = "population"
-"""Folder of a run in which the networks of a population are."""
 
 
 @dataclass(frozen=True, eq=False)

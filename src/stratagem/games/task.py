@@ -11,6 +11,7 @@ from jaxtyping import Bool, Int, Int64
 
 from stratagem.errors import InputError
 from stratagem.games.metagame import Mixture
+from stratagem.games.opponents import read_opponents
 from stratagem.games.played import OUTSIDE, Actors, Episodes, PlayedGame, Seen, UniformActor, drawn
 from stratagem.games.spiel import PREFIX
 from stratagem.multiagent.game import Frame, Outcome
@@ -29,6 +30,7 @@ class SeatTask:
 
     game: that is played.  seat: the learner's; None: another one from episode to episode.
     actors: of every player; by default the uniform one alone.  mixtures: over them; by default each equally often.
+    source: where these came from, for the name.
 
     Raises :class:`InputError` for a seat that is none and for players without actors or with other mixtures.
     """
@@ -43,6 +45,7 @@ class SeatTask:
     seat: int | None = None
     actors: Actors | None = None
     mixtures: tuple[Mixture, ...] | None = None
+    source: str | None = None
 
     def __post_init__(self) -> None:
         players = range(self.game.players)
@@ -64,7 +67,9 @@ class SeatTask:
     @property
     def name(self) -> str:
         """How the command line calls it."""
-        return f"{PREFIX}{self.game.name}" + ("" if self.seat is None else f",seat={self.seat}")
+        own = {"seat": self.seat, "opponents": self.source}
+        options = [f"{name}={value}" for name, value in own.items() if value is not None]
+        return ",".join([f"{PREFIX}{self.game.name}", *options])
 
     @property
     def description(self) -> str:
@@ -165,14 +170,18 @@ class SeatCopies:
 
 
 def from_spec(argument: str | None, options: Mapping[str, Any]) -> SeatTask:
-    """The task ``spiel:GAME[,seat=alternating]``: against uniform players.
+    """The task ``spiel:GAME[,seat=alternating,opponents=FOLDER]``: against uniform players, or those of a run.
 
-    Raises :class:`InputError` for a game that cannot be played, another option, and a seat that is none.
+    FOLDER: as in :func:`~stratagem.games.opponents.read_opponents`. Raises :class:`InputError` for a game that cannot
+    be played, another option, a seat that is none, and opponents of another game.
     """
     if argument is None:
         raise InputError("task spiel needs a game of OpenSpiel, such as spiel:leduc_poker")
-    check_names("spiel", options, ["seat"])
+    check_names("spiel", options, ["seat", "opponents"])
     seat = str(options.get("seat", "alternating"))
     if seat != "alternating" and not seat.isdecimal():
         raise InputError(f"task spiel:{argument}: seat={seat!r}: must be the number of a player, or alternating")
-    return SeatTask(PlayedGame(argument), None if seat == "alternating" else int(seat))
+    game, place, source = PlayedGame(argument), None if seat == "alternating" else int(seat), options.get("opponents")
+    if source is None:
+        return SeatTask(game, place)
+    return SeatTask(game, place, *read_opponents(source, game), source=source)

@@ -333,8 +333,8 @@ _BUILT_IN = (
     ),
     TaskCard(
         "spiel",
-        "spiel:GAME[,seat=alternating]",
-        "a seat of a game of OpenSpiel, the others played at random; or the game for stratagem solve",
+        "spiel:GAME[,seat=alternating,opponents=FOLDER]",
+        "a seat of a game of OpenSpiel, against players at random or of a run; or the game for stratagem solve",
         "stratagem.games.task:from_spec",
         extra="games",
     ),
