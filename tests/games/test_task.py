@@ -101,6 +101,20 @@ def test_the_task_is_trained_by_the_recipes_of_agents(tmp_path):
     assert last["mean_return"] > first["mean_return"] + 0.1
 
 
+def test_a_resumed_run_in_the_middle_of_episodes_repeats_an_unbroken_one(tmp_path):
+    values = {"sampler.prompts_per_step": 4, "sampler.turns": 3, "optimization.epochs": 1}
+    keywords = {"values": values, "evaluation_episodes": 0, "checkpoint_every": 2}
+    whole = stratagem.train("ppo", "spiel:leduc_poker", steps=4, out=tmp_path / "whole", **keywords)
+    stratagem.train("ppo", "spiel:leduc_poker", steps=2, out=tmp_path / "part", **keywords)
+    resumed = stratagem.resume(tmp_path / "part", steps=4)
+    timed = ("timing/", "memory/")
+    there, here = (
+        {name: value for name, value in result.metrics.items() if not name.startswith(timed)}
+        for result in (whole, resumed)
+    )
+    assert there == here
+
+
 def test_probabilities_are_those_by_which_agents_act():
     task = make("spiel:leduc_poker,seat=1")
     copies, rows = task.copies(64), np.arange(64)

@@ -476,6 +476,8 @@ def parse(spec: str) -> tuple[str, str | None, dict[str, str]]:
 
 def _pieces(text: str) -> list[str]:
     """What commas part, but for those in parentheses, as in ``goofspiel(num_cards=4,imp_info=True)``."""
+    if text.count("(") != text.count(")"):
+        return text.split(",")
     pieces, depth = [""], 0
     for sign in text:
         depth += (sign == "(") - (sign == ")")
