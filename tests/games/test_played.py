@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 
 from stratagem.errors import InputError
 from stratagem.games import PlayedGame, TableActor, UniformActor, compile_game, play_out
@@ -32,6 +35,19 @@ def test_a_choice_without_a_chance_is_never_taken():
     for luck, choice in ((0.0, 1), (0.49999, 1), (0.5, 3), (1 - 2**-53, 3)):
         assert pick(chances, np.array([luck])).tolist() == [choice]
     assert pick(np.array([[0.1] * 10]), np.array([1 - 2**-53])).tolist() == [9]
+
+
+CHANCES = st.sampled_from([0.0, 1e-9, 0.3, 1.0])
+
+
+@given(
+    arrays(np.float64, st.tuples(st.integers(1, 5), st.integers(1, 6)), elements=CHANCES),
+    st.floats(0, 1, exclude_max=True),
+)
+def test_whatever_the_chances_what_is_picked_has_one(chances, luck):
+    chances = chances[chances.sum(1) > 0]
+    chosen = pick(chances, np.full(len(chances), luck))
+    assert (chances[np.arange(len(chances)), chosen] > 0).all()
 
 
 def test_players_are_drawn_as_often_as_their_mixtures_say():

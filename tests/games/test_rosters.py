@@ -231,7 +231,11 @@ def test_actors_that_have_no_file_cannot_be_saved(tmp_path):
         PlayedRoster(PlayedGame("kuhn_poker"), Trials(2), actors).save(tmp_path)
 
 
-def test_only_runs_of_games_that_are_played_are_gone_on_with(tmp_path):
-    solve("psro", "spiel:kuhn_poker", iterations=1, arguments={"meta": "uniform"}, out=tmp_path)
-    with pytest.raises(InputError, match=rf"^run {tmp_path}: is no population on a game that is played; only those"):
-        resume(tmp_path)
+def test_only_named_solvers_on_games_that_are_played_are_gone_on_with(tmp_path):
+    solve("psro", "spiel:kuhn_poker", iterations=1, arguments={"meta": "uniform"}, out=tmp_path / "exact")
+    with pytest.raises(InputError, match=r"^run .*exact: is no population on a game that is played; only those"):
+        resume(tmp_path / "exact")
+    own = find_solver("psro", **QUICK)
+    solve(own, "spiel:kuhn_poker", iterations=1, out=tmp_path / "own", histories=10)
+    with pytest.raises(InputError, match=r"^run .*own: was started with a solver of its own; only named ones"):
+        resume(tmp_path / "own")

@@ -127,7 +127,8 @@ def solve(
     run = None
     if out is not None:
         run = RunDirectory.create(out)
-        asked = {"command": "solve", "variant": name, "arguments": dict(arguments or {}), "task": game.name}
+        named = {"variant": name, "arguments": dict(arguments or {}), "solver_is_named": isinstance(variant, str)}
+        asked = {"command": "solve", **named, "task": game.name}
         run.write_json("run.json", {**asked, "iterations": iterations, **_facts(game)})
         run.write_json("environment.json", environment(int((arguments or {}).get("seed", 0))))
     return _Run(run, name, solver, play, []).finished(iterations, progress)
@@ -144,6 +145,8 @@ def resume(directory: str | Path, *, iterations: int | None = None, progress: Pr
     asked = run.read_json("run.json")
     if asked.get("command") != "solve" or not asked.get("played"):
         raise InputError(f"run {run.path}: is no population on a game that is played; only those are resumed")
+    if not asked["solver_is_named"]:
+        raise InputError(f"run {run.path}: was started with a solver of its own; only named ones are made again")
     game, solver = PlayedGame(asked["task"]), find_solver(asked["variant"], **asked["arguments"])
     assert isinstance(solver, PSRO)
     saved, total = run.load(), asked["iterations"] if iterations is None else iterations
