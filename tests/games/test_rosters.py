@@ -15,6 +15,7 @@ from stratagem.games import (
     BestResponse,
     ExactRoster,
     Growth,
+    LearnedResponse,
     Nash,
     NetworkActor,
     NoGain,
@@ -161,19 +162,24 @@ def test_a_game_above_the_limit_is_played_and_the_run_holds_all_that_was_found(t
     assert "exploitability at least" in page and "standard error is at most" in page
 
 
-def test_two_runs_give_the_same_numbers_and_one_that_was_cut_goes_on_with_them(tmp_path):
+def test_two_runs_give_the_same_numbers_and_one_that_was_cut_goes_on_with_them(tmp_path, monkeypatch):
     whole = run(tmp_path / "whole", 2)
 
     def cut(iteration, row):
         if row and row["step"] == 1:
             raise KeyboardInterrupt
 
-    with pytest.raises(BrokenRunError, match=rf"^stopped after 1 iterations; what they found is in {tmp_path}/cut$"):
+    with pytest.raises(
+        BrokenRunError, match=rf"^stopped after 1 iterations; what they found is in {tmp_path}/cut; go on"
+    ):
         run(tmp_path / "cut", 2, progress=cut)
     shutil.copytree(tmp_path / "cut", tmp_path / "killed")
     with open(tmp_path / "killed" / "metrics.jsonl", "a", encoding="utf-8") as file:
         file.write(json.dumps({"step": 2}) + "\n")  # Measured, and killed before it was kept.
-    for name in ("cut", "killed"):
+    with monkeypatch.context() as patched, pytest.raises(RuntimeError, match="killed"):
+        patched.setattr(LearnedResponse, "learn", _killed)
+        run(tmp_path / "begun", 2)
+    for name in ("cut", "killed", "begun"):
         again = resume(tmp_path / name)
         assert [_timeless(row) for row in again.rows] == [_timeless(row) for row in whole.rows]
         assert again.table() == whole.table()
@@ -195,6 +201,10 @@ def test_members_of_a_run_can_be_loaded_and_played(tmp_path):
     again = PlayedRoster(solution.game, Trials(20), actors)
     saved = RunDirectory.existing(tmp_path / "run").load().tensors["metagame"]["payoffs"]
     assert np.array_equal(again.metagame.payoffs, saved.numpy())
+
+
+def _killed(*arguments):
+    raise RuntimeError("killed")
 
 
 def _timeless(row):

@@ -177,6 +177,8 @@ class _Run:
         """The solution after so many iterations in all."""
         play = self.play
         every = range(1, iterations + 1) if play.slow else measured_at(iterations)
+        if play.slow and self.directory is not None and not play.iteration:
+            self._checkpoint(self.directory)  # So that a run that is killed in its first iteration can begin again.
         try:
             for target in every:
                 if target > play.iteration and not play.finished:
@@ -191,7 +193,9 @@ class _Run:
                 self._measure()
             self._found()
             done = f"stopped after {play.iteration} iterations; what they found is in {self.directory.path}"
-            raise BrokenRunError(done) from None
+            played = isinstance(play.game, PlayedGame)
+            more = f"; go on with: stratagem solve --resume {self.directory.path}" if played else ""
+            raise BrokenRunError(done + more) from None
         return self._found()
 
     def _advance(self, target: int, progress: Progress | None) -> None:
