@@ -5,7 +5,7 @@
 The game is small enough to enumerate, so that learned responses are written down as tables and exploitability is exact
 for both. What is recorded by iteration: exploitability of the final mixture, and the share of the best response's gain
 over the mixture that the learned response reached, which says how good the learner is. Exact responses draw nothing and
-run once. No setting was chosen by this measurement.
+run once. That learned responses are not greedy was chosen by shorter runs with seeds 1000 to 1002, nothing else was.
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ from stratagem.games.learned import tabulated
 
 pytestmark = pytest.mark.usefixtures("pyspiel")
 
-QUICK = {"steps": 12, "episodes": 64}
+QUICK = {"steps": 15, "episodes": 64}
 """Enough for Kuhn's poker."""
 
 
