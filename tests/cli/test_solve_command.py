@@ -47,6 +47,34 @@ def test_a_population_shows_how_many_strategies_it_has_and_when_it_is_complete(s
     assert (tmp_path / "runs" / "psro-spiel-kuhn_poker" / "report.html").is_file()
 
 
+LEARNED = ("--set", "oracle=learned", "--set", "steps=1", "--set", "episodes=8", "--set", "trials=20")
+
+
+def test_responses_are_learned_and_exploitability_stays_exact(stratagem):
+    settings = ("--set", "settings={optimization.learning_rate: 1e-3, optimization.epochs: 1}")
+    said = stratagem("solve", "psro", "--task", "spiel:kuhn_poker", "--iterations", 2, *LEARNED, *settings, "--json")
+    assert (said.code, said.err) == (0, "")
+    found = json.loads(said.out)
+    assert [row["step"] for row in found["rows"]] == [1, 2]
+    assert found["exploitability"] == found["rows"][-1]["exploitability"] > 0
+    first, second = found["rows"]
+    assert second["exploitability/at_least"] <= first["exploitability/current"] + 1e-9
+
+
+def test_a_game_that_is_too_large_is_played_and_the_run_goes_on(stratagem):
+    task = ("--task", "spiel:kuhn_poker", "--histories", 10)
+    said = stratagem("solve", "psro", *task, "--iterations", 1, *LEARNED, "--set", "meta=uniform", "--out", "mine")
+    lines = said.out.splitlines()
+    assert (said.code, said.err) == (0, "")
+    assert lines[0] == "psro on kuhn_poker: played, at most 3 moves of 2 actions"
+    assert lines[2].split("  ")[2].strip() == "exploitability at least" and "±" in lines[3]
+    assert "how much more, playing cannot tell" in " ".join(lines) and lines[-1].endswith("report: mine")
+    more = stratagem("solve", "--resume", "mine", "--iterations", 2, "--json")
+    found = json.loads(more.out)
+    assert (found["variant"], found["iterations"], found["exploitability"]) == ("psro", 2, None)
+    assert [row["step"] for row in found["rows"]] == [1, 2]
+
+
 @pytest.mark.parametrize(
     ("arguments", "error"),
     [
@@ -56,6 +84,8 @@ def test_a_population_shows_how_many_strategies_it_has_and_when_it_is_complete(s
             ("cfr", "--task", "spiel:go"),
             "error: game go is too large to enumerate: it has more than 1,000,000 histories",
         ),
+        (("psro", "--task", "spiel:coordinated_mp", "--histories", "1", *LEARNED), "error: game coordinated_mp: OpenS"),
+        (("psro", "--task", "spiel:kuhn_poker", *LEARNED, "--set", "recipe=ipp"), "error: unknown recipe 'ipp'; did"),
         (("cfr", "--task", "spiel:matrix_pd"), "error: CFR: game matrix_pd is not zero-sum"),
         (("cfr", "--task", "spiel:kuhn_poker(players=3)"), "error: CFR: game kuhn_poker(players=3) has 3 players"),
         (("cfr", "--task", "spiel:kuhn_poker", "--set", "alpha"), "error: --set alpha: write FIELD=VALUE"),
@@ -67,7 +97,10 @@ def test_a_population_shows_how_many_strategies_it_has_and_when_it_is_complete(s
             ("psro", "--task", "spiel:matrix_pd", "--set", "meta=nash"),
             "error: meta-solver nash: the game is not zero-sum",
         ),
-        (("cfr",), "error: Missing option '--task'"),
+        (("cfr",), "error: solve: --task is needed, or --resume with a run"),
+        (("--task", "spiel:kuhn_poker"), "error: solve: a variant is needed, or --resume with a run"),
+        (("cfr", "--resume", "runs/none"), "error: --resume runs/none: goes on with the run as it was begun"),
+        (("--resume", "runs/none"), "error: run directory runs/none: holds no run"),
     ],
 )
 def test_wrong_input_is_one_line(stratagem, tmp_path, arguments, error):

@@ -10,6 +10,7 @@ from stratagem.games import (
     PSRO,
     BestResponse,
     ConservativeResponse,
+    ExactRoster,
     HybridRegret,
     Logged,
     Metagame,
@@ -156,9 +157,9 @@ def test_a_complete_log_teaches_every_member_the_truth():
 def test_with_a_complete_log_and_no_price_it_believes_what_is_true():
     game = matrix_game(ROCK_PAPER_SCISSORS)
     worlds = Logged(ridge=1e-9).fit(game, np.repeat(np.arange(9), 5), np.eye(9))
-    population = Population(coffee_psro(kappa=0.0), game, worlds=worlds)
+    population = Population(coffee_psro(kappa=0.0), ExactRoster(game, worlds=worlds))
     population.advance(4)
-    figures = population.figures()
+    figures = population.measured()
     assert figures["payoff_width"] < 1e-5
     assert figures["exploitability/believed"] == pytest.approx(
         float(game.exploitability(population.average())), abs=1e-5
@@ -218,9 +219,9 @@ def test_the_price_of_disagreement_is_paid_where_one_goes_and_where_opponents_ma
 @pytest.mark.usefixtures("_numba")
 def test_what_is_believed_is_reported_beside_what_is_true(kuhn):
     population = grown(coffee_psro(episodes=30), kuhn, 3)
-    figures = population.figures()
+    figures = population.measured()
     assert {"exploitability/believed", "regret/upper_bound", "payoff_width"} < set(figures)
-    assert figures["payoff_width"] > 0 and len(population.worlds) == 4
+    assert figures["payoff_width"] > 0 and len(population.roster.worlds) == 4
     again = grown(coffee_psro(episodes=30), kuhn, 3)
     assert np.array_equal(population.strategies[0], again.strategies[0])
 
@@ -253,9 +254,9 @@ def test_empty_populations_and_strategies_that_are_none_are_refused(kuhn):
         ([2 * uniform[0], uniform[1]], r"^population: strategies of player 0 must be probabilities in every state$"),
     ):
         with pytest.raises(InputError, match=error):
-            Population(PSRO(Uniform()), kuhn, strategies)
+            ExactRoster(kuhn, strategies)
     with pytest.raises(InputError, match=r"^population: worlds must be at least one game on the tree of kuhn by hand$"):
-        Population(PSRO(Uniform()), kuhn, worlds=[])
+        ExactRoster(kuhn, worlds=[])
 
 
 def test_a_meta_solver_for_zero_sum_games_refuses_another():

@@ -28,6 +28,8 @@ from stratagem.tasks.registry import TaskCard, parse
         ("openenv:http://127.0.0.1:80/x?y=z", ("openenv", "http://127.0.0.1:80/x?y=z", {})),
         ("gym:ALE/Pong-v5, seed=1", ("gym", "ALE/Pong-v5", {"seed": "1"})),
         ("key_door:", ("key_door", None, {})),
+        ("spiel:go(a=1,b=c(d=2,e=3)),seat=1", ("spiel", "go(a=1,b=c(d=2,e=3))", {"seat": "1"})),
+        ("jsonl:/a(b.jsonl,verifier=number", ("jsonl", "/a(b.jsonl", {"verifier": "number"})),
     ],
 )
 def test_specifications_are_read(spec: str, parsed: tuple[str, str | None, dict[str, str]]) -> None:

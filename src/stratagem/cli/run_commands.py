@@ -268,6 +268,8 @@ def _number(value: object) -> object:
     """YAML reads ``1e-3`` as text; people mean a number."""
     if isinstance(value, list):
         return [_number(item) for item in value]
+    if isinstance(value, dict):
+        return {name: _number(item) for name, item in value.items()}
     if isinstance(value, str):
         try:
             return float(value)

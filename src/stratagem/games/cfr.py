@@ -15,7 +15,7 @@ from torch import Tensor
 
 from stratagem.errors import InputError
 from stratagem.games.flat import FlatGame, Strategy
-from stratagem.games.play import Play, Solver
+from stratagem.games.play import Play, Solver, measured_exactly
 from stratagem.games.updates import Averaging, Matching, PolynomialAverage, Regrets, Volatility
 from stratagem.tasks.adapter import require
 
@@ -90,6 +90,10 @@ class SelfPlay(Play):
         if not self.averaged:
             return self.current()
         return tuple(player.normalized(side.total) for player, side in zip(self.game.players, self._sides, strict=True))
+
+    def measured(self) -> dict[str, float]:
+        """Exact exploitability and value."""
+        return measured_exactly(self.game, self.average(), self.current())
 
     def regrets(self) -> tuple[Strategy, ...]:
         """Accumulated regrets of every player's sequences; 0 for the empty one."""

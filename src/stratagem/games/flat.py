@@ -80,6 +80,11 @@ class FlatPlayer:
         return int(self.first[-1])
 
     @cached_property
+    def numbers(self) -> dict[str, int]:
+        """Of states, by label."""
+        return {label: number for number, label in enumerate(self.states)}
+
+    @cached_property
     def state_of(self) -> Int64[ndarray, " sequences-1"]:
         """Information state of each sequence but the empty one."""
         return np.repeat(np.arange(len(self.parent)), np.diff(self.first))
@@ -134,6 +139,7 @@ class FlatGame:
 
     name: for people.  players: their sequences.  histories: of the tree it was made from.
     sequence: last sequence of every player.  chance: probability of all that nature did.  utility: of every player.
+    source: the game of OpenSpiel it was made from and pays like, so that it can be played there, too.
     """
 
     name: str
@@ -142,6 +148,7 @@ class FlatGame:
     sequence: Int64[ndarray, "terminals players"]
     chance: Float64[ndarray, " terminals"]
     utility: Float64[ndarray, "terminals players"]
+    source: str | None = None
 
     @property
     def zero_sum(self) -> bool:
@@ -216,7 +223,8 @@ class FlatGame:
         """The same tree with other utilities. Raises :class:`InputError` for another shape or a value not finite."""
         if utility.shape != self.utility.shape or not np.isfinite(utility).all():
             raise InputError(f"game {self.name}: utilities must be finite and of shape {self.utility.shape}")
-        return dataclasses.replace(self, utility=np.asarray(utility, np.float64), name=name or self.name)
+        changed = np.asarray(utility, np.float64)
+        return dataclasses.replace(self, utility=changed, name=name or self.name, source=None)
 
     @cached_property
     def _endings(self) -> list[tuple[ndarray, ndarray, ndarray]]:
@@ -259,7 +267,7 @@ class _Drafted:
         elif self.actions[number] != labels:
             raise InputError(f"game {game}: state {node.state!r} has different actions in different histories")
         elif self.parents[number] != last:
-            raise InputError(
+            raise NotEnumerable(
                 f"game {game}: player {node.player} forgets: state {node.state!r} is reached by different own actions; "
                 "sequence form needs perfect recall"
             )
@@ -334,12 +342,17 @@ def flatten(name: str, players: int, root: S, expand: Callable[[S], History[S]],
     )
 
 
-def too_large(name: str, limit: int, estimate: float) -> InputError:
+class NotEnumerable(InputError):
+    """A game cannot be written down as flat arrays; some that cannot can still be played."""
+
+
+def too_large(name: str, limit: int, estimate: float) -> NotEnumerable:
     """The error for a game with more histories than are enumerated. estimate: how many it may have."""
     about = f"about {estimate:.1g}" if estimate < 1e300 else "more than 1e300"
-    return InputError(
+    return NotEnumerable(
         f"game {name} is too large to enumerate: it has more than {limit:,} histories, {about} by an estimate; "
-        "choose a smaller variant of it, or raise the limit (--histories) if memory allows: about 1 kB for each"
+        "choose a smaller variant of it, raise the limit (--histories) if memory allows, about 1 kB for each, "
+        "or learn responses by playing it: stratagem solve psro --set oracle=learned"
     )
 
 

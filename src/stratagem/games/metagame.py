@@ -23,11 +23,13 @@ class Metagame:
 
     payoffs: ``[world, player, strategy of player 0, strategy of player 1, ...]``, in units of utility. A game that is
     known has one world; where it was estimated, each world is one estimate, such as a member of an ensemble.
+    errors: standard errors of payoffs that are means over episodes.
 
     Raises :class:`InputError` for another shape, a player without strategies, and payoffs that are not finite.
     """
 
     payoffs: Float64[ndarray, "worlds players *own"]
+    errors: Float64[ndarray, " players *own"] | None = None
 
     def __post_init__(self) -> None:
         payoffs = np.asarray(self.payoffs, np.float64)
@@ -41,6 +43,8 @@ class Metagame:
         if not np.isfinite(payoffs).all():
             world, player, *profile = np.argwhere(~np.isfinite(payoffs))[0].tolist()
             raise InputError(f"metagame: payoff of player {player} in world {world} at {profile} is not finite")
+        if self.errors is not None and self.errors.shape != shape[1:]:
+            raise InputError(f"metagame: errors must be of the shape of a world, {shape[1:]}, not {self.errors.shape}")
 
     @classmethod
     def of_matrices(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Annotated, ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import numpy as np
 from annotated_types import Ge, Le
@@ -16,6 +16,9 @@ from stratagem.errors import InputError
 from stratagem.games.flat import FlatGame, Strategy
 from stratagem.games.metagame import Mixture, joint
 from stratagem.part import Part
+
+if TYPE_CHECKING:
+    from stratagem.games.played import Actor, Actors, PlayedGame
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,13 +51,26 @@ class Round:
 
 
 class Oracle(Part):
-    """Finds a response to the others' mixtures. One that learns by playing is a subclass like any other."""
+    """Finds a response to the others' mixtures.
+
+    plays: whether it finds it by playing, so that the game need not be enumerated.
+    """
 
     kind: ClassVar[str] = "oracle"
+    plays: ClassVar[bool] = False
 
     def __call__(self, player: int, now: Round) -> Strategy:
-        """The strategy to add."""
+        """The strategy to add, where the game is enumerated."""
         raise NotImplementedError
+
+    def learn(
+        self, player: int, game: PlayedGame, actors: Actors, mixtures: tuple[Mixture, ...], iteration: int
+    ) -> Actor:
+        """The actor to add, where the game is played: a response to mixtures over the others' actors.
+
+        Raises :class:`InputError` for an oracle that does not play.
+        """
+        raise InputError(f"oracle {self.part_name()}: needs a game that is enumerated; {game.name} is played")
 
 
 @dataclass(frozen=True)

@@ -2,36 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, ClassVar
+from pathlib import Path
+from typing import Annotated, Any, ClassVar
 
-import numpy as np
 import torch
 from annotated_types import Ge
 from torch import Tensor
 
 from stratagem.errors import InputError
-from stratagem.games.flat import FlatGame, Strategy
+from stratagem.games.flat import FlatGame
 from stratagem.games.metagame import Metagame, Mixture
 from stratagem.games.metasolvers import MetaSolver, ProjectedReplicator
 from stratagem.games.models import Known, Model
-from stratagem.games.oracles import BestResponse, Oracle, Round, expected, profile_payoffs
+from stratagem.games.oracles import BestResponse, Oracle
 from stratagem.games.play import Play, Solver
+from stratagem.games.played import PlayedGame
+from stratagem.games.rosters import ExactRoster, Growth, PlayedRoster, Roster, Trials
 from stratagem.part import Part
 
 # ---- when to stop ---------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, eq=False)
-class Growth:
-    """What an iteration has brought. gains: what each player's response earns more than its mixture.
-
-    new: whether each player's response was not in its population yet.
-    """
-
-    gains: tuple[float, ...]
-    new: tuple[bool, ...]
 
 
 class Stopping(Part):
@@ -40,18 +31,33 @@ class Stopping(Part):
     kind: ClassVar[str] = "stopping"
 
     def __call__(self, growth: Growth) -> bool:
-        """Whether this iteration was the last."""
+        """Whether an iteration that brought this is a reason to stop."""
         raise NotImplementedError
+
+    def over(self, grown: Sequence[Growth]) -> bool:
+        """Whether the newest iteration was the last. grown: what each so far has brought."""
+        return self(grown[-1])
 
 
 @dataclass(frozen=True)
 class NoGain(Stopping):
-    """When no player's response gains more than ``least``, in units of utility: the mixtures are an equilibrium."""
+    """When no player's response is shown to gain more than ``least``, in units of utility.
+
+    With best responses the mixtures are an equilibrium then. Of estimated gains so many standard ``deviations`` are
+    taken off, and ``patience`` iterations in a row have to be without gain, since a response that was learned may just
+    have been learned badly.
+    """
 
     least: Annotated[float, Ge(0)] = 1e-9
+    deviations: Annotated[float, Ge(0)] = 2.0
+    patience: Annotated[int, Ge(1)] = 1
 
     def __call__(self, growth: Growth) -> bool:
-        return max(growth.gains) <= self.least
+        return growth.shown(self.deviations) <= self.least
+
+    def over(self, grown: Sequence[Growth]) -> bool:
+        newest = grown[-self.patience :]
+        return len(newest) == self.patience and all(map(self, newest))
 
 
 @dataclass(frozen=True)
@@ -80,8 +86,10 @@ class PSRO(Solver):
     meta: the mixtures that responses are found against.  final: those by which the population is judged; by default as
     ``meta``.  oracle: finds responses.  stopping: ends it early.  model: the worlds in which all this happens.
     repeats: add a response that is in the population already, which changes mixtures that weigh all strategies alike.
+    trials: how payoffs are estimated in a game that is played because it cannot be enumerated.
 
-    For games of any number of players and any utilities, unless the meta-solver says otherwise.
+    For games of any number of players and any utilities, unless the meta-solver says otherwise. With an oracle that
+    learns by playing, also for games too large to enumerate.
     """
 
     meta: MetaSolver = ProjectedReplicator()
@@ -90,37 +98,44 @@ class PSRO(Solver):
     stopping: Stopping = NoGain()
     model: Model = Known()
     repeats: bool = True
+    trials: Trials = Trials()
+
+    @property
+    def plays(self) -> bool:
+        """Whether its oracle does, and what the game pays is not to be learned from a log."""
+        return self.oracle.plays and isinstance(self.model, Known)
 
     def start(self, game: FlatGame) -> Population:
         """Its population for a game, at its beginning."""
-        return Population(self, game)
+        return Population(self, ExactRoster(game, worlds=self.model(game)))
+
+    def start_playing(self, game: PlayedGame) -> Population:
+        if not self.plays:
+            super().start_playing(game)
+        return Population(self, PlayedRoster(game, self.trials))
 
 
 class Population(Play):
-    """A population at work on one game.
+    """A population at work. roster: its strategies, on an enumerated game or on one that is played.
 
-    It begins with ``strategies``, rows for each player; by default the uniform strategy. What it knows of the game are
-    ``worlds``: those of the solver's model by default, such as games with utilities learned from a log.
-
-    Raises :class:`InputError` for a player without strategies and for strategies or worlds that do not fit the game.
+    grown: what each iteration has brought.
     """
 
-    def __init__(
-        self,
-        solver: PSRO,
-        game: FlatGame,
-        strategies: Sequence[Strategy] | None = None,
-        worlds: Sequence[FlatGame] | None = None,
-    ) -> None:
-        self.solver, self.game, self.iteration, self.finished = solver, game, 0, False
-        self.worlds = tuple(worlds) if worlds is not None else solver.model(game)
-        if not self.worlds or any(world.sequence.shape != game.sequence.shape for world in self.worlds):
-            raise InputError(f"population: worlds must be at least one game on the tree of {game.name}")
-        begin = [one[None] for one in game.uniform()] if strategies is None else strategies
-        self.strategies = tuple(_checked(game, number, rows) for number, rows in enumerate(begin))
-        if len(self.strategies) != len(game.players):
-            raise InputError(f"population: {len(self.strategies)} players have strategies; needs {len(game.players)}")
+    def __init__(self, solver: PSRO, roster: Roster) -> None:
+        self.solver, self.roster, self.game, self.iteration = solver, roster, roster.game, 0
+        self.grown: list[Growth] = []
+        self.slow = solver.oracle.plays
         self._update()
+
+    @property
+    def strategies(self) -> tuple[Any, ...]:
+        """By player: rows of an enumerated game, actors of one that is played."""
+        return self.roster.strategies
+
+    @property
+    def metagame(self) -> Metagame:
+        """What its strategies earn against each other."""
+        return self.roster.metagame
 
     @property
     def averaged(self) -> bool:
@@ -137,25 +152,17 @@ class Population(Play):
             self._grow()
 
     def _grow(self) -> None:
+        responses, growth = self.roster.respond(self.solver.oracle, self.mixtures, self.iteration + 1)
+        self.roster.add(responses, [self.solver.repeats or new for new in growth.new])
+        # Whoever is interrupted before this has lost an iteration and nothing else.
         self.iteration += 1
-        now = Round(self.worlds, self.strategies, self.mixtures, self.iteration)
-        game, players = now.expected, range(len(self.game.players))
-        responses = [self.solver.oracle(player, now) for player in players]
-        earned = [game.sequence_values(player, now.mixed) for player in players]
-        new = tuple(not (self.strategies[p] == responses[p]).all(-1).any() for p in players)
-        gains = tuple(float(earned[p] @ (game.players[p].plan(responses[p]) - now.mixed[p])) for p in players)
-        self.strategies = tuple(
-            np.concatenate([rows, response[None]]) if fresh or self.solver.repeats else rows
-            for rows, response, fresh in zip(self.strategies, responses, new, strict=True)
-        )
+        self.grown.append(growth)
         self._update()
-        self.finished = self.solver.stopping(Growth(gains, new))
+        self.finished = self.solver.stopping.over(self.grown)
 
     def _update(self) -> None:
-        """The metagame of the strategies there are, and the mixtures that are answered next."""
-        self._plans = self.game.plans(self.strategies)
+        """The mixtures that are answered next."""
         self._final: tuple[Mixture, ...] | None = None
-        self.metagame = Metagame(profile_payoffs(self.worlds, self._plans))
         self.mixtures = self.solver.meta(self.metagame, self.iteration + 1)
 
     def final_mixtures(self) -> tuple[Mixture, ...]:
@@ -164,52 +171,53 @@ class Population(Play):
             self._final = (self.solver.final or self.solver.meta)(self.metagame, max(1, self.iteration))
         return self._final
 
-    def current(self) -> tuple[Strategy, ...]:
-        """The strategies that play the mixtures answered next: the same chance of every ending."""
+    def current(self) -> tuple[Any, ...]:
+        """What plays the mixtures answered next; of an enumerated game, with the same chance of every ending."""
         return self.playing(self.mixtures)
 
-    def average(self) -> tuple[Strategy, ...]:
-        """The strategies that play the final mixtures."""
+    def average(self) -> tuple[Any, ...]:
+        """What plays the final mixtures."""
         return self.playing(self.final_mixtures())
 
-    def playing(self, mixtures: Sequence[Mixture]) -> tuple[Strategy, ...]:
-        """Of mixtures over the population: a strategy for each player that reaches every ending as often."""
-        return tuple(
-            player.normalized(mixture @ plan)
-            for player, mixture, plan in zip(self.game.players, mixtures, self._plans, strict=True)
-        )
+    def playing(self, mixtures: Sequence[Mixture]) -> tuple[Any, ...]:
+        """What plays mixtures over the population, by player."""
+        return self.roster.playing(mixtures)
+
+    def measured(self) -> dict[str, float]:
+        """As the roster measures it."""
+        return self.roster.measured(self.final_mixtures(), self.mixtures)
 
     def figures(self) -> dict[str, float]:
-        """Strategies of each player, how uncertain the metagame is, and its own regret of the final mixtures."""
-        found = {f"strategies/player{p}": float(len(rows)) for p, rows in enumerate(self.strategies)}
-        if len(self.worlds) > 1:
-            mixtures, known = self.final_mixtures(), expected(self.worlds)
-            found["exploitability/believed"] = float(known.exploitability(self.playing(mixtures)))
-            found["regret/upper_bound"] = self.metagame.upper_regret(mixtures)
-            found["payoff_width"] = float((self.metagame.upper - self.metagame.lower).max())
+        """Strategies of each player, and of the newest responses what they gain.
+
+        Gains are over the mixtures that were answered. A mixture cannot be less exploitable than what a response gains
+        on average over players; of estimated gains that bound is ``exploitability/at_least``, with its standard error.
+        """
+        found = {f"strategies/player{p}": float(size) for p, size in enumerate(self.metagame.sizes)}
+        if self.grown and self.slow:
+            newest = self.grown[-1]
+            players = len(newest.gains)
+            found |= {f"gain/player{p}": gain for p, gain in enumerate(newest.gains)}
+            found |= {f"gain/error{p}": error for p, error in enumerate(newest.errors)}
+            found["exploitability/at_least"] = sum(newest.gains) / players
+            if newest.errors:
+                found["exploitability/at_least_error"] = sum(error**2 for error in newest.errors) ** 0.5 / players
         return found
 
     def tensors(self) -> dict[str, dict[str, Tensor]]:
-        """Strategies by row, final mixtures, and payoffs of the metagame."""
-        rows = {f"player{p}": torch.from_numpy(one) for p, one in enumerate(self.strategies)}
+        """Strategies or payoffs as the roster has them, and final mixtures."""
         mixtures = {f"player{p}": torch.from_numpy(one) for p, one in enumerate(self.final_mixtures())}
-        return {
-            "population": rows,
-            "mixture": mixtures,
-            "metagame": {"payoffs": torch.from_numpy(self.metagame.payoffs)},
-        }
+        return {**self.roster.tensors(), "mixture": mixtures}
 
+    def save(self, directory: Path) -> dict[str, Any]:
+        """The roster's files, and what the iterations have brought."""
+        members = self.roster.save(directory)
+        grown = [[list(one.gains), list(one.new), list(one.errors)] for one in self.grown]
+        return {} if members is None else {"members": members, "grown": grown}
 
-def _checked(game: FlatGame, number: int, rows: Strategy) -> Strategy:
-    """A player's strategies, when they are some of its."""
-    if number >= len(game.players):
-        raise InputError(f"population: strategies for player {number}, but {game.name} has {len(game.players)} players")
-    player = game.players[number]
-    rows = np.asarray(rows, np.float64)
-    if rows.ndim != 2 or rows.shape[1] != player.sequences:
-        raise InputError(f"population: strategies of player {number} must be rows of {player.sequences} sequences")
-    if not len(rows):
-        raise InputError(f"population: player {number} has no strategy; every player needs at least one")
-    if not np.isfinite(rows).all() or (rows < 0).any() or not np.allclose(rows, player.normalized(rows), atol=1e-9):
-        raise InputError(f"population: strategies of player {number} must be probabilities in every state")
-    return rows
+    def load(self, iteration: int, told: Mapping[str, Any]) -> None:
+        """Go on from where :meth:`save` was asked, on a roster that has been restored."""
+        self.iteration = iteration
+        self.grown = [Growth(tuple(gains), tuple(new), tuple(errors)) for gains, new, errors in told["grown"]]
+        self._update()
+        self.finished = bool(self.grown) and self.solver.stopping.over(self.grown)

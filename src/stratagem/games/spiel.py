@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 import statistics
 from typing import Any
 
 from stratagem.errors import InputError, unknown
-from stratagem.games.flat import LIMIT, Chance, Decision, FlatGame, History, Terminal, flatten, too_large
+from stratagem.games.flat import LIMIT, Chance, Decision, FlatGame, History, NotEnumerable, Terminal, flatten, too_large
 from stratagem.tasks.adapter import require
 
 PROBES = 64
@@ -21,7 +22,7 @@ def spiel_game(name: str) -> Any:
     """OpenSpiel's game of this name, with parameters such as ``liars_dice(dice_sides=5)``; sequential.
 
     Raises :class:`InputError` when OpenSpiel is not installed, for a name or parameter it does not know, and for a
-    game that hides its chances or does not say what a player knows.
+    game that hides its chances.
     """
     pyspiel = require("pyspiel", "games")
     short = name.partition("(")[0]
@@ -38,26 +39,28 @@ def spiel_game(name: str) -> Any:
         raise InputError(f"game {name}: is of mean-field dynamics; it needs turns or simultaneous moves")
     if kind.chance_mode == pyspiel.GameType.ChanceMode.SAMPLED_STOCHASTIC:
         raise InputError(f"game {name}: OpenSpiel samples its chance moves without saying how likely they are")
-    if not kind.provides_information_state_string:
-        raise InputError(f"game {name}: OpenSpiel does not say what a player knows and remembers there")
     return game
 
 
 def compile_game(name: str, limit: int = LIMIT) -> FlatGame:
     """A game of OpenSpiel as flat arrays; ``name`` with or without ``spiel:``.
 
-    Raises :class:`InputError` as :func:`spiel_game` and :func:`~stratagem.games.flat.flatten` do. A game that is
-    plainly larger than ``limit`` histories is refused before it is walked: half of the random playouts estimate more
-    than four times the limit, which by Markov's inequality happens to a smaller game once in 100,000 times.
+    Raises :class:`InputError` as :func:`spiel_game` does, and :class:`~stratagem.games.flat.NotEnumerable` for a game
+    of more than ``limit`` histories, one that does not say what a player knows, and one without perfect recall. A game
+    that is plainly larger than the limit is refused before it is walked: half of the random playouts estimate more than
+    four times the limit, which by Markov's inequality happens to a smaller game once in 100,000 times.
     """
     if limit < 1:
         raise InputError(f"histories = {limit}: must be at least 1")
     name = name.removeprefix(PREFIX)
     game = spiel_game(name)
+    if not game.get_type().provides_information_state_string:
+        raise NotEnumerable(f"game {name}: OpenSpiel does not say what a player knows and remembers there")
     sizes = _estimates(game)
     if statistics.median(sizes) > 4 * limit:
         raise too_large(name, limit, statistics.fmean(sizes))
-    return flatten(name, game.num_players(), game.new_initial_state(), _expand, limit)
+    compiled = flatten(name, game.num_players(), game.new_initial_state(), _expand, limit)
+    return dataclasses.replace(compiled, source=name)
 
 
 def _expand(state: Any) -> History[Any]:

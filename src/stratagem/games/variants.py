@@ -6,17 +6,19 @@ import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from stratagem.catalogue import paper
-from stratagem.errors import unknown
+from stratagem.errors import InputError, unknown
 from stratagem.games.cfr import CFR
+from stratagem.games.learned import LearnedResponse
 from stratagem.games.metasolvers import META_SOLVERS, AlphaRank, HybridRegret, RobustReplicator
 from stratagem.games.models import Logged
 from stratagem.games.oracles import ConservativeResponse, RiskAverseResponse
 from stratagem.games.play import Solver
-from stratagem.games.population import PSRO, Never, NothingNew
+from stratagem.games.population import PSRO, Never, NoGain, NothingNew
 from stratagem.games.risk import RiskAverse
+from stratagem.games.rosters import Trials
 from stratagem.games.updates import (
     ConstantOptimism,
     FadingOptimism,
@@ -144,18 +146,44 @@ VARIANTS: Mapping[str, Variant] = MappingProxyType(
     roles=("solver", "meta_solver"),
     year=2017,
 )
-def psro(meta: str = "prd") -> PSRO:
-    """Policy-space response oracles: best responses to a mixture ``meta`` of the population, added to it.
+def psro(
+    meta: str = "prd",
+    oracle: Literal["exact", "learned"] = "exact",
+    recipe: str = "ippo",
+    settings: Mapping[str, Any] | None = None,
+    steps: int | None = None,
+    episodes: int | None = None,
+    greedy: bool | None = None,
+    trials: int = 1000,
+    seed: int = 0,
+) -> PSRO:
+    """Policy-space response oracles: responses to a mixture ``meta`` of the population, added to it.
 
     meta: ``prd`` (projected replicator dynamics, the paper's), ``uniform`` (fictitious play), ``newest`` (iterated best
-    response), ``nash`` (double oracle; two-player zero-sum games), ``alpha_rank``, or ``fictitious_play``. Responses
-    are exact, and the population begins with the uniform strategy. The population is judged by the same mixture.
+    response), ``nash`` (double oracle; two-player zero-sum games), ``alpha_rank``, or ``fictitious_play``. The
+    population begins with the uniform strategy and is judged by the same mixture.
 
-    Raises :class:`InputError` for another ``meta``.
+    oracle: ``exact`` best responses, or ``learned``: policies trained at a player's seat by ``recipe`` with
+    ``settings``, in ``steps`` batches of ``episodes`` episodes (:class:`LearnedResponse`), as the paper has them. Then
+    a game may be too large to enumerate; payoffs are means over ``trials`` episodes (:class:`Trials`), and it stops
+    when no response gained anything in three iterations. seed: of all that is drawn.
+
+    Raises :class:`InputError` for another ``meta`` or ``oracle``, for numbers out of range, and for settings of what
+    is not learned.
     """
     if meta not in META_SOLVERS:
         raise unknown("meta-solver", meta, META_SOLVERS)
-    return PSRO(META_SOLVERS[meta]())
+    given: dict[str, Any] = {"settings": settings, "steps": steps, "episodes": episodes, "greedy": greedy}
+    given = {name: value for name, value in given.items() if value is not None}
+    if oracle == "exact":
+        if given:
+            raise InputError(f"psro: {', '.join(given)}: say how responses are learned; needs oracle=learned")
+        return PSRO(META_SOLVERS[meta]())
+    if oracle != "learned":
+        raise unknown("oracle", oracle, ["exact", "learned"])
+    learned = LearnedResponse(recipe, seed=seed, **given)
+    learned.made()
+    return PSRO(META_SOLVERS[meta](), oracle=learned, stopping=NoGain(patience=3), trials=Trials(trials, seed))
 
 
 @paper(

@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float, Float32, Int
 from torch import Tensor, nn
 
 from stratagem.control.policy import CategoricalPolicy, ControlPolicy, GaussianPolicy, gaussian
+from stratagem.errors import InputError
 from stratagem.experience import Experience, PolicyOutput
 from stratagem.multiagent.episodes import Acted
 from stratagem.multiagent.fronts import FrontName, form_of, make_front
@@ -51,6 +52,10 @@ class Acting(Protocol):
     ) -> Acted: ...
 
 
+Chances = Callable[[Frame], np.ndarray]
+"""From what there is to see to how likely every agent takes each action [copies, agents, actions]."""
+
+
 class AgentsPolicy(ModulePolicy):
     """A policy of all agents of a game, which acts in all copies of it at once.
 
@@ -75,6 +80,22 @@ class AgentsPolicy(ModulePolicy):
 
         sampler: how it is asked to act in training; None: as in evaluation.
         """
+
+    def chances(self) -> Chances:
+        """A function that says how likely every action is, as agents act in evaluation by its present weights.
+
+        Raises :class:`InputError` for agents that cannot say it: with continuous actions, or with a memory, whose
+        actions do not follow from what there is to see.
+        """
+        raise InputError(f"{self.kind}: does not say how likely each action is")
+
+    def _check_no_memory(self) -> None:
+        """Refuse a memory where single turns are asked about."""
+        if self.memory_width:
+            raise InputError(
+                f"{self.kind}: what these agents do depends on what they remember; train them with "
+                "architecture.recurrence=none"
+            )
 
     @abstractmethod
     def values(
@@ -342,6 +363,19 @@ class ActorCritics(AgentsPolicy):
             return Acted(action, memory=None if kept is None else carried(memory, kept, frame.alive, self.memory_width))
 
         return act
+
+    def chances(self) -> Chances:
+        if self.continuous:
+            raise InputError(f"{self.kind}: continuous actions have densities, and no probabilities")
+        self._check_no_memory()
+        outputs_of = self.outputs()
+
+        def said(frame: Frame) -> np.ndarray:
+            logits = masked(outputs_of(frame.observation), frame.legal)
+            weights = np.exp(logits - logits.max(-1, keepdims=True), dtype=np.float64)
+            return np.asarray(weights / weights.sum(-1, keepdims=True))
+
+        return said
 
     def outputs(self) -> Callable[[np.ndarray], np.ndarray]:
         """A function from observations [copies, agents, features] to the actors' outputs, of its present weights.

@@ -19,7 +19,7 @@ from stratagem.multiagent.episodes import Acted
 from stratagem.multiagent.fronts import Messages
 from stratagem.multiagent.game import Frame, MultiAgentTask
 from stratagem.multiagent.inputs import AgentInputs
-from stratagem.multiagent.policy import Acting, AgentsPolicy, allowed
+from stratagem.multiagent.policy import Acting, AgentsPolicy, Chances, allowed
 from stratagem.multiagent.relations import Relation, TaskEncoder, attended
 from stratagem.multiagent.values import following, joint_turns
 from stratagem.parts import Sampler, View
@@ -170,10 +170,14 @@ class RelationalAgents(AgentsPolicy):
             return held - 1
         return torch.where(held > 0, held - 1, self.drawn_codes(alive, noise))
 
-    def likelihoods(self, frame: Frame) -> Float[np.ndarray, "copies agents actions"]:
-        """How likely agents with the likeliest codes take each action."""
-        found: np.ndarray = self._log_likely(frame, self.drawn_codes(frame.alive, None), 1.0).exp().numpy()
-        return found
+    def chances(self) -> Chances:
+        """Of agents that have the likeliest codes."""
+
+        def said(frame: Frame) -> np.ndarray:
+            likely: np.ndarray = self._log_likely(frame, self.drawn_codes(frame.alive, None), 1.0).exp().numpy()
+            return likely
+
+        return said
 
     @torch.no_grad()
     def _log_likely(

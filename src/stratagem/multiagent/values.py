@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from itertools import chain
 from typing import Any, ClassVar, Literal
 
@@ -19,7 +19,7 @@ from stratagem.multiagent.episodes import Acted
 from stratagem.multiagent.game import Frame, MultiAgentTask
 from stratagem.multiagent.inputs import AgentInputs
 from stratagem.multiagent.mixers import Mixer, make_mixer
-from stratagem.multiagent.policy import Acting, AgentsPolicy, allowed
+from stratagem.multiagent.policy import Acting, AgentsPolicy, Chances, allowed
 from stratagem.multiagent.recurrence import RecurrenceName, Sequences, answers, with_memory
 from stratagem.multiagent.stacked import StackedNetworks, carried, masked, told_apart
 from stratagem.partition import Partition
@@ -196,14 +196,33 @@ class ValueAgents(AgentsPolicy):
     # ---- acting ----------------------------------------------------------------------------------------------------
 
     def acting(self, sampler: Sampler | None = None) -> Acting:
-        network = StackedNetworks([self.utilities])
+        best = self._greedy()
 
         def act(frame: Frame, noise: np.random.Generator | None, memory: np.ndarray | None = None, /) -> Acted:
-            outputs, kept = network(told_apart(frame.observation, bool(self._told)), memory)
+            action, kept = best(frame.observation, frame.legal, memory)
             remembered = None if kept is None else carried(memory, kept, frame.alive, self.memory_width)
-            return Acted(masked(outputs, frame.legal).argmax(-1), memory=remembered)
+            return Acted(action, memory=remembered)
 
         return act
+
+    def chances(self) -> Chances:
+        self._check_no_memory()
+        best = self._greedy()
+        return lambda frame: np.eye(self.actions)[best(frame.observation, frame.legal, None)[0]]
+
+    def _greedy(
+        self,
+    ) -> Callable[[np.ndarray, np.ndarray, np.ndarray | None], tuple[np.ndarray, np.ndarray | None]]:
+        """From what agents see, may do and remember to what each thinks best and remembers from then on."""
+        network = StackedNetworks([self.utilities])
+
+        def best(
+            observation: np.ndarray, legal: np.ndarray, memory: np.ndarray | None
+        ) -> tuple[np.ndarray, np.ndarray | None]:
+            outputs, kept = network(told_apart(observation, bool(self._told)), memory)
+            return masked(outputs, legal).argmax(-1), kept
+
+        return best
 
     # ---- the trainer's contract ------------------------------------------------------------------------------------
 

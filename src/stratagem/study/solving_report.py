@@ -1,8 +1,9 @@
-"""The page of a solved game: exploitability curves, the payoffs of a population, and a table."""
+"""The page of a solved game: curves of what was measured, the payoffs of a population, and a table."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,8 +16,41 @@ if TYPE_CHECKING:
 LEAST = 1e-16
 """Exploitability that is drawn for less: float64 knows no smaller differences."""
 
-DRAWN = {"exploitability": "solid", "exploitability/current": "dot"}
-"""Lines of a solver: its final strategies, and those it plays at the moment."""
+
+@dataclass(frozen=True)
+class Figure:
+    """A column of the table. drawn: name of its curve, if it has one.  error: column of its standard errors."""
+
+    name: str
+    key: str
+    drawn: str | None = None
+    error: str | None = None
+
+
+EXACT = (
+    Figure("exploitability", "exploitability", "average"),
+    Figure("of current strategies", "exploitability/current", "current"),
+)
+"""Of a solver on an enumerated game: its final strategies, and those it plays at the moment."""
+
+
+def estimated(players: int) -> tuple[Figure, ...]:
+    """Of a population on a game that is played."""
+    bound, error = "exploitability/at_least", "exploitability/at_least_error"
+    against = [
+        Figure(
+            f"player {player} against uniform",
+            f"against_uniform/player{player}",
+            f"player {player} against uniform players",
+            f"against_uniform/error{player}",
+        )
+        for player in range(players)
+    ]
+    return (
+        Figure("exploitability at least", bound, "exploitability at least", error),
+        Figure("value", "value", None, "value/error"),
+        *against,
+    )
 
 
 def write_solving_report(
@@ -30,30 +64,49 @@ def write_solving_report(
 ) -> Path:
     """Write the page to ``path`` and return it. Raises :class:`InputError` when it cannot be written.
 
-    rows: metrics with ``step``, ``seconds``, ``exploitability`` and ``exploitability/current``.  facts: how large the
-    game is.  population: the metagame of one and the mixtures that were found, of a solver that has one.
+    rows: metrics with ``step``, ``seconds`` and the columns of :data:`EXACT`, or else those of :func:`estimated`.
+    facts: how large the game is.  population: the metagame of one and the mixtures that were found, of a solver that
+    has one.
     """
-    curves = [
-        {
-            "name": "average" if key == "exploitability" else "current",
-            "color": COLORS[place],
-            "dash": dash,
-            "step": [row["step"] for row in rows],
-            "seconds": [row["seconds"] for row in rows],
-            "exploitability": [max(row[key], LEAST) for row in rows],
-        }
-        for place, (key, dash) in enumerate(DRAWN.items())
-    ]
+    exact = not facts.get("played")
+    figures = EXACT if exact else estimated(facts["players"])
+    drawn = [figure for figure in figures if figure.drawn is not None]
+    curves = [_curve(figure, rows, exact, COLORS[place % len(COLORS)]) for place, figure in enumerate(drawn)]
+    for curve, dash in zip(curves, ("solid", *("dot",) * len(curves)), strict=False):
+        curve["dash"] = dash
     return write_page(
         "solving.html.jinja",
         path,
         f"{name} on {game}",
-        {"curves": curves, "payoffs": None if population is None else payoffs(*population)},
-        rows=[(row["step"], *(f"{row[key]:.4g}" for key in ("seconds", *DRAWN))) for row in rows],
+        {"curves": curves, "payoffs": None if population is None else payoffs(*population), "exact": exact},
+        columns=[figure.name for figure in figures],
+        rows=[(row["step"], f"{row['seconds']:.4g}", *(_cell(row, figure) for figure in figures)) for row in rows],
         averaged=bool(rows[-1]["averaged"]) if rows else False,
+        exact=exact,
+        error=None if population is None or population[0].errors is None else f"{population[0].errors.max():.2g}",
         size=[(what.replace("_", " "), str(value)) for what, value in facts.items()],
         **origin(),
     )
+
+
+def _curve(figure: Figure, rows: Sequence[Mapping[str, Any]], exact: bool, color: str) -> dict[str, Any]:
+    """What the page draws of a figure, where it was measured."""
+    known = [row for row in rows if figure.key in row]
+    values = [max(row[figure.key], LEAST) if exact else row[figure.key] for row in known]
+    return {
+        "name": figure.drawn,
+        "color": color,
+        "step": [row["step"] for row in known],
+        "seconds": [row["seconds"] for row in known],
+        "values": values,
+        "errors": None if figure.error is None else [2 * row[figure.error] for row in known],
+    }
+
+
+def _cell(row: Mapping[str, Any], figure: Figure) -> str:
+    if figure.key not in row:
+        return ""
+    return f"{row[figure.key]:.4g}" + ("" if figure.error is None else f" ± {row[figure.error]:.2g}")
 
 
 def payoffs(game: Metagame, mixtures: Sequence[Mixture]) -> dict[str, Any]:

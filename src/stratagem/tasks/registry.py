@@ -332,6 +332,13 @@ _BUILT_IN = (
         extra="multiagent",
     ),
     TaskCard(
+        "spiel",
+        "spiel:GAME[,seat=alternating,opponents=FOLDER]",
+        "a seat of a game of OpenSpiel, against players at random or of a run; or the game for stratagem solve",
+        "stratagem.games.task:from_spec",
+        extra="games",
+    ),
+    TaskCard(
         "matrix",
         "matrix[:PAYOFFS][,scale=1]",
         "two agents, one turn, one payoff: climbing, penalty or nonmonotonic",
@@ -466,7 +473,7 @@ def parse(spec: str) -> tuple[str, str | None, dict[str, str]]:
     match = _SPEC.fullmatch(spec.strip())
     if match is None:
         raise InputError(f"task {spec!r} is malformed; write name[:argument][,option=value...]")
-    pieces = [piece.strip() for piece in (match["rest"] or match["options"] or "").split(",") if piece.strip()]
+    pieces = [piece.strip() for piece in _pieces(match["rest"] or match["options"] or "") if piece.strip()]
     argument = pieces.pop(0) if match["rest"] and pieces and not _OPTION.fullmatch(pieces[0]) else None
     options: dict[str, str] = {}
     for piece in pieces:
@@ -477,6 +484,20 @@ def parse(spec: str) -> tuple[str, str | None, dict[str, str]]:
             raise InputError(f"task {spec!r}: option {option['name']!r} is given twice")
         options[option["name"]] = option["value"].strip()
     return match["name"], argument, options
+
+
+def _pieces(text: str) -> list[str]:
+    """What commas part, but for those in parentheses, as in ``goofspiel(num_cards=4,imp_info=True)``."""
+    if text.count("(") != text.count(")"):
+        return text.split(",")
+    pieces, depth = [""], 0
+    for sign in text:
+        depth += (sign == "(") - (sign == ")")
+        if sign == "," and depth <= 0:
+            pieces.append("")
+        else:
+            pieces[-1] += sign
+    return pieces
 
 
 def _cards() -> dict[str, TaskCard]:

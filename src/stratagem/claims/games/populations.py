@@ -17,6 +17,7 @@ from stratagem.games import (
     ConservativeResponse,
     CrossPlay,
     Decision,
+    ExactRoster,
     FlatGame,
     Logged,
     Metagame,
@@ -263,7 +264,7 @@ def _true_regrets(worlds: tuple[FlatGame, ...]) -> dict[str, float]:
     game, found = bargaining(), {}
     mean = game.with_utility(np.mean([world.utility for world in worlds], axis=0))
     for arm, solver, seen in (("plain", MIXTURES, (mean,)), ("mixtures", MIXTURES, worlds), ("both", WHOLE, worlds)):
-        population = Population(solver, game, worlds=seen)
+        population = Population(solver, ExactRoster(game, worlds=seen))
         population.advance(ROUNDS)
         found[arm] = max(float(game.nash_conv(population.average())), LEAST)
     return found

@@ -73,11 +73,11 @@ def _information(policy: RelationalAgents, seed: int) -> float:
 
 def _gap(policy: RelationalAgents, seed: int) -> float:
     """What an agent gains by its best response among three agents with their likeliest codes."""
-    game = _game([UNSEEN[0]])
+    game, chances = _game([UNSEEN[0]]), policy.chances()
 
     def likelihoods(state: State) -> np.ndarray:
         seen, legal = game.observe(state).astype(np.float32), game.legal(state)
-        return policy.likelihoods(Frame(seen, seen[:, 0, :0], legal, game.alive(state)))
+        return chances(Frame(seen, seen[:, 0, :0], legal, game.alive(state)))
 
     draws = numpy_generator(seed, "sites")
     sites = [draws.permutation(game.cells)[: game.landmarks] for _ in range(SITES)]
