@@ -1,6 +1,6 @@
 """Exact exploitability of PSRO by responses learned by playing, beside PSRO by exact ones, for the documentation.
 
-    python -m benchmarks.learned_psro [--seeds 0 1 2] [--out results/learned_psro.json] [--page learned_psro.html]
+    python -m benchmarks.learned_psro [--seeds 0 1 2] [--out results/learned_psro.json]
 
 The game is small enough to enumerate, so that learned responses are written down as tables and exploitability is exact
 for both. What is recorded by iteration: exploitability of the final mixture, and the share of the best response's gain
@@ -17,8 +17,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from plotly import graph_objects
-
 from stratagem.errors import InputError
 from stratagem.games import FlatGame, Population, compile_game, psro
 from stratagem.training.run_directory import command_line, machine
@@ -26,8 +24,6 @@ from stratagem.training.run_directory import command_line, machine
 GAME = "leduc_poker"
 META = "prd"
 ITERATIONS = 12
-
-COLORS = {"exact": "#332288", "learned": "#cc6677"}
 
 
 def main() -> None:
@@ -39,7 +35,6 @@ def main() -> None:
     parser.add_argument("--iterations", type=int, default=ITERATIONS)
     parser.add_argument("--steps", type=int, help="batches a response is learned from (default: the oracle's own)")
     parser.add_argument("--out", type=Path, help="file for the results (default: they are printed only)")
-    parser.add_argument("--page", type=Path, help="HTML page with the curves")
     asked = parser.parse_args()
     if asked.iterations < 1:
         raise SystemExit(f"--iterations {asked.iterations}: must be at least 1")
@@ -70,8 +65,6 @@ def main() -> None:
     }
     if asked.out is not None:
         asked.out.write_text(json.dumps(found) + "\n", encoding="utf-8")
-    if asked.page is not None:
-        drawn(found).write_html(asked.page, include_plotlyjs=True)
 
 
 def course(population: Population, game: FlatGame, iterations: int) -> dict[str, list[float]]:
@@ -100,29 +93,6 @@ def shown(oracle: str, seed: int, found: Mapping[str, list[float]]) -> str:
     return (
         f"{oracle:<8} seed {seed}: {gaps}; mean share of the best gain {sum(found['share']) / len(found['share']):.2f}"
     )
-
-
-def drawn(found: Mapping[str, Any]) -> graph_objects.Figure:
-    """Exploitability by iteration, a line for each seed."""
-    figure = graph_objects.Figure()
-    for curve in found["curves"]:
-        for number, gaps in enumerate(curve["exploitability"]):
-            figure.add_scatter(
-                x=list(range(len(gaps) + 1)),
-                y=[found["start"], *gaps],
-                mode="lines+markers",
-                name=f"{curve['oracle']} responses",
-                legendgroup=curve["oracle"],
-                showlegend=number == 0,
-                line={"color": COLORS[curve["oracle"]], "width": 2},
-            )
-    figure.update_layout(
-        title=f"PSRO on {found['game']}, mixtures by {found['meta']}",
-        xaxis_title="iterations",
-        yaxis={"title": "exploitability (exact)", "rangemode": "tozero"},
-        template="plotly_white",
-    )
-    return figure
 
 
 if __name__ == "__main__":
