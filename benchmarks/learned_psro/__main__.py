@@ -15,7 +15,6 @@ import json
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from stratagem.errors import InputError
 from stratagem.games import FlatGame, Population, compile_game, psro

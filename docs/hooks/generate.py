@@ -10,6 +10,7 @@ from typing import Any
 import chaos_table
 import circle_figure
 import equilibria_figure
+import learned_psro_figure
 from docstrings import as_markdown
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.exceptions import PluginError
@@ -59,6 +60,7 @@ RECORDED: Mapping[str, tuple[Callable[[Path], str], str]] = {
     chaos_table.PLACE: (chaos_table.chaos_table, "chaos.json"),
     circle_figure.PLACE: (circle_figure.circle_figure, "circle.json"),
     equilibria_figure.PLACE: (equilibria_figure.equilibria_figure, "equilibria.json"),
+    learned_psro_figure.PLACE: (learned_psro_figure.learned_psro_figure, "learned_psro.json"),
 }
 """The line of a page that a recorded result takes the place of, what writes it, and the file it is read from."""
 
