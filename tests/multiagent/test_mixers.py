@@ -36,6 +36,10 @@ def test_a_value_never_falls_when_a_utility_rises(seed: int) -> None:
 
 def test_the_monotone_mixer_is_its_formula() -> None:
     mixer, q, s = Monotone(2, 3, 4, seed=1), torch.tensor([[1.0, -2.0]]), torch.tensor([[0.5, -1.0, 2.0]])
+    source = torch.Generator().manual_seed(2)
+    for layer in (mixer.first_bias, mixer.last_bias[2]):
+        layer.weight.data.normal_(generator=source)
+        layer.bias.data.normal_(generator=source)
     first = mixer.first_weight(s).abs().reshape(2, 4)
     hidden = q @ first + mixer.first_bias(s)
     hidden = torch.where(hidden > 0, hidden, hidden.exp() - 1)
@@ -43,6 +47,18 @@ def test_the_monotone_mixer_is_its_formula() -> None:
     bias = last[2](torch.relu(last[0](s)))
     expected = (hidden * mixer.last_weight(s).abs()).sum() + bias.sum()
     assert float(mixer(q, s).detach()) == pytest.approx(float(expected.detach()), abs=1e-6)
+
+
+def test_a_team_of_no_utility_begins_with_the_value_0_and_utilities_count_at_once() -> None:
+    mixer, states = Monotone(3, 4, seed=5), 3 * torch.randn(64, 4, generator=torch.Generator().manual_seed(0))
+    utilities = torch.zeros(64, 3, requires_grad=True)
+    value = mixer(utilities, states)
+    assert value.tolist() == [0.0] * 64
+    value.sum().backward()
+    assert utilities.grad is not None and bool((utilities.grad > 0.1).all())
+    mixer(torch.ones(64, 3), states).sum().backward()
+    grown = (mixer.first_bias.weight, mixer.last_bias[2].weight, mixer.first_weight.weight, mixer.last_weight.weight)
+    assert all(one.grad is not None and bool(one.grad.any()) for one in grown)
 
 
 def test_the_sum_adds_up_and_does_not_look_at_the_state() -> None:

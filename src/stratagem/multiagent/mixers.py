@@ -34,6 +34,10 @@ class Monotone(Mixer):
     ``W_1``, ``b_1`` and ``w_2`` are linear in the state, ``b_2`` has a hidden layer with ReLU. No utility has a
     negative weight, so ``dQ_tot / dQ_i >= 0``: the agents' own best actions together are the team's best, in any state.
 
+    ``b_1`` and ``b_2`` begin at 0 in every state, so that a team whose utilities are 0 begins with the value 0. Drawn
+    as torch draws them, as in the released code, values begin between 0 and 3: a team that can earn 1 at most then
+    thinks better of going on than of what ends the game, and unlearns that by a hundredth with each target.
+
     agents: how many.  state_features: numbers in the state.  width: of the hidden layer.  seed: of the weights.
     """
 
@@ -42,9 +46,10 @@ class Monotone(Mixer):
         self.agents, self.width = agents, width
         source = generator(seed, "mixer")
         self.first_weight = _linear(state_features, agents * width, source)
-        self.first_bias = _linear(state_features, width, source)
+        self.first_bias = _nought(_linear(state_features, width, source))
         self.last_weight = _linear(state_features, width, source)
-        self.last_bias = nn.Sequential(_linear(state_features, width, source), nn.ReLU(), _linear(width, 1, source))
+        last = _nought(_linear(width, 1, source))
+        self.last_bias = nn.Sequential(_linear(state_features, width, source), nn.ReLU(), last)
 
     def forward(
         self, utilities: Float[Tensor, "turns agents"], state: Float[Tensor, "turns features"]
@@ -62,6 +67,13 @@ def _linear(inputs: int, outputs: int, source: torch.Generator) -> nn.Linear:
     with torch.no_grad():
         layer.weight.uniform_(-bound, bound, generator=source)
         layer.bias.uniform_(-bound, bound, generator=source)
+    return layer
+
+
+def _nought(layer: nn.Linear) -> nn.Linear:
+    """The layer, saying 0 to begin with."""
+    nn.init.zeros_(layer.weight)
+    nn.init.zeros_(layer.bias)
     return layer
 
 
