@@ -71,6 +71,20 @@ def test_training_writes_everything_and_says_where(stratagem, options, tmp_path)
     assert [row["step"] for row in RunDirectory(run).rows("metrics.jsonl")] == [1, 2, 3]
 
 
+def test_a_run_that_knows_no_success_is_judged_by_its_mean_return_once(stratagem):
+    assert stratagem("train", "ippo", "--task", "two_step", "--steps", 1, "--out", "run", "--episodes", 4).code == 0
+    said = stratagem("eval", "run", "--episodes", 8)
+    assert said.code == 0 and said.out.splitlines()[0].split() == [
+        "mode",
+        "episodes",
+        "mean",
+        "return",
+        "mean",
+        "length",
+    ]
+    assert "[" in said.out.splitlines()[1]
+
+
 def test_values_and_a_file_reach_the_recipe(stratagem, options, tmp_path):
     mine = recipes.grpo().with_values({"objective.gate.high": 0.3})
     (tmp_path / "mine.yaml").write_text(mine.to_yaml())

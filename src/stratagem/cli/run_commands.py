@@ -167,16 +167,18 @@ def evaluate(
     if as_json:
         print(json.dumps([dataclasses.asdict(result) for result in results], indent=2))
         return
-    judged = "success" if results[0].win_rate is None else "win rate"
-    table = Table("mode", "episodes", judged, "mean return", "mean length", box=None, pad_edge=False)
-    for result in results:
-        row = dataclasses.asdict(result)
+    from stratagem.study.outcome import MEAN_RETURN, measure_of
+
+    rows = [dataclasses.asdict(result) for result in results]
+    judged = measure_of(rows)
+    # Where the mean return is what counts, it stands there with its interval and not once more.
+    also = () if judged is MEAN_RETURN else (MEAN_RETURN.name,)
+    table = Table("mode", "episodes", judged.name, *also, "mean length", box=None, pad_edge=False)
+    for result, row in zip(results, rows, strict=True):
+        failed = f" ({result.failed} failed)" if result.failed else ""
+        returns = [f"{result.mean_return:.3f}" for _ in also]
         table.add_row(
-            result.mode,
-            str(result.episodes) + (f" ({result.failed} failed)" if result.failed else ""),
-            success_cell(row),
-            f"{result.mean_return:.3f}",
-            f"{result.mean_length:.1f}",
+            result.mode, f"{result.episodes}{failed}", success_cell(row), *returns, f"{result.mean_length:.1f}"
         )
     console = Console(highlight=False)
     console.print(table)
