@@ -252,8 +252,7 @@ class RelationalAgents(AgentsPolicy):
         self, x: Experience, read: AgentInputs, alive: Tensor, joint: Int[Tensor, "turns agents"]
     ) -> Float[Tensor, " rows"]:
         """``sum_a pi'(a) (Q'(a) - temperature log pi'(a))`` in the next turn, others' actions drawn from ``pi'``."""
-        if read.final_observation is None or read.final_legal is None or read.noted is None:
-            raise ValueError("what comes next of single turns is not known; shuffle groups instead")
+        assert read.noted is not None, "forward() sees to it"
         last = read.lengths.cumsum(0) - 1
         seen = following(read.observation, last, read.final_observation)
         legal = following(read.legal, last, read.final_legal)
