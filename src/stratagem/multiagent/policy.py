@@ -97,7 +97,6 @@ class AgentsPolicy(ModulePolicy):
                 "architecture.recurrence=none"
             )
 
-    @abstractmethod
     def values(
         self,
         observation: Float[Tensor, "rows features"],
@@ -105,7 +104,11 @@ class AgentsPolicy(ModulePolicy):
         agent: Int[Tensor, " rows"],
         memory: Float[Tensor, "rows memory"] | None = None,
     ) -> Float[Tensor, " rows"]:
-        """The critic's estimate of what these agents will earn, who remembered this before; None: nothing."""
+        """The critic's estimate of what these agents will earn, who remembered this before; None: nothing.
+
+        Raises ``ValueError`` for agents that learn what actions are worth instead.
+        """
+        raise ValueError(f"{self.kind}: has no critic of what agents will earn, whatever they do")
 
     def remembered(self, x: Experience) -> Float[Tensor, "trajectories memory"] | None:
         """What critics remember after the last turn of every trajectory; None where they remember nothing.

@@ -317,15 +317,6 @@ class RelationalAgents(AgentsPolicy):
         same = number.unsqueeze(1) == torch.tensor(self.populations)
         return (self.code_logp(number).exp() * (said * same.unsqueeze(1)).sum(2)).sum(1)
 
-    def values(
-        self,
-        observation: Float[Tensor, "rows features"],
-        state: Float[Tensor, "rows state_features"],
-        agent: Int[Tensor, " rows"],
-        memory: Float[Tensor, "rows memory"] | None = None,
-    ) -> Float[Tensor, " rows"]:
-        raise ValueError("the critic of these agents says what actions are worth, given the others'")
-
     def begin_batch(self, version: int) -> None:
         if version >= int(self.refreshed) + self.target_every:
             for name, network in self.target.items():

@@ -173,15 +173,6 @@ class ValueAgents(AgentsPolicy):
         said = answers(network, rows, Sequences(read.lengths + 1, read.memory))[0]
         return said[now], said[now + 1].detach()
 
-    def values(
-        self,
-        observation: Float[Tensor, "rows features"],
-        state: Float[Tensor, "rows state_features"],
-        agent: Int[Tensor, " rows"],
-        memory: Float[Tensor, "rows memory"] | None = None,
-    ) -> Float[Tensor, " rows"]:
-        raise ValueError("agents that act by values have no critic beside them")
-
     def _with_agent(self, seen: Float[Tensor, "rows read"], agent: Int[Tensor, " rows"]) -> Float[Tensor, "rows told"]:
         if not self._told:
             return seen

@@ -90,7 +90,7 @@ class MultiAgentWorld(ActingWorld[AgentsPolicy, TeamRecording]):
         if self.policy.memory_width and recipe.optimization.shuffle == "turns":
             raise InputError(
                 f"recipe {recipe.name}: optimization.shuffle = turns: must be trajectories or groups, since agents "
-                "with a memory (architecture.recurrence) learn from whole trajectories"
+                "with a memory learn from whole trajectories"
             )
 
     def _built(self, architecture: Architecture) -> AgentsPolicy:
